@@ -1,0 +1,34 @@
+// The compiled part of minires as Python sees it: `minires._native`.
+#include <pybind11/pybind11.h>
+
+namespace {
+
+// How this module was compiled, for `minires doctor`.
+pybind11::dict build() {
+    pybind11::dict told;
+#if defined(__clang__)
+    told["compiler"] = "clang " __clang_version__;
+#elif defined(__GNUC__)
+    told["compiler"] = "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    told["compiler"] = "msvc " + std::to_string(_MSC_VER);
+#else
+    told["compiler"] = "unknown";
+#endif
+    told["standard"] = static_cast<long>(__cplusplus);
+#if defined(__x86_64__) || defined(_M_X64)
+    told["processor"] = "x86-64";
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    told["processor"] = "aarch64";
+#else
+    told["processor"] = "other";
+#endif
+    return told;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+    module.doc() = "The compiled part of minires.";
+    module.def("build", &build, "How this module was compiled: compiler, C++ standard, processor.");
+}

@@ -1,0 +1,47 @@
+"""minires: residual networks from scratch, to be stepped through, believed and raced.
+
+import minires as mr
+import minires.functional as F
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from minires import backends, functional, operators, random
+from minires.autograd import Function, Observer, is_grad_enabled, module_scope, no_grad
+from minires.backends import BackendUnavailable, backend, get_num_threads, set_num_threads
+from minires.random import manual_seed
+from minires.tensor import Tensor, tensor
+
+operators.bind()
+
+
+try:
+    __version__ = version("minires")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BackendUnavailable",
+    "Function",
+    "GradcheckError",
+    "Observer",
+    "Tensor",
+    "backend",
+    "backends",
+    "data",
+    "functional",
+    "get_num_threads",
+    "gradcheck",
+    "inspect",
+    "is_grad_enabled",
+    "manual_seed",
+    "models",
+    "module_scope",
+    "nn",
+    "no_grad",
+    "optim",
+    "random",
+    "set_num_threads",
+    "summary",
+    "tensor",
+]

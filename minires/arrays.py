@@ -1,0 +1,43 @@
+"""What the engine asks of an array, be it NumPy's or CuPy's."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# CuPy has no type stubs that every installation carries; its arrays answer to the same names.
+Array = NDArray[Any]
+
+
+def array_module(array: Any) -> ModuleType:
+    """The module (`numpy` or `cupy`) that made `array`."""
+    if isinstance(array, np.ndarray):
+        return np
+    if type(array).__module__.partition(".")[0] == "cupy":
+        import cupy
+
+        module: ModuleType = cupy
+        return module
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "cupy"
+
+
+def as_array(value: Any) -> Any:
+    """NumPy's arithmetic turns arrays of shape () into scalars; this turns them back, and leaves all else alone."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def channels_last(x: Array) -> Array:
+    """(N, C, H, W) -> (N, H, W, C), contiguous: a free view where the memory already lies so."""
+    return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def channels_first(x: Array) -> Array:
+    """(N, H, W, C) -> (N, C, H, W), always a view."""
+    return x.transpose(0, 3, 1, 2)

@@ -1,0 +1,234 @@
+"""The tape: what a node is, how gradients walk it backward, and how to watch it.
+
+An operation is a `Function`: an object that is made for one call, keeps what its backward needs in `saved`, and stays
+behind the output tensor as a node of the tape.  `backward` walks the nodes from the newest to the oldest.  A node is
+made after the nodes of its inputs, so that order alone guarantees that a node's gradient is complete when its turn
+comes: no recursion and no sorting beforehand.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from minires import backends
+from minires.arrays import Array, array_module, as_array
+from minires.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_serials = itertools.count()
+
+
+class _State(threading.local):
+    """What each thread has of its own."""
+
+    grad_enabled = True
+    module = ""
+
+    def __init__(self) -> None:
+        self.observers: list[Observer] = []
+
+
+_state = _State()
+
+
+class Function:
+    """One operation applied once: a node of the tape.
+
+    A subclass takes its options in `__init__` and defines
+
+        forward(*arrays) -> array                       (an absent optional input is None)
+        backward(grad_output) -> gradient per input     (an array for one input, a tuple for several; None: no gradient)
+
+    `forward` puts the arrays that backward needs into `self.saved`; backward neither changes them nor `grad_output`.
+    Calling the object runs forward and, if an input requires a gradient, leaves the object on the tape:
+
+        y = Conv2d(stride=(1, 1), ...)(x, weight, bias)
+
+    name                operation, e.g. "Conv2d"
+    module              dotted path of the module that made the call, e.g. "layer2.0.conv1"; "" outside of modules
+    backend             the backend that computes this node, in forward and in backward
+    parents             for each input the node that made it, the leaf Tensor that wants its gradient, or None
+    needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
+    serial              rises with every node made
+    """
+
+    module: str
+    backend: Any
+    parents: tuple[Function | Tensor | None, ...] = ()
+    needs_input_grad: tuple[bool, ...] = ()
+    serial: int
+    saved: Any = None
+    released = False
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        own = {k: v for k, v in vars(self).items() if k not in Function.__annotations__}
+        told = ", ".join(f"{k}={v!r}" for k, v in own.items() if isinstance(v, (int, float, str, tuple)))
+        return f"<{self.name}({told}){f' of {self.module}' if getattr(self, 'module', '') else ''}>"
+
+    def forward(self, *arrays: Any) -> Array:
+        raise TypeError(f"{self.name} defines no forward")
+
+    def backward(self, grad_output: Array) -> Any:
+        raise TypeError(f"{self.name} defines no backward")
+
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
+        self.serial = next(_serials)
+        self.module = _state.module
+        self.backend = backends.active()
+        record = _state.grad_enabled
+        self.needs_input_grad = tuple(record and t is not None and t.requires_grad for t in inputs)
+        self.parents = tuple(
+            (t.node or t) if t is not None and wanted else None
+            for t, wanted in zip(inputs, self.needs_input_grad, strict=True)
+        )
+        arrays = tuple(None if t is None else t.data for t in inputs)
+        _one_home(self.name, arrays)
+        for observer in _state.observers:
+            observer.before_forward(self, arrays)
+        output = as_array(self.forward(*arrays))
+        for observer in reversed(_state.observers):
+            observer.after_forward(self, arrays, output)
+        if any(self.needs_input_grad):
+            return Tensor(output, requires_grad=True, node=self)
+        return Tensor(output)
+
+    def run_backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        """`backward` as the walk calls it: watched, and always a tuple with one entry per input."""
+        if self.released:
+            raise RuntimeError(
+                f"the tape behind {self!r} has been walked already and its arrays are freed: run the forward pass again"
+            )
+        for observer in _state.observers:
+            observer.before_backward(self, grad_output)
+        grads = self.backward(grad_output)
+        grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
+        for observer in reversed(_state.observers):
+            observer.after_backward(self, grad_output, grads)
+        return grads
+
+    def release(self) -> None:
+        """Lets go of everything that only backward needed."""
+        self.saved = None
+        self.parents = ()
+        self.released = True
+
+
+def backward(output: Tensor, grad_output: Array) -> None:
+    """Adds d(sum(output · grad_output))/d(leaf) to the `.grad` of every leaf that `output` depends on.
+
+    Each node is released as soon as its gradient has been passed on, so that the arrays of the tape are freed on the
+    way and the peak of memory stays near the forward pass's.
+    """
+    if output.node is None:
+        _accumulate(output, grad_output, owned=False)
+        return
+    grads: dict[Function, Array] = {output.node: grad_output}
+    newest_first = [(-output.node.serial, output.node)]
+    while newest_first:
+        _, node = heapq.heappop(newest_first)
+        grad = grads.pop(node)
+        parents = node.parents
+        grad_inputs = node.run_backward(grad)
+        node.release()
+        for position, (parent, grad_input) in enumerate(zip(parents, grad_inputs, strict=True)):
+            if parent is None or grad_input is None:
+                continue
+            if isinstance(parent, Tensor):
+                # An array that somebody else holds as well (a view, the cotangent itself, a sibling's) is copied first.
+                shared = grad_input.base is not None or grad_input is grad
+                shared = shared or any(grad_input is other for other in grad_inputs[:position])
+                _accumulate(parent, grad_input, owned=not shared)
+            elif parent in grads:
+                grads[parent] = as_array(grads[parent] + grad_input)
+            else:
+                grads[parent] = grad_input
+                heapq.heappush(newest_first, (-parent.serial, parent))
+        del grad, grad_inputs, grad_input, parent, parents
+
+
+def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
+    if leaf.grad is not None:
+        leaf.grad = as_array(leaf.grad + grad)
+    else:
+        leaf.grad = grad if owned else grad.copy(order="C")
+
+
+def _one_home(name: str, arrays: tuple[Array | None, ...]) -> None:
+    modules = {array_module(a).__name__ for a in arrays if a is not None}
+    if len(modules) > 1:
+        homes = " and of ".join(sorted(modules))
+        raise TypeError(f"{name}: inputs are arrays of {homes}; move them to one device first")
+
+
+class Observer:
+    """Watches every node that this thread runs while the observer is active (`with observer: ...`).
+
+    Override any of the four callbacks.  `arrays` are forward's inputs (None where an optional one is absent), `grads`
+    what backward returned, one entry per input.  Observers look; they do not change what they are shown.
+    The outermost observer is called first before, and last after, an operation.
+    """
+
+    def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None: ...
+
+    def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None: ...
+
+    def before_backward(self, node: Function, grad_output: Array) -> None: ...
+
+    def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None: ...
+
+    def __enter__(self) -> Any:
+        # A new list each time: entering or leaving from inside a callback doesn't disturb the loop that called it.
+        _state.observers = [*_state.observers, self]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        last = max(i for i, o in enumerate(_state.observers) if o is self)
+        _state.observers = [o for i, o in enumerate(_state.observers) if i != last]
+
+
+class no_grad:
+    """Within it nothing is recorded on the tape; a context manager and a decorator. Each thread has its own state."""
+
+    def __enter__(self) -> None:
+        self._outer = getattr(self, "_outer", [])
+        self._outer.append(_state.grad_enabled)
+        _state.grad_enabled = False
+
+    def __exit__(self, *exc_info: object) -> None:
+        _state.grad_enabled = self._outer.pop()
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(fn)
+        def without_grad(*args: P.args, **kwargs: P.kwargs) -> R:
+            with no_grad():
+                return fn(*args, **kwargs)
+
+        return without_grad
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are being recorded in this thread."""
+    return _state.grad_enabled
+
+
+@contextmanager
+def module_scope(name: str) -> Iterator[None]:
+    """Nodes made within it belong to the module `name` of the enclosing module ("layer2" → "layer2.0" → …)."""
+    outer = _state.module
+    _state.module = f"{outer}.{name}" if outer and name else outer or name
+    try:
+        yield
+    finally:
+        _state.module = outer

@@ -1,0 +1,84 @@
+"""Convolution as im2col and one matrix product."""
+
+from __future__ import annotations
+
+from minires.arrays import Array, array_module, channels_first, channels_last
+from minires.backends.reference.windows import Pair, taps, windows
+from minires.backends.workspace import scratch_like
+
+
+def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """(N, C, H, W) -> (G, N·OH·OW, KH·KW·C/G): a window a row.  Valid until this thread's next call.
+
+    The 1×1 window with stride 1 is the pixel itself: then the result is a view of `x`, and nothing is copied.
+    """
+    view = windows(x, kernel, stride, padding, dilation)  # (N, C, H, W) -> (N, OH, OW, KH, KW, C)
+    N, OH, OW, KH, KW, C = view.shape
+    view = view.reshape(N, OH, OW, KH, KW, groups, C // groups)  # splitting an axis keeps it a view
+    view = view.transpose(5, 0, 1, 2, 3, 4, 6)  # -> (G, N, OH, OW, KH, KW, C/G)
+    if not view.flags.c_contiguous:
+        columns = scratch_like(view)
+        columns[...] = view
+        view = columns
+    return view.reshape(groups, N * OH * OW, KH * KW * (C // groups))
+
+
+def conv2d_forward(
+    x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """x (N, C, H, W), w (O, C/G, KH, KW), b (O,) or None -> y (N, O, OH, OW)"""
+    N, _, H, W = x.shape
+    O, _, KH, KW = w.shape
+    OH = (H + 2 * padding[0] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
+    OW = (W + 2 * padding[1] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
+    columns = im2col(x, (KH, KW), stride, padding, dilation, groups)  # (G, N·OH·OW, KH·KW·C/G)
+    y = columns @ _filter_rows(w, groups).transpose(0, 2, 1)  # (G, M, K) @ (G, K, O/G) -> (G, M, O/G)
+    y = y.transpose(1, 0, 2).reshape(N, OH, OW, O)  # (G, M, O/G) -> (N, OH, OW, O), a view for one group
+    if b is not None:
+        y += b
+    return channels_first(y)
+
+
+def conv2d_backward_weight(
+    grad_output: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """grad_output (N, O, OH, OW), x (N, C, H, W) -> grad_weight (O, C/G, KH, KW)"""
+    O, Cg, KH, KW = w_shape
+    columns = im2col(x, (KH, KW), stride, padding, dilation, groups)  # (G, N·OH·OW, KH·KW·C/G)
+    grad_w = _pixel_rows(grad_output, groups).transpose(0, 2, 1) @ columns  # (G, O/G, M) @ (G, M, K) -> (G, O/G, K)
+    return grad_w.reshape(O, KH, KW, Cg).transpose(0, 3, 1, 2)
+
+
+def conv2d_backward_input(
+    grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """grad_output (N, O, OH, OW), w (O, C/G, KH, KW) -> grad_input (N, C, H, W)"""
+    O, Cg, KH, KW = w.shape
+    margin = (dilation[0] * (KH - 1) - padding[0], dilation[1] * (KW - 1) - padding[1])
+    if stride == (1, 1) and min(margin) >= 0:
+        # Every input pixel gathers from the outputs that saw it: again a convolution, with flipped filters.
+        flipped = w.reshape(groups, O // groups, Cg, KH, KW)[..., ::-1, ::-1]
+        flipped = flipped.swapaxes(1, 2).reshape(groups * Cg, O // groups, KH, KW)  # (O, C/G, ...) -> (C, O/G, ...)
+        return conv2d_forward(grad_output, flipped, None, (1, 1), margin, dilation, groups)
+
+    # col2im: every window sends its gradient back, tap by tap, to the pixels it was cut from.
+    N, C, H, W = x_shape
+    _, _, OH, OW = grad_output.shape
+    columns = _pixel_rows(grad_output, groups) @ _filter_rows(w, groups)  # (G, M, O/G) @ (G, O/G, K) -> (G, M, K)
+    columns = columns.reshape(groups, N, OH, OW, KH * KW, Cg)
+    ph, pw = padding
+    grad_x = array_module(w).zeros((N, H + 2 * ph, W + 2 * pw, groups, Cg), w.dtype)
+    for tap, rows, cols in taps((KH, KW), stride, dilation, (OH, OW)):
+        grad_x[:, rows, cols] += columns[..., tap, :].transpose(1, 2, 3, 0, 4)  # (G, N, ...) -> (N, OH, OW, G, C/G)
+    return channels_first(grad_x[:, ph : ph + H, pw : pw + W].reshape(N, H, W, C))
+
+
+def _filter_rows(w: Array, groups: int) -> Array:
+    """(O, C/G, KH, KW) -> (G, O/G, KH·KW·C/G), in the order of im2col's rows"""
+    return w.transpose(0, 2, 3, 1).reshape(groups, w.shape[0] // groups, -1)
+
+
+def _pixel_rows(y: Array, groups: int) -> Array:
+    """(N, O, OH, OW) -> (G, N·OH·OW, O/G)"""
+    O = y.shape[1]
+    return channels_last(y).reshape(-1, groups, O // groups).transpose(1, 0, 2)

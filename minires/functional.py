@@ -1,0 +1,306 @@
+"""The public functional face: what each operation takes, checked, and what it gives.
+
+Every function takes Tensors (or plain floating arrays) and returns a Tensor.  Errors name the argument, what came and
+what is allowed: ValueError for a value or shape, TypeError for a type or dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minires import _checks, ops
+from minires._checks import Pair, axes, choice, integer, number, pair
+from minires.arrays import Array, array_module, is_array
+from minires.tensor import Tensor, as_tensor
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "flatten",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "nll_loss",
+    "pad",
+    "relu",
+    "reshape",
+    "softmax",
+]
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """2-D cross-correlation: x (N, C, H, W) ⋆ weight (O, C/groups, KH, KW) + bias (O,) -> (N, O, OH, OW).
+
+    stride, padding, dilation   an int or an (h, w) pair, in pixels; zeros are padded on both sides
+    groups                      x's channels and the filters are split into so many independent convolutions
+
+    Raises ValueError when shapes and geometry don't fit, TypeError for a wrong type or differing dtypes.
+    """
+    x = as_tensor(x, "x", 4, "(N, C, H, W)")
+    weight = _like(as_tensor(weight, "weight", 4, "(O, C/groups, KH, KW)"), "weight", x)
+    bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(O,)"), "bias", x)
+    node = ops.Conv2d(
+        pair(stride, "stride", 1),
+        pair(padding, "padding", 0),
+        pair(dilation, "dilation", 1),
+        integer(groups, "groups", 1),
+    )
+    return node(x, weight, bias)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalisation over all axes but the second: x (N, C, ...) -> (N, C, ...).
+
+    running_mean, running_var   plain arrays (C,); used in evaluation, updated in place in training (the variance with
+                                the unbiased estimate); None in training: not kept
+    weight, bias                (C,), γ and β of the paper's reference [16]; None: 1 and 0
+    momentum                    weight of the new value in the running statistics, in [0, 1]
+    eps                         is added to the variance, at least 0
+
+    Raises ValueError when shapes don't fit, or when a channel has only one value in training.
+    """
+    x = as_tensor(x, "x")
+    if x.ndim < 2:
+        raise ValueError(f"x must be (N, C, ...), got shape {x.shape}")
+    C = x.shape[1]
+    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
+        if statistic is None:
+            if not training:
+                raise ValueError(f"{name} must be given in evaluation (training=False), got None")
+        else:
+            if not is_array(statistic):
+                raise TypeError(f"{name} must be a plain array, got {type(statistic).__name__}")
+            if statistic.dtype.kind != "f":
+                raise TypeError(f"{name} must have a floating dtype, got {statistic.dtype}")
+            if statistic.shape != (C,):
+                raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {statistic.shape}")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must be given both or not at all")
+    weight = None if weight is None else _like(as_tensor(weight, "weight", 1, "(C,)"), "weight", x)
+    bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(C,)"), "bias", x)
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != (C,):
+            raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
+    if training and C and x.size // C < 2:
+        raise ValueError(f"x must hold more than one value per channel in training, got shape {x.shape}")
+    node = ops.BatchNorm(
+        running_mean, running_var, bool(training), number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
+    )
+    return node(x, weight, bias)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), element by element; the derivative at 0 is 0."""
+    return ops.ReLU()(as_tensor(x, "x"))
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The maximum of each window: x (N, C, H, W) -> (N, C, OH, OW).
+
+    stride      None: kernel_size
+    padding     of −∞, at most half of what the kernel spans
+    ceil_mode   rounds the output size up: the last window may hang over the edge
+    """
+    kernel = pair(kernel_size, "kernel_size", 1)
+    node = ops.MaxPool2d(
+        kernel,
+        kernel if stride is None else pair(stride, "stride", 1),
+        pair(padding, "padding", 0),
+        pair(dilation, "dilation", 1),
+        bool(ceil_mode),
+    )
+    return node(as_tensor(x, "x", 4, "(N, C, H, W)"))
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window: x (N, C, H, W) -> (N, C, OH, OW).
+
+    stride              None: kernel_size
+    padding             of 0, at most half of the kernel
+    ceil_mode           rounds the output size up; what hangs over beyond the padding never counts in the mean
+    count_include_pad   whether the padding counts in the mean
+    """
+    kernel = pair(kernel_size, "kernel_size", 1)
+    node = ops.AvgPool2d(
+        kernel,
+        kernel if stride is None else pair(stride, "stride", 1),
+        pair(padding, "padding", 0),
+        bool(ceil_mode),
+        bool(count_include_pad),
+    )
+    return node(as_tensor(x, "x", 4, "(N, C, H, W)"))
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
+    """Averages x (N, C, H, W) into output_size (an int or an (h, w) pair; None in a pair keeps that size) bins."""
+    x = as_tensor(x, "x", 4, "(N, C, H, W)")
+    if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
+        output_size = tuple(n if o is None else o for o, n in zip(output_size, x.shape[2:], strict=True))
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x must not be empty, got shape {x.shape}")
+    return ops.AdaptiveAvgPool2d(pair(output_size, "output_size", 1))(x)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., in) · weight (out, in)ᵀ + bias (out,) -> (..., out)."""
+    x = as_tensor(x, "x")
+    weight = _like(as_tensor(weight, "weight", 2, "(out, in)"), "weight", x)
+    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"x must be (..., {weight.shape[1]}) for a weight of shape {weight.shape}, got {x.shape}")
+    if bias is not None:
+        bias = _like(as_tensor(bias, "bias", 1, "(out,)"), "bias", x)
+        if bias.shape != (weight.shape[0],):
+            raise ValueError(f"bias must have shape ({weight.shape[0]},), got {bias.shape}")
+    return ops.Linear()(x, weight, bias)
+
+
+def reshape(x: Tensor, shape: Any) -> Tensor:
+    """The same elements in another shape; one size may be -1."""
+    x = x if isinstance(x, Tensor) else as_tensor(x, "x")
+    sizes = tuple(integer(n, "shape", -1) for n in (shape if isinstance(shape, (tuple, list)) else (shape,)))
+    known = math.prod(n for n in sizes if n != -1)
+    fits = known == x.size if -1 not in sizes else sizes.count(-1) == 1 and known > 0 and x.size % known == 0
+    if not fits:
+        raise ValueError(f"shape must hold the {x.size} elements of x {x.shape}, got {shape!r}")
+    return ops.Reshape(tuple(x.size // known if n == -1 else n for n in sizes))(x)
+
+
+def flatten(x: Tensor, start_dim: int = 1) -> Tensor:
+    """Joins all axes from start_dim on into one: (N, C, H, W) -> (N, C·H·W)."""
+    x = as_tensor(x, "x")
+    if x.ndim == 0:
+        return reshape(x, (1,))
+    (start,) = axes(integer(start_dim, "start_dim"), "start_dim", x.ndim)
+    return reshape(x, (*x.shape[:start], math.prod(x.shape[start:])))
+
+
+def pad(x: Tensor, pad: Any, value: float = 0.0) -> Tensor:
+    """Puts `value` around x.
+
+    pad   ((before, after), ...), a pair for every axis of x, each at least 0, as in numpy.pad
+    """
+    x = as_tensor(x, "x")
+    if not isinstance(pad, (tuple, list)) or len(pad) != x.ndim:
+        raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
+    if not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pad):
+        raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
+    return ops.Pad(tuple(_checks.pair(p, "pad", 0) for p in pad), float(value))(x)
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / Σ exp(x) along `axis`."""
+    x = as_tensor(x, "x")
+    return ops.Softmax(_axis(x, axis))(x)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """x − log Σ exp(x) along `axis`."""
+    x = as_tensor(x, "x")
+    return ops.LogSoftmax(_axis(x, axis))(x)
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """In training, sets each element to 0 with probability p and scales the others by 1/(1 − p); otherwise x itself."""
+    x = as_tensor(x, "x")
+    p = number(p, "p", 0, 1)
+    return ops.Dropout(p)(x) if training and p > 0 else x
+
+
+def cross_entropy(logits: Tensor, labels: Array, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    """Cross-entropy between softmax(logits) and the labels.
+
+    logits            (N, C), or (N, C, d1, ...) with a label for every position; finite or −∞, not NaN
+    labels            integers (N,) or (N, d1, ...), each in [0, C)
+    label_smoothing   s in [0, 1]: the target is 1 − s + s/C at the label and s/C elsewhere
+    reduction         "mean", "sum" (both give a scalar) or "none" (the shape of labels)
+    """
+    return _classification_loss("logits", logits, labels, reduction, number(label_smoothing, "label_smoothing", 0, 1))
+
+
+def nll_loss(log_probs: Tensor, labels: Array, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of the labels: −log_probs[n, labels[n]].
+
+    log_probs   (N, C), or (N, C, d1, ...) with a label for every position; not NaN
+    labels      integers (N,) or (N, d1, ...), each in [0, C)
+    reduction   "mean", "sum" (both give a scalar) or "none" (the shape of labels)
+    """
+    return _classification_loss("log_probs", log_probs, labels, reduction, None)
+
+
+def _classification_loss(
+    argument: str, scores: Tensor, labels: Any, reduction: str, label_smoothing: float | None
+) -> Tensor:
+    scores = as_tensor(scores, argument)
+    choice(reduction, "reduction", ("mean", "sum", "none"))
+    if scores.ndim < 2:
+        raise ValueError(f"{argument} must be (N, C) or (N, C, d1, ...), got shape {scores.shape}")
+    N, C, *positions = scores.shape
+    xp = array_module(scores.data)
+    labels = xp.asarray(labels.data if isinstance(labels, Tensor) else labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
+    if labels.shape != (N, *positions):
+        raise ValueError(f"labels must have shape {(N, *positions)} for {argument} {scores.shape}, got {labels.shape}")
+    if labels.size == 0:
+        raise ValueError(f"{argument} must not be empty, got shape {scores.shape}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= C:
+        raise ValueError(f"labels must lie in [0, {C}) for {C} classes, got {low if low < 0 else high}")
+    if bool(xp.isnan(scores.data).any()):
+        raise ValueError(f"{argument} must not hold NaN")
+    if label_smoothing is not None and bool((scores.data == xp.inf).any()):
+        raise ValueError(f"{argument} must not hold +inf")
+    if label_smoothing is None:
+        return ops.NLLLoss(labels, reduction)(scores)
+    return ops.CrossEntropy(labels, label_smoothing, reduction)(scores)
+
+
+def _axis(x: Tensor, axis: int) -> int:
+    if x.ndim == 0:
+        raise ValueError("x must have at least one axis, got shape ()")
+    (result,) = axes(integer(axis, "axis"), "axis", x.ndim)
+    if x.shape[result] == 0:
+        raise ValueError(f"x must not be empty along axis {axis}, got shape {x.shape}")
+    return result
+
+
+def _like(value: Tensor, argument: str, x: Tensor) -> Tensor:
+    if value.dtype != x.dtype:
+        raise TypeError(f"{argument} must have x's dtype {x.dtype}, got {value.dtype}")
+    return value

@@ -1,0 +1,102 @@
+"""The one place where Tensor's operators meet their operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minires import functional as F
+from minires._checks import axes
+from minires.arrays import array_module, is_array
+from minires.ops import Add, Mean, Mul, Neg, Slice, Sub, Sum
+from minires.tensor import Tensor
+
+
+def _operand(value: Any, other: Tensor) -> Tensor:
+    """A Python number takes the other operand's dtype and device, an array stays as it is."""
+    if isinstance(value, Tensor):
+        return value
+    if is_array(value):
+        return Tensor(value)
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return Tensor(array_module(other.data).asarray(value, other.dtype))
+    raise TypeError(f"a Tensor can be combined with Tensors, arrays and numbers, not with {type(value).__name__}")
+
+
+def _broadcast(name: str, a: Tensor, b: Tensor) -> None:
+    try:
+        np.broadcast_shapes(a.shape, b.shape)
+    except ValueError:
+        raise ValueError(f"{name}: shapes {a.shape} and {b.shape} cannot be broadcast together") from None
+    if a.dtype != b.dtype:
+        raise TypeError(f"{name}: operands have dtypes {a.dtype} and {b.dtype}; convert one of them")
+    if a.dtype.kind != "f":
+        raise TypeError(f"{name}: operands must have a floating dtype, got {a.dtype}")
+
+
+def _binary(name: str, operation: type[Add] | type[Sub] | type[Mul], swapped: bool = False) -> Any:
+    def method(self: Tensor, other: Any) -> Tensor:
+        a, b = self, _operand(other, self)
+        if swapped:
+            a, b = b, a
+        _broadcast(name, a, b)
+        return operation()(a, b)
+
+    return method
+
+
+def _neg(self: Tensor) -> Tensor:
+    return Neg()(self)
+
+
+def _getitem(self: Tensor, index: Any) -> Tensor:
+    parts = index if isinstance(index, tuple) else (index,)
+    for part in parts:
+        if isinstance(part, (bool, np.bool_)) or not (
+            part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice))
+        ):
+            raise TypeError(f"index must be made of integers, slices, None and Ellipsis, got {part!r}")
+    try:
+        return Slice(index)(self)
+    except (IndexError, TypeError, ValueError) as error:
+        raise type(error)(f"index {index!r} does not fit shape {self.shape}: {error}") from None
+
+
+def _sum(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """Σ over `axis` (None: over all; an int or a tuple)."""
+    return Sum(axes(axis, "axis", self.ndim), bool(keepdims))(self)
+
+
+def _mean(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """Mean over `axis` (None: over all; an int or a tuple)."""
+    summed = axes(axis, "axis", self.ndim)
+    if any(self.shape[i] == 0 for i in summed):
+        raise ValueError(f"mean over an empty axis: axis {axis!r} of shape {self.shape}")
+    return Mean(summed, bool(keepdims))(self)
+
+
+def _reshape(self: Tensor, *shape: Any) -> Tensor:
+    """The same elements in another shape: x.reshape((2, -1)) or x.reshape(2, -1)."""
+    return F.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+
+def bind() -> None:
+    """Gives Tensor its operators."""
+    methods = {
+        "__add__": _binary("add", Add),
+        "__radd__": _binary("add", Add, swapped=True),
+        "__sub__": _binary("sub", Sub),
+        "__rsub__": _binary("sub", Sub, swapped=True),
+        "__mul__": _binary("mul", Mul),
+        "__rmul__": _binary("mul", Mul, swapped=True),
+        "__neg__": _neg,
+        "__getitem__": _getitem,
+        "sum": _sum,
+        "mean": _mean,
+        "reshape": _reshape,
+    }
+    for name, method in methods.items():
+        method.__name__ = name
+        method.__qualname__ = f"Tensor.{name}"
+        setattr(Tensor, name, method)

@@ -1,0 +1,39 @@
+"""The operations, one file each: forward directly above backward."""
+
+from minires.ops.add import Add, Mul, Neg, Sub
+from minires.ops.batch_norm import BatchNorm
+from minires.ops.conv2d import Conv2d
+from minires.ops.cross_entropy import CrossEntropy, NLLLoss
+from minires.ops.dropout import Dropout
+from minires.ops.linear import Linear
+from minires.ops.pad import Pad
+from minires.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from minires.ops.reduce import Mean, Sum
+from minires.ops.relu import ReLU
+from minires.ops.reshape import Reshape
+from minires.ops.slice import Slice
+from minires.ops.softmax import LogSoftmax, Softmax
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "Add",
+    "AvgPool2d",
+    "BatchNorm",
+    "Conv2d",
+    "CrossEntropy",
+    "Dropout",
+    "Linear",
+    "LogSoftmax",
+    "MaxPool2d",
+    "Mean",
+    "Mul",
+    "NLLLoss",
+    "Neg",
+    "Pad",
+    "ReLU",
+    "Reshape",
+    "Slice",
+    "Softmax",
+    "Sub",
+    "Sum",
+]

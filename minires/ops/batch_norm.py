@@ -1,0 +1,47 @@
+"""Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167; section 3.4 of the paper: right after each convolution)."""
+
+from __future__ import annotations
+
+from minires.arrays import Array
+from minires.autograd import Function
+
+
+class BatchNorm(Function):
+    """y = (x − mean) / √(var + eps) · weight + bias, per channel
+
+    x (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...)
+
+    In training, mean and (biased) variance are the batch's, and the gradient flows through them; the running statistics
+    (C,) are updated in place: running += momentum · (new − running), the variance with the unbiased estimate.
+    In evaluation the running statistics are used as constants.
+    """
+
+    def __init__(
+        self, running_mean: Array | None, running_var: Array | None, training: bool, momentum: float, eps: float
+    ) -> None:
+        self.running_mean = running_mean
+        self.running_var = running_var
+        self.training = training
+        self.momentum = momentum
+        self.eps = eps
+
+    def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
+        if not self.training:
+            mean, var = self.running_mean, self.running_var
+            # copies: the statistics may have moved on before backward comes
+            self.saved = x, mean.copy(), var.copy(), weight  # type: ignore[union-attr]
+            return self.backend.batch_norm_eval_forward(x, mean, var, weight, bias, self.eps)
+
+        y, mean, var, kept = self.backend.batch_norm_forward(x, weight, bias, self.eps)
+        self.saved = kept, weight
+        if self.running_mean is not None and self.running_var is not None:
+            M = x.size // x.shape[1]  # values per channel
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
+        return y
+
+    def backward(self, grad_output: Array) -> tuple[Array, Array, Array]:
+        if not self.training:
+            return self.backend.batch_norm_eval_backward(grad_output, *self.saved, self.eps)
+        kept, weight = self.saved
+        return self.backend.batch_norm_backward(grad_output, kept, weight)

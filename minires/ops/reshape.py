@@ -1,0 +1,20 @@
+"""The same elements in another shape."""
+
+from __future__ import annotations
+
+from minires.arrays import Array
+from minires.autograd import Function
+
+
+class Reshape(Function):
+    """x of any shape -> `shape`, elements in row-major order of the logical shape, whatever the strides are"""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.saved = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output.reshape(self.saved)

@@ -1,0 +1,160 @@
+"""Tensor: an array, its gradient, and the tape node that made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minires.arrays import Array, array_module, is_array
+
+if TYPE_CHECKING:
+    from minires.autograd import Function
+
+
+class Tensor:
+    """An array that can be differentiated.
+
+    data            the plain array (NumPy or CuPy), any shape, any strides
+    grad            d(output)/d(data) after `output.backward()`: a plain array like `data`, or None; only leaves get one
+    requires_grad   whether gradients are wanted; true for whatever is computed from such a tensor
+    node            the `Function` that made this tensor; None for a leaf
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __array_ufunc__ = None  # `array + tensor` asks the tensor
+
+    def __init__(self, data: Array, requires_grad: bool = False, node: Function | None = None) -> None:
+        self.data = data
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+        self.node = node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node is None
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __repr__(self) -> str:
+        origin = f", node={self.node!r}" if self.node else ", requires_grad=True" if self.requires_grad else ""
+        text = np.array2string(self.numpy(), separator=", ", threshold=20, edgeitems=2, prefix="tensor(")
+        return f"tensor({text}, shape={self.shape}, dtype={self.dtype}{origin})"
+
+    def item(self) -> float:
+        """The only element as a Python number."""
+        if self.size != 1:
+            raise ValueError(f"item() needs a tensor of one element, this one has shape {self.shape}")
+        return self.data.item()
+
+    def numpy(self) -> Array:
+        """The values as a NumPy array: the array itself on the CPU, a copy from the GPU."""
+        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+
+    def detach(self) -> Tensor:
+        """The same array without its history."""
+        return Tensor(self.data)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradient."""
+        self.grad = None
+
+    def backward(self, grad_output: Any = None) -> None:
+        """Adds to the `.grad` of each leaf the gradient of sum(self · grad_output).
+
+        grad_output   cotangent of this tensor's shape, an array or a Tensor; None only for a scalar, where it is 1.
+
+        The tape is used up: its arrays are freed on the way, and a second call raises RuntimeError.
+        """
+        from minires.autograd import backward
+
+        if not self.requires_grad:
+            raise RuntimeError("backward() of a tensor that depends on no tensor with requires_grad=True")
+        xp = array_module(self.data)
+        if grad_output is None:
+            if self.size != 1:
+                raise ValueError(f"grad_output may be left out for a scalar only; this tensor has shape {self.shape}")
+            cotangent = xp.ones_like(self.data)
+        else:
+            cotangent = grad_output.data if isinstance(grad_output, Tensor) else grad_output
+            cotangent = cotangent if is_array(cotangent) else xp.asarray(cotangent)
+            if cotangent.shape != self.shape:
+                raise ValueError(f"grad_output must have the tensor's shape {self.shape}, got {cotangent.shape}")
+            if cotangent.dtype.kind not in "fiu":
+                raise TypeError(f"grad_output must hold real numbers, got dtype {cotangent.dtype}")
+            if array_module(cotangent) is not xp:
+                raise TypeError(f"grad_output is not an array of {xp.__name__}, which holds the tensor")
+            cotangent = cotangent.astype(self.dtype, copy=False)
+        backward(self, cotangent)
+
+    if TYPE_CHECKING:  # bound to their operations in minires/operators.py
+
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def reshape(self, *shape: Any) -> Tensor: ...
+
+
+def tensor(array: Any, requires_grad: bool = False) -> Tensor:
+    """A leaf Tensor around `array`.
+
+    A floating NumPy or CuPy array is taken as it is, not copied, and keeps its dtype; integer and boolean arrays keep
+    theirs too, but cannot require a gradient.  Python numbers and nested lists become float32.
+    """
+    if isinstance(array, Tensor):
+        array = array.data
+    if not is_array(array) and not isinstance(array, np.generic):
+        try:
+            array = np.asarray(array)
+        except ValueError as error:
+            raise ValueError(f"array cannot be made from this nested list: {error}") from None
+        if array.dtype.kind in "fiub":
+            array = array.astype(np.float32)
+    array = np.asarray(array) if isinstance(array, np.generic) else array
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"array must hold real numbers, got dtype {array.dtype}")
+    if requires_grad and array.dtype.kind != "f":
+        raise TypeError(f"only a floating array can require a gradient, got dtype {array.dtype}")
+    return Tensor(array, requires_grad=bool(requires_grad))
+
+
+def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "") -> Tensor:
+    """`value` as a floating Tensor, for an operation's argument; `shape` describes what is expected, for the error."""
+    if not isinstance(value, Tensor):
+        if not is_array(value):
+            raise TypeError(f"{argument} must be a Tensor or an array, got {type(value).__name__}")
+        value = Tensor(value)
+    if value.dtype.kind != "f":
+        raise TypeError(f"{argument} must have a floating dtype, got {value.dtype}")
+    if ndim is not None and value.ndim != ndim:
+        raise ValueError(f"{argument} must be {shape or f'{ndim}-dimensional'}, got shape {value.shape}")
+    return value
