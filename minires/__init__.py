@@ -14,6 +14,9 @@ from minires.tensor import Tensor, tensor
 
 operators.bind()
 
+from minires import inspect, models, nn  # noqa: E402  (built on bound tensors)
+from minires.inspect import summary  # noqa: E402
+from minires.verify import GradcheckError, gradcheck  # noqa: E402
 
 try:
     __version__ = version("minires")

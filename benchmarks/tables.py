@@ -1,0 +1,23 @@
+"""Measured tables in README.md, each between its own pair of markers, rewritten by the command that measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def write_between_markers(
+    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], machine: Mapping[str, object]
+) -> None:
+    """Replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->` by a table and the line about the machine."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = README.read_text()
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"README.md must hold the markers {begin} and {end} once each")
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    told = ", ".join(f"{key} {value}" for key, value in machine.items())
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    README.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n\nMeasured: {told}.\n{end}{after}")

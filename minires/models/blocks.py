@@ -1,0 +1,144 @@
+"""The building block and the bottleneck (Figure 5 of the paper), and what their shortcuts do.
+
+A block computes y = relu(F(x) + shortcut(x))   (equations 1 and 2).
+A plain network is made of the same blocks with the shortcut left out: y = relu(F(x)).
+"""
+
+from __future__ import annotations
+
+from minires import functional as F
+from minires.nn import BatchNorm2d, Conv2d, Module, ReLU, Sequential
+from minires.tensor import Tensor
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+class BasicBlock(Module):
+    """Figure 5, left: two 3×3 convolutions.  (N, in_channels, H, W) -> (N, width, H/stride, W/stride)
+
+    The first convolution has the stride.  `downsample` stands on the shortcut (None: identity); with residual=False
+    there is no shortcut at all.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        downsample: Module | None = None,
+        residual: bool = True,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, width, stride)
+        self.bn1 = norm(width, batch_norm)
+        self.relu = ReLU()
+        self.conv2 = conv3x3(width, width)
+        self.bn2 = norm(width, batch_norm)
+        self.downsample = downsample
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.residual:
+            y = y + (x if self.downsample is None else self.downsample(x))
+        return self.relu(y)
+
+
+class Bottleneck(Module):
+    """Figure 5, right: 1×1 reduces, 3×3, 1×1 restores.  (N, in_channels, H, W) -> (N, 4·width, H/stride, W/stride)
+
+    stride_in="1x1" puts the stride into the first 1×1 convolution (the paper), "3x3" into the 3×3 one (the network that
+    torchvision's weights were trained with).
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        downsample: Module | None = None,
+        residual: bool = True,
+        batch_norm: bool = True,
+        stride_in: str = "1x1",
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv1x1(in_channels, width, stride if stride_in == "1x1" else 1)
+        self.bn1 = norm(width, batch_norm)
+        self.conv2 = conv3x3(width, width, stride if stride_in == "3x3" else 1)
+        self.bn2 = norm(width, batch_norm)
+        self.conv3 = conv1x1(width, width * self.expansion)
+        self.bn3 = norm(width * self.expansion, batch_norm)
+        self.relu = ReLU()
+        self.downsample = downsample
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        if self.residual:
+            y = y + (x if self.downsample is None else self.downsample(x))
+        return self.relu(y)
+
+
+class ZeroPadShortcut(Module):
+    """Option A: every `stride`-th pixel, and zeros for the channels that are new.  No parameters.
+
+    zero_channels="end" appends all zeros behind x's channels; "both" puts one half before and one half behind, as one
+    public version of the CIFAR networks does: weights trained one way don't fit the other.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, zero_channels: str = "end") -> None:
+        super().__init__()
+        new = out_channels - in_channels
+        before = new // 2 if zero_channels == "both" else 0
+        self.stride = stride
+        self.pad = ((0, 0), (before, new - before), (0, 0), (0, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, self.pad)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, pad={self.pad}"
+
+
+class Identity(Module):
+    """x itself: what stands in the place of a batch normalisation that is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def norm(channels: int, batch_norm: bool) -> Module:
+    return BatchNorm2d(channels) if batch_norm else Identity()
+
+
+def make_shortcut(
+    option: str, in_channels: int, out_channels: int, stride: int, zero_channels: str, batch_norm: bool
+) -> Module | None:
+    """The shortcut of a block (section 3.3): None is the identity.
+
+    A   identity; zero channels where dimensions increase
+    B   identity; projection (1×1 convolution and batch norm) where dimensions increase
+    C   projection everywhere
+    """
+    increases = stride != 1 or in_channels != out_channels
+    if option == "C" or (option == "B" and increases):
+        return Sequential(conv1x1(in_channels, out_channels, stride), norm(out_channels, batch_norm))
+    if increases:
+        return ZeroPadShortcut(in_channels, out_channels, stride, zero_channels)
+    return None

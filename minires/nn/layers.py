@@ -1,0 +1,225 @@
+"""The layers: an operation with its parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minires import functional as F
+from minires._checks import Pair, integer, number, pair
+from minires.nn import init
+from minires.nn.module import Module
+from minires.tensor import Tensor
+
+
+class Conv2d(Module):
+    """2-D convolution: (N, in_channels, H, W) -> (N, out_channels, OH, OW).
+
+    weight (out_channels, in_channels/groups, KH, KW), He-initialised (fan-out); bias (out_channels,), zeros, or absent.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_channels = integer(in_channels, "in_channels", 1)
+        self.out_channels = integer(out_channels, "out_channels", 1)
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        self.stride = pair(stride, "stride", 1)
+        self.padding = pair(padding, "padding", 0)
+        self.dilation = pair(dilation, "dilation", 1)
+        self.groups = integer(groups, "groups", 1)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                raise ValueError(f"{name} must be divisible by groups, got {channels} and {groups}")
+        self.weight = Tensor(
+            init.he_normal((self.out_channels, self.in_channels // self.groups, *self.kernel_size)), requires_grad=True
+        )
+        self.bias = Tensor(np.zeros(out_channels, np.float32), requires_grad=True) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        told = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        told += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        told += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        told += f", groups={self.groups}" if self.groups != 1 else ""
+        return told + ("" if self.bias is not None else ", bias=False")
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation over N, H and W: (N, C, H, W) -> (N, C, H, W).
+
+    weight (γ, ones) and bias (β, zeros) of shape (C,); running_mean and running_var (C,), updated in training with
+    `momentum` as the weight of the new value, used in evaluation.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.num_features = integer(num_features, "num_features", 1)
+        self.eps = number(eps, "eps", 0)
+        self.momentum = number(momentum, "momentum", 0, 1)
+        self.weight = Tensor(np.ones(num_features, np.float32), requires_grad=True)
+        self.bias = Tensor(np.zeros(num_features, np.float32), requires_grad=True)
+        self.running_mean: Any
+        self.running_var: Any
+        self.register_buffer("running_mean", np.zeros(num_features, np.float32))
+        self.register_buffer("running_var", np.ones(num_features, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class ReLU(Module):
+    """max(x, 0), any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class MaxPool2d(Module):
+    """The maximum of each window: (N, C, H, W) -> (N, C, OH, OW)."""
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
+        self.padding = pair(padding, "padding", 0)
+        self.dilation = pair(dilation, "dilation", 1)
+        self.ceil_mode = bool(ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool2d(Module):
+    """The mean of each window: (N, C, H, W) -> (N, C, OH, OW)."""
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
+        self.padding = pair(padding, "padding", 0)
+        self.ceil_mode = bool(ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """Averages into `output_size` bins: (N, C, H, W) -> (N, C, OH, OW)."""
+
+    def __init__(self, output_size: Any) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class Linear(Module):
+    """Fully connected: (..., in_features) -> (..., out_features).
+
+    weight (out_features, in_features) and bias (out_features,), both evenly from ±1/√in_features.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features = integer(in_features, "in_features", 1)
+        self.out_features = integer(out_features, "out_features", 1)
+        bound = 1 / math.sqrt(in_features)
+        self.weight = Tensor(init.uniform((out_features, in_features), bound), requires_grad=True)
+        self.bias = Tensor(init.uniform((out_features,), bound), requires_grad=True) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
+
+
+class Dropout(Module):
+    """In training sets elements to 0 with probability p and scales the others by 1/(1 − p)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = number(p, "p", 0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Flatten(Module):
+    """(N, C, H, W) -> (N, C·H·W)"""
+
+    def __init__(self, start_dim: int = 1) -> None:
+        super().__init__()
+        self.start_dim = integer(start_dim, "start_dim")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.flatten(x, self.start_dim)
+
+
+class Sequential(Module):
+    """Modules one after another, named "0", "1", ..."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for position, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"modules must be Modules, got {type(module).__name__} at position {position}")
+            setattr(self, str(position), module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self._children.values():
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __getitem__(self, position: int) -> Module:
+        return list(self._children.values())[integer(position, "position")]

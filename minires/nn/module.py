@@ -1,0 +1,201 @@
+"""Module: a named tree of layers, their parameters and their running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from minires._checks import choice
+from minires.arrays import Array, array_module, is_array
+from minires.autograd import module_scope
+from minires.backends import BackendUnavailable
+from minires.tensor import Tensor
+
+
+class Module:
+    """A part of a network.
+
+    An attribute that is a Tensor is a parameter, one that is a Module is a child; `register_buffer` adds arrays that
+    belong to the state but are not trained.  A subclass defines `forward`; calling the module runs it, and the tape
+    nodes made meanwhile carry the module's path, e.g. "layer2.0.conv1".
+    """
+
+    training: bool
+    _parameters: dict[str, Tensor]
+    _buffers: dict[str, Array]
+    _children: dict[str, Module]
+    _name: str  # in the parent
+
+    def __init__(self) -> None:
+        # Through object: __setattr__ below sorts into these dictionaries.
+        object.__setattr__(self, "_parameters", {})
+        object.__setattr__(self, "_buffers", {})
+        object.__setattr__(self, "_children", {})
+        object.__setattr__(self, "_name", "")
+        object.__setattr__(self, "training", True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_children" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before it sets {name!r}")
+        for kind in (self._parameters, self._buffers, self._children):
+            kind.pop(name, None)
+        if isinstance(value, Tensor):
+            self._parameters[name] = value
+        elif isinstance(value, Module):
+            object.__setattr__(value, "_name", name)
+            self._children[name] = value
+        object.__setattr__(self, name, value)
+
+    def register_buffer(self, name: str, array: Array) -> None:
+        """Adds an array (such as a running mean) that is saved and moved with the module, but has no gradient."""
+        setattr(self, name, array)
+        self._buffers[name] = array
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        with module_scope(self._name):
+            return self.forward(*inputs)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        raise TypeError(f"{type(self).__name__} defines no forward")
+
+    # -- what is inside
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from self._children.items()
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module ("") and of all below, each once, parents first."""
+        yield prefix, self
+        for name, child in self._children.items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        for _, module in self.named_modules():
+            yield module
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(path, leaf Tensor) of every parameter."""
+        yield from ((path, module._parameters[name]) for path, module, name in self._slots("_parameters"))
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Every parameter: leaf Tensors with .data and .grad."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """(path, array) of every running statistic."""
+        yield from ((path, module._buffers[name]) for path, module, name in self._slots("_buffers"))
+
+    def _slots(self, kind: str) -> Iterator[tuple[str, Module, str]]:
+        for prefix, module in self.named_modules():
+            for name in getattr(module, kind):
+                yield f"{prefix}.{name}" if prefix else name, module, name
+
+    # -- saving and loading
+
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters and running statistics as plain arrays by name, in torchvision's names; not copies."""
+        state = {}
+        for prefix, module in self.named_modules():
+            own = {name: p.data for name, p in module._parameters.items()} | module._buffers
+            state.update({f"{prefix}.{name}" if prefix else name: array for name, array in own.items()})
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copies arrays into the parameters and running statistics of the same names.
+
+        strict   every name must be on both sides; otherwise only those on both sides are loaded
+
+        Shapes must agree in any case; dtype and device stay the module's.  Counters named `num_batches_tracked` are
+        passed over.  Everything is checked before anything is copied: on ValueError the module is unchanged.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
+        given = {name: value for name, value in state.items() if not str(name).endswith("num_batches_tracked")}
+        own = self.state_dict()
+        problems = []
+        if strict:
+            problems += [f"missing: {name}" for name in own if name not in given]
+            problems += [f"unexpected: {name}" for name in given if name not in own]
+        arrays = {name: given[name] for name in own if name in given}
+        for name, value in arrays.items():
+            arrays[name] = value = value.data if isinstance(value, Tensor) else value
+            if not is_array(value):
+                problems.append(f"{name}: expected an array, got {type(value).__name__}")
+            elif value.shape != own[name].shape:
+                problems.append(f"{name}: shape {value.shape}, the module has {own[name].shape}")
+            elif value.dtype.kind not in "fiu":
+                problems.append(f"{name}: dtype {value.dtype} is not a real number's")
+        if problems:
+            more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise ValueError("state does not fit this module:\n  " + "\n  ".join(problems[:10]) + more)
+        for name, value in arrays.items():
+            own[name][...] = array_module(own[name]).asarray(value)
+
+    # -- modes, device, dtype
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode: batch statistics, dropout. Returns the module."""
+        for module in self.modules():
+            object.__setattr__(module, "training", bool(mode))
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: running statistics, no dropout. Returns the module."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, device: str) -> Self:
+        """Moves parameters and statistics to "cpu" or "cuda". Returns the module.
+
+        Raises BackendUnavailable when CuPy or a GPU is missing.
+        """
+        if choice(device, "device", ("cpu", "cuda")) == "cpu":
+            return self._map(lambda array: array if isinstance(array, np.ndarray) else array.get())
+        try:
+            import cupy
+        except ImportError:
+            raise BackendUnavailable(
+                "device 'cuda' needs CuPy: install the extra cuda12x or cuda13x, e.g. pip install 'minires[cuda12x]'"
+            ) from None
+        try:
+            cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise BackendUnavailable(f"device 'cuda' cannot be used: {error}") from None
+        return self._map(cupy.asarray)
+
+    def astype(self, dtype: Any) -> Self:
+        """Converts parameters and statistics to a floating dtype, e.g. "float64". Returns the module."""
+        try:
+            chosen = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype must name a floating dtype, got {dtype!r}") from None
+        if chosen.kind != "f":
+            raise TypeError(f"dtype must name a floating dtype, got {dtype!r}")
+        return self._map(lambda array: array.astype(chosen, copy=False))
+
+    def _map(self, convert: Any) -> Self:
+        """Every array through `convert`; parameters stay the same Tensors, so that an optimiser keeps hold of them."""
+        for module in self.modules():
+            for parameter in module._parameters.values():
+                parameter.data = convert(parameter.data)
+                if parameter.grad is not None:
+                    parameter.grad = convert(parameter.grad)
+            for name in list(module._buffers):
+                module.register_buffer(name, convert(module._buffers[name]))
+        return self
+
+    def extra_repr(self) -> str:
+        """The options of this layer, for `repr`."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        return head + ("\n  " + "\n  ".join(lines) + "\n)" if lines else ")")
