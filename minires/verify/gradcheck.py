@@ -4,10 +4,10 @@ The tape's gradient of  s = Σ y · c  for a random cotangent c is compared with
 (A cotangent of ones would hide bugs: a batch-norm gradient multiplied by −7 passes it.)
 
 ReLU and max pooling have kinks.  A central difference whose step straddles one is wrong though the gradient is right:
-by half the gap between the two one-sided slopes.  Where the function is smooth that gap is step · |s″|, far smaller than
-any error worth the name, and it shrinks with the step.  So a disagreement counts as a kink, and the point is redrawn,
-only if the gap is large enough to explain it and does not shrink in proportion; a wrong gradient of a smooth function
-has no such gap and is an error whatever the draw.
+by half the gap between the two one-sided slopes.  Where the function is smooth that gap is step · |s″|, far smaller
+than any error worth the name, and it shrinks with the step.  So a disagreement counts as a kink, and the point is
+redrawn, only if the gap is large enough to explain it and does not shrink in proportion; a wrong gradient of a smooth
+function has no such gap and is an error whatever the draw.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def gradcheck(
                 Tensor of any shape, the same for the same inputs
     inputs      an array or Tensor, or a sequence of them.  Floating arrays and Tensors that require a gradient are
                 checked; other Tensors and integer arrays are passed on.  Arrays of lower precision are converted to
-                float64; a Tensor that requires a gradient must be float64, since it is perturbed in place (and restored)
+                float64; a Tensor that requires a gradient must be float64, as it is perturbed in place and restored
     eps         step of the central difference
     rtol, atol  |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input) is allowed
     seed        of the cotangent, the directions and the redraws

@@ -1,0 +1,186 @@
+"""Module: the tree, its names, its state, its modes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import nn
+
+
+def network():
+    return mr.models.create("resnet20", width=4)
+
+
+def test_nodes_carry_the_path_of_the_module_that_made_them(rng):
+    seen = {}
+
+    class Paths(mr.Observer):
+        def after_forward(self, node, arrays, output):
+            seen.setdefault(node.module, []).append(node.name)
+
+    with Paths():
+        network()(mr.tensor(rng.standard_normal((2, 3, 8, 8)).astype(np.float32)))
+    assert seen["layer2.0.conv1"] == ["Conv2d"]
+    assert seen["layer2.0.downsample"] == ["Slice", "Pad"]
+    assert seen["layer2.0"] == ["Add"]
+    assert seen["layer2.0.relu"] == ["ReLU", "ReLU"]
+    assert seen["fc"] == ["Linear"]
+    assert seen[""] == ["Reshape"]
+
+
+def test_named_modules_and_parameters():
+    model = network()
+    paths = [path for path, _ in model.named_modules()]
+    assert paths[0] == ""
+    assert len(paths) == len(set(paths))
+    assert dict(model.named_modules())["layer3.2.bn1"] is model.layer3[2].bn1
+    names = [name for name, _ in model.named_parameters()]
+    assert names[:3] == ["conv1.weight", "bn1.weight", "bn1.bias"]
+    assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+    assert dict(model.named_buffers())["bn1.running_mean"] is model.bn1.running_mean
+
+
+def test_state_dict_round_trip():
+    source, target = network(), network()
+    assert not np.array_equal(source.conv1.weight.data, target.conv1.weight.data)
+    held = target.conv1.weight.data
+    target.load_state_dict({name: array.copy() for name, array in source.state_dict().items()})
+    for name, array in target.state_dict().items():
+        assert np.array_equal(array, source.state_dict()[name]), name
+    assert target.conv1.weight.data is held  # copied into, not replaced
+
+
+def test_load_state_dict_reports_everything_and_changes_nothing():
+    model = network()
+    state = {name: array + 1 for name, array in model.state_dict().items()}
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    del state["bn1.bias"]
+    state["fc.weight"] = np.zeros((3, 3), np.float32)
+    state["head.weight"] = np.zeros(3, np.float32)
+    state["fc.bias"] = "no array"
+    with pytest.raises(ValueError, match="does not fit") as error:
+        model.load_state_dict(state)
+    for expected in ("missing: bn1.bias", "fc.weight: shape (3, 3)", "unexpected: head.weight", "fc.bias: expected an"):
+        assert expected in str(error.value)
+    for name, array in model.state_dict().items():
+        assert np.array_equal(array, before[name]), name
+
+
+def test_load_state_dict_not_strict_takes_what_is_on_both_sides():
+    model = network()
+    model.load_state_dict({"bn1.bias": np.full(4, 2.0), "other": np.zeros(1)}, strict=False)
+    assert (model.bn1.bias.data == 2).all()
+    assert model.bn1.bias.dtype == np.float32
+
+
+def test_counters_of_other_frameworks_are_passed_over():
+    model = network()
+    model.load_state_dict(model.state_dict() | {"bn1.num_batches_tracked": np.array(7)})
+
+
+def test_train_and_eval_return_the_model_and_reach_every_module():
+    model = network()
+    assert model.eval() is model
+    assert not any(m.training for m in model.modules())
+    assert model.train() is model
+    assert all(m.training for m in model.modules())
+
+
+def test_astype_keeps_the_parameters_and_converts_everything():
+    model = network()
+    weight = model.conv1.weight
+    assert model.astype("float64") is model
+    assert model.conv1.weight is weight
+    assert {array.dtype for array in model.state_dict().values()} == {np.dtype("float64")}
+    for wrong in ("int32", "flot64", 3):
+        with pytest.raises(TypeError, match="dtype must name a floating dtype"):
+            model.astype(wrong)
+
+
+def test_to():
+    model = network()
+    assert model.to("cpu") is model
+    with pytest.raises(ValueError, match="device must be one of 'cpu', 'cuda'"):
+        model.to("gpu")
+
+
+def test_to_cuda_without_cupy_says_how_to_get_it():
+    try:
+        import cupy  # noqa: F401
+    except ImportError:
+        with pytest.raises(mr.BackendUnavailable, match="cuda12x"):
+            network().to("cuda")
+    else:
+        pytest.skip("CuPy is installed")
+
+
+def test_replacing_an_attribute_replaces_the_registration():
+    model = network()
+    model.fc = nn.Linear(16, 3)
+    assert model.state_dict()["fc.weight"].shape == (3, 16)
+    model.fc = None
+    assert "fc.weight" not in model.state_dict()
+
+
+def test_forgetting_super_init_is_told():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.conv = nn.Conv2d(1, 1, 1)
+
+    with pytest.raises(AttributeError, match="super"):
+        Forgetful()
+
+
+def test_repr_shows_the_tree():
+    text = repr(network())
+    assert "(conv1): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)" in text
+    assert "(fc): Linear(16, 10)" in text
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: nn.Conv2d(0, 1, 3), ValueError, "in_channels must be at least 1, got 0"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=4), ValueError, "out_channels must be divisible by groups, got 6 and 4"),
+        (lambda: nn.Conv2d(1, 1, 0), ValueError, "kernel_size must be at least 1, got 0"),
+        (lambda: nn.Conv2d(1, 1, 3, padding=-1), ValueError, "padding must be at least 0, got -1"),
+        (lambda: nn.Conv2d(1, 1, (3, 3, 3)), ValueError, "kernel_size must be an int or an"),
+        (lambda: nn.Conv2d(1, 1, 3.0), TypeError, "kernel_size must be an int or an"),
+        (lambda: nn.BatchNorm2d(3, momentum=2), ValueError, "momentum must be at least 0 and at most 1, got 2"),
+        (lambda: nn.BatchNorm2d("3"), TypeError, "num_features must be an integer"),
+        (lambda: nn.Linear(3, 0), ValueError, "out_features must be at least 1, got 0"),
+        (lambda: nn.Dropout(1.1), ValueError, "p must be at least 0 and at most 1, got 1.1"),
+        (lambda: nn.Sequential(3), TypeError, "modules must be Modules"),
+        (lambda: nn.MaxPool2d(-2), ValueError, "kernel_size must be at least 1, got -2"),
+    ],
+)
+def test_wrong_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("layer", "function"),
+    [
+        (nn.MaxPool2d(3, 2, 1, (1, 2), True), lambda x: mr.functional.max_pool2d(x, 3, 2, 1, (1, 2), True)),
+        (nn.AvgPool2d(3, 2, 1, True, False), lambda x: mr.functional.avg_pool2d(x, 3, 2, 1, True, False)),
+        (nn.AdaptiveAvgPool2d((2, None)), lambda x: mr.functional.adaptive_avg_pool2d(x, (2, None))),
+        (nn.Flatten(2), lambda x: mr.functional.flatten(x, 2)),
+        (nn.ReLU(), mr.functional.relu),
+    ],
+)
+def test_layers_pass_their_options_on(layer, function, rng):
+    x = mr.tensor(rng.standard_normal((2, 3, 9, 10)))
+    assert np.array_equal(layer(x).data, function(x).data)
+
+
+def test_dropout_only_in_training(rng):
+    x = mr.tensor(rng.standard_normal((50, 40)))
+    layer = nn.Dropout(0.25)
+    mr.manual_seed(0)
+    y = layer(x).data
+    assert 0.15 <= (y == 0).mean() <= 0.35
+    assert np.allclose(y[y != 0], x.data[y != 0] / 0.75, rtol=1e-15)
+    assert np.array_equal(layer.eval()(x).data, x.data)
