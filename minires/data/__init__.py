@@ -1,0 +1,101 @@
+"""Real images to train on, behind one small interface."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from minires._checks import choice, suggest
+from minires.data import cifar10, digits, fashion_mnist, folder
+from minires.data.augment import Augmentation, Transform, pixel_mean
+from minires.data.dataset import DataError, DataFileError, Dataset
+from minires.data.folder import FolderImages
+from minires.data.loader import Loader
+
+__all__ = [
+    "Augmentation",
+    "DataError",
+    "DataFileError",
+    "Dataset",
+    "FolderImages",
+    "Loader",
+    "Transform",
+    "find",
+    "load",
+    "names",
+    "pixel_mean",
+    "recipe",
+]
+
+# Digits must not be mirrored, and fill their 8×8 pixels: they are turned and stretched a little instead.
+_RECIPES = {
+    "digits": Augmentation(rotate=15, zoom=0.15, shift=0.7),
+    "fashion-mnist": Augmentation(pad=4, flip=True),
+    "cifar10": Augmentation(pad=4, flip=True),
+    "folder": Augmentation(flip=True, colour=0.1),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The data sets there are."""
+    return tuple(_RECIPES)
+
+
+def load(
+    name: str,
+    split: str = "train",
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    size: int | None = None,
+) -> Dataset:
+    """A data set's images, labels and class names.
+
+    name       "digits" (embedded in the package), "fashion-mnist", "cifar10", or "folder" (one folder per class)
+    split      "train" or "test"
+    data_dir   where to look first; then $MINIRES_DATA, the system's data sets, the user's cache
+    download   fetch what is missing from its official address; without it the network is never touched
+    size       "folder": side of the images (224); "fashion-mnist": a divisor of 28 to average down to
+
+    Raises ValueError for an unknown name, DataError when files are missing, DataFileError when one is broken.
+    """
+    _known(name)
+    choice(split, "split", ("train", "test"))
+    options: dict[str, Any] = {} if size is None else {"size": size}
+    if options and name not in ("fashion-mnist", "folder"):
+        raise ValueError(f"size cannot be chosen for {name!r}, got {size!r}")
+    if name == "digits":
+        return digits.load(split)
+    if name == "fashion-mnist":
+        return fashion_mnist.load(split, data_dir, download, **options)
+    if name == "cifar10":
+        return cifar10.load(split, data_dir, download)
+    return folder.load(split, data_dir, **options)
+
+
+def recipe(name: str, size: int | None = None) -> Augmentation:
+    """The default augmentation of a data set; images of 14 pixels and less are padded by 2 instead of 4."""
+    augmentation = _RECIPES[_known(name)]
+    if size is not None and size <= 14 and augmentation.pad > 2:
+        return replace(augmentation, pad=2)
+    return augmentation
+
+
+def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """Where the files of a data set are, or None."""
+    if _known(name) == "digits":
+        return Path(str(resources.files("minires.data") / "digits.csv.gz"))
+    if name == "fashion-mnist":
+        return fashion_mnist.where(data_dir)
+    if name == "cifar10":
+        return cifar10.where(data_dir)
+    root = data_dir or os.environ.get("MINIRES_DATA")
+    return Path(root) if root and (Path(root) / "train").is_dir() else None
+
+
+def _known(name: str) -> str:
+    if name not in _RECIPES:
+        raise ValueError(f"unknown data set {name!r}; known are {', '.join(_RECIPES)}.{suggest(name, _RECIPES)}")
+    return name

@@ -1,0 +1,129 @@
+"""From stored images to what the network sees: mean subtraction and augmentation, a whole batch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minires._checks import integer, number
+from minires.data.dataset import Dataset
+from minires.data.folder import FolderImages
+
+# Eigenvalues and eigenvectors of the colours of ImageNet in [0, 1] (Krizhevsky et al., 2012, section 4.1; the paper's
+# "standard color augmentation").
+COLOUR_VALUES = np.array([0.2175, 0.0188, 0.0045])
+COLOUR_VECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)  # (channel, component)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image.
+
+    pad      zeros put around it before a random window of the old size is cut out (section 4.2: 4)
+    flip     whether it may be mirrored, with probability 1/2
+    colour   standard deviation of the shift along the principal components of colour (0.1 for ImageNet; 0: none)
+    rotate   largest turn in degrees, either way
+    zoom     largest stretch, as a share of the size, of height and of width independently (0.15: 1/1.15 to 1.15)
+    shift    largest move in pixels, fractions included, in each direction
+    """
+
+    pad: int = 0
+    flip: bool = False
+    colour: float = 0.0
+    rotate: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        integer(self.pad, "pad", 0)
+        number(self.colour, "colour", 0)
+        number(self.rotate, "rotate", 0, 180)
+        number(self.zoom, "zoom", 0)
+        number(self.shift, "shift", 0)
+
+
+class Transform:
+    """uint8 (N, H, W, C) -> float32 (N, C, H, W), channels-last in memory: scaled to [0, 1], minus the mean, augmented.
+
+    mean           (H, W, C) in [0, 1] units: the per-pixel mean of the training images; None: not subtracted
+    augmentation   happens only when a generator is given: training; without one the result is the single plain view
+    """
+
+    def __init__(self, mean: NDArray[np.float32] | None = None, augmentation: Augmentation | None = None) -> None:
+        self.mean = mean
+        self.augmentation = augmentation or Augmentation()
+
+    def __call__(self, images: NDArray[np.uint8], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        x = images.astype(np.float32)
+        x /= 255
+        augmentation = self.augmentation
+        if rng is not None and (augmentation.rotate or augmentation.zoom or augmentation.shift):
+            x = warp(x, augmentation.rotate, augmentation.zoom, augmentation.shift, rng)  # black comes in at the edges
+        if self.mean is not None:
+            x -= self.mean
+        if rng is not None:
+            if self.augmentation.colour:
+                x = shift_colours(x, self.augmentation.colour, rng)
+            if self.augmentation.pad or self.augmentation.flip:
+                x = crop_and_flip(x, self.augmentation.pad, self.augmentation.flip, rng)
+        return x.transpose(0, 3, 1, 2)
+
+
+def crop_and_flip(x: NDArray[np.float32], pad: int, flip: bool, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(N, H, W, C) -> (N, H, W, C): from each padded image a window at a random place, every second one mirrored."""
+    N, H, W, C = x.shape
+    padded = np.zeros((N, H + 2 * pad, W + 2 * pad, C), x.dtype)
+    padded[:, pad : pad + H, pad : pad + W] = x
+    top, left = rng.integers(0, 2 * pad + 1, (2, N))
+    mirrored = np.less(rng.random((N, 1)), 0.5 if flip else 0.0)
+    columns = np.where(mirrored, np.arange(W)[::-1], np.arange(W)) + left[:, None]  # (N, W)
+    rows = np.arange(H) + top[:, None]  # (N, H)
+    return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def warp(
+    x: NDArray[np.float32], rotate: float, zoom: float, shift: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """(N, H, W, C) -> (N, H, W, C): each image turned, stretched and moved at random, by bilinear interpolation."""
+    N, H, W, C = x.shape
+    angle = np.deg2rad(rng.uniform(-rotate, rotate, (N, 1, 1)))
+    stretch = np.exp(rng.uniform(-np.log1p(zoom), np.log1p(zoom), (2, N, 1, 1)))  # as often 1/1.1 as 1.1
+    move = rng.uniform(-shift, shift, (2, N, 1, 1))
+    row, column = np.arange(H)[:, None] - (H - 1) / 2, np.arange(W) - (W - 1) / 2  # from the centre
+    # Where in x each output pixel comes from, on an image with a border of 1 that stands for all that lies outside.
+    i = (np.cos(angle) * row - np.sin(angle) * column) * stretch[0] + move[0] + (H + 1) / 2  # (N, H, W)
+    j = (np.sin(angle) * row + np.cos(angle) * column) * stretch[1] + move[1] + (W + 1) / 2
+    i, j = np.clip(i, 0, H + 0.999), np.clip(j, 0, W + 0.999)
+    bordered = np.zeros((N, H + 2, W + 2, C), x.dtype)
+    bordered[:, 1:-1, 1:-1] = x
+    top, left = i.astype(int), j.astype(int)
+    down, right = ((k - np.floor(k))[..., None].astype(x.dtype) for k in (i, j))  # (N, H, W, 1)
+    n = np.arange(N)[:, None, None]
+    upper = bordered[n, top, left] * (1 - right) + bordered[n, top, left + 1] * right
+    lower = bordered[n, top + 1, left] * (1 - right) + bordered[n, top + 1, left + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+def shift_colours(x: NDArray[np.float32], deviation: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(N, H, W, 3) -> (N, H, W, 3): each image moved as a whole along the principal components of colour."""
+    if x.shape[3] != 3:
+        raise ValueError(f"colour augmentation needs images of 3 channels, got {x.shape[3]}")
+    amounts = rng.normal(0, deviation, (x.shape[0], 3)) * COLOUR_VALUES  # (N, component)
+    shift = (amounts @ COLOUR_VECTORS.T).astype(x.dtype)  # (N, 3)
+    return x + shift[:, None, None, :]
+
+
+def pixel_mean(dataset: Dataset, sample: int = 1024) -> NDArray[np.float32]:
+    """(H, W, C): the mean image in [0, 1] units. Of a folder, that of `sample` centre crops evenly spread over it."""
+    images = dataset.images
+    if isinstance(images, FolderImages):
+        chosen = np.unique(np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int))
+        total = np.zeros(images.shape[1:])
+        for index in chosen:
+            total += images.read(int(index))
+        return (total / (255 * len(chosen))).astype(np.float32)
+    return (images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)

@@ -1,0 +1,58 @@
+"""What a data set is, and how it fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from minires.data.folder import FolderImages
+
+
+class DataError(RuntimeError):
+    """A data set that cannot be had: not found, not downloadable, empty."""
+
+
+class DataFileError(DataError):
+    """A file of a data set that is broken: truncated, corrupt, mislabelled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images.
+
+    name, split   e.g. "digits", "train"
+    images        uint8 array (N, H, W, C), or the images of a folder, which are decoded when they are asked for
+    labels        int64 array (N,), each an index into classes
+    classes       the names of the classes
+    """
+
+    name: str
+    split: str
+    images: NDArray[np.uint8] | FolderImages
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image as the network sees it."""
+        H, W, C = self.images.shape[1:]
+        return C, H, W
+
+
+def checked(
+    name: str, split: str, images: NDArray[np.uint8], labels: NDArray[np.integer], classes: tuple[str, ...], source: str
+) -> Dataset:
+    """A Dataset, if the labels fit the images and the classes; `source` is named in the error otherwise."""
+    if len(images) != len(labels):
+        raise DataFileError(f"{source}: {len(images)} images, but {len(labels)} labels")
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(classes)):
+        wrong = int(labels.max()) if int(labels.max()) >= len(classes) else int(labels.min())
+        raise DataFileError(f"{source}: label {wrong} is outside of [0, {len(classes)})")
+    return Dataset(name, split, images, labels.astype(np.int64), classes)

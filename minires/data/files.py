@@ -1,0 +1,91 @@
+"""Finding the files of a data set, and downloading them when that is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from minires.data.dataset import DataError
+
+SYSTEM = Path("/usr/share/datasets")  # where Debian's data set packages put their files
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file at its official address, with the MD5 that its authors published."""
+
+    name: str
+    address: str
+    md5: str
+
+
+def user_cache() -> Path:
+    """Where downloads go: $XDG_CACHE_HOME/minires, by default ~/.cache/minires."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "minires"
+
+
+def folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
+    """Where the files of data set `name` are looked for, in this order."""
+    roots = [Path(data_dir)] if data_dir else []
+    roots += [Path(os.environ["MINIRES_DATA"])] if os.environ.get("MINIRES_DATA") else []
+    found = [folder for root in roots for folder in (root, root / name)]
+    return [*found, SYSTEM / name, user_cache() / name]
+
+
+def find(name: str, data_dir: str | os.PathLike[str] | None, choices: Sequence[Sequence[str]]) -> Path | None:
+    """The first folder that holds, for each group of `choices`, at least one of its file names."""
+    for folder in folders(name, data_dir):
+        if all(any((folder / file).is_file() for file in group) for group in choices):
+            return folder
+    return None
+
+
+def missing(name: str, data_dir: str | os.PathLike[str] | None, wanted: str, advice: str) -> DataError:
+    """The error that says what was looked for, where, and what to do."""
+    looked = "\n".join(f"  {folder}" for folder in folders(name, data_dir))
+    return DataError(f"data set {name!r} not found: looked for {wanted} in\n{looked}\n{advice}")
+
+
+def download(remote: Remote, folder: Path) -> Path:
+    """Fetches the file into `folder`: checked against its MD5 first, then put in place at once, or not at all."""
+    target = folder / remote.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{remote.name}.", dir=folder)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}") from None
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        with (
+            os.fdopen(handle, "wb") as out,
+            Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+        ):
+            digest = hashlib.md5(usedforsecurity=False)
+            with urllib.request.urlopen(remote.address, timeout=60) as response:
+                size = int(response.headers.get("Content-Length") or 0)
+                task = progress.add_task(remote.name, total=size or None)
+                while block := response.read(1 << 20):
+                    out.write(block)
+                    digest.update(block)
+                    progress.advance(task, len(block))
+            out.flush()
+            os.fsync(out.fileno())
+        if digest.hexdigest() != remote.md5:
+            raise DataError(f"{remote.address}: checksum {digest.hexdigest()} is not the published {remote.md5}")
+        os.replace(partial, target)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"cannot download {remote.address}: {reason}") from None
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return target

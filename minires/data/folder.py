@@ -1,0 +1,125 @@
+"""A folder of images, one folder per class, as ImageNet is laid out: ROOT/train/CLASS/*.jpg, ROOT/val/CLASS/*.jpg."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from minires._checks import choice, integer
+from minires.data.dataset import DataError, DataFileError, Dataset, checked
+
+NAME = "folder"
+SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLITS = {"train": ("train",), "test": ("val", "test")}
+
+
+class FolderImages:
+    """The images of a folder, decoded when asked for.
+
+    paths   the files
+    size    side of the square that the network sees (224)
+    crop    how a training image is cut: "scale-jitter" (the shorter side drawn from [256, 480] for size 224, then a
+            random square: section 3.4 of the paper) or "random-resized" (a random part of 8 to 100 % of the area)
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int = 224, crop: str = "scale-jitter") -> None:
+        self.paths = tuple(paths)
+        self.size = integer(size, "size", 1)
+        self.crop = choice(crop, "crop", ("scale-jitter", "random-resized"))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.paths), self.size, self.size, 3
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
+        """Image `index` as (size, size, 3): a random cut drawn from `rng`, or the centre crop for evaluation.
+
+        Evaluation resizes the shorter side to size · 256/224 first.  Raises DataFileError for a file that Pillow
+        cannot decode to its end.
+        """
+        path = self.paths[index]
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataFileError(f"{path}: cannot be decoded: {error}") from None
+        if rng is None:
+            return self._cut(_shorter_side(image, round(self.size * 256 / 224)), 0.5, 0.5)
+        if self.crop == "scale-jitter":
+            side = int(rng.integers(round(self.size * 256 / 224), round(self.size * 480 / 224) + 1))
+            return self._cut(_shorter_side(image, side), rng.random(), rng.random())
+        return np.asarray(self._random_part(image, rng), np.uint8)
+
+    def _cut(self, image: Image.Image, across: float, down: float) -> NDArray[np.uint8]:
+        left, top = round((image.width - self.size) * across), round((image.height - self.size) * down)
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)), np.uint8)
+
+    def _random_part(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """A part of 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3; a square of the middle if none fits."""
+        W, H = image.size
+        for _ in range(10):
+            area = rng.uniform(0.08, 1.0) * W * H
+            aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= W and 0 < h <= H:
+                left, top = int(rng.integers(W - w + 1)), int(rng.integers(H - h + 1))
+                break
+        else:
+            w = h = min(W, H)
+            left, top = (W - w) // 2, (H - h) // 2
+        box = (left, top, left + w, top + h)
+        return image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+
+
+def _shorter_side(image: Image.Image, side: int) -> Image.Image:
+    scale = side / min(image.size)
+    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def load(
+    split: str, data_dir: str | os.PathLike[str] | None = None, size: int = 224, crop: str = "scale-jitter"
+) -> Dataset:
+    root = data_dir or os.environ.get("MINIRES_DATA")
+    if not root:
+        raise DataError("data set 'folder' needs its folder: --data-dir DIR (or $MINIRES_DATA), with train/CLASS/*.jpg")
+    classes = _classes(_split_folder(Path(root), "train"))
+    folder = _split_folder(Path(root), split)
+    unknown = sorted(set(_classes(folder)) - set(classes))
+    if unknown:
+        raise DataError(f"{folder}: class {unknown[0]!r} does not occur in the training images")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        own = folder / name
+        images = sorted(p for p in own.iterdir() if p.suffix.lower() in SUFFIXES) if own.is_dir() else []
+        if not images:
+            raise DataError(f"{own}: no images (of {', '.join(SUFFIXES)})")
+        paths += images
+        labels += [label] * len(images)
+    images_ = FolderImages(paths, size, crop)
+    found = checked(NAME, split, np.empty((len(paths), 0), np.uint8), np.array(labels), classes, str(folder))
+    return Dataset(NAME, split, images_, found.labels, classes)
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    for name in SPLITS[split]:
+        if (root / name).is_dir():
+            return root / name
+    raise DataError(f"{root}: no folder {' or '.join(SPLITS[split])} with one folder per class in it")
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if not names:
+        raise DataError(f"{folder}: no class folders")
+    return names

@@ -1,0 +1,126 @@
+"""Batches in an order that depends on nothing but the seed and the iteration."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minires._checks import integer
+from minires.data.augment import Transform
+from minires.data.dataset import DataError, Dataset
+from minires.data.folder import FolderImages
+
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class Loader:
+    """Turns a data set into batches: x float32 (N, C, H, W), labels int64 (N,).
+
+    batch_size   images in a batch.  The last batch of an epoch is smaller where the size does not divide; a single
+                 left-over image joins the batch before it (batch norm cannot be trained on one image)
+    transform    what makes x of the stored images; default: scaling to [0, 1]
+    seed         the order of epoch e comes from (seed, e), the augmentation of iteration i from (seed, i): a run that
+                 is resumed at any iteration sees the same batches, whatever the number of workers
+    shuffle      False: every epoch in the stored order
+    workers      threads that decode images and prepare the next two batches; 0: everything in the calling thread
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        transform: Transform | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        workers: int = 2,
+    ) -> None:
+        if len(dataset) == 0:
+            raise DataError(f"data set {dataset.name!r} ({dataset.split}) has no images")
+        self.dataset = dataset
+        self.batch_size = integer(batch_size, "batch_size", 1)
+        self.transform = transform or Transform()
+        self.seed = integer(seed, "seed", 0)
+        self.shuffle = shuffle
+        self.workers = integer(workers, "workers", 0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return self.dataset.shape
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return max(full + (rest > 1 or (rest == 1 and self.batch_size == 1)), 1)
+
+    def iterate(self, start_iteration: int = 0) -> Iterator[Batch]:
+        """Training batches without end, from the given iteration on, augmented."""
+        integer(start_iteration, "start_iteration", 0)
+
+        def plans() -> Iterator[tuple[NDArray[np.intp], tuple[int, ...]]]:
+            iteration = start_iteration
+            while True:
+                epoch, position = divmod(iteration, len(self))
+                order = self._order(epoch)
+                for batch in range(position, len(self)):
+                    yield self._slice(order, batch), (self.seed, 1, iteration)
+                    iteration += 1
+
+        return self._batches(plans())
+
+    def epoch(self, number: int = 0) -> Iterator[Batch]:
+        """Every image once, in the stored order and without augmentation: evaluation."""
+        order = np.arange(len(self.dataset))
+        return self._batches((self._slice(order, batch), None) for batch in range(len(self)))
+
+    def _order(self, epoch: int) -> NDArray[np.intp]:
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.dataset))
+
+    def _slice(self, order: NDArray[np.intp], batch: int) -> NDArray[np.intp]:
+        end = len(order) if batch == len(self) - 1 else (batch + 1) * self.batch_size
+        return order[batch * self.batch_size : end]
+
+    def _batches(self, plans: Iterator[tuple[NDArray[np.intp], tuple[int, ...] | None]]) -> Iterator[Batch]:
+        if self.workers == 0:
+            for indices, seed in plans:
+                yield self._prepare(indices, seed, None)
+            return
+        # One thread makes the batches in order, the others decode the images within them.
+        decoders = ThreadPoolExecutor(self.workers, "minires-decode")
+        maker = ThreadPoolExecutor(1, "minires-batch")
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for indices, seed in plans:
+                ahead.append(maker.submit(self._prepare, indices, seed, decoders))
+                if len(ahead) > 2:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            maker.shutdown(wait=True, cancel_futures=True)
+            decoders.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(
+        self, indices: NDArray[np.intp], seed: tuple[int, ...] | None, decoders: ThreadPoolExecutor | None
+    ) -> Batch:
+        images = self.dataset.images
+        if isinstance(images, FolderImages):
+            folder = images
+
+            def read(place: int) -> NDArray[np.uint8]:
+                rng = None if seed is None else np.random.default_rng((*seed, 1, place))
+                return folder.read(int(indices[place]), rng)
+
+            places = range(len(indices))
+            batch = np.stack(list(decoders.map(read, places) if decoders else map(read, places)))
+        else:
+            batch = images[indices]
+        x = self.transform(batch, None if seed is None else np.random.default_rng((*seed, 0)))
+        return x, self.dataset.labels[indices]
