@@ -138,7 +138,7 @@ def test_state_that_does_not_fit_changes_nothing(state):
     p.grad = np.ones(4)
     opt.step()
     before = opt.state_dict()["velocity.0"].copy()
-    with pytest.raises(ValueError, match="velocity|weight"):
+    with pytest.raises(ValueError, match=r"velocity|weight"):
         opt.load_state_dict(state)
     np.testing.assert_array_equal(opt.state_dict()["velocity.0"], before)
 

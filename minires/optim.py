@@ -1,0 +1,241 @@
+"""Stochastic gradient descent with momentum and weight decay, and the schedules of its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from minires._checks import integer, number
+from minires.arrays import Array, array_module
+from minires.tensor import Tensor
+
+__all__ = ["SGD", "Constant", "Schedule", "Step", "Warmup"]
+
+
+class SGD:
+    """Gradient descent with momentum.  For each parameter p with gradient g:
+
+        g ← g + weight_decay · p
+        v ← momentum · v + (1 − dampening) · g          (v ← g in the first step)
+        p ← p − lr · v                                  (nesterov: p − lr · (g + momentum · v))
+
+    as in PyTorch: lr stands outside of v, so that a drop of lr takes effect at once.
+
+    params          leaf Tensors; one without a gradient is left as it is
+    lr              learning rate, at least 0; a plain attribute, set it whenever you like
+    momentum        at least 0
+    weight_decay    at least 0
+    nesterov        needs momentum > 0 and dampening = 0
+    dampening       in [0, 1]
+
+    Raises ValueError or TypeError that names the argument.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        dampening: float = 0.0,
+    ) -> None:
+        self.params = _leaves(params)
+        self.lr = number(lr, "lr", 0)
+        self.momentum = number(momentum, "momentum", 0)
+        self.weight_decay = number(weight_decay, "weight_decay", 0)
+        self.nesterov = bool(nesterov)
+        self.dampening = number(dampening, "dampening", 0, 1)
+        if self.nesterov and not (self.momentum > 0 and self.dampening == 0):
+            raise ValueError(
+                f"nesterov needs momentum > 0 and dampening = 0, got momentum {momentum!r} and dampening {dampening!r}"
+            )
+        self._velocity: list[Array | None] = [None] * len(self.params)
+        self._scratch: dict[Any, Array] = {}
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Moves every parameter once, in place."""
+        lr = number(self.lr, "lr", 0)
+        for position, p in enumerate(self.params):
+            if p.grad is None:
+                continue
+            if p.grad.shape != p.data.shape:
+                raise ValueError(f"params[{position}] has shape {p.data.shape}, its gradient {p.grad.shape}")
+            xp, g, scratch = array_module(p.data), p.grad, self._scratch_like(p.data)
+            if self.weight_decay:
+                xp.multiply(p.data, self.weight_decay, out=scratch)
+                scratch += g
+                g = scratch
+            v = self._velocity[position]
+            if self.momentum and v is None:
+                v = self._velocity[position] = g.copy()
+            elif v is not None:
+                v *= self.momentum
+                v += g if not self.dampening else xp.multiply(g, 1 - self.dampening, out=scratch)
+            if self.nesterov or v is None:
+                p.data -= xp.multiply(g, lr, out=scratch)
+            if v is not None:
+                p.data -= xp.multiply(v, lr * self.momentum if self.nesterov else lr, out=scratch)
+
+    def state_dict(self) -> dict[str, Array]:
+        """The velocities by position, "velocity.0" ...; a parameter that was never moved has none. Not copies."""
+        return {f"velocity.{i}": v for i, v in enumerate(self._velocity) if v is not None}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Takes over what `state_dict` gave, copying; ValueError, with nothing changed, where it doesn't fit."""
+        velocity: list[Array | None] = [None] * len(self.params)
+        names = {f"velocity.{i}": i for i in range(len(self.params))}
+        for name, array in state.items():
+            if name not in names:
+                raise ValueError(f"state has {name!r}, which fits none of the {len(self.params)} parameters")
+            p = self.params[names[name]].data
+            if array.shape != p.shape or array.dtype != p.dtype:
+                raise ValueError(
+                    f"{name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"
+                )
+            velocity[names[name]] = array_module(p).array(array)
+        self._velocity = velocity
+
+    def _scratch_like(self, p: Array) -> Array:
+        """An array of p's shape to compute in: all parameters of a dtype share the memory of the largest."""
+        key = (array_module(p).__name__, p.dtype)
+        memory = self._scratch.get(key)
+        if memory is None or memory.size < p.size:
+            memory = self._scratch[key] = array_module(p).empty(p.size, p.dtype)
+        return memory[: p.size].reshape(p.shape)
+
+
+def _leaves(params: Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(params, Tensor):
+        raise TypeError("params must be an iterable of Tensors, got one Tensor; write [tensor]")
+    leaves = list(params)
+    if not leaves:
+        raise ValueError("params must hold at least one Tensor, got none")
+    for i, p in enumerate(leaves):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"params[{i}] must be a Tensor, got {type(p).__name__}")
+        if not p.is_leaf:
+            raise ValueError(f"params[{i}] is the result of {p.node!r}; only leaf Tensors can be optimised")
+        if p.dtype.kind != "f":
+            raise TypeError(f"params[{i}] must have a floating dtype, got {p.dtype}")
+    if len({id(p) for p in leaves}) != len(leaves):
+        raise ValueError("params names the same Tensor twice")
+    return leaves
+
+
+class Schedule(Protocol):
+    """The learning rate of every iteration (counted from 0); what it learns on the way is its state."""
+
+    def __call__(self, iteration: int) -> float: ...
+
+    def observe(self, iteration: int, training_error: float) -> None:
+        """Is told the error of each iteration's batch, in percent, before the update."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class _Stateless:
+    def observe(self, iteration: int, training_error: float) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+
+
+@dataclass(frozen=True)
+class Constant(_Stateless):
+    """The same learning rate throughout."""
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        number(self.lr, "lr", 0)
+
+    def __call__(self, iteration: int) -> float:
+        return self.lr
+
+
+@dataclass(frozen=True)
+class Step(_Stateless):
+    """lr · factor^k after k milestones: the paper divides by 10 at 32k and at 48k of 64k iterations.
+
+    milestones   iterations, rising; from each of them on the rate is lower
+    """
+
+    lr: float
+    milestones: tuple[int, ...]
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        number(self.lr, "lr", 0)
+        number(self.factor, "factor", 0)
+        steps = [integer(m, "milestones", 0) for m in self.milestones]
+        if steps != sorted(steps):
+            raise ValueError(f"milestones must rise, got {self.milestones!r}")
+
+    @classmethod
+    def at(cls, lr: float, milestones: Iterable[float], iterations: int, factor: float = 0.1) -> Step:
+        """Milestones in iterations or, below 1, as fractions of a run of `iterations`."""
+        steps = (round(m * iterations) if m < 1 else integer(m, "milestones", 0) for m in milestones)
+        return cls(lr, tuple(steps), factor)
+
+    def __call__(self, iteration: int) -> float:
+        drops = sum(iteration >= m for m in self.milestones)
+        return self.lr * self.factor**drops
+
+
+class Warmup:
+    """A low learning rate first, then another schedule.
+
+    "We use 0.01 to warm up the training until the training error is below 80 % (about 400 iterations), and then go back
+    to 0.1" (the paper on ResNet-110, section 4.2).
+
+    schedule      what follows; its milestones count from the start of training
+    lr            the rate of the warm-up, at least 0
+    iterations    the length of the warm-up; None: until the training error, averaged over 50 iterations, is below
+                  `until_error`
+    until_error   percent
+    """
+
+    window = 50
+
+    def __init__(
+        self, schedule: Schedule, lr: float = 0.01, iterations: int | None = None, until_error: float = 80.0
+    ) -> None:
+        self.schedule = schedule
+        self.lr = number(lr, "lr", 0)
+        self.until_error = number(until_error, "until_error", 0, 100)
+        self.ends = None if iterations is None else integer(iterations, "iterations", 0)
+        self._errors: list[float] = []
+
+    def __call__(self, iteration: int) -> float:
+        return self.lr if self.ends is None or iteration < self.ends else self.schedule(iteration)
+
+    def observe(self, iteration: int, training_error: float) -> None:
+        self.schedule.observe(iteration, training_error)
+        if self.ends is None:
+            self._errors = [*self._errors, training_error][-self.window :]
+            if len(self._errors) == self.window and sum(self._errors) / self.window < self.until_error:
+                self.ends, self._errors = iteration + 1, []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ends": self.ends, "errors": list(self._errors), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if set(state) != {"ends", "errors", "schedule"}:
+            raise ValueError(f"state of a Warmup must hold ends, errors and schedule, got {sorted(state)}")
+        ends = None if state["ends"] is None else integer(state["ends"], "ends", 0)
+        errors = [number(error, "errors", 0, 100) for error in state["errors"]]
+        self.schedule.load_state_dict(state["schedule"])
+        self.ends, self._errors = ends, errors
