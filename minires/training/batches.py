@@ -1,0 +1,22 @@
+"""From a configuration to batches."""
+
+from __future__ import annotations
+
+from minires import data
+from minires.arrays import Array
+from minires.data import Augmentation, Dataset, Loader, Transform
+from minires.training.config import Config
+
+
+def training_loader(config: Config, images: Dataset, mean: Array) -> Loader:
+    """Shuffled and augmented batches without end; a pure function of seed and iteration."""
+    augmentation = data.recipe(config.data) if config.augment else Augmentation()
+    options = {} if config.workers is None else {"workers": config.workers}
+    transform = Transform(mean, augmentation)
+    return Loader(images, config.batch_size, transform=transform, seed=config.seed, shuffle=True, **options)
+
+
+def evaluation_loader(config: Config, images: Dataset, mean: Array) -> Loader:
+    """One ordered pass over the images as they are."""
+    options = {} if config.workers is None else {"workers": config.workers}
+    return Loader(images, config.batch_size, transform=Transform(mean), shuffle=False, **options)

@@ -1,0 +1,203 @@
+"""The configuration of a run: every setting, checked, as plain values that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from minires import backends, models
+from minires._checks import choice, integer, number, suggest
+from minires.optim import Constant, Schedule, Step, Warmup
+from minires.training.recipes import recipe
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the message names it, what came and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that decides what a training run computes, and how often it looks up.  The defaults are the paper's recipe.
+
+    network, data     names of `models.names()` and `data.names()`
+    data_dir          where to look for the data first; None: the usual places
+    shortcut, width   options of the network; None: its own default
+    dtype             float32 or float64
+    epochs            length of the run, or
+    iterations          the number of updates: one of the two
+    batch_size        images per update
+    lr, momentum, weight_decay, nesterov    of `optim.SGD`
+    schedule          "step" (lr · lr_factor at each of the milestones) or "constant"
+    milestones        in iterations, or below 1 as fractions of the run
+    warmup            "none", a number of iterations, or "error": at warmup_lr until the training error is below 80 %
+    label_smoothing   in [0, 1]
+    augment           whether training images are padded, cropped and flipped as suits the data set
+    seed              of initialisation, order, augmentation and dropout
+    log_every         iterations between rows of the history; None: 100, or an epoch where that is shorter
+    eval_every        iterations between measurements of the test error; None: an epoch
+    checkpoint_every  iterations between checkpoints; None: an epoch
+    keep              newest checkpoints that are kept
+    backend           name of a backend; None: the default one
+    threads           of the CPU backends; None: all processors
+    workers           threads that prepare batches; None: the loader's default
+
+    Raises ConfigError.
+    """
+
+    network: str = "resnet20"
+    data: str = "digits"
+    data_dir: str | None = None
+    shortcut: str | None = None
+    width: int | None = None
+    dtype: str = "float32"
+    epochs: float | None = None
+    iterations: int | None = None
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    nesterov: bool = False
+    schedule: str = "step"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    lr_factor: float = 0.1
+    warmup: str | int = "none"
+    warmup_lr: float = 0.01
+    label_smoothing: float = 0.0
+    augment: bool = True
+    seed: int = 0
+    log_every: int | None = None
+    eval_every: int | None = None
+    checkpoint_every: int | None = None
+    keep: int = 1
+    backend: str | None = None
+    threads: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self._check()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
+
+    def _check(self) -> None:
+        from minires import data
+
+        for name, known in (("network", models.names()), ("data", data.names())):
+            value = getattr(self, name)
+            if value not in known:
+                kind = "network" if name == "network" else "data set"
+                raise ValueError(f"unknown {kind} {value!r}; known are {', '.join(known)}.{suggest(value, known)}")
+        choice(self.dtype, "dtype", ("float32", "float64"))
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError(
+                f"give one of epochs and iterations, got epochs {self.epochs!r} and iterations {self.iterations!r}"
+            )
+        for name in ("iterations", "batch_size", "log_every", "eval_every", "checkpoint_every", "keep", "threads"):
+            if getattr(self, name) is not None:
+                integer(getattr(self, name), name, 1)
+        integer(self.seed, "seed", 0)
+        if self.workers is not None:
+            integer(self.workers, "workers", 0)
+        if self.epochs is not None:
+            number(self.epochs, "epochs", 0, open_minimum=True)
+        number(self.lr, "lr", 0, open_minimum=True)
+        for name in ("momentum", "weight_decay", "lr_factor", "warmup_lr"):
+            number(getattr(self, name), name, 0)
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, got {self.momentum!r}")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0, got momentum 0")
+        number(self.label_smoothing, "label_smoothing", 0, 1)
+        for name in ("nesterov", "augment"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.data_dir is not None and not isinstance(self.data_dir, str):
+            raise TypeError(f"data_dir must be a path, got {self.data_dir!r}")
+        choice(self.schedule, "schedule", ("step", "constant"))
+        self._check_milestones()
+        if isinstance(self.warmup, str):
+            choice(self.warmup, "warmup", ("none", "error"))
+        else:
+            integer(self.warmup, "warmup", 1)
+        if self.backend is not None:
+            choice(self.backend, "backend", backends.names())
+        allowed = models.options(self.network)
+        for name in self.network_options():
+            if name not in allowed:
+                raise ValueError(f"{self.network} has no option {name}; it has {', '.join(allowed)}")
+        if self.shortcut is not None:
+            choice(self.shortcut, "shortcut", ("A", "B", "C"))
+        if self.width is not None:
+            integer(self.width, "width", 1)
+
+    def _check_milestones(self) -> None:
+        if not isinstance(self.milestones, (tuple, list)):
+            raise TypeError(f"milestones must be a tuple, got {self.milestones!r}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for milestone in self.milestones:
+            number(milestone, "milestones", 0)
+            if milestone >= 1 and milestone != int(milestone):
+                raise ValueError(f"milestones must be whole iterations or fractions below 1, got {milestone!r}")
+        if len({milestone < 1 for milestone in self.milestones}) > 1:
+            raise ValueError(f"milestones must be all iterations or all fractions, got {self.milestones!r}")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"milestones must rise, got {self.milestones!r}")
+
+    @classmethod
+    def make(cls, **given: Any) -> Config:
+        """The recipe of this network and data set, with what is given instead; ConfigError for an unknown setting."""
+        names = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise ConfigError(f"unknown setting {name!r}; known are {', '.join(names)}.{suggest(name, names)}")
+        settings = recipe(given.get("network", cls.network), given.get("data", cls.data))
+        if given.get("epochs") is not None or given.get("iterations") is not None:
+            settings.pop("epochs", None)
+            settings.pop("iterations", None)
+        return cls(**{**settings, **given})
+
+    def network_options(self) -> dict[str, Any]:
+        """The options of `models.create` that were chosen here."""
+        chosen = {"shortcut": self.shortcut, "width": self.width}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def total_iterations(self, batches: int) -> int:
+        """Updates of the whole run, with so many batches an epoch."""
+        if self.iterations is not None:
+            return self.iterations
+        assert self.epochs is not None
+        return max(1, round(self.epochs * batches))
+
+    def intervals(self, batches: int) -> tuple[int, int, int]:
+        """Iterations between rows of the history, evaluations and checkpoints, with so many batches an epoch."""
+        return self.log_every or min(100, batches), self.eval_every or batches, self.checkpoint_every or batches
+
+    def make_schedule(self, total: int) -> Schedule:
+        """The learning rate of a run of `total` iterations."""
+        schedule: Schedule
+        if self.schedule == "constant":
+            schedule = Constant(self.lr)
+        else:
+            milestones = (m if m < 1 else int(m) for m in self.milestones)
+            schedule = Step.at(self.lr, milestones, total, self.lr_factor)
+        if self.warmup == "none":
+            return schedule
+        return Warmup(schedule, self.warmup_lr, None if isinstance(self.warmup, str) else self.warmup)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return {**asdict(self), "milestones": list(self.milestones)}
+
+    @classmethod
+    def from_json(cls, values: Any) -> Config:
+        """What `to_json` gave, a missing setting at its default; ConfigError for an unknown name or a wrong value."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"a configuration maps names to values, got {type(values).__name__}")
+        known = [field.name for field in fields(cls)]
+        for name, value in values.items():
+            if name not in known:
+                raise ConfigError(f"unknown setting {name!r}; known are {', '.join(known)}")
+            if name == "milestones" and not isinstance(value, list):
+                raise ConfigError(f"milestones must be a list, got {value!r}")
+        return cls(**values)

@@ -1,0 +1,84 @@
+"""How often a network is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minires.arrays import Array, array_module
+from minires.autograd import no_grad
+from minires.nn import Module
+from minires.tensor import Tensor
+
+
+class Diverged(ArithmeticError):
+    """The loss, the logits or the weights are no longer finite numbers."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The errors of a network on a set of images.
+
+    images      how many
+    error       percent of the images whose label is not the highest logit (top-1)
+    top5_error  percent of the images whose label is not among the five highest; None for five classes or fewer
+    confusion   (C, C) counts: row = label, column = prediction
+    """
+
+    images: int
+    error: float
+    top5_error: float | None
+    confusion: Array
+
+
+def evaluate(
+    model: Module, batches: Iterable[tuple[Array, Array]], on_batch: Callable[[int], None] | None = None
+) -> Evaluation:
+    """Runs every batch through the model in evaluation mode; the mode is put back afterwards.
+
+    batches    (images (N, C, H, W), labels (N,)): one ordered pass
+    on_batch   is called after each batch with the number of images done; what it raises ends the evaluation
+
+    Raises Diverged for logits that are not finite and ValueError when there is no image at all.
+    """
+    training = model.training
+    confusion: Any = None
+    beyond_five = images = 0
+    model.eval()
+    try:
+        for x, labels in batches:
+            logits = predict(model, x)  # (N, C)
+            C = logits.shape[1]
+            if confusion is None:
+                confusion = np.zeros((C, C), np.int64)
+            np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
+            if C > 5:
+                best = np.argpartition(-logits, 5, axis=1)[:, :5]  # (N, 5)
+                beyond_five += int((best != labels[:, None]).all(axis=1).sum())
+            images += len(labels)
+            if on_batch is not None:
+                on_batch(images)
+    finally:
+        model.train(training)
+    if images == 0:
+        raise ValueError("batches must hold at least one image, got none")
+    error = 100.0 * float(images - np.trace(confusion)) / images
+    return Evaluation(images, error, 100.0 * beyond_five / images if len(confusion) > 5 else None, confusion)
+
+
+def predict(model: Module, x: Array) -> Array:
+    """Logits (N, C) of images (N, C, H, W), on the CPU.  Raises Diverged when they are not finite."""
+    with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        logits = model(Tensor(on_device(model, x))).numpy()
+    if not np.isfinite(logits).all():
+        raise Diverged("the network's outputs are not finite")
+    return logits
+
+
+def on_device(model: Module, x: Array) -> Array:
+    """x with the dtype and on the device of the model's parameters."""
+    parameter = next(iter(model.parameters())).data
+    return array_module(parameter).asarray(x, dtype=parameter.dtype)

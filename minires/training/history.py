@@ -1,0 +1,81 @@
+"""The history of a run: one row for every logged interval and every evaluation, kept as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from minires.training.atomic import write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured up to one iteration.
+
+    iteration           updates done
+    epoch               passes through the training set
+    lr                  learning rate of the last update
+    training_loss       mean over the images since the previous row, with augmentation
+    training_error      percent, likewise
+    test_error          percent of the whole test set; None where it was not measured
+    images_per_second   training throughput since the previous row, without the evaluation
+    seconds             since the start of training, interruptions left out
+    """
+
+    iteration: int
+    epoch: float
+    lr: float
+    training_loss: float
+    training_error: float
+    test_error: float | None
+    images_per_second: float
+    seconds: float
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+TIMING = ("images_per_second", "seconds")  # the columns that differ from run to run
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """A header and a line a row; numbers in full precision, an absent one empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(["" if value is None else repr(value) for value in astuple(row)] for row in rows)
+    return out.getvalue()
+
+
+def from_csv(text: str) -> list[Row]:
+    """The rows that `to_csv` wrote; ValueError names the line that is none."""
+    lines = list(csv.reader(io.StringIO(text)))
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise ValueError(f"the first line of a history must be {','.join(COLUMNS)}")
+    return [row(line, f"line {number}") for number, line in enumerate(lines[1:], start=2)]
+
+
+def row(values: Iterable[Any], place: str) -> Row:
+    """A Row from its values in order, as numbers or as text."""
+    values = list(values)
+    try:
+        if len(values) != len(COLUMNS):
+            raise ValueError
+        iteration, epoch, lr, loss, training_error, test_error, speed, seconds = values
+        test = None if test_error in ("", None) else float(test_error)
+        rest = float(epoch), float(lr), float(loss), float(training_error), test, float(speed), float(seconds)
+        return Row(int(iteration), *rest)
+    except (TypeError, ValueError):
+        raise ValueError(f"{place} of the history must hold {', '.join(COLUMNS)}; got {values!r}") from None
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a history file."""
+    return from_csv(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """The whole file anew, atomically: a reader never sees half a row."""
+    write_text(path, to_csv(rows))

@@ -1,0 +1,36 @@
+"""Ctrl-C as a request: the iteration in progress is finished first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class StopRequest:
+    """Within it SIGINT and SIGTERM only set `requested`; a second one takes effect at once.
+
+    Outside of the main thread, where Python delivers no signals, it does nothing.
+    """
+
+    requested = False
+
+    def __enter__(self) -> StopRequest:
+        self._outer = {}
+        if threading.current_thread() is threading.main_thread():
+            self._outer = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._outer.items():
+            signal.signal(number, handler)
+        self._outer = {}

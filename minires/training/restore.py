@@ -1,0 +1,68 @@
+"""A trained network out of its run folder."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minires import backends, data
+from minires.nn import Module
+from minires.training import checkpoint as checkpoints
+from minires.training.batches import evaluation_loader
+from minires.training.checkpoint import Checkpoint, CheckpointError
+from minires.training.config import ConfigError
+from minires.training.evaluation import Evaluation, evaluate
+from minires.training.loop import make_model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in evaluation mode, and the checkpoint that it was read from."""
+
+    model: Module
+    checkpoint: Checkpoint
+    path: Path
+
+
+def restore(path: str | Path, **changes: Any) -> Trained:
+    """The network of a run folder (its newest checkpoint) or of one checkpoint.
+
+    changes   settings of `Config` that say where it runs, such as backend="reference"
+
+    Raises FileNotFoundError when there is none, CheckpointError when it is broken or foreign.
+    """
+    found = checkpoints.find(Path(path))
+    checkpoint = checkpoints.load(found)
+    checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
+    try:
+        model = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)
+        model.load_state_dict(checkpoint.model)
+    except (ConfigError, ValueError) as error:
+        raise CheckpointError(f"{found} does not fit {checkpoint.config.network}: {error}") from None
+    return Trained(model.eval(), checkpoint, found)
+
+
+def evaluate_run(
+    path: str | Path, *, split: str = "test", download: bool = False, **changes: Any
+) -> tuple[Trained, Evaluation]:
+    """Restores a network and evaluates it on its own data, or on those that `changes` name.
+
+    changes   settings of `Config`: data, data_dir, batch_size, backend, threads, workers
+
+    Raises what `restore` and `minires.data` raise, and ConfigError when the data don't fit the network.
+    """
+    trained = restore(path, **changes)
+    config = trained.checkpoint.config
+    images = data.load(config.data, split, config.data_dir, download)
+    for name, theirs, ours in (
+        ("images of shape", images.shape, trained.checkpoint.input_shape),
+        ("classes", images.classes, trained.checkpoint.classes),
+    ):
+        if tuple(theirs) != ours:
+            raise ConfigError(f"{config.data} has {name} {theirs}; the network was trained for {ours}")
+    if config.threads is not None:
+        backends.set_num_threads(config.threads)
+    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
+        return trained, evaluate(trained.model, evaluation_loader(config, images, trained.checkpoint.mean).epoch(0))

@@ -1,0 +1,408 @@
+"""Training runs: what they write, that they repeat bit for bit, and that they go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+import minires as mr
+from minires import nn
+from minires.data import DataError
+from minires.training import (
+    CheckpointError,
+    Config,
+    ConfigError,
+    Diverged,
+    Interrupted,
+    RunFolder,
+    evaluate,
+    evaluate_run,
+    history,
+    load_checkpoint,
+    loop,
+    restore,
+    train,
+)
+from minires.training.progress import Silent
+
+# 12 batches an epoch; a narrow network makes one of them a matter of milliseconds.
+SMALL = {"width": 2, "workers": 0, "batch_size": 128, "lr": 0.05}
+
+
+def small(**settings):
+    return Config.make(**{"iterations": 20, "eval_every": 8, "log_every": 3, **SMALL, **settings})
+
+
+def timeless(rows):
+    return [replace(row, images_per_second=0.0, seconds=0.0) for row in rows]
+
+
+def same_state(one, other):
+    """Two runs ended alike, bit for bit."""
+    one, other = (load_checkpoint(result.checkpoint) for result in (one, other))
+    assert (one.iteration, one.random_state, one.schedule) == (other.iteration, other.random_state, other.schedule)
+    for ours, theirs in ((one.model, other.model), (one.velocity, other.velocity)):
+        assert set(ours) == set(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert timeless(one.rows) == timeless(other.rows)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run that kept a checkpoint of every fifth iteration: 5 and 10 lie amid an epoch of 12."""
+    out = tmp_path_factory.mktemp("whole")
+    return train(small(checkpoint_every=5, keep=100), out)
+
+
+def test_run_folder(whole):
+    folder = whole.folder
+    assert {file.name for file in folder.path.iterdir()} == {"config.json", "history.csv", "curves.png", "checkpoints"}
+    assert Config.from_json(json.loads(folder.config.read_text())) == whole.config
+    assert history.read(folder.history) == list(whole.rows)
+    with Image.open(folder.curves) as image:
+        assert image.format == "PNG"
+    assert [f.name for f in sorted(folder.checkpoints.glob("*.json"))] == [
+        f"iteration-{i:08d}.json" for i in (5, 10, 15, 20)
+    ]
+
+
+def test_rows(whole):
+    assert [row.iteration for row in whole.rows] == [3, 6, 8, 9, 12, 15, 16, 18, 20]
+    assert [row.iteration for row in whole.rows if row.test_error is not None] == [8, 16, 20]
+    assert [row.epoch for row in whole.rows] == [row.iteration / 12 for row in whole.rows]
+    lrs = {row.iteration: row.lr for row in whole.rows}
+    assert lrs[9] == pytest.approx(0.05)  # of the tenth update: milestones are at 10 and 15
+    assert lrs[12] == pytest.approx(0.005)
+    assert lrs[15] == pytest.approx(0.005)
+    assert lrs[20] == pytest.approx(0.0005)
+    for row in whole.rows:
+        assert row.images_per_second > 0
+        assert 0 <= row.training_error <= 100
+        assert row.training_loss > 0
+    assert [row.seconds for row in whole.rows] == sorted(row.seconds for row in whole.rows)
+    assert whole.test_error == whole.rows[-1].test_error
+
+
+def test_it_learns(tmp_path):
+    result = train(small(iterations=48, width=4, lr=0.1, eval_every=100), tmp_path / "run")
+    assert result.rows[0].training_error > 60
+    assert result.rows[-1].training_error < 50
+    assert result.test_error < 50  # chance is 90
+
+
+def test_the_recorded_error_is_that_of_the_saved_network(whole):
+    trained, evaluation = evaluate_run(whole.folder.path)
+    assert evaluation.error == whole.test_error
+    assert evaluation.images == 364
+    assert evaluation.confusion.sum() == 364
+    assert trained.checkpoint.iteration == 20
+
+
+def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path):
+    again = train(small(checkpoint_every=5, keep=100), tmp_path / "again")
+    same_state(whole, again)
+    other = train(small(seed=1), tmp_path / "other")
+    ours, theirs = (load_checkpoint(r.checkpoint).model["conv1.weight"] for r in (whole, other))
+    assert (ours != theirs).any()
+
+
+def test_workers_and_checkpoints_change_nothing(whole, tmp_path):
+    same_state(whole, train(small(workers=2, checkpoint_every=7), tmp_path / "run"))
+
+
+@pytest.mark.parametrize("iteration", [5, 10, 15, 20])
+def test_going_on_ends_in_the_same_bits(whole, tmp_path, iteration):
+    checkpoint = whole.folder.checkpoints / f"iteration-{iteration:08d}.json"
+    resumed = train(load_checkpoint(checkpoint).config, tmp_path / "on", resume=checkpoint)
+    same_state(whole, resumed)
+    assert timeless(history.read(resumed.folder.history)) == timeless(whole.rows)
+    with Image.open(resumed.folder.curves) as image:
+        assert image.format == "PNG"
+
+
+class StopAt(Silent):
+    """Sends this process a signal as Ctrl-C would."""
+
+    def __init__(self, iteration=None, images=None, number=signal.SIGINT):
+        self.at, self.images, self.number = iteration, images, number
+
+    def iteration(self, done, *told):
+        if done == self.at:
+            os.kill(os.getpid(), self.number)
+
+    def evaluating(self, done, total):
+        if self.images is not None and done >= self.images:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [StopAt(7), StopAt(1), StopAt(8), StopAt(20), StopAt(7, number=signal.SIGTERM), StopAt(images=200)],
+    ids=["amid an interval", "first", "at an evaluation", "last", "SIGTERM", "amid an evaluation"],
+)
+def test_ctrl_c_saves_and_the_run_goes_on_in_its_folder(whole, tmp_path, stop):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        train(small(checkpoint_every=100), tmp_path / "run", report=stop)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert caught.value.checkpoint is not None
+    checkpoint = load_checkpoint(caught.value.checkpoint)
+    assert checkpoint.iteration == caught.value.iteration == (stop.at or 8)
+    resumed = train(checkpoint.config, resume=tmp_path / "run")
+    assert resumed.folder.path == tmp_path / "run"
+    same_state(whole, resumed)
+    assert timeless(history.read(resumed.folder.history)) == timeless(whole.rows)
+
+
+def test_seconds_go_on_counting(tmp_path):
+    with pytest.raises(Interrupted):
+        train(small(), tmp_path / "run", report=StopAt(10))
+    before = load_checkpoint(next((tmp_path / "run" / "checkpoints").glob("*.json"))).seconds
+    resumed = train(small(), resume=tmp_path / "run")
+    assert resumed.rows[-1].seconds > before > 0
+
+
+class WithDropout(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.hidden, self.dropout = nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.fc(self.dropout(mr.functional.relu(self.hidden(self.flatten(x)))))
+
+
+def test_dropout_draws_the_same_masks_after_resuming(tmp_path, monkeypatch):
+    monkeypatch.setattr(mr.models, "create", lambda *args, **options: WithDropout())
+    one = train(small(), tmp_path / "one")
+    with pytest.raises(Interrupted):
+        train(small(), tmp_path / "two", report=StopAt(7))
+    mr.manual_seed(99)  # whatever happened in between
+    same_state(one, train(small(), resume=tmp_path / "two"))
+
+
+def test_warmup_until_error_and_its_resumption(tmp_path, monkeypatch):
+    monkeypatch.setattr(mr.optim.Warmup, "window", 4)
+    settings = {
+        "warmup": "error",
+        "warmup_lr": 0.05,
+        "lr": 0.1,
+        "width": 4,
+        "iterations": 24,
+        "milestones": (0.9,),
+        "log_every": 1,
+    }
+    one = train(small(**settings), tmp_path / "one")
+    lrs = [row.lr for row in one.rows]
+    assert lrs[0] == 0.05
+    assert 0.1 in lrs  # it did end
+    change = lrs.index(0.1)
+    for stop in (change - 2, change + 1):
+        out = tmp_path / f"stopped-{stop}"
+        with pytest.raises(Interrupted):
+            train(small(**settings), out, report=StopAt(stop))
+        same_state(one, train(small(**settings), resume=out))
+
+
+def test_other_settings_run_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(mr.backends.threads, "_threads", None)
+    settings = {
+        "shortcut": "B",
+        "dtype": "float64",
+        "nesterov": True,
+        "schedule": "constant",
+        "label_smoothing": 0.1,
+        "augment": False,
+        "weight_decay": 0.0,
+        "warmup": 3,
+        "warmup_lr": 0.001,
+        "threads": 1,
+        "iterations": 6,
+    }
+    with threadpool_limits():  # puts BLAS's threads back
+        result = train(small(**settings), tmp_path / "run")
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert checkpoint.model["conv1.weight"].dtype == np.float64
+    assert "layer2.0.downsample.0.weight" in checkpoint.model
+    assert [row.lr for row in result.rows] == [0.001, 0.05]
+
+
+def test_epochs(tmp_path):
+    config = Config.make(epochs=1.5, **SMALL)
+    result = train(config, tmp_path / "run")
+    assert result.rows[-1].iteration == 18
+    assert [row.iteration for row in result.rows] == [12, 18]
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_a_diverging_run_stops_with_one_line_and_keeps_the_last_good_checkpoint(tmp_path, lr):
+    with pytest.raises(Diverged, match=r"not finite|loss is") as caught:
+        train(small(lr=lr, checkpoint_every=1, iterations=200, weight_decay=0.5, warmup=3), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert "learning rate" in str(caught.value)
+    kept = restore(tmp_path / "run")
+    assert str(kept.path) in str(caught.value)
+    assert kept.checkpoint.iteration >= 3
+    for array in kept.model.state_dict().values():
+        assert np.isfinite(array).all()
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    real = loop.checkpoints.write_bytes
+
+    def full(path, content):
+        if "00000010" in path.name:
+            raise OSError(28, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(loop.checkpoints, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        train(small(checkpoint_every=5), tmp_path / "run")
+    assert restore(tmp_path / "run").checkpoint.iteration == 5
+
+
+def test_a_run_is_never_overwritten(whole, tmp_path):
+    with pytest.raises(ConfigError, match="--resume"):
+        train(small(), whole.folder.path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="run folder"):
+        train(small(), tmp_path / "file")
+
+
+def test_runs_are_numbered(tmp_path):
+    config = small(network="plain20")
+    paths = [RunFolder.claim(None, config, tmp_path / "runs").path for _ in range(3)]
+    assert [path.name for path in paths] == ["plain20-digits-1", "plain20-digits-2", "plain20-digits-3"]
+    (tmp_path / "blocked").write_text("")
+    with pytest.raises(ConfigError, match="blocked"):
+        RunFolder.claim(None, config, tmp_path / "blocked")
+
+
+def test_no_run_folder_is_left_when_the_data_are_missing(tmp_path, monkeypatch):
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    with pytest.raises(DataError):
+        train(small(data="folder", data_dir=str(tmp_path)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_network_cannot_take():
+    with pytest.raises(ConfigError, match="vgg16 cannot be trained on digits"):
+        train(Config.make(network="vgg16", width=1), "never-made")
+
+
+def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path):
+    checkpoint = load_checkpoint(whole.checkpoint)
+    foreign = replace(checkpoint, config=replace(checkpoint.config, width=4))
+    path = loop.checkpoints.save(foreign, tmp_path)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        train(foreign.config, tmp_path / "run", resume=path)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        restore(path)
+
+
+def test_other_training_images_are_noticed(whole, tmp_path):
+    checkpoint = load_checkpoint(whole.checkpoint)
+    path = loop.checkpoints.save(replace(checkpoint, mean=checkpoint.mean + 0.01), tmp_path)
+    with pytest.raises(ConfigError, match="training images"):
+        train(checkpoint.config, tmp_path / "run", resume=path)
+
+
+def test_outside_of_the_main_thread(tmp_path):
+    """Signals belong to the main thread; training elsewhere works without them."""
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(train(small(iterations=3), tmp_path / "run")))
+    thread.start()
+    thread.join(60)
+    assert ended[0].rows[-1].iteration == 3
+
+
+class Fixed(nn.Module):
+    """Says of every image what it is told."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.weight = mr.tensor(np.zeros(1), requires_grad=True)
+        self.logits = list(logits)
+
+    def forward(self, x):
+        assert not self.training
+        rows, self.logits = self.logits[: len(x.data)], self.logits[len(x.data) :]
+        return mr.tensor(np.array(rows))
+
+
+def test_evaluate_counts_by_hand(rng):
+    logits = rng.standard_normal((50, 7))
+    labels = rng.integers(0, 7, 50)
+    x = np.zeros((50, 1, 2, 2), np.float32)
+    model = Fixed(logits)
+    found = evaluate(model, [(x[:30], labels[:30]), (x[30:], labels[30:])])
+    assert model.training
+    ranks = [sum(row > row[label]) for row, label in zip(logits, labels, strict=True)]
+    assert found.images == 50
+    assert found.error == pytest.approx(100 * np.mean([rank >= 1 for rank in ranks]))
+    assert found.top5_error == pytest.approx(100 * np.mean([rank >= 5 for rank in ranks]))
+    expected = np.zeros((7, 7), int)
+    for row, label in zip(logits, labels, strict=True):
+        expected[label, row.argmax()] += 1
+    np.testing.assert_array_equal(found.confusion, expected)
+
+
+def test_evaluate_of_few_classes_of_nothing_and_of_nan(rng):
+    x, labels = np.zeros((4, 1, 2, 2), np.float32), np.zeros(4, int)
+    assert evaluate(Fixed(rng.standard_normal((4, 5))), [(x, labels)]).top5_error is None
+    with pytest.raises(ValueError, match="at least one image"):
+        evaluate(Fixed([]), [])
+    model = Fixed(np.full((4, 5), np.nan))
+    with pytest.raises(Diverged):
+        evaluate(model, [(x, labels)])
+    assert model.training
+
+
+def test_ctrl_c_in_another_process_and_resuming_there(tmp_path):
+    """The whole way, as a person goes it: start, Ctrl-C, resume; against the uninterrupted run."""
+    common = ["train", "--width", "2", "--iterations", "150", "--lr", "0.05", "--log-every", "10", "--workers", "2"]
+
+    def command(*words):
+        return [sys.executable, "-m", "minires", *words]
+
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    history_file = tmp_path / "run" / "history.csv"
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    process = subprocess.Popen(command(*common, "--out", str(tmp_path / "run")), **out)
+    try:
+        deadline = time.monotonic() + 60
+        while not history_file.exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert f"minires train --resume {tmp_path / 'run'}" in stderr
+    assert "Traceback" not in stderr
+    stopped = restore(tmp_path / "run").checkpoint.iteration
+    assert 10 <= stopped < 150
+
+    words = command("train", "--resume", str(tmp_path / "run"))
+    resumed = subprocess.run(words, **out, timeout=60, check=True)
+    assert "test accuracy" in resumed.stdout.splitlines()[-1]
+    subprocess.run(command(*common, "--out", str(tmp_path / "whole")), **out, timeout=60, check=True)
+    one, other = restore(tmp_path / "run").checkpoint, restore(tmp_path / "whole").checkpoint
+    assert one.iteration == other.iteration == 150
+    for name, array in one.model.items():
+        np.testing.assert_array_equal(array, other.model[name], err_msg=name)
+    assert timeless(one.rows) == timeless(other.rows)
