@@ -14,7 +14,7 @@ from minires.tensor import Tensor, tensor
 
 operators.bind()
 
-from minires import inspect, models, nn  # noqa: E402  (built on bound tensors)
+from minires import data, inspect, models, nn, optim  # noqa: E402  (built on bound tensors)
 from minires.inspect import summary  # noqa: E402
 from minires.verify import GradcheckError, gradcheck  # noqa: E402
 

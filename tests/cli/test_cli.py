@@ -1,0 +1,360 @@
+"""The command line: exit codes, one-line errors, what goes to stdout and what to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+import minires
+from minires import backends, models
+from minires.cli import main
+from minires.training import find_checkpoint, history, load_checkpoint
+
+TINY = ["--width", "2", "--iterations", "6", "--workers", "0"]
+
+
+@pytest.fixture
+def call(capsys):
+    def call(*words):
+        code = main([str(word) for word in words])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", *TINY, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def one_line(err, *told):
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("minires: ")
+    assert "Traceback" not in err
+    for word in told:
+        assert word in err
+
+
+def test_train_tells_its_files_and_the_accuracy_last(call, tmp_path):
+    code, out, err = call("train", "plain20", *TINY, "--out", tmp_path / "run", "--seed", 3)
+    assert code == 0
+    *files, accuracy = out.splitlines()
+    error = history.read(tmp_path / "run" / "history.csv")[-1].test_error
+    assert accuracy == f"test accuracy {100 - error:.2f} %  (error {error:.2f} %)"
+    named = [line.split(maxsplit=1)[1] for line in files]
+    assert [os.path.exists(path) for path in named] == [True] * 4
+    assert str(tmp_path / "run" / "curves.png") in named
+    assert "iteration 6/6" in err
+    assert "plain20 on digits" in err
+
+
+def test_train_without_out_numbers_the_runs(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        code, out, _ = call("train", *TINY, "--quiet")
+        assert code == 0
+        assert os.path.join("runs", f"resnet20-digits-{number}", "history.csv") in out
+
+
+def test_train_json_is_all_that_stdout_has(call, tmp_path):
+    code, out, _ = call("train", *TINY, "--out", tmp_path / "run", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["test_error"] == history.read(tmp_path / "run" / "history.csv")[-1].test_error
+    assert told["test_accuracy"] == 100 - told["test_error"]
+    assert told["iterations"] == 6
+    assert told["run"] == str(tmp_path / "run")
+    assert find_checkpoint(tmp_path / "run") == find_checkpoint(tmp_path / "run" / "checkpoints").parent / (
+        os.path.basename(told["checkpoint"])
+    )
+
+
+def test_quiet_says_nothing_on_stderr(call, tmp_path):
+    assert call("train", *TINY, "--out", tmp_path / "run", "--quiet")[2] == ""
+
+
+def test_every_setting_arrives(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends.threads, "_threads", None)
+    words = (
+        "train plain32 --data digits --seed 5 --threads 1 --backend reference --width 3 --dtype float64 --iterations 4 "
+        "--batch-size 100 --lr 0.2 --momentum 0.8 --weight-decay 0.01 --nesterov --schedule step --milestones 2,3 "
+        "--lr-factor 0.5 --warmup 1 --warmup-lr 0.02 --label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 "
+        "--checkpoint-every 2 --keep 5 --workers 1"
+    )
+    with threadpool_limits():  # puts BLAS's threads back
+        assert call(*words.split(), "--data-dir", tmp_path, "--out", tmp_path / "run")[0] == 0
+    config = load_checkpoint(find_checkpoint(tmp_path / "run")).config
+    assert config.to_json() == {
+        "network": "plain32",
+        "data": "digits",
+        "seed": 5,
+        "threads": 1,
+        "backend": "reference",
+        "width": 3,
+        "dtype": "float64",
+        "iterations": 4,
+        "epochs": None,
+        "batch_size": 100,
+        "lr": 0.2,
+        "momentum": 0.8,
+        "weight_decay": 0.01,
+        "nesterov": True,
+        "schedule": "step",
+        "milestones": [2, 3],
+        "lr_factor": 0.5,
+        "warmup": 1,
+        "warmup_lr": 0.02,
+        "label_smoothing": 0.3,
+        "augment": False,
+        "log_every": 1,
+        "eval_every": 2,
+        "checkpoint_every": 2,
+        "keep": 5,
+        "workers": 1,
+        "data_dir": str(tmp_path),
+        "shortcut": None,
+    }
+    rows = history.read(tmp_path / "run" / "history.csv")
+    assert [row.lr for row in rows] == pytest.approx([0.02, 0.2, 0.1, 0.05])
+    assert [row.test_error is not None for row in rows] == [False, True, False, True]
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 4
+
+
+def test_resume(call, run, tmp_path):
+    code, out, _ = call("train", "--resume", run, "--out", tmp_path / "on", "--workers", 1)
+    assert code == 0
+    assert "test accuracy" in out
+    assert len(history.read(tmp_path / "on" / "history.csv")) == len(history.read(run / "history.csv"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], ["command is missing", "train"]),
+        (["trian"], ["'trian'", "Did you mean 'train'?"]),
+        (["--verbose"], ["--verbose"]),
+        (["train", "resnet21"], ["'resnet21'", "Did you mean 'resnet"]),
+        (["train", "--data", "digit"], ["'digit'", "Did you mean 'digits'?"]),
+        (["train", "--epohcs", "3"], ["--epohcs", "Did you mean '--epochs'?"]),
+        (["train", "--epoch", "3"], ["--epoch", "Did you mean '--epochs'?"]),
+        (["train", "resnet20", "digits"], ["'digits'"]),
+        (["train", "--lr", "fast"], ["--lr", "'fast'"]),
+        (["train", "--lr", "-0.1"], ["--lr must be above 0", "-0.1"]),
+        (["train", "--lr", "nan"], ["--lr", "nan"]),
+        (["train", "--momentum", "1"], ["--momentum must be below 1"]),
+        (["train", "--weight-decay", "-1"], ["--weight-decay must be at least 0"]),
+        (["train", "--batch-size", "0"], ["--batch-size must be at least 1"]),
+        (["train", "--batch-size", "1.5"], ["--batch-size", "1.5"]),
+        (["train", "--epochs", "0"], ["--epochs must be above 0"]),
+        (["train", "--epochs", "1", "--iterations", "3"], ["--iterations", "--epochs"]),
+        (["train", "--iterations", "0"], ["--iterations must be at least 1"]),
+        (["train", "--seed", "-1"], ["--seed must be at least 0"]),
+        (["train", "--threads", "0"], ["--threads must be at least 1"]),
+        (["train", "--workers", "-1"], ["--workers must be at least 0"]),
+        (["train", "--eval-every", "0"], ["--eval-every must be at least 1"]),
+        (["train", "--keep", "0"], ["--keep must be at least 1"]),
+        (["train", "--schedule", "stpe"], ["--schedule", "Did you mean 'step'?"]),
+        (["train", "--milestones", "half"], ["--milestones", "'half'"]),
+        (["train", "--milestones", "0.5,100"], ["--milestones must be all iterations or all fractions"]),
+        (["train", "--milestones", "20,10"], ["--milestones must rise"]),
+        (["train", "--milestones", "1.5"], ["--milestones"]),
+        (["train", "--warmup", "eror"], ["--warmup", "Did you mean 'error'?"]),
+        (["train", "--warmup", "0"], ["--warmup must be at least 1"]),
+        (["train", "--label-smoothing", "2"], ["--label-smoothing"]),
+        (["train", "--dtype", "float16"], ["--dtype", "float32"]),
+        (["train", "--backend", "cudaa"], ["--backend", "Did you mean 'cuda'?"]),
+        (["train", "--shortcut", "D"], ["--shortcut", "'A', 'B', 'C'"]),
+        (["train", "plain20", "--shortcut", "B"], ["plain20", "shortcut"]),
+        (["train", "--width", "0"], ["--width must be at least 1"]),
+        (["train", "vgg16", "--width", "1"], ["vgg16 cannot be trained on digits", "32×32"]),
+        (["train", "--resume", "nowhere"], ["nowhere"]),
+        (["evaluate"], ["RUN"]),
+        (["evaluate", "nowhere"], ["nowhere"]),
+        (["evaluate", ".", "--split", "valid"], ["--split", "valid"]),
+        (["summary"], ["NETWORK"]),
+        (["summary", "resnet5"], ["'resnet5'", "Did you mean"]),
+        (["summary", "resnet20", "--input", "32x32"], ["--input", "3x224x224"]),
+        (["summary", "resnet20", "--input", "3x0x32"], ["--input"]),
+        (["summary", "resnet20", "--width", "0"], ["width"]),
+        (["summary", "plain20", "--shortcut", "A"], ["shortcut"]),
+        (["summary", "vgg16", "--width", "1", "--input", "3x16x16"], ["32×32"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    lines = [line for line in err.splitlines() if not line.startswith("vgg16 on digits")]  # what it set out to do
+    one_line("\n".join(lines), *told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_a_run_cannot_change_when_it_goes_on(call, run):
+    for words in (["--lr", "1"], ["--seed", "3"], ["--epochs", "9"], ["--no-augment"], ["plain20"]):
+        code, _, err = call("train", "--resume", run, *words)
+        assert code == 2
+        one_line(err, "--resume", {"--no-augment": "--augment", "plain20": "NETWORK"}.get(words[0], words[0]))
+
+
+def test_a_run_is_not_overwritten(call, run):
+    code, out, err = call("train", *TINY, "--out", run, "--quiet")
+    assert (code, out) == (2, "")
+    one_line(err, str(run), "--resume")
+
+
+def test_missing_data_is_exit_1(call, tmp_path, monkeypatch):
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    code, out, err = call("train", "--data", "folder", "--data-dir", tmp_path, "--out", tmp_path / "run", "--quiet")
+    assert (code, out) == (1, "")
+    one_line(err, str(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_backend_is_exit_3(call, tmp_path):
+    missing = next((name for name, reason in backends.available().items() if reason), None)
+    if missing is None:
+        pytest.skip("every backend is available here")
+    code, _, err = call("train", *TINY, "--backend", missing, "--out", tmp_path / "run", "--quiet")
+    assert code == 3
+    one_line(err, missing)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_default_backend_is_exit_2(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends._active, "module", None)
+    monkeypatch.setenv("MINIRES_BACKEND", "nonsense")
+    code, _, err = call("train", *TINY, "--out", tmp_path / "run", "--quiet")
+    assert code == 2
+    one_line(err, "MINIRES_BACKEND", "nonsense")
+
+
+def test_diverging_run_is_exit_1(call, tmp_path):
+    words = ("--width", 2, "--iterations", 50, "--lr", 1e30, "--workers", 0, "--quiet", "--out", tmp_path / "run")
+    code, out, err = call("train", *words)
+    assert (code, out) == (1, "")
+    one_line(err, "finite", "learning rate")
+
+
+def test_broken_checkpoint_is_exit_4(call, run, tmp_path):
+    for source in (run / "checkpoints").iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    (tensors,) = tmp_path.glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    for words in (["evaluate", tmp_path], ["train", "--resume", tmp_path], ["evaluate", tensors]):
+        code, out, err = call(*words)
+        assert (code, out) == (4, "")
+        one_line(err, "damaged", tensors.name)
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text("{}")
+    code, _, err = call("evaluate", foreign)
+    assert code == 4
+    one_line(err, "foreign.json")
+
+
+def test_evaluate(call, run):
+    code, out, err = call("evaluate", run)
+    error = history.read(run / "history.csv")[-1].test_error
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"top-1 error   {error:.2f} %"
+    assert "confusion" in out
+    assert "top-5 error" in out
+
+
+def test_evaluate_json(call, run):
+    _, out, _ = call("evaluate", run / "checkpoints" / "iteration-00000006.json", "--json", "--batch-size", 50)
+    told = json.loads(out)
+    assert told["top1_error"] == history.read(run / "history.csv")[-1].test_error
+    assert 0 <= told["top5_error"] <= told["top1_error"]
+    assert sum(map(sum, told["confusion"])) == told["images"] == 364
+    assert len(told["classes"]) == len(told["confusion"]) == 10
+    assert json.loads(call("evaluate", run, "--json", "--split", "train")[1])["images"] == 1433
+
+
+def test_evaluate_on_data_that_do_not_fit(call, run, tmp_path):
+    from PIL import Image
+
+    for split in ("train", "val", "test"):
+        for name in ("ant", "bee"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (300, 260)).save(folder / "a.png")
+    code, out, err = call("evaluate", run, "--data", "folder", "--data-dir", tmp_path)
+    assert (code, out) == (2, "")
+    one_line(err, "folder", "trained for")
+
+
+def test_models(call, monkeypatch):
+    monkeypatch.setattr(models, "names", lambda: ("resnet20", "plain20"))  # the large ones take their time
+    code, out, _ = call("models", "--json")
+    assert code == 0
+    assert json.loads(out) == [
+        {"network": name, "input": [3, 32, 32], "parameters": 269_722, "macs": 40_551_040}
+        for name in ("resnet20", "plain20")
+    ]
+    out = call("models")[1]
+    for told in ("resnet20", "plain20", "269,722", "40,551,040", "3×32×32"):
+        assert told in out
+
+
+def test_summary(call):
+    out = call("summary", "resnet20")[1]
+    for told in ("layer3.2.conv2", "269,722", "40,551,040", "64×8×8"):
+        assert told in out
+    words = ("--input", "1x28x28", "--shortcut", "C", "--width", 4, "--classes", 7, "--json")
+    told = json.loads(call("summary", "resnet20", *words)[1])
+    assert told["input"] == [1, 28, 28]
+    assert told["rows"][-1]["output_shape"] == [7]
+    assert told["macs"] == sum(row["macs"] for row in told["rows"])
+    assert told["parameters"] == sum(row["params"] for row in told["rows"])
+    assert any("downsample" in row["module"] for row in told["rows"])
+    assert call("summary", "resnet50", "--stride-in", "3x3", "--input", "3x64x64", "--width", 4)[0] == 0
+
+
+def test_doctor(call, tmp_path):
+    code, out, _ = call("doctor", "--json", "--data-dir", tmp_path)
+    told = json.loads(out)
+    assert code == 0
+    assert told["backends"]["reference"] == "available"
+    assert set(told["backends"]) == set(backends.names())
+    assert told["data"]["digits"].endswith("digits.csv.gz")
+    assert told["versions"]["minires"] == minires.__version__
+    assert {"python", "numpy", "safetensors"} <= set(told["versions"])
+    assert "BLAS" in told["processor"]
+    out = call("doctor")[1]
+    assert "reference" in out
+    assert "fashion-mnist" in out
+
+
+def test_help_and_version(call):
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    assert "train" in out
+    code, out, _ = call("train", "--help")
+    assert code == 0
+    assert "--label-smoothing" in out
+    assert call("--version")[1].strip() == f"minires {minires.__version__}"
+
+
+def test_help_loads_nothing_heavy():
+    heavy = ["matplotlib", "safetensors", "minires.training"]
+    code = f"import sys; from minires.cli import main; main(['--help']); print(*set({heavy!r}) & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1].strip() == ""
+
+
+def test_as_a_module_into_a_closed_pipe():
+    """`minires summary ... | head`: no traceback when nobody reads on."""
+    command = [sys.executable, "-m", "minires", "summary", "resnet110", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
