@@ -3,16 +3,22 @@
 The tape's gradient of  s = Σ y · c  for a random cotangent c is compared with central differences of s, in float64.
 (A cotangent of ones would hide bugs: a batch-norm gradient multiplied by −7 passes it.)
 
-ReLU and max pooling have kinks.  A central difference whose step straddles one is wrong though the gradient is right:
-by half the gap between the two one-sided slopes.  Where the function is smooth that gap is step · |s″|, far smaller
-than any error worth the name, and it shrinks with the step.  So a disagreement counts as a kink, and the point is
-redrawn, only if the gap is large enough to explain it and does not shrink in proportion; a wrong gradient of a smooth
-function has no such gap and is an error whatever the draw.
+ReLU and max pooling have kinks, and a central difference across one is wrong though the gradient is right.  Where the
+two disagree, the step is therefore made smaller and the slopes are looked at again:
+
+- the numerical slope now agrees: a kink lay within the step.  A wrong gradient does not become right so.
+- the slopes to the left and to the right stay apart: the point lies on a kink.  Of a smooth function they close in
+  proportion to the step.
+- anything else is a wrong gradient, and is reported at once, whatever else was seen at this point.
+
+A point with a kink proves nothing either way: it is moved a little and checked anew.  The check passes only at a point
+where every difference agrees, so a wrong gradient that was taken for a kink by mistake is still never let through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +28,7 @@ from minires.arrays import Array
 from minires.autograd import no_grad
 from minires.tensor import Tensor
 
-MAX_REDRAWS = 20
+FINER = 16  # by how much the step shrinks for the second look
 
 
 class GradcheckError(AssertionError):
@@ -30,7 +36,17 @@ class GradcheckError(AssertionError):
 
 
 class _Kink(Exception):
-    """The point lies on a kink or a tie: draw another."""
+    """The point lies on a kink or a tie: move it."""
+
+
+@dataclass
+class _Checked:
+    """An input whose gradient is checked."""
+
+    told: str  # "input 1 (weight)"
+    tensor: Tensor
+    original: Array
+    original_grad: Array | None
 
 
 def gradcheck(
@@ -43,187 +59,221 @@ def gradcheck(
     *,
     mode: str = "full",
     directions: int = 4,
+    redraws: int = 20,
 ) -> bool:
     """Compares the gradients of `fn` with central differences; returns True or raises GradcheckError.
 
-    fn          takes the inputs as Tensors (and may ignore them, where they are leaves that it holds, such as a model's
-                parameters: `gradcheck(lambda *_: model(x), list(model.parameters()), mode="projected")`); returns a
-                Tensor of any shape, the same for the same inputs
-    inputs      an array or Tensor, or a sequence of them.  Floating arrays and Tensors that require a gradient are
-                checked; other Tensors and integer arrays are passed on.  Arrays of lower precision are converted to
-                float64; a Tensor that requires a gradient must be float64, as it is perturbed in place and restored
+    fn          takes the inputs as Tensors, in order, and returns a Tensor of any shape, the same for the same inputs
+    inputs      an array or Tensor, several of them, or a mapping whose keys name them in the failure text.
+                Floating arrays are checked in float64, on a converted copy; so are leaf Tensors with requires_grad,
+                but in place (and restored afterwards), so that fn may hold them itself instead of taking them.
+                All else (integer arrays such as labels, Tensors that require no gradient) is passed on as it is
     eps         step of the central difference
-    rtol, atol  |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input) is allowed
+    rtol, atol  |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input) is allowed,
+                and what rounding the output's sum may cost
     seed        of the cotangent, the directions and the redraws
-    mode        "full": every element of every input; "projected": `directions` random directions through each input
-                at the cost of two forward passes each, for whole networks
+    mode        "full": every element of every input; "projected": `directions` random directions through each input,
+                two forward passes each, for whole networks
+    redraws     how often a point on a kink (ReLU at 0) or a tie (equal maxima) is moved by a small random step
 
-    A point on a kink (ReLU at 0) or a tie (equal maxima) is noticed and moved by a small random step, at most 20 times.
-    The inputs come back unmodified.
+        gradcheck(F.conv2d, {"x": x, "weight": w}, seed=1)
+        gradcheck(lambda *_: model(x), dict(model.named_parameters()), mode="projected")     # model.astype("float64")
+
+    Raises GradcheckError with the input, the worst index, both values and the tolerance; and when fn changes its
+    inputs, is not deterministic, gives NaN or inf, or does not depend on an input.
     """
-    number(eps, "eps", 0, open_minimum=True)
-    number(rtol, "rtol", 0)
-    number(atol, "atol", 0)
+    eps = number(eps, "eps", 0, open_minimum=True)
+    rtol, atol = number(rtol, "rtol", 0), number(atol, "atol", 0)
     choice(mode, "mode", ("full", "projected"))
     integer(directions, "directions", 1)
+    integer(redraws, "redraws", 0)
     rng = np.random.default_rng(integer(seed, "seed", 0))
 
-    tensors, checked = _prepare(inputs)
-    if not checked:
-        raise ValueError("inputs must hold at least one floating array or a Tensor that requires a gradient")
-    originals = {i: tensors[i].data.copy() for i in checked}
+    arguments, checked = _prepare(inputs)
     try:
-        for draw in range(MAX_REDRAWS + 1):
+        for draw in range(redraws + 1):
             if draw:
-                for i in checked:
-                    scale = 1e-2 * (1 + np.abs(originals[i]))
-                    tensors[i].data[...] = originals[i] + scale * rng.standard_normal(originals[i].shape)
+                _move(checked, min(1e-3 * 2**draw, 0.1), rng)
             try:
-                return _check(fn, tensors, checked, eps, rtol, atol, rng, mode, directions)
+                _check(fn, arguments, checked, eps, rtol, atol, rng, directions if mode == "projected" else None)
+                return True
             except _Kink as kink:
                 last = kink
-        raise GradcheckError(f"after {MAX_REDRAWS} redraws the inputs still lie on a kink or a tie: {last}")
+        raise GradcheckError(f"after {redraws} redraws the inputs still lie on a kink or a tie: {last}")
     finally:
-        for i in checked:
-            tensors[i].data[...] = originals[i]
-            tensors[i].grad = None
+        for entry in checked:
+            entry.tensor.data[...] = entry.original
+            entry.tensor.grad = entry.original_grad
 
 
-def _prepare(inputs: Any) -> tuple[list[Any], list[int]]:
-    """The arguments of fn, and the positions of those to be checked."""
-    if not isinstance(inputs, Sequence):
-        inputs = [inputs]
+def _prepare(inputs: Any) -> tuple[list[Any], list[_Checked]]:
+    """The arguments of fn, and those among them that are checked."""
+    named: Iterable[tuple[Any, Any]]
+    if isinstance(inputs, Mapping):
+        named = inputs.items()
+    elif isinstance(inputs, (Tensor, np.ndarray, float, int)):
+        named = [("", inputs)]
+    else:
+        named = [("", value) for value in inputs]
     arguments: list[Any] = []
     checked = []
-    for position, value in enumerate(inputs):
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                if value.dtype != np.float64:
-                    raise TypeError(f"input {position} must be float64 to be perturbed in place, got {value.dtype}")
-                if value.node is not None:
-                    raise ValueError(f"input {position} must be a leaf, but it was computed by {value.node!r}")
-                checked.append(position)
-            arguments.append(value)
-        else:
-            array = np.asarray(value)
-            if array.dtype.kind == "f":
-                checked.append(position)
-                arguments.append(Tensor(array.astype(np.float64), requires_grad=True))
-            else:
-                arguments.append(value)
+    for position, (name, value) in enumerate(named):
+        told = f"input {position} ({name})" if name else f"input {position}"
+        argument = value
+        if not isinstance(value, Tensor) and np.asarray(value).dtype.kind == "f":
+            argument = Tensor(np.array(value, np.float64), requires_grad=True)
+        arguments.append(argument)
+        if isinstance(argument, Tensor) and argument.requires_grad:
+            if argument.node is not None:
+                raise ValueError(f"{told} must be a leaf, but it was computed by {argument.node!r}")
+            if argument.dtype != np.float64:
+                raise TypeError(f"{told} must be float64 to be perturbed in place, got {argument.dtype}")
+            if not argument.data.flags.writeable:
+                raise ValueError(f"{told} must be writeable to be perturbed in place, but its array is read-only")
+            checked.append(_Checked(told, argument, argument.data.copy(), argument.grad))
+    if not checked:
+        raise ValueError("inputs must hold at least one floating array or Tensor that requires a gradient, got none")
     return arguments, checked
+
+
+def _move(checked: list[_Checked], scale: float, rng: np.random.Generator) -> None:
+    for entry in checked:
+        step = rng.standard_normal(entry.original.shape) * (1 + np.abs(entry.original))
+        entry.tensor.data[...] = entry.original + scale * step
 
 
 def _check(
     fn: Callable[..., Tensor],
     arguments: list[Any],
-    checked: list[int],
+    checked: list[_Checked],
     eps: float,
     rtol: float,
     atol: float,
     rng: np.random.Generator,
-    mode: str,
-    directions: int,
-) -> bool:
-    before = {i: arguments[i].data.copy() for i in checked}
-    for i in checked:
-        arguments[i].grad = None
-    output = fn(*arguments)
-    if not isinstance(output, Tensor):
-        raise GradcheckError(f"fn must return a Tensor, got {type(output).__name__}")
-    if output.dtype != np.float64:
-        raise GradcheckError(f"fn must compute in float64, its output is {output.dtype}")
-    if not output.requires_grad:
-        raise GradcheckError("fn's output depends on none of the inputs through the tape")
-    y = output.data.copy()
-    if not np.isfinite(y).all():
-        where = tuple(int(n) for n in np.argwhere(~np.isfinite(y))[0])
-        raise GradcheckError(f"fn's output is not finite: {y[where]} at index {where}")
-    cotangent = rng.standard_normal(y.shape)
-    output.backward(cotangent)
+    directions: int | None,
+) -> None:
+    """The whole comparison at one point; `directions` is None for every element."""
+    for entry in checked:
+        entry.tensor.grad = None
+    y, cotangent = _differentiate(fn, arguments, checked, rng)
 
     def value() -> float:
         with no_grad():
             return float(np.vdot(fn(*arguments).data, cotangent))
 
-    base = value()
-    if base != value():
-        raise GradcheckError("fn is not deterministic: two calls with the same inputs differ (dropout without a seed?)")
-    for i in checked:
-        if not np.array_equal(before[i], arguments[i].data):
-            raise GradcheckError(f"fn changed its input {i} in place")
+    base = float(np.vdot(y, cotangent))
+    noise = 8 * np.finfo(np.float64).eps * (abs(base) + float(np.abs(y * cotangent).sum()))  # of one value, by rounding
 
-    for i in checked:
-        data: Array = arguments[i].data
-        grad = arguments[i].grad
+    kinks: list[str] = []
+    for entry in checked:
+        data, grad = entry.tensor.data, _gradient(entry)
+        largest = 0.0 if grad is None else float(np.abs(grad).max(initial=0.0))
+        moved = 0.0
+        wrong = []
+        for where, direction in _directions(data, directions, rng):
+            analytical = 0.0 if grad is None else float(np.vdot(grad, direction))
+            left, right = _slopes(value, data, direction, eps, base)
+            numerical = (left + right) / 2
+            moved = max(moved, abs(left), abs(right))
+            tolerance = atol + rtol * max(abs(numerical), largest) + noise / eps
+            if abs(numerical - analytical) <= tolerance:
+                continue
+            text = f"{where}: numerical {numerical:.10g}, analytical {analytical:.10g}, tolerance {tolerance:.2g}"
+            finer_left, finer_right = _slopes(value, data, direction, eps / FINER, base)
+            gap, finer_gap = abs(right - left), abs(finer_right - finer_left)
+            within_the_step = abs((finer_left + finer_right) / 2 - analytical) <= tolerance
+            on_the_point = finer_gap > noise * FINER / eps and finer_gap > gap / 4  # a smooth one: gap / FINER
+            if within_the_step or on_the_point:
+                kinks.append(f"{entry.told}, {text}")
+            else:
+                wrong.append((abs(numerical - analytical) / tolerance, text))
+        if grad is None and moved <= noise / eps:
+            raise GradcheckError(f"fn's output does not depend on {entry.told}")
         if grad is None:
-            grad = np.zeros_like(data)  # no path on the tape: then the differences must be zero too
-        if grad.shape != data.shape:
-            raise GradcheckError(f"input {i}: the gradient has shape {grad.shape}, the input {data.shape}")
-        if not np.isfinite(grad).all():
-            where = tuple(int(n) for n in np.argwhere(~np.isfinite(grad))[0])
-            raise GradcheckError(f"input {i}: the gradient at index {where} is {grad[where]}")
-        largest = float(np.abs(grad).max(initial=0.0))
-        steps = _single_elements(data) if mode == "full" else _random_directions(data, directions, rng)
-        failures = []
-        for where, direction in steps:
-            analytical = float(np.vdot(grad, direction))
-            numerical = _slope(value, data, direction, eps)
-            # Rounding of the two sums bounds what a difference quotient can resolve.
-            rounding = 8 * np.finfo(np.float64).eps * (abs(base) + np.abs(y * cotangent).sum()) / eps
-            tolerance = atol + rtol * max(abs(numerical), largest) + rounding
-            if not abs(numerical - analytical) <= tolerance:
-                if _on_a_kink(value, data, direction, eps, base, abs(numerical - analytical)):
-                    raise _Kink(f"input {i}, {where}")
-                failures.append((abs(numerical - analytical) / tolerance, where, numerical, analytical, tolerance))
-        if failures:
-            _, where, numerical, analytical, tolerance = max(failures, key=lambda f: (f[0] != f[0], f[0]))
+            raise GradcheckError(f"fn's output depends on {entry.told}, but backward gives that input no gradient")
+        if wrong:
+            # The worst one; NaN is worse than any number.
+            _, text = max(wrong, key=lambda w: (np.isnan(w[0]), w[0]))
             raise GradcheckError(
-                f"input {i} of shape {data.shape}: the gradient is wrong at {len(failures)} of the places tried; "
-                f"worst at {where}: numerical {numerical:.10g}, analytical {analytical:.10g}, "
-                f"tolerance {tolerance:.2g}"
+                f"{entry.told} of shape {data.shape}: the gradient is wrong at {len(wrong)} of the places tried; "
+                f"worst at {text}"
             )
-    return True
+    if kinks:
+        raise _Kink(kinks[0])
 
 
-def _single_elements(data: Array) -> Any:
-    for where in np.ndindex(data.shape):
-        direction = np.zeros_like(data)
-        direction[where] = 1
-        yield f"index {where}", direction
+def _differentiate(
+    fn: Callable[..., Tensor], arguments: list[Any], checked: list[_Checked], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Calls fn, sees whether it can be checked at all, and sends a cotangent back: the output and the cotangent."""
+    arrays = [np.asarray(a.data if isinstance(a, Tensor) else a) for a in arguments]
+    before = [array.copy() for array in arrays]
+    output = fn(*arguments)
+    if not isinstance(output, Tensor):
+        raise GradcheckError(f"fn must return a Tensor, got {type(output).__name__}")
+    for position, (kept, array) in enumerate(zip(before, arrays, strict=True)):
+        if not _same(kept, array):
+            raise GradcheckError(f"fn changes its input {position} in place")
+    if output.dtype != np.float64:
+        raise GradcheckError(f"fn must compute in float64, its output is {output.dtype}")
+    y = output.data.copy()
+    if not np.isfinite(y).all():
+        where = _first(~np.isfinite(y))
+        raise GradcheckError(f"fn's output is not finite: {y[where]} at index {where}")
+    if not output.requires_grad:
+        raise GradcheckError("fn's output depends on none of the inputs through the tape")
+    with no_grad():
+        again = fn(*arguments).data
+    if not _same(y, again):
+        raise GradcheckError("fn is not deterministic: two calls with the same inputs differ (dropout without a seed?)")
+    cotangent = rng.standard_normal(y.shape)
+    output.backward(cotangent.copy())
+    return y, cotangent
 
 
-def _random_directions(data: Array, directions: int, rng: np.random.Generator) -> Any:
-    for number_ in range(directions):
-        direction = rng.standard_normal(data.shape)
-        yield f"direction {number_}", direction / max(float(np.linalg.norm(direction)), 1e-300)
+def _gradient(entry: _Checked) -> Array | None:
+    grad, data = entry.tensor.grad, entry.tensor.data
+    if grad is None:
+        return None
+    if grad.shape != data.shape or grad.dtype != data.dtype:
+        raise GradcheckError(
+            f"{entry.told}: the gradient has shape {grad.shape} and dtype {grad.dtype}, "
+            f"the input {data.shape} and {data.dtype}"
+        )
+    if not np.isfinite(grad).all():
+        where = _first(~np.isfinite(grad))
+        raise GradcheckError(f"{entry.told}: the gradient at index {where} is {grad[where]}")
+    return grad
 
 
-def _at(value: Callable[[], float], data: Array, direction: Array, step: float) -> float:
+def _directions(data: Array, directions: int | None, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
+    if directions is None:
+        for where in np.ndindex(data.shape):
+            direction = np.zeros_like(data)
+            direction[where] = 1
+            yield f"index {where}", direction
+    elif data.size:
+        for i in range(directions):
+            direction = rng.standard_normal(data.shape)
+            yield f"direction {i}", direction / np.linalg.norm(direction)
+
+
+def _slopes(value: Callable[[], float], data: Array, direction: Array, step: float, base: float) -> tuple[float, float]:
+    """The slopes to the left and to the right of the point; their mean is the central difference."""
     kept = data.copy()
-    data += step * direction
     try:
-        return value()
+        data[...] = kept - step * direction
+        left = (base - value()) / step
+        data[...] = kept + step * direction
+        right = (value() - base) / step
     finally:
         data[...] = kept
+    return left, right
 
 
-def _slope(value: Callable[[], float], data: Array, direction: Array, eps: float) -> float:
-    return (_at(value, data, direction, eps) - _at(value, data, direction, -eps)) / (2 * eps)
+def _same(a: Array, b: Array) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
-def _on_a_kink(
-    value: Callable[[], float], data: Array, direction: Array, eps: float, base: float, disagreement: float
-) -> bool:
-    """Whether a jump of the slope within ±eps explains the disagreement (see the top of this file)."""
-
-    def gap(step: float) -> float:
-        right = (_at(value, data, direction, step) - base) / step
-        left = (base - _at(value, data, direction, -step)) / step
-        return abs(right - left)
-
-    coarse = gap(eps)
-    if not coarse >= disagreement:  # NaN is no kink either
-        return False
-    shrinks_in_proportion = 0.7 < gap(eps / 8) / (coarse / 8) < 1.4
-    return not shrinks_in_proportion
+def _first(mask: Array) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.argwhere(mask)[0])

@@ -1,0 +1,530 @@
+"""Awkward cases of every operation, each with a naive oracle.
+
+A case is drawn choice by choice: H≠W, KH≠KW, sizes of 1, primes, strides larger than the kernel, inputs that are not
+contiguous.  `pick` makes the choices, be it a random generator here or Hypothesis in the tests.  The oracles are
+written as plainly as possible, one output element at a time, and share no code with the operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import minires.functional as F
+from minires import random
+from minires.arrays import Array
+from minires.tensor import Tensor
+from minires.verify.gradcheck import GradcheckError, gradcheck
+
+Pick = Callable[[Sequence[Any]], Any]
+
+
+@dataclass
+class Case:
+    """An operation with its options bound, inputs to check it on, and what it should give."""
+
+    fn: Callable[..., Tensor]
+    inputs: list[Array]
+    oracle: Callable[..., Array]
+    told: str
+
+    def check(self, seed: int = 0) -> None:
+        """All that can be asked of an operation; raises AssertionError.
+
+        Forward against the oracle, in float64 and float32 without changing the dtype; inputs unmodified; the gradient
+        blind to the cotangent's memory layout; every element of every gradient against finite differences.
+        """
+        kept = [array.copy() for array in self.inputs]
+        expected = self.oracle(*self.inputs)
+        # float64: sums of at most a few hundred products of order 1.  float32: 24 bits, of which the batch norm of a
+        # few close values loses half.
+        for dtype, tolerance in ((np.float64, 1e-11), (np.float32, 2e-3)):
+            tensors = [Tensor(array.astype(dtype, copy=False), requires_grad=True) for array in self.inputs]
+            output = self.fn(*tensors)
+            self._expect(output.shape == expected.shape, f"output has shape {output.shape}, expected {expected.shape}")
+            self._expect(output.dtype == dtype, f"output is {output.dtype} for inputs of {np.dtype(dtype)}")
+            error = np.abs(output.data - expected) / (1 + np.abs(expected))
+            self._expect(bool((error <= tolerance).all()), f"forward is off by {error.max(initial=0):.2g} in {dtype}")
+            cotangent = np.random.default_rng(seed).standard_normal(output.shape).astype(dtype)
+            output.backward(cotangent)
+            other = [Tensor(tensor.data, requires_grad=True) for tensor in tensors]
+            self.fn(*other).backward(cotangent.T.copy().T)
+            for position, (one, two) in enumerate(zip(tensors, other, strict=True)):
+                if one.grad is None or two.grad is None:
+                    raise AssertionError(f"{self.told}: no gradient for input {position}")
+                self._expect(one.grad.dtype == dtype, f"gradient {position} is {one.grad.dtype} for {np.dtype(dtype)}")
+                same = np.allclose(one.grad, two.grad, rtol=tolerance, atol=tolerance)
+                self._expect(same, f"gradient {position} depends on the memory layout of the cotangent")
+        unmodified = all(np.array_equal(a, b) for a, b in zip(self.inputs, kept, strict=True))
+        self._expect(unmodified, "an input was changed")
+        try:
+            gradcheck(self.fn, self.inputs, seed=seed)
+        except GradcheckError as error:
+            raise GradcheckError(f"{self.told}: {error}") from None
+
+    def _expect(self, truth: bool, otherwise: str) -> None:
+        if not truth:
+            raise AssertionError(f"{self.told}: {otherwise}")
+
+
+def random_pick(rng: np.random.Generator) -> Pick:
+    """Choices by a random generator."""
+    return lambda options: options[int(rng.integers(len(options)))]
+
+
+def draw(operation: str, pick: Pick, rng: np.random.Generator) -> Case:
+    """A case of the named operation (a key of CASES)."""
+    case = CASES[operation](pick, rng)
+    case.inputs = [_laid_out(array, pick) for array in case.inputs]
+    return case
+
+
+def _laid_out(array: Array, pick: Pick) -> Array:
+    """The same values in another memory layout."""
+    layout = pick(["C", "F", "channels last", "every second", "backwards"])
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "channels last" and array.ndim == 4:
+        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    if layout == "every second" and array.ndim:
+        return np.repeat(array, 2, axis=-1)[..., ::2]
+    if layout == "backwards" and array.ndim:
+        return array[..., ::-1].copy()[..., ::-1]
+    return array
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape)
+
+
+def _shape(pick: Pick, most: int = 4) -> tuple[int, ...]:
+    return tuple(pick([1, 2, 3, 5]) for _ in range(pick(range(1, most))))
+
+
+# -- convolution and pooling
+
+
+def conv2d(pick: Pick, rng: np.random.Generator) -> Case:
+    groups = pick([1, 1, 2, 3])
+    N, Cg, Og = pick([1, 2]), pick([1, 2]), pick([1, 2])
+    KH, KW = pick([1, 2, 3]), pick([1, 2, 3])
+    stride, padding = (pick([1, 2, 3]), pick([1, 2, 4])), (pick([0, 1, 3]), pick([0, 1, 2]))
+    dilation = (pick([1, 2]), pick([1, 3]))
+    H = max(pick([1, 3, 5]), dilation[0] * (KH - 1) + 1 - 2 * padding[0])
+    W = max(pick([1, 2, 5]), dilation[1] * (KW - 1) + 1 - 2 * padding[1])
+    inputs = [_normal(rng, N, groups * Cg, H, W), _normal(rng, groups * Og, Cg, KH, KW)]
+    if pick([True, False]):
+        inputs.append(_normal(rng, groups * Og))
+
+    def oracle(x: Array, w: Array, b: Array | None = None) -> Array:
+        (ph, pw), (sh, sw), (dh, dw) = padding, stride, dilation
+        OH = (H + 2 * ph - dh * (KH - 1) - 1) // sh + 1
+        OW = (W + 2 * pw - dw * (KW - 1) - 1) // sw + 1
+        y = np.zeros((N, groups * Og, OH, OW))
+        for n, o, i, j in np.ndindex(y.shape):
+            total = 0.0 if b is None else b[o]
+            for c, p, q in np.ndindex(Cg, KH, KW):
+                row, column = i * sh + p * dh - ph, j * sw + q * dw - pw
+                if 0 <= row < H and 0 <= column < W:
+                    total += x[n, o // Og * Cg + c, row, column] * w[o, c, p, q]
+            y[n, o, i, j] = total
+        return y
+
+    def fn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, w, b, stride, padding, dilation, groups)
+
+    told = f"conv2d x {inputs[0].shape} w {inputs[1].shape} {stride=} {padding=} {dilation=} {groups=}"
+    return Case(fn, inputs, oracle, told)
+
+
+@dataclass
+class _Window:
+    """A pooling geometry, and the outputs that it has one dimension at a time, worked out by walking along."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    ceil_mode: bool
+    size: tuple[int, int]
+
+    def starts(self, axis: int) -> list[int]:
+        k, s, p, d, n = (v[axis] for v in (self.kernel, self.stride, self.padding, self.dilation, self.size))
+        span = d * (k - 1) + 1
+        starts = [-p]
+        while True:
+            following = starts[-1] + s
+            if following + span <= n + p or (self.ceil_mode and starts[-1] + span < n + p and following < n):
+                starts.append(following)
+            else:
+                return starts
+
+    def inside(self, axis: int, start: int) -> list[int]:
+        positions = (start + self.dilation[axis] * i for i in range(self.kernel[axis]))
+        return [i for i in positions if 0 <= i < self.size[axis]]
+
+
+def _window(pick: Pick, dilated: bool) -> _Window:
+    kernel = (pick([1, 2, 3]), pick([1, 2, 3]))
+    dilation = (pick([1, 2]), pick([1, 3])) if dilated else (1, 1)
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    padding = (pick(range(spans[0] // 2 + 1)), pick(range(spans[1] // 2 + 1)))
+    size = (max(pick([1, 4, 5]), spans[0] - 2 * padding[0]), max(pick([1, 3, 6]), spans[1] - 2 * padding[1]))
+    window = _Window(kernel, (pick([1, 2, 4]), pick([1, 2, 3])), padding, dilation, pick([False, True]), size)
+    if any(not window.inside(axis, start) for axis in (0, 1) for start in window.starts(axis)):
+        # A dilated window may step over a small image: its maximum is −∞, which no difference quotient can look at.
+        window.padding, window.ceil_mode, window.size = (0, 0), False, (max(size[0], spans[0]), max(size[1], spans[1]))
+    return window
+
+
+def max_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
+    window = _window(pick, dilated=True)
+    x = _normal(rng, pick([1, 2]), pick([1, 3]), *window.size)
+
+    def oracle(x: Array) -> Array:
+        rows, columns = window.starts(0), window.starts(1)
+        y = np.zeros((*x.shape[:2], len(rows), len(columns)))
+        for i, j in np.ndindex(len(rows), len(columns)):
+            seen = x[:, :, window.inside(0, rows[i])][:, :, :, window.inside(1, columns[j])]
+            y[:, :, i, j] = seen.max(axis=(2, 3), initial=-np.inf)
+        return y
+
+    def fn(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode)
+
+    return Case(fn, [x], oracle, f"max_pool2d {window}")
+
+
+def avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
+    window = _window(pick, dilated=False)
+    count_include_pad = pick([True, False])
+    x = _normal(rng, pick([1, 2]), pick([1, 3]), *window.size)
+
+    def oracle(x: Array) -> Array:
+        rows, columns = window.starts(0), window.starts(1)
+        (KH, KW), (ph, pw), (H, W) = window.kernel, window.padding, window.size
+        y = np.zeros((*x.shape[:2], len(rows), len(columns)))
+        for i, j in np.ndindex(len(rows), len(columns)):
+            inside = window.inside(0, rows[i]), window.inside(1, columns[j])
+            count = len(inside[0]) * len(inside[1])
+            if count_include_pad:
+                count = (min(rows[i] + KH, H + ph) - rows[i]) * (min(columns[j] + KW, W + pw) - columns[j])
+            y[:, :, i, j] = x[:, :, inside[0]][:, :, :, inside[1]].sum(axis=(2, 3)) / count
+        return y
+
+    def fn(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window.kernel, window.stride, window.padding, window.ceil_mode, count_include_pad)
+
+    return Case(fn, [x], oracle, f"avg_pool2d {window} {count_include_pad=}")
+
+
+def adaptive_avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
+    output_size = (pick([1, 2, 3, 7]), pick([1, 2, 5]))
+    x = _normal(rng, pick([1, 2]), pick([1, 3]), pick([1, 3, 7]), pick([1, 4, 5]))
+
+    def oracle(x: Array) -> Array:
+        (OH, OW), (H, W) = output_size, x.shape[2:]
+        y = np.zeros((*x.shape[:2], OH, OW))
+        for i, j in np.ndindex(OH, OW):
+            rows = slice(math.floor(i * H / OH), math.ceil((i + 1) * H / OH))
+            columns = slice(math.floor(j * W / OW), math.ceil((j + 1) * W / OW))
+            y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
+        return y
+
+    return Case(
+        lambda x: F.adaptive_avg_pool2d(x, output_size), [x], oracle, f"adaptive_avg_pool2d {x.shape} -> {output_size}"
+    )
+
+
+# -- normalisation and activation
+
+
+def _batch(pick: Pick, rng: np.random.Generator) -> Array:
+    spatial = pick([(), (3,), (2, 3), (1, 5), (5, 1), (2, 1, 2)])
+    return _normal(rng, pick([2, 3, 5]), pick([1, 2, 3]), *spatial) * 2 + 0.5
+
+
+def _affine(pick: Pick, rng: np.random.Generator, C: int) -> list[Array]:
+    return [[], [_normal(rng, C)], [_normal(rng, C), _normal(rng, C)]][pick([0, 1, 2, 2])]
+
+
+def batch_norm(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _batch(pick, rng)
+    eps = pick([1e-5, 0.1])
+
+    def oracle(x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
+        y = np.empty(x.shape)
+        for c in range(x.shape[1]):
+            values = [float(v) for v in x[:, c].ravel()]
+            mean = math.fsum(values) / len(values)
+            var = math.fsum((v - mean) ** 2 for v in values) / len(values)
+            y[:, c] = (x[:, c] - mean) / math.sqrt(var + eps)
+            y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
+        return y
+
+    def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"batch_norm {x.shape} {eps=}")
+
+
+def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _batch(pick, rng)
+    eps = pick([1e-5, 0.1])
+    mean: Array = _normal(rng, x.shape[1])
+    var: Array = rng.uniform(0.2, 2, x.shape[1]) * np.ones(x.shape[1])
+
+    def oracle(x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
+        y = np.empty(x.shape)
+        for c in range(x.shape[1]):
+            y[:, c] = (x[:, c] - mean[c]) / math.sqrt(var[c] + eps)
+            y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
+        return y
+
+    def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"batch_norm (evaluation) {x.shape} {eps=}")
+
+
+def relu(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *_shape(pick, 5))
+
+    def oracle(x: Array) -> Array:
+        return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
+
+    return Case(F.relu, [x], oracle, f"relu {x.shape}")
+
+
+def dropout(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *_shape(pick))
+    p, seed = pick([0.25, 0.5, 0.9]), int(rng.integers(1 << 30))
+
+    def fn(x: Tensor) -> Tensor:
+        random.manual_seed(seed)
+        return F.dropout(x, p)
+
+    def oracle(x: Array) -> Array:
+        draws = np.random.default_rng(seed).random(x.shape)
+        kept = [v / (1 - p) if u < 1 - p else 0.0 for v, u in zip(x.ravel(), draws.ravel(), strict=True)]
+        return np.array(kept).reshape(x.shape)
+
+    return Case(fn, [x], oracle, f"dropout {x.shape} {p=}")
+
+
+# -- linear algebra and arithmetic
+
+
+def linear(pick: Pick, rng: np.random.Generator) -> Case:
+    features, out = pick([1, 3, 5]), pick([1, 2, 7])
+    x = _normal(rng, *pick([(), (1,), (4,), (2, 3)]), features)
+    inputs = [x, _normal(rng, out, features)] + ([_normal(rng, out)] if pick([True, False]) else [])
+
+    def oracle(x: Array, w: Array, b: Array | None = None) -> Array:
+        y = np.zeros((*x.shape[:-1], out))
+        for where in np.ndindex(y.shape):
+            row = x[where[:-1]]
+            total = sum(row[k] * w[where[-1], k] for k in range(features))
+            y[where] = total + (0 if b is None else b[where[-1]])
+        return y
+
+    return Case(F.linear, inputs, oracle, f"linear {x.shape} {out=}")
+
+
+def _binary(name: str, tensor_op: Callable[..., Tensor], scalar_op: Callable[[float, float], float]) -> Any:
+    def case(pick: Pick, rng: np.random.Generator) -> Case:
+        # Of the result's shape each operand lacks some leading axes, and has size 1 along some of the others.
+        whole = tuple(pick([1, 2, 3, 5]) for _ in range(pick(range(4))))
+        shapes = [tuple(pick([n, n, 1]) for n in whole[pick(range(len(whole) + 1)) :]) for _ in "ab"]
+        a, b = (_normal(rng, *shape) for shape in shapes)
+
+        def oracle(a: Array, b: Array) -> Array:
+            a, b = np.broadcast_arrays(a, b)
+            values = [scalar_op(float(u), float(v)) for u, v in zip(a.ravel(), b.ravel(), strict=True)]
+            return np.array(values).reshape(a.shape)
+
+        return Case(tensor_op, [a, b], oracle, f"{name} {a.shape} {b.shape}")
+
+    return case
+
+
+def neg(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *_shape(pick))
+    return Case(lambda x: -x, [x], lambda x: np.array([-v for v in x.ravel()]).reshape(x.shape), f"neg {x.shape}")
+
+
+def _reduction(name: str) -> Any:
+    def case(pick: Pick, rng: np.random.Generator) -> Case:
+        x = _normal(rng, *_shape(pick, 5))
+        axis = pick([None, 0, -1, tuple(range(x.ndim)), tuple(range(0, x.ndim, 2))])
+        keepdims = pick([False, True])
+        chosen = range(x.ndim) if axis is None else [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+
+        def oracle(x: Array) -> Array:
+            totals: dict[tuple[int, ...], list[float]] = {}
+            for where in np.ndindex(x.shape):
+                key = tuple(0 if i in chosen else n for i, n in enumerate(where))
+                totals.setdefault(key, []).append(float(x[where]))
+            kept = np.zeros([1 if i in chosen else n for i, n in enumerate(x.shape)])
+            for key, values in totals.items():
+                kept[key] = math.fsum(values) / (len(values) if name == "mean" else 1)
+            return kept if keepdims else kept.reshape([n for i, n in enumerate(x.shape) if i not in chosen])
+
+        return Case(lambda x: getattr(x, name)(axis, keepdims), [x], oracle, f"{name} {x.shape} {axis=} {keepdims=}")
+
+    return case
+
+
+# -- shape
+
+
+def reshape(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *pick([(2, 3, 4), (4, 6), (3, 8), (24,), (1, 24, 1), (2, 3, 2, 2)]))
+    shape = pick([(24,), (3, 8), (8, 3), (-1, 2), (2, 1, -1, 3), (6, 4), (2, 12)])
+
+    def oracle(x: Array) -> Array:
+        sizes = [24 // -math.prod(shape) if n == -1 else n for n in shape]
+        y = np.zeros(sizes)
+        for target, source in zip(np.ndindex(*sizes), np.ndindex(x.shape), strict=True):
+            y[target] = x[source]
+        return y
+
+    return Case(lambda x: x.reshape(shape), [x], oracle, f"reshape {x.shape} -> {shape}")
+
+
+def flatten(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *_shape(pick, 5))
+    start_dim = pick(range(-x.ndim, x.ndim))
+
+    def oracle(x: Array) -> Array:
+        return np.array([x[where] for where in np.ndindex(x.shape)]).reshape(*x.shape[: start_dim % x.ndim], -1)
+
+    return Case(lambda x: F.flatten(x, start_dim), [x], oracle, f"flatten {x.shape} {start_dim=}")
+
+
+def pad(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *_shape(pick))
+    amounts = tuple((pick([0, 1, 2]), pick([0, 1, 3])) for _ in x.shape)
+    value = pick([0.0, -1.5])
+
+    def oracle(x: Array) -> Array:
+        y = np.zeros([b + n + a for n, (b, a) in zip(x.shape, amounts, strict=True)])
+        for where in np.ndindex(y.shape):
+            source = tuple(i - b for i, (b, _) in zip(where, amounts, strict=True))
+            inside = all(0 <= i < n for i, n in zip(source, x.shape, strict=True))
+            y[where] = x[source] if inside else value
+        return y
+
+    return Case(lambda x: F.pad(x, amounts, value), [x], oracle, f"pad {x.shape} {amounts} {value=}")
+
+
+def slice_(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, pick([3, 4]), pick([5, 7]), pick([4, 1]))
+    part = [slice(None), slice(None, None, 2), slice(1, None, 2), slice(-3, -1), slice(None, None, -1), slice(3, 0, -2)]
+    index: Any = (pick([0, -1, 2, *part]), pick([*part, 1, -2, Ellipsis, slice(2, 2)]))
+    index += pick([(), (Ellipsis,), (None,), (None, 0)]) if Ellipsis not in index else pick([(), (0,), (None, -1)])
+    index = pick([index, index, index[0]])
+
+    def oracle(x: Array) -> Array:
+        numbers = np.arange(x.size).reshape(x.shape)[index]  # which element of x stands where
+        flat = [float(x[where]) for where in np.ndindex(x.shape)]
+        return np.array([flat[n] for n in np.ravel(numbers)]).reshape(np.shape(numbers))
+
+    return Case(lambda x: x[index], [x], oracle, f"slice {index}")
+
+
+# -- softmax and losses
+
+
+def _softmax(name: str) -> Any:
+    def case(pick: Pick, rng: np.random.Generator) -> Case:
+        x = _normal(rng, *_shape(pick)) * 3
+        axis = pick(range(-x.ndim, x.ndim))
+
+        def oracle(x: Array) -> Array:
+            y = np.zeros(x.shape)
+            moved, result = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+            for where in np.ndindex(moved.shape[:-1]):
+                total = math.fsum(math.exp(v) for v in moved[where])
+                for k, v in enumerate(moved[where]):
+                    result[(*where, k)] = math.exp(v) / total if name == "softmax" else v - math.log(total)
+            return y
+
+        return Case(lambda x: getattr(F, name)(x, axis), [x], oracle, f"{name} {x.shape} {axis=}")
+
+    return case
+
+
+def _labelled(pick: Pick, rng: np.random.Generator) -> tuple[Array, Array, str]:
+    N, C = pick([1, 2, 5]), pick([1, 2, 7])
+    positions = pick([(), (), (3,), (2, 2)])
+    return _normal(rng, N, C, *positions) * 2, rng.integers(0, C, (N, *positions)), pick(["mean", "sum", "none"])
+
+
+def _reduced(losses: Array, reduction: str) -> Array:
+    if reduction == "none":
+        return losses
+    total = math.fsum(losses.ravel())
+    return np.array(total / losses.size if reduction == "mean" else total)
+
+
+def cross_entropy(pick: Pick, rng: np.random.Generator) -> Case:
+    logits, labels, reduction = _labelled(pick, rng)
+    s = pick([0.0, 0.1, 1.0])
+
+    def oracle(logits: Array) -> Array:
+        losses = np.zeros(labels.shape)
+        for where in np.ndindex(labels.shape):
+            z = [float(v) for v in logits[(where[0], slice(None), *where[1:])]]
+            log_total = math.log(math.fsum(map(math.exp, z)))
+            target = [(1 - s) * (k == labels[where]) + s / len(z) for k in range(len(z))]
+            losses[where] = -math.fsum(t * (v - log_total) for t, v in zip(target, z, strict=True))
+        return _reduced(losses, reduction)
+
+    told = f"cross_entropy {logits.shape} {reduction=} label_smoothing={s}"
+    return Case(lambda z: F.cross_entropy(z, labels, s, reduction), [logits], oracle, told)
+
+
+def nll_loss(pick: Pick, rng: np.random.Generator) -> Case:
+    log_probs, labels, reduction = _labelled(pick, rng)
+
+    def oracle(log_probs: Array) -> Array:
+        losses = np.zeros(labels.shape)
+        for where in np.ndindex(labels.shape):
+            losses[where] = -log_probs[(where[0], labels[where], *where[1:])]
+        return _reduced(losses, reduction)
+
+    return Case(
+        lambda z: F.nll_loss(z, labels, reduction), [log_probs], oracle, f"nll_loss {log_probs.shape} {reduction=}"
+    )
+
+
+CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {
+    "conv2d": conv2d,
+    "batch_norm": batch_norm,
+    "batch_norm_eval": batch_norm_eval,
+    "relu": relu,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "linear": linear,
+    "add": _binary("add", lambda a, b: a + b, lambda u, v: u + v),
+    "sub": _binary("sub", lambda a, b: a - b, lambda u, v: u - v),
+    "mul": _binary("mul", lambda a, b: a * b, lambda u, v: u * v),
+    "neg": neg,
+    "sum": _reduction("sum"),
+    "mean": _reduction("mean"),
+    "reshape": reshape,
+    "flatten": flatten,
+    "pad": pad,
+    "slice": slice_,
+    "softmax": _softmax("softmax"),
+    "log_softmax": _softmax("log_softmax"),
+    "cross_entropy": cross_entropy,
+    "nll_loss": nll_loss,
+    "dropout": dropout,
+}

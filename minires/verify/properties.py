@@ -1,0 +1,178 @@
+"""What an operation must do where a difference quotient cannot look: ties, kinks, running statistics, extreme values.
+
+Each function here is one such property of one operation; it raises AssertionError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+import minires.functional as F
+from minires import random
+from minires.arrays import Array
+from minires.tensor import Tensor
+
+Property = Callable[[np.random.Generator], None]
+
+
+def expect(truth: bool, otherwise: str) -> None:
+    if not truth:
+        raise AssertionError(otherwise)
+
+
+def gradient(output: Tensor, x: Tensor, cotangent: Array) -> Array:
+    output.backward(cotangent)
+    if x.grad is None:
+        raise AssertionError("the input got no gradient")
+    return x.grad
+
+
+def close(a: Array, b: Array) -> bool:
+    """Equal but for the rounding of a few float64 operations on numbers of order 1."""
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-12, atol=1e-12))
+
+
+def relu_is_flat_at_zero(rng: np.random.Generator) -> None:
+    x = Tensor(np.array([-0.0, 0.0, -1.0, 2.0]), requires_grad=True)
+    grad = gradient(F.relu(x), x, np.full(4, 3.0))
+    expect(np.array_equal(grad, [0, 0, 0, 3]), f"the derivative of relu at 0 must be 0, the gradient is {grad}")
+
+
+def relu_keeps_nan(rng: np.random.Generator) -> None:
+    expect(bool(np.isnan(F.relu(Tensor(np.array([np.nan, 1.0]))).data[0])), "relu(NaN) must be NaN")
+
+
+def first_of_equal_maxima(rng: np.random.Generator) -> None:
+    x = Tensor(np.full((1, 1, 3, 4), 7.0), requires_grad=True)
+    cotangent = rng.standard_normal((1, 1, 1, 2))
+    grad = gradient(F.max_pool2d(x, (3, 2)), x, cotangent)
+    expected = np.zeros((1, 1, 3, 4))
+    expected[0, 0, 0, ::2] = cotangent[0, 0, 0]
+    expect(np.array_equal(grad, expected), "of equal maxima the first alone must receive the gradient")
+
+
+def overlapping_windows_add_up(rng: np.random.Generator) -> None:
+    x = Tensor(np.zeros((1, 1, 1, 4)), requires_grad=True)
+    x.data[..., 1] = 1  # the maximum of both the windows that see it
+    grad = gradient(F.max_pool2d(x, (1, 2), 1), x, np.array([[[[2.0, 3.0, 5.0]]]]))
+    expect(np.array_equal(grad, [[[[0, 5, 5, 0]]]]), f"the gradients of overlapping windows must add up, got {grad}")
+
+
+def padding_never_wins(rng: np.random.Generator) -> None:
+    x = -1 - rng.random((1, 2, 3, 5))
+    y = F.max_pool2d(Tensor(x), 3, 2, 1).data
+    expect(bool((y < 0).all()), "the padding of max_pool2d must lose against every number")
+
+
+def nan_wins_a_window(rng: np.random.Generator) -> None:
+    for where in range(4):
+        x = rng.standard_normal((1, 1, 2, 2))
+        x.flat[where] = np.nan
+        tensor = Tensor(x, requires_grad=True)
+        y = F.max_pool2d(tensor, 2)
+        expect(bool(np.isnan(y.data).all()), "the maximum of a window with NaN must be NaN")
+        grad = gradient(y, tensor, np.ones((1, 1, 1, 1)))
+        expect(bool(grad.flat[where] == 1), "the gradient of a window with NaN must go to the NaN")
+
+
+def running_statistics(rng: np.random.Generator) -> None:
+    """new = (1 − momentum) · old + momentum · batch's, its variance unbiased; the output uses the batch's own."""
+    x = rng.standard_normal((3, 2, 1, 2)) * 3 + 5
+    mean, var = rng.standard_normal(2), rng.uniform(1, 2, 2)
+    expected_mean, expected_var = mean.copy(), var.copy()
+    momentum = 0.3
+    for c in range(2):
+        values = [float(v) for v in x[:, c].ravel()]
+        batch_mean = math.fsum(values) / 6
+        unbiased = math.fsum((v - batch_mean) ** 2 for v in values) / 5
+        expected_mean[c] = 0.7 * mean[c] + momentum * batch_mean
+        expected_var[c] = 0.7 * var[c] + momentum * unbiased
+    y = F.batch_norm(Tensor(x), mean, var, training=True, momentum=momentum)
+    expect(close(mean, expected_mean), f"running_mean must become {expected_mean}, is {mean}")
+    expect(close(var, expected_var), f"running_var must become {expected_var} (unbiased), is {var}")
+    alone = F.batch_norm(Tensor(x), None, None, training=True)
+    expect(close(y.data, alone.data), "in training the output must not depend on the running statistics")
+
+
+def running_statistics_rest_in_evaluation(rng: np.random.Generator) -> None:
+    mean, var = rng.standard_normal(2), rng.uniform(1, 2, 2)
+    kept = mean.copy(), var.copy()
+    x = Tensor(rng.standard_normal((3, 2, 4)), requires_grad=True)
+    y = F.batch_norm(x, mean, var)
+    expect(close(mean, kept[0]) and close(var, kept[1]), "evaluation must leave the running statistics alone")
+    cotangent = rng.standard_normal(y.shape)
+    var *= 100  # the statistics move on before backward comes
+    expected = cotangent / np.sqrt(kept[1] + 1e-5)[:, None]
+    expect(close(gradient(y, x, cotangent), expected), "backward must use the statistics that forward used")
+
+
+def dropout_draws_anew(rng: np.random.Generator) -> None:
+    random.manual_seed(int(rng.integers(1000)))
+    x = Tensor(np.ones(64))
+    first, second = F.dropout(x, 0.5).data, F.dropout(x, 0.5).data
+    expect(not np.array_equal(first, second), "two calls of dropout must draw two masks")
+    expect(bool((np.isin(first, [0.0, 2.0])).all()), "dropout(1, p=0.5) must be 0 or 2")
+
+
+def dropout_keeps_the_expectation(rng: np.random.Generator) -> None:
+    random.manual_seed(int(rng.integers(1000)))
+    n, p = 100_000, 0.8
+    y = F.dropout(Tensor(np.ones(n)), p).data
+    # the mean has standard deviation √(p / ((1 − p) · n)) = 0.0063; five of them
+    expect(abs(y.mean() - 1) <= 0.032, f"dropout must keep the expectation 1, the mean is {y.mean()}")
+    expect(abs((y == 0).mean() - p) <= 0.0064, f"dropout must drop {p} of the elements, it dropped {(y == 0).mean()}")
+
+
+def dropout_at_the_ends(rng: np.random.Generator) -> None:
+    x = Tensor(rng.standard_normal((3, 5)), requires_grad=True)
+    expect(F.dropout(x, 0.7, training=False) is x, "in evaluation dropout must hand its input on")
+    expect(F.dropout(x, 0.0) is x, "dropout with p=0 must hand its input on")
+    y = F.dropout(x, 1.0)
+    expect(not y.data.any(), "dropout with p=1 must give zeros")
+    expect(not gradient(y, x, rng.standard_normal((3, 5))).any(), "dropout with p=1 must pass no gradient")
+
+
+def softmax_of_huge_values(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((3, 4))
+    for shift in (1e4, -1e4):  # exp(1e4) overflows; the shifted sums keep 12 of 16 digits
+        shifted, plain = F.softmax(Tensor(x + shift)).data, F.softmax(Tensor(x)).data
+        expect(bool(np.allclose(shifted, plain, rtol=1e-10)), f"softmax(x + {shift:g}) must be softmax(x)")
+
+
+def log_softmax_of_huge_values(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((3, 4))
+    for shift in (1e4, -1e4):
+        shifted, plain = F.log_softmax(Tensor(x + shift)).data, F.log_softmax(Tensor(x)).data
+        expect(
+            bool(np.allclose(shifted, plain, rtol=1e-10, atol=1e-10)), f"log_softmax(x + {shift:g}) is log_softmax(x)"
+        )
+    far = F.log_softmax(Tensor(np.array([0.0, -2000.0]))).data
+    expect(np.array_equal(far, [0, -2000]), f"log_softmax must not round a small probability to 0, gives {far}")
+
+
+def cross_entropy_of_huge_logits(rng: np.random.Generator) -> None:
+    logits = np.array([[3000.0, 0.0], [-3000.0, 0.0]])
+    loss = F.cross_entropy(Tensor(logits), np.array([1, 0]), reduction="none").data
+    expect(np.array_equal(loss, [3000, 3000]), f"cross_entropy of far-off logits must be 3000, is {loss}")
+
+
+def cross_entropy_is_nll_of_log_softmax(rng: np.random.Generator) -> None:
+    logits, labels = rng.standard_normal((5, 3)), rng.integers(0, 3, 5)
+    one = F.cross_entropy(Tensor(logits), labels).data
+    two = F.nll_loss(F.log_softmax(Tensor(logits)), labels).data
+    expect(close(one, two), f"cross_entropy {one} must be nll_loss of log_softmax {two}")
+
+
+PROPERTIES: dict[str, tuple[Property, ...]] = {
+    "relu": (relu_is_flat_at_zero, relu_keeps_nan),
+    "max_pool2d": (first_of_equal_maxima, overlapping_windows_add_up, padding_never_wins, nan_wins_a_window),
+    "batch_norm": (running_statistics,),
+    "batch_norm_eval": (running_statistics_rest_in_evaluation,),
+    "dropout": (dropout_draws_anew, dropout_keeps_the_expectation, dropout_at_the_ends),
+    "softmax": (softmax_of_huge_values,),
+    "log_softmax": (log_softmax_of_huge_values,),
+    "cross_entropy": (cross_entropy_of_huge_logits, cross_entropy_is_nll_of_log_softmax),
+}
