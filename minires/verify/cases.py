@@ -112,8 +112,9 @@ def conv2d(pick: Pick, rng: np.random.Generator) -> Case:
     groups = pick([1, 1, 2, 3])
     N, Cg, Og = pick([1, 2]), pick([1, 2]), pick([1, 2])
     KH, KW = pick([1, 2, 3]), pick([1, 2, 3])
-    stride, padding = (pick([1, 2, 3]), pick([1, 2, 4])), (pick([0, 1, 3]), pick([0, 1, 2]))
-    dilation = (pick([1, 2]), pick([1, 3]))
+    stride = pick([(1, 1), (1, 1), (2, 2), (1, 2), (3, 1), (2, 4)])
+    padding = pick([(0, 0), (0, 1), (1, 0), (1, 1), (3, 0), (1, 2)])
+    dilation = pick([(1, 1), (1, 3), (2, 1)])
     H = max(pick([1, 3, 5]), dilation[0] * (KH - 1) + 1 - 2 * padding[0])
     W = max(pick([1, 2, 5]), dilation[1] * (KW - 1) + 1 - 2 * padding[1])
     inputs = [_normal(rng, N, groups * Cg, H, W), _normal(rng, groups * Og, Cg, KH, KW)]
@@ -174,7 +175,13 @@ def _window(pick: Pick, dilated: bool) -> _Window:
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     padding = (pick(range(spans[0] // 2 + 1)), pick(range(spans[1] // 2 + 1)))
     size = (max(pick([1, 4, 5]), spans[0] - 2 * padding[0]), max(pick([1, 3, 6]), spans[1] - 2 * padding[1]))
-    window = _Window(kernel, (pick([1, 2, 4]), pick([1, 2, 3])), padding, dilation, pick([False, True]), size)
+    stride, ceil_mode = (pick([1, 2, 4]), pick([1, 2, 3])), pick([False, True])
+    if ceil_mode and pick([True, False]):
+        # One more window would fit, but would begin beyond the image: it must be left out.
+        beyond = [s < p + r for s, p, r in zip(spans, padding, stride, strict=True)]
+        longer = [max(2 * r - p, 1) if b else n for r, p, b, n in zip(stride, padding, beyond, size, strict=True)]
+        size = (longer[0], longer[1])
+    window = _Window(kernel, stride, padding, dilation, ceil_mode, size)
     if any(not window.inside(axis, start) for axis in (0, 1) for start in window.starts(axis)):
         # A dilated window may step over a small image: its maximum is −∞, which no difference quotient can look at.
         window.padding, window.ceil_mode, window.size = (0, 0), False, (max(size[0], spans[0]), max(size[1], spans[1]))
@@ -292,7 +299,7 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
 
 
 def relu(pick: Pick, rng: np.random.Generator) -> Case:
-    x = _normal(rng, *_shape(pick, 5))
+    x = _normal(rng, *_shape(pick, 5)) * pick([1e-3, 1, 1e3])
 
     def oracle(x: Array) -> Array:
         return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
@@ -317,6 +324,23 @@ def dropout(pick: Pick, rng: np.random.Generator) -> Case:
 
 
 # -- linear algebra and arithmetic
+
+
+def shortcut(pick: Pick, rng: np.random.Generator) -> Case:
+    """Not an operation but the tape: an x that is used twice, a result that is used twice, a leaf that is an output."""
+    x = _normal(rng, *_shape(pick))
+    w = _normal(rng, *x.shape)
+
+    def fn(x: Tensor, w: Tensor) -> Tensor:
+        h = x * w
+        block = h + F.relu(h)  # the shortcut's gradient arrives at h before the branch's
+        return block * block + x
+
+    def oracle(x: Array, w: Array) -> Array:
+        values = [(u * v + max(u * v, 0.0)) ** 2 + u for u, v in zip(x.ravel(), w.ravel(), strict=True)]
+        return np.array(values).reshape(x.shape)
+
+    return Case(fn, [x, w], oracle, f"shortcut {x.shape}")
 
 
 def linear(pick: Pick, rng: np.random.Generator) -> Case:
@@ -527,4 +551,5 @@ CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {
     "cross_entropy": cross_entropy,
     "nll_loss": nll_loss,
     "dropout": dropout,
+    "shortcut": shortcut,
 }

@@ -1,0 +1,157 @@
+"""gradcheck finds wrong gradients, tells them from kinks, and says where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+from minires.autograd import Function
+from minires.verify import GradcheckError, gradcheck
+
+
+class Scaled(Function):
+    """x², whose gradient is wrong by `factor`, at one index or everywhere."""
+
+    def __init__(self, factor, index=...):
+        self.factor, self.index = factor, index
+
+    def forward(self, x):
+        self.saved = x
+        return x * x
+
+    def backward(self, grad_output):
+        grad = 2 * self.saved * grad_output
+        grad[self.index] *= self.factor
+        return grad
+
+
+@pytest.mark.parametrize("mode", ["full", "projected"])
+def test_right_gradients_pass(rng, mode):
+    x, w = rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((4, 3, 3, 2))
+    assert gradcheck(lambda x, w: F.relu(F.conv2d(x, w, padding=1)), [x, w], mode=mode, seed=3)
+
+
+@pytest.mark.parametrize("mode", ["full", "projected"])
+@pytest.mark.parametrize("factor", [-7.0, 0.0, -1.0, 1.001, np.nan, np.inf])
+def test_a_wrong_gradient_fails(rng, factor, mode):
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda x: Scaled(factor)(x), rng.standard_normal((3, 4)), mode=mode)
+
+
+def test_the_failure_names_input_index_and_both_numbers(rng):
+    x = np.full((2, 3), 1.5)
+    with pytest.raises(GradcheckError) as failure:
+        gradcheck(lambda a, b: a + Scaled(3.0, (1, 2))(b), {"a": x, "b": x}, seed=1)
+    text = str(failure.value)
+    assert "input 1 (b)" in text
+    assert "index (1, 2)" in text
+    numerical, analytical = (float(text.split(f"{word} ")[1].split(",")[0]) for word in ("numerical", "analytical"))
+    assert analytical / numerical == pytest.approx(3, rel=1e-6)
+
+
+def test_a_point_on_a_kink_is_moved():
+    assert gradcheck(F.relu, np.zeros((2, 3)))
+    assert gradcheck(lambda x: F.max_pool2d(x, 2), np.ones((1, 2, 4, 4)))
+
+
+def test_many_kinks_at_once():
+    """Zeros through a convolution and ReLU: every output is on its kink, and each input moves several of them."""
+    w = np.random.default_rng(0).standard_normal((3, 2, 3, 3))
+    assert gradcheck(lambda x: F.relu(F.conv2d(x, mr.tensor(w), padding=1)), np.zeros((1, 2, 4, 3)))
+
+
+def test_a_kink_does_not_hide_a_wrong_gradient():
+    x = np.array([0.0, 1.0, 2.0])  # the kink of relu at index 0, the bug at index 2
+    with pytest.raises(GradcheckError, match=r"index \(2,\)"):
+        gradcheck(lambda x: F.relu(x) + Scaled(2.0, 2)(x), x)
+
+
+def test_a_kink_that_is_never_left_is_not_passed():
+    with pytest.raises(GradcheckError, match="after 0 redraws the inputs still lie on a kink"):
+        gradcheck(F.relu, np.zeros(3), redraws=0)
+
+
+def test_inputs_come_back_unmodified(rng):
+    x = rng.standard_normal((3, 4))
+    kept = x.copy()
+    held = mr.tensor(x.copy(), requires_grad=True)
+    held.grad = np.ones((3, 4))
+    gradcheck(lambda x, held: x * held, [x, held])
+    np.testing.assert_array_equal(x, kept)
+    np.testing.assert_array_equal(held.data, kept)
+    np.testing.assert_array_equal(held.grad, np.ones((3, 4)))
+
+
+def test_a_whole_network_projected(rng):
+    model = mr.models.create("resnet20", num_classes=3, width=4).astype("float64")
+    x = mr.tensor(rng.standard_normal((3, 3, 8, 8)))
+    assert gradcheck(lambda *_: model(x), dict(model.named_parameters()), mode="projected", directions=1)
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda x: mr.tensor(np.ones(3)) + mr.tensor(x.data), "depends on none of the inputs"),
+        (lambda x: F.dropout(x, 0.5), "not deterministic"),
+        (lambda x: 1, "must return a Tensor"),
+        (lambda x: x * float("inf"), "not finite"),
+        (lambda x: mr.tensor(np.float32([1]), requires_grad=True) * 1.0, "float64"),
+    ],
+)
+def test_functions_that_cannot_be_checked(fn, said):
+    with pytest.raises(GradcheckError, match=said):
+        gradcheck(fn, np.array([1.0, 2.0, 3.0]))
+
+
+def test_a_function_that_changes_its_input():
+    def fn(x):
+        y = x * 2.0
+        x.data += 1
+        return y
+
+    with pytest.raises(GradcheckError, match="changes its input 0"):
+        gradcheck(fn, np.ones(3))
+
+
+def test_an_input_without_influence_is_told(rng):
+    with pytest.raises(GradcheckError, match="does not depend on input 1"):
+        gradcheck(lambda a, b: a * 2.0, [rng.standard_normal(3), rng.standard_normal(3)])
+
+
+def test_an_input_that_the_tape_lost(rng):
+    with pytest.raises(GradcheckError, match="backward gives that input no gradient"):
+        gradcheck(lambda a, b: a * mr.tensor(b.data), [rng.standard_normal(3), rng.standard_normal(3)])
+
+
+def test_labels_are_passed_on(rng):
+    labels = np.array([0, 2, 1])
+    assert gradcheck(F.cross_entropy, [rng.standard_normal((3, 4)), labels])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"eps": 0}, "eps"),
+        ({"eps": float("nan")}, "eps"),
+        ({"rtol": -1}, "rtol"),
+        ({"atol": "a"}, "atol"),
+        ({"seed": -1}, "seed"),
+        ({"mode": "fast"}, "mode"),
+        ({"directions": 0}, "directions"),
+        ({"redraws": -1}, "redraws"),
+    ],
+)
+def test_wrong_options(options, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        gradcheck(F.relu, np.ones(3), **options)
+
+
+def test_wrong_inputs():
+    with pytest.raises(ValueError, match="inputs must hold"):
+        gradcheck(F.relu, [np.array([1, 2])])
+    with pytest.raises(TypeError, match="float64"):
+        gradcheck(F.relu, mr.tensor(np.ones(3, np.float32), requires_grad=True))
+    with pytest.raises(ValueError, match="leaf"):
+        gradcheck(F.relu, mr.tensor(np.ones(3), requires_grad=True) * 2.0)
