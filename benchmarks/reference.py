@@ -124,6 +124,7 @@ def serve(pipe: Connection, side: str, work: Workload, threads: int) -> None:
     """A side's process: does what it is asked to, one request at a time, and answers with the seconds it took."""
     peer: Any = Minires(work, threads) if side == "minires" else Torch(work, threads, "channels_last" in side)
     pipe.send("ready")
+    loss = None  # of the last step
     while (request := pipe.recv()) != "stop":
         if request == "result":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
@@ -175,7 +176,17 @@ def race(work: Workload, threads: int, repeats: int) -> dict[str, Any]:
 
 
 def table(races: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    head = ["network", "batch", "side", "forward", "ratio", "training step", "ratio", "peak memory", "gradient differs by"]
+    head = [
+        "network",
+        "batch",
+        "side",
+        "forward",
+        "ratio",
+        "training step",
+        "ratio",
+        "peak memory",
+        "gradient differs by",
+    ]
     rows = []
     for result in races:
         work = result["workload"]
@@ -217,11 +228,16 @@ def main() -> int:
     for result in races:
         work, ours = result["workload"], result["sides"]["minires"]
         met = ours["step_ratio"] <= work["target"]
-        print(f"{work['network']}: training step {ours['step_ratio']:.2f}× PyTorch's, target ≤ {work['target']}×"
-              f" {'met' if met else 'missed'}")
+        print(
+            f"{work['network']}: training step {ours['step_ratio']:.2f}× PyTorch's, target ≤ {work['target']}×"
+            f" {'met' if met else 'missed'}"
+        )
         # float32 through up to 53 layers of batch statistics: rounding grows, a wrong gradient would be of order 1
         if not (ours["loss_difference"] < 1e-3 and ours["gradient_difference"] < 2e-2):
-            print(f"{work['network']}: the sides disagree: the times above compare different computations", file=sys.stderr)
+            print(
+                f"{work['network']}: the sides disagree: the times above compare different computations",
+                file=sys.stderr,
+            )
             failed = True
     if args.write and not failed:
         RESULTS.write_text(json.dumps({"machine": machine, "races": races}, indent=2) + "\n")
