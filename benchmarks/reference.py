@@ -176,17 +176,7 @@ def race(work: Workload, threads: int, repeats: int) -> dict[str, Any]:
 
 
 def table(races: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    head = [
-        "network",
-        "batch",
-        "side",
-        "forward",
-        "ratio",
-        "training step",
-        "ratio",
-        "peak memory",
-        "gradient differs by",
-    ]
+    head = ["network", "batch", "side", "forward", "ratio", "training step", "ratio", "peak memory", "gradient off by"]
     rows = []
     for result in races:
         work = result["workload"]
@@ -232,8 +222,10 @@ def main() -> int:
             f"{work['network']}: training step {ours['step_ratio']:.2f}× PyTorch's, target ≤ {work['target']}×"
             f" {'met' if met else 'missed'}"
         )
-        # float32 through up to 53 layers of batch statistics: rounding grows, a wrong gradient would be of order 1
-        if not (ours["loss_difference"] < 1e-3 and ours["gradient_difference"] < 2e-2):
+        # float32 rounding grows on its way back through up to 53 layers of batch statistics, in PyTorch as well: two
+        # layouts of memory say by how much.  A wrong gradient would differ by the order of 1.
+        rounding = max(1e-2, 2 * result["sides"]["torch channels_last"]["gradient_difference"])
+        if not (ours["loss_difference"] < 1e-3 and ours["gradient_difference"] < min(rounding, 0.2)):
             print(
                 f"{work['network']}: the sides disagree: the times above compare different computations",
                 file=sys.stderr,

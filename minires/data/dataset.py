@@ -36,6 +36,10 @@ class Dataset:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        told = f"{len(self):,} images of {'×'.join(map(str, self.shape))}, {len(self.classes)} classes"
+        return f"<{self.name} ({self.split}): {told}>"
+
     def __len__(self) -> int:
         return len(self.labels)
 

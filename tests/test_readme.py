@@ -1,0 +1,55 @@
+"""README tells the truth: its Python is run, its tables and file names exist, its commands are known."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from minires import cli
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_blocks_give_what_they_show():
+    """One session from the first block to the last."""
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.M | re.S)
+    flags = doctest.ELLIPSIS
+    session = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", "README.md", 0)
+    complaints: list[str] = []
+    result = doctest.DocTestRunner(optionflags=flags).run(session, out=complaints.append)
+    assert result.attempted > 10
+    assert result.failed == 0, "".join(complaints)
+
+
+def test_the_listed_models_are_the_real_ones(capsys):
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out.strip() in TEXT
+
+
+def commands():
+    blocks = re.findall(r"^```sh\n(.*?)^```", TEXT, flags=re.M | re.S)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_run_by_ci(line):
+    """Those of the marked blocks as they stand; the benchmark with fewer repeats."""
+    marked = re.findall(r"<!-- (?:train|test|tour) -->\n```sh\n(.*?)^```", TEXT, flags=re.M | re.S)
+    assert line in "\n".join(marked) or f"{line} --repeats 1" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("minires ")])
+def test_minires_commands_parse(line):
+    assert callable(cli._parse(shlex.split(line)[1:]).command)
+
+
+def test_what_it_links_to_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+    for path in re.findall(r"`(minires/[\w/.]+)`", TEXT):
+        assert (ROOT / path).exists(), path
