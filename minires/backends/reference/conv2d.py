@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from minires.arrays import Array, array_module, channels_first, channels_last
 from minires.backends.reference.windows import Pair, taps, windows
 from minires.backends.workspace import scratch_like
+
+BLOCK = 1 << 22  # bytes of rows of im2col that are made before they are multiplied
+
+
+def blocks(x: Array, kernel: Pair, output: Pair) -> Iterator[slice]:
+    """The batch in blocks of images: their rows of im2col are still in the processor's cache when they are multiplied.
+
+    Rows that go to memory and come back cost as much as the multiplication.  One block where nothing is copied (1×1),
+    and on a GPU, where many small products would cost more than they save.
+    """
+    N, C = x.shape[:2]
+    row = C * kernel[0] * kernel[1] * x.itemsize
+    whole = kernel == (1, 1) or array_module(x) is not np
+    size = max(N if whole else BLOCK // (row * output[0] * output[1]), 1)
+    return (slice(start, start + size) for start in range(0, N, size))
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
@@ -31,9 +50,12 @@ def conv2d_forward(
     O, _, KH, KW = w.shape
     OH = (H + 2 * padding[0] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
     OW = (W + 2 * padding[1] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
-    columns = im2col(x, (KH, KW), stride, padding, dilation, groups)  # (G, N·OH·OW, KH·KW·C/G)
-    y = columns @ _filter_rows(w, groups).transpose(0, 2, 1)  # (G, M, K) @ (G, K, O/G) -> (G, M, O/G)
-    y = y.transpose(1, 0, 2).reshape(N, OH, OW, O)  # (G, M, O/G) -> (N, OH, OW, O), a view for one group
+    filters = _filter_rows(w, groups).transpose(0, 2, 1)  # (G, K, O/G)
+    y = array_module(x).empty((N, OH, OW, O), x.dtype)
+    for block in blocks(x, (KH, KW), (OH, OW)):
+        columns = im2col(x[block], (KH, KW), stride, padding, dilation, groups)  # (G, M, K): M pixels, K = KH·KW·C/G
+        rows = y[block].reshape(-1, groups, O // groups).transpose(1, 0, 2)  # (G, M, O/G), a view
+        array_module(x).matmul(columns, filters, out=rows)
     if b is not None:
         y += b
     return channels_first(y)
@@ -44,8 +66,10 @@ def conv2d_backward_weight(
 ) -> Array:
     """grad_output (N, O, OH, OW), x (N, C, H, W) -> grad_weight (O, C/G, KH, KW)"""
     O, Cg, KH, KW = w_shape
-    columns = im2col(x, (KH, KW), stride, padding, dilation, groups)  # (G, N·OH·OW, KH·KW·C/G)
-    grad_w = _pixel_rows(grad_output, groups).transpose(0, 2, 1) @ columns  # (G, O/G, M) @ (G, M, K) -> (G, O/G, K)
+    grad_w = array_module(x).zeros((groups, O // groups, KH * KW * Cg), x.dtype)  # (G, O/G, K)
+    for block in blocks(x, (KH, KW), (grad_output.shape[2], grad_output.shape[3])):
+        columns = im2col(x[block], (KH, KW), stride, padding, dilation, groups)  # (G, M, K)
+        grad_w += _pixel_rows(grad_output[block], groups).transpose(0, 2, 1) @ columns  # (G, O/G, M) @ (G, M, K)
     return grad_w.reshape(O, KH, KW, Cg).transpose(0, 3, 1, 2)
 
 
