@@ -10,8 +10,11 @@ from typing import Any
 Pair = int | Sequence[int]
 
 
-def integer(value: Any, argument: str, minimum: int | None = None) -> int:
-    """`value` as an int (NumPy integers welcome, booleans and floats not), at least `minimum`."""
+LARGEST_SIZE = 2**31 - 1  # of a kernel, stride, padding or dilation: products with pixel counts stay within 64 bits
+
+
+def integer(value: Any, argument: str, minimum: int | None = None, maximum: int = 2**63 - 1) -> int:
+    """`value` as an int (NumPy integers welcome, booleans and floats not), at least `minimum` and at most `maximum`."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -20,6 +23,8 @@ def integer(value: Any, argument: str, minimum: int | None = None) -> int:
         raise TypeError(f"{argument} must be an integer, got {value!r}")
     if minimum is not None and number < minimum:
         raise ValueError(f"{argument} must be at least {minimum}, got {value!r}")
+    if abs(number) > maximum:
+        raise ValueError(f"{argument} must be at most {maximum}, got {value!r}")
     return number
 
 
@@ -32,11 +37,11 @@ def pair(value: Any, argument: str, minimum: int = 0) -> tuple[int, int]:
     else:
         h = w = value
     try:
-        return integer(h, argument, minimum), integer(w, argument, minimum)
+        return integer(h, argument, minimum, LARGEST_SIZE), integer(w, argument, minimum, LARGEST_SIZE)
     except TypeError:
         raise TypeError(f"{argument} must be an int or an (h, w) pair of ints, got {value!r}") from None
-    except ValueError:
-        raise ValueError(f"{argument} must be at least {minimum}, got {value!r}") from None
+    except ValueError as error:
+        raise ValueError(f"{str(error).partition(', got')[0]}, got {value!r}") from None
 
 
 def number(
@@ -47,6 +52,8 @@ def number(
         raise TypeError(f"{argument} must be a number, got {value!r}")
     try:
         result = float(value)
+    except OverflowError:
+        result = float("inf")
     except (TypeError, ValueError):
         raise TypeError(f"{argument} must be a number, got {value!r}") from None
     low = float("-inf") if minimum is None else minimum

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minires import _checks, ops
 from minires._checks import Pair, axes, choice, integer, number, pair
 from minires.arrays import Array, array_module, is_array
@@ -220,6 +222,8 @@ def pad(x: Tensor, pad: Any, value: float = 0.0) -> Tensor:
         raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
     if not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pad):
         raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"value must be a number, got {value!r}")
     return ops.Pad(tuple(_checks.pair(p, "pad", 0) for p in pad), float(value))(x)
 
 

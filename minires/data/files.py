@@ -84,7 +84,7 @@ def download(remote: Remote, folder: Path) -> Path:
             raise DataError(f"{remote.address}: checksum {digest.hexdigest()} is not the published {remote.md5}")
         os.replace(partial, target)
     except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
         raise DataError(f"cannot download {remote.address}: {reason}") from None
     finally:
         Path(partial).unlink(missing_ok=True)

@@ -230,7 +230,7 @@ def test_missing_backend_is_exit_3(call, tmp_path):
 
 
 def test_wrong_default_backend_is_exit_2(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(backends._active, "module", None)
+    monkeypatch.setattr(backends._active, "backend", None)
     monkeypatch.setenv("MINIRES_BACKEND", "nonsense")
     code, _, err = call("train", *TINY, "--out", tmp_path / "run", "--quiet")
     assert code == 2

@@ -1,0 +1,107 @@
+"""Folders of images: classes, decoding, crops, and files that are no images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minires import data
+from minires.data import FolderImages, folder
+
+
+def picture(path, size=(300, 200), mode="RGB", colour=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, colour or (200, 30, 60)).convert(mode)
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split in ("train", "val"):
+        for name, colour in (("zebra", (250, 250, 250)), ("ape", (10, 10, 10))):
+            for i in range(3):
+                picture(tmp_path / split / name / f"{i}.{'png' if i else 'JPEG'}", colour=colour)
+    (tmp_path / "train" / "ape" / "notes.txt").write_text("not an image")
+    (tmp_path / "train" / ".hidden").mkdir()
+    return tmp_path
+
+
+def test_layout(root):
+    train, test = data.load("folder", "train", root), data.load("folder", "test", root)
+    assert train.classes == test.classes == ("ape", "zebra")
+    np.testing.assert_array_equal(train.labels, [0, 0, 0, 1, 1, 1])
+    assert train.shape == (3, 224, 224)
+    assert [train.images.read(i).mean() > 128 for i in range(6)] == [False] * 3 + [True] * 3
+    assert data.load("folder", "train", root, size=64).images.read(0).shape == (64, 64, 3)
+    assert data.find("folder", root) == root
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    path = picture(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), mode=mode)
+    array = FolderImages([path]).read(0)
+    assert array.shape == (224, 224, 3)
+    assert array.dtype == np.uint8
+
+
+@pytest.mark.parametrize("size", [(512, 256), (256, 512), (256, 256), (1000, 300)])
+def test_centre_crop(tmp_path, size):
+    """A white square whose centre is the picture's stays in the middle, scaled so that the shorter side is 256."""
+    image = Image.new("RGB", size)
+    half = min(size) // 8
+    centre = size[0] // 2, size[1] // 2
+    image.paste((255, 255, 255), (centre[0] - half, centre[1] - half, centre[0] + half, centre[1] + half))
+    image.save(tmp_path / "x.png")
+    seen = FolderImages([tmp_path / "x.png"]).read(0)[:, :, 0] > 128
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    for found in (rows, columns):
+        assert abs(found.mean() - 111.5) <= 1
+        assert abs(len(found) - 64) <= 2
+
+
+@pytest.mark.parametrize("crop", ["scale-jitter", "random-resized"])
+def test_random_crops_come_from_the_generator(tmp_path, rng, crop):
+    noise = rng.integers(0, 256, (100, 150, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    images = FolderImages([tmp_path / "x.png"], 32, crop)
+    first, again, other = (images.read(0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.shape == (32, 32, 3)
+
+
+def test_a_picture_thinner_than_any_part(tmp_path):
+    picture(tmp_path / "x.png", (1, 500))
+    for crop in ("scale-jitter", "random-resized"):
+        assert FolderImages([tmp_path / "x.png"], 8, crop).read(0, np.random.default_rng(0)).shape == (8, 8, 3)
+
+
+def test_broken_files_are_named(tmp_path):
+    path = picture(tmp_path / "train" / "a" / "cut.jpg")
+    path.write_bytes(path.read_bytes()[:-200])
+    text = tmp_path / "train" / "a" / "text.png"
+    text.write_text("not an image")
+    for file in (path, text):
+        with pytest.raises(data.DataFileError, match=f"{file.name}: cannot be decoded"):
+            FolderImages([file]).read(0)
+
+
+def test_broken_layouts(root, tmp_path, monkeypatch):
+    with pytest.raises(data.DataError, match="no folder train"):
+        folder.load("train", tmp_path / "nothing")
+    (root / "val" / "unicorn").mkdir()
+    with pytest.raises(data.DataError, match="class 'unicorn' does not occur in the training images"):
+        folder.load("test", root)
+    (root / "train" / "unicorn").mkdir()
+    with pytest.raises(data.DataError, match=r"unicorn: no images"):
+        folder.load("train", root)
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(data.DataError, match="no class folders"):
+        folder.load("train", tmp_path / "empty")
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    with pytest.raises(data.DataError, match="--data-dir"):
+        folder.load("train")
+    with pytest.raises(ValueError, match="crop must be one of"):
+        FolderImages([], crop="centre")

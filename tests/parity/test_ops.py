@@ -1,0 +1,217 @@
+"""Every operation beside PyTorch's in float64: forward and every gradient, all options, random cotangents."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+
+torch = pytest.importorskip("torch")
+TF = torch.nn.functional
+
+TOLERANCE = 1e-10  # relative to the largest value: sums of a few thousand products keep 12 of float64's 16 digits
+
+
+def close(ours, theirs):
+    theirs = theirs.detach().numpy()
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    scale = max(float(np.abs(theirs).max(initial=0.0)), 1e-3)
+    difference = float(np.abs(ours - theirs).max(initial=0.0))
+    assert difference <= TOLERANCE * scale, f"differs by {difference:.2g}, largest value {scale:.2g}"
+
+
+def compare(ours, theirs, *arrays, rng):
+    """Runs both functions on the arrays, which may have any strides; compares outputs and all gradients."""
+    mine = [mr.tensor(array, requires_grad=True) for array in arrays]
+    other = [torch.from_numpy(np.array(array, order="C")).requires_grad_() for array in arrays]
+    y, z = ours(*mine), theirs(*other)
+    close(y.data, z)
+    cotangent = rng.standard_normal(z.shape)
+    y.backward(cotangent)
+    z.backward(torch.from_numpy(cotangent))
+    for a, b in zip(mine, other, strict=True):
+        close(a.grad, b.grad)
+
+
+def channels_last(array):
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups", "kernel", "bias"),
+    [
+        *[(s, p, 1, 1, (3, 2), True) for s, p in itertools.product([1, 2, (1, 3)], [0, 1, (2, 0)])],
+        ((2, 1), (1, 2), (2, 3), 1, (2, 3), False),
+        (1, 0, 1, 2, (1, 1), True),
+        (2, 0, 1, 1, (1, 1), False),
+        (2, 3, 1, 1, (7, 7), False),
+        ((3, 2), (0, 1), (1, 2), 3, (1, 3), True),
+        (1, (2, 1), (2, 1), 6, (3, 3), False),
+        (4, 0, 1, 1, (2, 2), True),
+    ],
+)
+def test_conv2d(rng, stride, padding, dilation, groups, kernel, bias):
+    x = channels_last(rng.standard_normal((2, 6, 11, 9)))
+    w = rng.standard_normal((12, 6 // groups, *kernel))
+    arrays = [x, w] + [rng.standard_normal(12)] * bias
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    compare(lambda *a: F.conv2d(*a, **geometry), lambda *a: TF.conv2d(*a, **geometry), *arrays, rng=rng)
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (4, 3), (3, 2, 7), (2, 5, 3, 4)])
+@pytest.mark.parametrize("affine", [0, 1, 2])
+@pytest.mark.parametrize(("momentum", "eps"), [(0.1, 1e-5), (0.7, 1e-2)])
+def test_batch_norm(rng, shape, affine, momentum, eps):
+    C = shape[1]
+    parameters = [rng.standard_normal(C) for _ in range(affine)]
+    mean, var = rng.standard_normal(C), rng.uniform(0.5, 2, C)
+    their_mean, their_var = torch.from_numpy(mean.copy()), torch.from_numpy(var.copy())
+    for training in (True, True, False, True):
+        x = rng.standard_normal(shape) * 3 + 1
+        options = {"training": training, "momentum": momentum, "eps": eps}
+        compare(
+            lambda x, *p, options=options: F.batch_norm(x, mean, var, *p, **options),
+            lambda x, *p, options=options: TF.batch_norm(x, their_mean, their_var, *p, **options),
+            x,
+            *parameters,
+            rng=rng,
+        )
+        close(mean, their_mean)
+        close(var, their_var)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        *[(3, 2, 1, 1), (2, None, 0, 1), ((3, 2), (1, 3), (1, 0), 1)],
+        *[(2, (2, 1), 0, (3, 2)), (1, 3, 0, 1), ((4, 3), 3, (2, 1), 1)],
+    ],
+)
+def test_max_pool2d(rng, kernel, stride, padding, dilation, ceil_mode):
+    x = channels_last(rng.standard_normal((2, 3, 10, 7)))
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+    compare(lambda x: F.max_pool2d(x, kernel, **options), lambda x: TF.max_pool2d(x, kernel, **options), x, rng=rng)
+
+
+def test_max_pool2d_gives_a_tie_to_the_same_one(rng):
+    x = rng.integers(0, 2, (3, 2, 8, 9)).astype(np.float64)
+    compare(lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: TF.max_pool2d(x, 3, 2, 1), x, rng=rng)
+
+
+@pytest.mark.parametrize("count_include_pad", [False, True])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 2, 1), (2, None, 0), ((3, 2), (1, 3), (1, 0)), (1, 3, 0), ((4, 3), 3, (2, 1))]
+)
+def test_avg_pool2d(rng, kernel, stride, padding, ceil_mode, count_include_pad):
+    x = rng.standard_normal((2, 3, 10, 7))[:, :, ::-1]
+    options = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+    compare(lambda x: F.avg_pool2d(x, kernel, **options), lambda x: TF.avg_pool2d(x, kernel, **options), x, rng=rng)
+
+
+@pytest.mark.parametrize("size", [1, 2, (3, 5), (7, 1), (10, 9), (None, 2)])
+def test_adaptive_avg_pool2d(rng, size):
+    x = rng.standard_normal((2, 3, 7, 5))
+    compare(lambda x: F.adaptive_avg_pool2d(x, size), lambda x: TF.adaptive_avg_pool2d(x, size), x, rng=rng)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear(rng, shape, bias):
+    arrays = [rng.standard_normal(shape), rng.standard_normal((5, 4)).T] + [rng.standard_normal(4)] * bias
+    compare(F.linear, TF.linear, *arrays, rng=rng)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), (2, 3)), ((2, 1, 4), (3, 1)), ((), (2, 2)), ((1,), (5,)), ((4, 1), (1, 3))]
+)
+@pytest.mark.parametrize("op", ["add", "sub", "mul"])
+def test_arithmetic(rng, shapes, op):
+    calls = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b}
+    compare(calls[op], calls[op], *(np.asarray(rng.standard_normal(shape)) for shape in shapes), rng=rng)
+
+
+def test_arithmetic_with_numbers(rng):
+    x = rng.standard_normal((3, 4))
+    compare(lambda x: 2 - x * 3 + (-x) * 0.5 + 1, lambda x: 2 - x * 3 + (-x) * 0.5 + 1, x, rng=rng)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (1,)])
+@pytest.mark.parametrize("op", ["sum", "mean"])
+def test_reductions(rng, op, axis, keepdims):
+    x = rng.standard_normal((3, 4, 5)).transpose(2, 0, 1)
+    every = tuple(range(3)) if axis is None else axis
+    compare(
+        lambda x: getattr(x, op)(axis=axis, keepdims=keepdims),
+        lambda x: getattr(x, op)(dim=every, keepdim=keepdims),
+        x,
+        rng=rng,
+    )
+
+
+@pytest.mark.parametrize(
+    "index", [(slice(None), slice(None, None, 2)), 1, (Ellipsis, -1), (None, slice(1, 3)), (0, slice(3, 3)), (-1, 2, 0)]
+)
+def test_slices(rng, index):
+    compare(lambda x: x[index], lambda x: x[index], rng.standard_normal((3, 4, 5)), rng=rng)
+
+
+def test_shapes(rng):
+    x = rng.standard_normal((2, 3, 4)).transpose(1, 2, 0)
+    compare(lambda x: x.reshape((4, -1)), lambda x: x.reshape(4, -1), x, rng=rng)
+    compare(lambda x: F.flatten(x), lambda x: x.flatten(1), x, rng=rng)
+    compare(lambda x: F.flatten(x, 0), lambda x: x.flatten(), x, rng=rng)
+    pads = ((1, 0), (0, 2), (3, 1))
+    compare(lambda x: F.pad(x, pads, 1.5), lambda x: TF.pad(x, (3, 1, 0, 2, 1, 0), value=1.5), x, rng=rng)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+def test_softmax(rng, op, axis):
+    x = rng.standard_normal((3, 4, 5)) * 20
+    compare(lambda x: getattr(F, op)(x, axis), lambda x: getattr(TF, op)(x, axis), x, rng=rng)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("extra", [(), (3, 2)])
+def test_losses(rng, reduction, smoothing, extra):
+    logits, labels = rng.standard_normal((4, 5, *extra)) * 3, rng.integers(0, 5, (4, *extra))
+    compare(
+        lambda z: F.cross_entropy(z, labels, smoothing, reduction),
+        lambda z: TF.cross_entropy(z, torch.from_numpy(labels), label_smoothing=smoothing, reduction=reduction),
+        logits,
+        rng=rng,
+    )
+    compare(
+        lambda z: F.nll_loss(z, labels, reduction),
+        lambda z: TF.nll_loss(z, torch.from_numpy(labels), reduction=reduction),
+        logits,
+        rng=rng,
+    )
+
+
+def test_relu(rng):
+    x = rng.standard_normal((3, 4, 5))
+    x[0, 0, 0] = 0
+    compare(F.relu, TF.relu, x, rng=rng)
+
+
+def test_dropout_keeps_what_torch_scales(rng):
+    """The masks differ, but what is kept is scaled alike, and the gradient is the mask's."""
+    x = rng.standard_normal((50, 40))
+    tensor = mr.tensor(x, requires_grad=True)
+    y = F.dropout(tensor, 0.3)
+    kept = y.data != 0
+    scale = torch.nn.functional.dropout(torch.ones(1000, dtype=torch.float64), 0.3).max().item()
+    np.testing.assert_allclose(y.data[kept], x[kept] * scale, rtol=1e-15)
+    cotangent = rng.standard_normal(x.shape)
+    y.backward(cotangent)
+    np.testing.assert_allclose(tensor.grad, cotangent * kept * scale, rtol=1e-15)

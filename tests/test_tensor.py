@@ -1,0 +1,108 @@
+"""Tensor: what it takes, what it keeps, how it prints, and its operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_floating_array_is_taken_as_it_is(dtype):
+    array = np.ones((2, 3), dtype)
+    x = mr.tensor(array, requires_grad=True)
+    assert x.data is array
+    assert (x.shape, x.ndim, x.size, x.dtype, len(x)) == ((2, 3), 2, 6, dtype, 2)
+    assert x.is_leaf
+    assert x.grad is None
+
+
+def test_numbers_and_lists_become_float32():
+    for value, shape in ((2, ()), (2.5, ()), ([1, 2], (2,)), ([[True], [False]], (2, 1))):
+        x = mr.tensor(value)
+        assert (x.dtype, x.shape) == (np.float32, shape)
+    assert mr.tensor(np.float64(2)).dtype == np.float64
+    assert mr.tensor(mr.tensor([1.0])).shape == (1,)
+
+
+def test_integer_arrays_keep_their_dtype_but_have_no_gradient():
+    assert mr.tensor(np.array([1, 2])).dtype == np.int64
+    with pytest.raises(TypeError, match="only a floating array can require a gradient, got dtype int64"):
+        mr.tensor(np.array([1, 2]), requires_grad=True)
+
+
+@pytest.mark.parametrize("value", ["a", None, object(), [1, "a"], {"a": 1}, np.array([1j]), np.array(["a"])])
+def test_what_is_no_array_of_numbers(value):
+    with pytest.raises(TypeError, match="array must hold real numbers"):
+        mr.tensor(value)
+
+
+def test_a_ragged_list():
+    with pytest.raises(ValueError, match="array cannot be made from this nested list"):
+        mr.tensor([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_python_numbers_take_the_tensors_dtype(dtype):
+    x = mr.tensor(np.array([1.0, 2.0], dtype))
+    for y, expected in (
+        (x + 1, [2, 3]),
+        (1 + x, [2, 3]),
+        (x - 1.5, [-0.5, 0.5]),
+        (3 - x, [2, 1]),
+        (x * 2, [2, 4]),
+        (0.5 * x, [0.5, 1]),
+        (-x, [-1, -2]),
+    ):
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y.data, expected)
+
+
+def test_an_array_on_the_left_asks_the_tensor():
+    y = np.array([1.0, 2.0]) - mr.tensor(np.array([3.0, 5.0]))
+    assert isinstance(y, mr.Tensor)
+    np.testing.assert_array_equal(y.data, [-2, -3])
+
+
+def test_operands_that_do_not_fit():
+    x = mr.tensor(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"add: shapes \(2, 3\) and \(2,\) cannot be broadcast"):
+        x + mr.tensor(np.ones(2))
+    with pytest.raises(TypeError, match="mul: operands have dtypes float64 and float32"):
+        x * np.ones(3, np.float32)
+    for wrong in ("a", None, [1, 2, 3], True):
+        with pytest.raises(TypeError, match="can be combined with"):
+            x + wrong
+    with pytest.raises(TypeError, match="floating dtype"):
+        mr.tensor(np.array([1])) + mr.tensor(np.array([1]))
+
+
+def test_repr_is_short_and_tells_the_origin():
+    x = mr.tensor(np.zeros((100, 100), np.float32), requires_grad=True)
+    assert "shape=(100, 100)" in repr(x)
+    assert "requires_grad=True" in repr(x)
+    assert len(repr(x)) < 300
+    assert "node=<Mul" in repr(x * 2.0)
+
+
+def test_item_numpy_detach_bool():
+    x = mr.tensor(np.array([[2.5]]), requires_grad=True)
+    y = x * 2.0
+    assert y.item() == 5.0
+    assert y.numpy() is y.data
+    assert y.detach().node is None
+    assert y.detach().data is y.data
+    assert bool(mr.tensor(np.array(1.0)))
+    with pytest.raises(ValueError, match=r"item\(\) needs a tensor of one element, this one has shape \(2,\)"):
+        mr.tensor(np.ones(2)).item()
+    with pytest.raises(TypeError, match="no length"):
+        len(mr.tensor(1.0))
+
+
+def test_sum_mean_reshape_as_methods():
+    x = mr.tensor(np.arange(6.0).reshape(2, 3))
+    assert x.sum().item() == 15
+    assert x.mean(axis=(0, 1)).item() == 2.5
+    assert x.sum(axis=0, keepdims=True).shape == (1, 3)
+    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == x.reshape(-1, 2).shape == (3, 2)
