@@ -94,7 +94,7 @@ class Function:
             for t, wanted in zip(inputs, self.needs_input_grad, strict=True)
         )
         arrays = tuple(None if t is None else t.data for t in inputs)
-        _one_home(self.name, arrays)
+        _one_home(self, arrays)
         for observer in _state.observers:
             observer.before_forward(self, arrays)
         output = as_array(self.forward(*arrays))
@@ -165,11 +165,17 @@ def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
         leaf.grad = grad if owned else grad.copy(order="C")
 
 
-def _one_home(name: str, arrays: tuple[Array | None, ...]) -> None:
+def _one_home(node: Function, arrays: tuple[Array | None, ...]) -> None:
     modules = {array_module(a).__name__ for a in arrays if a is not None}
     if len(modules) > 1:
         homes = " and of ".join(sorted(modules))
-        raise TypeError(f"{name}: inputs are arrays of {homes}; move them to one device first")
+        raise TypeError(f"{node.name}: inputs are arrays of {homes}; move them to one device first")
+    wanted = getattr(node.backend, "array_module", None)  # the reference backend takes them all
+    if wanted is not None and modules != {wanted.__name__}:
+        (home,) = modules
+        raise TypeError(
+            f"{node.name}: backend {node.backend.name!r} computes on {wanted.__name__} arrays, got {home}'s"
+        )
 
 
 class Observer:

@@ -1,21 +1,23 @@
 """What computes: the active backend, one per thread, and the contract that every backend answers to.
 
-A backend is a module of array functions (`conv2d_forward`, `conv2d_backward_input`, ...): arrays in, arrays out, never
-a Tensor.  `minires.backends.reference` is the specification; any other is checked against it.  An operation asks
-`active()` once, in forward, and stays with that backend in backward.
+A backend is a module, or an object, with array functions (`conv2d_forward`, `conv2d_backward_input`, ...): arrays in,
+arrays out, never a Tensor.  `minires.backends.reference` is the specification; any other is checked against it.  An
+operation asks `active()` once, in forward, and stays with that backend in backward.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from typing import Any
 
 from minires._checks import choice
 from minires.backends.threads import get_num_threads, set_num_threads
+from minires.backends.unavailable import BackendUnavailable
 
 __all__ = ["BackendUnavailable", "active", "available", "backend", "get_num_threads", "names", "set_num_threads"]
 
@@ -29,12 +31,8 @@ _MODULES = {
 }
 
 
-class BackendUnavailable(RuntimeError):
-    """A backend that minires knows, but that is not part of this installation or cannot run on this machine."""
-
-
 class _Active(threading.local):
-    module: ModuleType | None = None
+    backend: Any = None
 
 
 _active = _Active()
@@ -57,36 +55,47 @@ def available() -> dict[str, str]:
     return result
 
 
-def active() -> ModuleType:
+def active() -> Any:
     """The backend that this thread computes with: the innermost `with backend(...)`, else the default."""
-    if _active.module is None:
-        _active.module = _load(os.environ.get("MINIRES_BACKEND") or "reference", "MINIRES_BACKEND")
-    return _active.module
+    if _active.backend is None:
+        _active.backend = _load(os.environ.get("MINIRES_BACKEND") or "reference", "MINIRES_BACKEND")
+    return _active.backend
 
 
 @contextmanager
-def backend(name: str) -> Iterator[ModuleType]:
+def backend(name: str, **options: Any) -> Iterator[Any]:
     """Within it, operations of this thread are computed by the named backend.
 
-    name    reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default.
+    name      reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default
+    options   of the backend: gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels`
+              lists them), seed the order in which the emulator runs the threads of a block
 
-    Raises ValueError for an unknown name and BackendUnavailable for a backend that this installation lacks; it never
-    falls back to another one.
+    Raises ValueError for an unknown name or rung, TypeError for an option that the backend lacks, and
+    BackendUnavailable for a backend that this installation lacks; it never falls back to another one.
     """
-    chosen = _load(name)
-    outer, _active.module = _active.module, chosen
+    chosen = _load(name, **options)
+    outer, _active.backend = _active.backend, chosen
     try:
         yield chosen
     finally:
-        _active.module = outer
+        _active.backend = outer
 
 
-def _load(name: str, argument: str = "backend") -> ModuleType:
+def _load(name: str, argument: str = "backend", **options: Any) -> Any:
     choice(name, argument, names())
     module, needs = _MODULES[name]
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module:
             raise BackendUnavailable(f"backend {name!r} needs {error.name}, which is not installed") from None
         raise BackendUnavailable(f"backend {name!r} is not part of this installation: it needs {needs}") from None
+    create = getattr(found, "create", None)
+    known = tuple(inspect.signature(create).parameters) if create else ()
+    for option in options:
+        if option not in known:
+            raise TypeError(f"backend {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    try:
+        return create(**options) if create else found
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"backend {name!r} cannot be used here: {error}") from None

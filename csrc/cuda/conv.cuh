@@ -1,0 +1,74 @@
+// A convolution as the kernels see it: channels-last memory, one group at a time.
+//
+//   y[n,i,j,o] = Σ_p,q,c  x[n, i·sh + p·dh − ph, j·sw + q·dw − pw, c] · w[o,p,q,c]
+//
+// x (N, H, W, x_pixel) and y (N, OH, OW, y_pixel) hold the channels of all groups, of which C and O belong to this one
+// (the pointers stand at its first); w is (O, KH, KW, C).  As a product of matrices: M = N·OH·OW pixels, N = O filters,
+// K = KH·KW·C.
+#pragma once
+#include "tile.cuh"
+
+struct Conv {
+    int N, H, W, C, x_pixel;
+    int O, OH, OW, y_pixel;
+    int KH, KW, sh, sw, ph, pw, dh, dw;
+
+    __device__ int pixels() const { return N * OH * OW; }
+    __device__ int depth() const { return KH * KW * C; }
+};
+
+// The arguments that every convolution kernel takes, and the struct they fill.
+#define CONV_ARGUMENTS                                                                                             \
+    int N, int H, int W, int C, int x_pixel, int O, int OH, int OW, int y_pixel, int KH, int KW, int sh, int sw,   \
+        int ph, int pw, int dh, int dw
+#define CONV Conv{N, H, W, C, x_pixel, O, OH, OW, y_pixel, KH, KW, sh, sw, ph, pw, dh, dw}
+
+// im2col's matrix without im2col: row = output pixel, k = (p, q, c).
+struct Windows {
+    const real* data;
+    Conv conv;
+
+    __device__ const real* address(int pixel, int k) const {
+        if (pixel >= conv.pixels() || k >= conv.depth()) return nullptr;
+        const int c = k % conv.C, tap = k / conv.C, q = tap % conv.KW, p = tap / conv.KW;
+        const int j = pixel % conv.OW, i = pixel / conv.OW % conv.OH, n = pixel / (conv.OW * conv.OH);
+        const int row = i * conv.sh + p * conv.dh - conv.ph, column = j * conv.sw + q * conv.dw - conv.pw;
+        if (row < 0 || row >= conv.H || column < 0 || column >= conv.W) return nullptr;
+        return data + (((long long)n * conv.H + row) * conv.W + column) * conv.x_pixel + c;
+    }
+};
+
+// The same for one pixel that stays: its place is worked out once, a k costs one division less and no multiplication.
+struct WindowsOfPixel {
+    const real* data;
+    const Conv& conv;
+    const real* image;  // null beyond the last pixel
+    int row0, column0;
+
+    __device__ WindowsOfPixel(const real* data, const Conv& conv, int pixel) : data(data), conv(conv) {
+        const int j = pixel % conv.OW, i = pixel / conv.OW % conv.OH, n = pixel / (conv.OW * conv.OH);
+        image = pixel < conv.pixels() ? data + (long long)n * conv.H * conv.W * conv.x_pixel : nullptr;
+        row0 = i * conv.sh - conv.ph;
+        column0 = j * conv.sw - conv.pw;
+    }
+    __device__ const real* address(int, int k) const {
+        if (!image || k >= conv.depth()) return nullptr;
+        const int tap = k / conv.C, c = k - tap * conv.C, p = tap / conv.KW, q = tap - p * conv.KW;
+        const int row = row0 + p * conv.dh, column = column0 + q * conv.dw;
+        if (row < 0 || row >= conv.H || column < 0 || column >= conv.W) return nullptr;
+        return image + (row * conv.W + column) * conv.x_pixel + c;
+    }
+};
+
+__device__ __forceinline__ Strided filters_of(const real* w, const Conv& conv) {
+    return {w, conv.O, conv.depth(), conv.depth(), 1};
+}
+
+// Whether four neighbours along c belong to one tap, side by side and aligned.
+__device__ __forceinline__ bool channels_by_four(const real* x, const Conv& conv) {
+    return is_aligned(x) && conv.C % 4 == 0 && conv.x_pixel % 4 == 0;
+}
+
+__device__ __forceinline__ bool filters_by_four(const real* w, const Conv& conv) {
+    return is_aligned(w) && conv.C % 4 == 0;
+}

@@ -1,0 +1,31 @@
+// C = A·B, tiles filled four elements at a time.
+//
+// What changed    a thread brings in 4 neighbours of A and of B with one 16-byte load each; A goes into shared memory
+//                 transposed, so that the 8 numbers of a column become two 16-byte reads; rows are padded by 4.
+// Why faster      a quarter of the load and store instructions, and no bank conflicts on the way back.
+// Its limit       the block waits for each pair of tiles to arrive before it may multiply.
+// Registers       125; shared memory 8.25 KiB.
+#include "tile.cuh"
+
+KERNEL(gemm_05_vectors)(const real* A, const real* B, real* C, int M, int N, int K,
+                        int a_row, int a_col, int b_row, int b_col, int c_row) {
+    __shared__ Tile a, b;
+    const int m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+    const Strided rows{A, M, a_row, K, a_col}, columns{B, N, b_col, K, b_row};
+    // the contiguous dimension of each operand, k or its lines, is the one that is read by fours
+    const bool a_along_k = a_col == 1, b_along_k = b_row == 1 && b_col != 1;
+    const bool a_by_four = a_along_k ? by_four_along(A, K, a_row) : a_row == 1 && by_four_along(A, M, a_col);
+    const bool b_by_four = b_along_k ? by_four_along(B, K, b_col) : b_col == 1 && by_four_along(B, N, b_row);
+    const Squares squares = squares_of_block();
+    real sum[8][8] = {};
+    for (int k0 = 0; k0 < K; k0 += DEPTH) {
+        if (a_along_k) load_tile<true>(a, rows, m0, k0, a_by_four);
+        else load_tile<false>(a, rows, m0, k0, a_by_four);
+        if (b_along_k) load_tile<true>(b, columns, n0, k0, b_by_four);
+        else load_tile<false>(b, columns, n0, k0, b_by_four);
+        __syncthreads();
+        multiply_tiles(a, b, squares, sum);
+        __syncthreads();
+    }
+    store_sums(sum, squares, m0, n0, M, N, [&](int m, int n, real value) { C[at(m, c_row, n, 1)] = value; });
+}

@@ -1,0 +1,17 @@
+// C = A·B, the next tiles under way while these are multiplied.
+//
+// What changed    two pairs of tiles; cp.async copies into one pair while the other is being multiplied.
+// Why faster      the latency of memory is hidden behind arithmetic, and the copies need no registers.
+// Its limit       within a k every warp reads 2 rows of squares and all 16 columns: much of it for itself alone.
+// Registers       127; shared memory 16.5 KiB.  Needs sm_80.
+#include "gemm_tile.cuh"
+
+KERNEL(gemm_06_async)(const real* A, const real* B, real* C, int M, int N, int K,
+                      int a_row, int a_col, int b_row, int b_col, int c_row) {
+    __shared__ Tile a[2], b[2];
+    const int m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+    const Squares squares = squares_of_block();
+    real sum[8][8] = {};
+    accumulate_matrices(a, b, A, B, M, N, K, a_row, a_col, b_row, b_col, m0, n0, 0, K, squares, sum);
+    store_sums(sum, squares, m0, n0, M, N, [&](int m, int n, real value) { C[at(m, c_row, n, 1)] = value; });
+}

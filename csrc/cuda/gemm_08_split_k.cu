@@ -1,0 +1,30 @@
+// C = A·B, K divided among several blocks for each tile of C.
+//
+// What changed    blockIdx.z takes the z-th part of K and writes its own partial C into a workspace; a second kernel adds
+//                 the parts up, always in the same order, so the result does not depend on which block was first.
+// Why faster      a small C with a large K (a weight gradient) keeps every multiprocessor busy.
+// Its limit       the partial sums are written and read once more: not for large C.
+// Registers       124; shared memory 16.5 KiB.  Needs sm_80.
+#include "gemm_tile.cuh"
+
+// workspace (parts, M, N); `part` is a multiple of 8, the depth of a tile
+KERNEL(gemm_08_split_k)(const real* A, const real* B, real* workspace, int M, int N, int K,
+                        int a_row, int a_col, int b_row, int b_col, int part) {
+    __shared__ Tile a[2], b[2];
+    const int m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+    const int begin = blockIdx.z * part, end = min(begin + part, K);
+    const Squares squares = squares_of_warp();
+    real sum[8][8] = {};
+    accumulate_matrices(a, b, A, B, M, N, K, a_row, a_col, b_row, b_col, m0, n0, begin, end, squares, sum);
+    real* C = workspace + (long long)blockIdx.z * M * N;
+    store_sums(sum, squares, m0, n0, M, N, [&](int m, int n, real value) { C[at(m, N, n, 1)] = value; });
+}
+
+// C[m, n] = Σ_z workspace[z, m, n], z ascending
+KERNEL(gemm_08_add_parts)(const real* workspace, real* C, int parts, int M, int N, int c_row) {
+    const int n = blockIdx.x * blockDim.x + threadIdx.x, m = blockIdx.y * blockDim.y + threadIdx.y;
+    if (m >= M || n >= N) return;
+    real sum = 0;
+    for (int z = 0; z < parts; z++) sum += workspace[((long long)z * M + m) * N + n];
+    C[at(m, c_row, n, 1)] = sum;
+}

@@ -1,0 +1,54 @@
+// Running a kernel: a grid of blocks, each block a set of fibers.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "cuda_emulation.h"
+
+namespace emulation {
+
+// What a kernel takes, one letter an argument: p (pointer), i (int), f (float), d (double).
+struct Kernel {
+    const char* name;
+    std::string signature;
+    std::function<void(void**)> call;  // with the addresses of the arguments, as cuLaunchKernel takes them
+};
+
+template <class T>
+constexpr char letter() {
+    if constexpr (std::is_pointer_v<T>) return 'p';
+    else if constexpr (std::is_same_v<T, int>) return 'i';
+    else if constexpr (std::is_same_v<T, float>) return 'f';
+    else if constexpr (std::is_same_v<T, double>) return 'd';
+    else static_assert(!sizeof(T), "a kernel takes pointers, int, float and double");
+}
+
+template <class... Arguments, size_t... Position>
+void call_with(void (*kernel)(Arguments...), void** arguments, std::index_sequence<Position...>) {
+    kernel(*static_cast<std::remove_cv_t<Arguments>*>(arguments[Position])...);
+}
+
+template <class... Arguments>
+Kernel describe(const char* name, void (*kernel)(Arguments...)) {
+    return {name, std::string{letter<Arguments>()...},
+            [kernel](void** arguments) { call_with(kernel, arguments, std::index_sequence_for<Arguments...>{}); }};
+}
+
+// Every kernel of csrc/cuda, in both precisions.  The build writes one file for each .cu, which adds its kernels here.
+std::vector<Kernel>& kernels();
+
+struct Add {
+    Add(std::initializer_list<Kernel> more) { kernels().insert(kernels().end(), more); }
+};
+
+// Runs the kernel.  `seed` shuffles the order in which the threads of a block go on, anew after each barrier; 0 keeps
+// it ascending.  Throws std::runtime_error that names file and line for a barrier that not every thread reaches, and
+// std::invalid_argument for a launch that no GPU would accept.
+void launch(const Kernel& kernel, dim3 grid, dim3 block, void** arguments, unsigned seed);
+
+}  // namespace emulation

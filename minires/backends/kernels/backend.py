@@ -1,0 +1,315 @@
+"""The contract of a backend, computed by the hand-written kernels."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+from minires.arrays import Array, channels_first, channels_last
+from minires.backends.kernels import conv2d
+from minires.backends.kernels.catalogue import check_conv2d, check_gemm
+from minires.backends.kernels.gemm import gemm
+from minires.backends.kernels.provider import Provider, ceil_div, variant
+
+Pair = tuple[int, int]
+ROWS = 8  # of threads in a block that walks down the pixels, 32 channels wide
+
+
+class KernelBackend:
+    """The functions of `minires.backends.reference`, computed by kernels of csrc/cuda.
+
+    name     as `mr.backend` knows it
+    device   what launches the kernels
+    gemm     rung for products of matrices; "auto": the best general one; "cublas": CuPy's
+    conv2d   rung for convolutions; "auto": 1×1 as a plain product, all else as an implicit GEMM
+
+    Activations are kept channels-last.  float32 and float64.
+    """
+
+    def __init__(self, name: str, device: Provider, gemm: str = "auto", conv2d: str = "auto") -> None:
+        self.name = name
+        self.device = device
+        self.gemm = check_gemm(gemm)
+        self.conv2d = check_conv2d(conv2d)
+
+    @property
+    def array_module(self) -> ModuleType:
+        """Whose arrays it computes with: numpy or cupy."""
+        return self.device.module
+
+    # -- convolution and linear
+
+    def conv2d_forward(
+        self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    ) -> Array:
+        geometry = conv2d.Geometry.of(x.shape, w.shape, stride, padding, dilation, groups)
+        y = self._empty((geometry.N, geometry.OH, geometry.OW, w.shape[0]), x)
+        conv2d.forward(self.device, self.conv2d, self.gemm, channels_last(x), _ohwi(w), y, geometry)
+        if b is not None:
+            y += b
+        return channels_first(y)
+
+    def conv2d_backward_input(
+        self, grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
+        groups: int,
+    ) -> Array:  # fmt: skip
+        geometry = conv2d.Geometry.of(x_shape, w.shape, stride, padding, dilation, groups)
+        grad_x = self._empty((geometry.N, geometry.H, geometry.W, x_shape[1]), w)
+        conv2d.backward_input(
+            self.device, self.conv2d, self.gemm, channels_last(grad_output), _ohwi(w), grad_x, geometry
+        )
+        return channels_first(grad_x)
+
+    def conv2d_backward_weight(
+        self, grad_output: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
+        groups: int,
+    ) -> Array:  # fmt: skip
+        geometry = conv2d.Geometry.of(x.shape, w_shape, stride, padding, dilation, groups)
+        O, C, KH, KW = w_shape
+        grad_w = self._empty((O, KH, KW, C), x)
+        conv2d.backward_weight(
+            self.device, self.conv2d, self.gemm, channels_last(grad_output), channels_last(x), grad_w, geometry
+        )
+        return channels_first(grad_w)
+
+    def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
+        y = self._empty((math.prod(x.shape[:-1]), w.shape[0]), x)
+        gemm(self.device, self.gemm, x.reshape(-1, x.shape[-1]) if x.size else x.reshape(y.shape[0], -1), w.T, y)
+        if b is not None:
+            y += b
+        return y.reshape(*x.shape[:-1], w.shape[0])
+
+    def linear_backward_input(self, grad_output: Array, w: Array) -> Array:
+        grad = grad_output.reshape(-1, w.shape[0])
+        grad_x = self._empty((grad.shape[0], w.shape[1]), w)
+        gemm(self.device, self.gemm, grad, w, grad_x)
+        return grad_x.reshape(*grad_output.shape[:-1], w.shape[1])
+
+    def linear_backward_weight(self, grad_output: Array, x: Array) -> Array:
+        grad, rows = grad_output.reshape(-1, grad_output.shape[-1]), x.reshape(-1, x.shape[-1])
+        grad_w = self._empty((grad.shape[1], rows.shape[1]), x)
+        gemm(self.device, self.gemm, grad.T, rows, grad_w)
+        return grad_w
+
+    # -- batch norm
+
+    def batch_norm_forward(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        X = self._pixels(x)  # (N, C, ...) -> (P, C)
+        P, C = X.shape
+        part, parts = self._parts(P, C)
+        moments = self._empty((parts, C, 3), X)
+        grid = (ceil_div(C, 32), parts)
+        self.device.launch("batch_norm_moments", X.dtype, grid, (32, ROWS), X, moments, P, C, part)
+        mean, var = self._empty((C,), X), self._empty((C,), X)
+        self.device.launch("batch_norm_merge", X.dtype, (ceil_div(C, 64),), (64,), moments, mean, var, parts, C)
+        y = self._normalise(X, mean, var, weight, bias, eps)
+        return self._unpixels(y, x.shape), mean, var, (X, mean, var, eps)
+
+    def batch_norm_backward(self, grad_output: Array, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
+        X, mean, var, eps = saved
+        return self._batch_norm_gradients(grad_output, X, mean, var, weight, eps, batch=True)
+
+    def batch_norm_eval_forward(
+        self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> Array:
+        X = self._pixels(x)
+        mean, var = (self._vector(v, X) for v in (mean, var))
+        return self._unpixels(self._normalise(X, mean, var, weight, bias, eps), x.shape)
+
+    def batch_norm_eval_backward(
+        self, grad_output: Array, x: Array, mean: Array, var: Array, weight: Array | None, eps: float
+    ) -> tuple[Array, Array, Array]:
+        X = self._pixels(x)
+        mean, var = (self._vector(v, X) for v in (mean, var))
+        return self._batch_norm_gradients(grad_output, X, mean, var, weight, eps, batch=False)
+
+    def _normalise(
+        self, X: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> Array:
+        (P, C), y = X.shape, self._empty(X.shape, X)
+        weight, bias = (None if v is None else self._vector(v, X) for v in (weight, bias))
+        arguments = (X, mean, var, weight, bias, None, y, P, C, float(eps), float("-inf"))
+        self.device.launch("batch_norm_apply", X.dtype, self._pixel_grid(P, C), (32, ROWS), *arguments)
+        return y
+
+    def _batch_norm_gradients(
+        self, grad_output: Array, X: Array, mean: Array, var: Array, weight: Array | None, eps: float, batch: bool
+    ) -> tuple[Array, Array, Array]:
+        G, (P, C) = self._pixels(grad_output), X.shape
+        weight = None if weight is None else self._vector(weight, X)
+        part, parts = self._parts(P, C)
+        sums = self._empty((parts, C, 2), X)
+        grid = (ceil_div(C, 32), parts)
+        self.device.launch("batch_norm_backward_sums", X.dtype, grid, (32, ROWS), G, X, mean, sums, P, C, part)
+        grad_weight, grad_bias, grad_x = self._empty((C,), X), self._empty((C,), X), self._empty(X.shape, X)
+        self.device.launch(
+            "batch_norm_backward_merge", X.dtype, (ceil_div(C, 64),), (64,),
+            sums, var, grad_weight, grad_bias, parts, C, float(eps),
+        )  # fmt: skip
+        self.device.launch(
+            "batch_norm_backward_input", X.dtype, self._pixel_grid(P, C), (32, ROWS),
+            G, X, mean, var, weight, grad_weight, grad_bias, grad_x, P, C, float(eps), int(batch),
+        )  # fmt: skip
+        return self._unpixels(grad_x, grad_output.shape), grad_weight, grad_bias
+
+    def _parts(self, P: int, C: int) -> tuple[int, int]:
+        """How the pixels are divided among blocks: some 256 at work, none with less than 64 pixels."""
+        parts = max(1, min(ceil_div(256, ceil_div(C, 32)), ceil_div(P, 64)))
+        part = max(1, ceil_div(P, parts))
+        return part, max(1, ceil_div(P, part))
+
+    # -- activation
+
+    def relu_forward(self, x: Array) -> Array:
+        X = self._packed(x)
+        y = self._empty(X.shape, X)
+        self.device.launch("relu_forward", X.dtype, self._flat_grid(X.size), (256,), X, y, X.size)
+        return self._unpacked(y)
+
+    def relu_backward(self, grad_output: Array, y: Array) -> Array:
+        G, Y = self._packed(grad_output), self._packed(y)
+        grad_x = self._empty(G.shape, G)
+        self.device.launch("relu_backward", G.dtype, self._flat_grid(G.size), (256,), G, Y, grad_x, G.size)
+        return self._unpacked(grad_x)
+
+    # -- pooling
+
+    def max_pool2d_forward(
+        self, x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, output: Pair
+    ) -> tuple[Array, Array]:
+        X = channels_last(x)
+        y = self._empty((X.shape[0], *output, X.shape[3]), X)
+        argmax = self.array_module.empty(y.shape, "int32")
+        sizes = (*X.shape, *output, *kernel, *stride, *padding, *dilation)
+        self.device.launch("max_pool_forward", X.dtype, self._image_grid(y), (32, 8), X, y, argmax, *sizes)
+        return channels_first(y), argmax
+
+    def max_pool2d_backward(
+        self, grad_output: Array, argmax: Array, x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+        dilation: Pair,
+    ) -> Array:  # fmt: skip
+        G, (N, C, H, W) = channels_last(grad_output), x_shape
+        grad_x = self._empty((N, H, W, C), G)
+        sizes = (N, H, W, C, *G.shape[1:3], *kernel, *stride, *padding, *dilation)
+        self.device.launch("max_pool_backward", G.dtype, self._image_grid(grad_x), (32, 8), G, argmax, grad_x, *sizes)
+        return channels_first(grad_x)
+
+    def avg_pool2d_forward(
+        self, x: Array, kernel: Pair, stride: Pair, padding: Pair, output: Pair, count_include_pad: bool
+    ) -> Array:
+        X = channels_last(x)
+        y = self._empty((X.shape[0], *output, X.shape[3]), X)
+        sizes = (int(count_include_pad), *X.shape, *output, *kernel, *stride, *padding, 1, 1)
+        self.device.launch("avg_pool_forward", X.dtype, self._image_grid(y), (32, 8), X, y, *sizes)
+        return channels_first(y)
+
+    def avg_pool2d_backward(
+        self, grad_output: Array, x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+        count_include_pad: bool,
+    ) -> Array:  # fmt: skip
+        G, (N, C, H, W) = channels_last(grad_output), x_shape
+        grad_x = self._empty((N, H, W, C), G)
+        sizes = (int(count_include_pad), N, H, W, C, *G.shape[1:3], *kernel, *stride, *padding, 1, 1)
+        self.device.launch("avg_pool_backward", G.dtype, self._image_grid(grad_x), (32, 8), G, grad_x, *sizes)
+        return channels_first(grad_x)
+
+    def adaptive_avg_pool2d_forward(self, x: Array, output: Pair) -> Array:
+        X = channels_last(x)
+        y = self._empty((X.shape[0], *output, X.shape[3]), X)
+        arguments = (X, y, *X.shape, *output)
+        self.device.launch("adaptive_avg_pool_forward", X.dtype, self._image_grid(y), (32, 8), *arguments)
+        return channels_first(y)
+
+    def adaptive_avg_pool2d_backward(self, grad_output: Array, x_shape: tuple[int, ...]) -> Array:
+        G, (N, C, H, W) = channels_last(grad_output), x_shape
+        grad_x = self._empty((N, H, W, C), G)
+        arguments = (G, grad_x, N, H, W, C, *G.shape[1:3])
+        self.device.launch("adaptive_avg_pool_backward", G.dtype, self._image_grid(grad_x), (32, 8), *arguments)
+        return channels_first(grad_x)
+
+    # -- softmax and cross-entropy
+
+    def softmax_forward(self, x: Array, axis: int) -> Array:
+        return self._along_rows("softmax_forward", axis, x)
+
+    def softmax_backward(self, grad_output: Array, y: Array, axis: int) -> Array:
+        return self._along_rows("softmax_backward", axis, grad_output, y)
+
+    def log_softmax_forward(self, x: Array, axis: int) -> Array:
+        return self._along_rows("log_softmax_forward", axis, x)
+
+    def log_softmax_backward(self, grad_output: Array, y: Array, axis: int) -> Array:
+        return self._along_rows("log_softmax_backward", axis, grad_output, y)
+
+    def cross_entropy_forward(self, logits: Array, labels: Array, label_smoothing: float) -> tuple[Array, Array]:
+        X = self._contiguous(logits)
+        rows, C = X.shape
+        log_p, loss = self._empty(X.shape, X), self._empty((rows,), X)
+        arguments = (X, self._labels(labels), log_p, loss, rows, C, float(label_smoothing))
+        self.device.launch("cross_entropy_forward", X.dtype, (ceil_div(rows, 8),), (32, 8), *arguments)
+        return loss, log_p
+
+    def cross_entropy_backward(self, grad_loss: Array, log_p: Array, labels: Array, label_smoothing: float) -> Array:
+        rows, C = log_p.shape
+        grad_x = self._empty(log_p.shape, log_p)
+        arguments = (self._contiguous(grad_loss), log_p, self._labels(labels), grad_x, rows, C, float(label_smoothing))
+        self.device.launch("cross_entropy_backward", log_p.dtype, (ceil_div(rows, 8),), (32, 8), *arguments)
+        return grad_x
+
+    def _along_rows(self, kernel: str, axis: int, *arrays: Array) -> Array:
+        xp = self.array_module
+        moved = [self._contiguous(xp.moveaxis(array, axis, -1)) for array in arrays]
+        out = self._empty(moved[0].shape, moved[0])
+        C = out.shape[-1]
+        rows = out.size // C if C else 0
+        self.device.launch(kernel, out.dtype, (ceil_div(rows, 8),), (32, 8), *moved, out, rows, C)
+        return xp.moveaxis(out, -1, axis)
+
+    # -- arrays as the kernels want them
+
+    def _empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        variant(self.name, like.dtype)  # raises unless float32 or float64
+        return self.array_module.empty(shape, like.dtype)
+
+    def _contiguous(self, x: Array) -> Array:
+        return self.array_module.ascontiguousarray(x)
+
+    def _vector(self, v: Array, like: Array) -> Array:
+        return self._contiguous(v.astype(like.dtype, copy=False))
+
+    def _labels(self, labels: Array) -> Array:
+        return self._contiguous(labels.astype("int64", copy=False))
+
+    def _pixels(self, x: Array) -> Array:
+        """(N, C, ...) -> (N·..., C), contiguous"""
+        return self._contiguous(self.array_module.moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
+
+    def _unpixels(self, X: Array, shape: tuple[int, ...]) -> Array:
+        """(N·..., C) -> (N, C, ...), a view"""
+        N, C, *spatial = shape
+        return self.array_module.moveaxis(X.reshape(N, *spatial, C), -1, 1)
+
+    def _packed(self, x: Array) -> Array:
+        """Without gaps, images channels-last: two arrays of one shape lie alike whatever their strides were."""
+        return channels_last(x) if x.ndim == 4 else self._contiguous(x).reshape(x.shape)
+
+    def _unpacked(self, X: Array) -> Array:
+        return channels_first(X) if X.ndim == 4 else X
+
+    def _flat_grid(self, n: int) -> tuple[int]:
+        return (min(ceil_div(n, 256), 4096),)
+
+    def _pixel_grid(self, P: int, C: int) -> tuple[int, int]:
+        return min(ceil_div(P, 4 * ROWS), 4096), ceil_div(C, 32)
+
+    def _image_grid(self, y: Array) -> tuple[int, int]:
+        N, H, W, C = y.shape
+        return ceil_div(N * H * W, 8), ceil_div(C, 32)
+
+
+def _ohwi(w: Array) -> Array:
+    """(O, C, KH, KW) -> (O, KH, KW, C), contiguous"""
+    return channels_last(w)

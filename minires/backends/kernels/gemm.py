@@ -1,0 +1,63 @@
+"""Launching the rungs of the GEMM ladder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minires.arrays import Array
+from minires.backends.kernels.provider import Provider, ceil_div
+
+TILE = 128  # of the rungs from gemm_04 on
+
+
+def gemm(device: Provider, rung: str, a: Array, b: Array, out: Array) -> None:
+    """out = a @ b by the named rung.  a (M, K) and b (K, N) with any strides, out (M, N) with contiguous rows."""
+    if rung == "auto":
+        rung = "gemm_07_warps"
+    if rung == "cublas":
+        device.module.matmul(a, b, out=out)
+        return
+    (M, K), N = a.shape, b.shape[1]
+    if K == 0:
+        out[...] = 0
+        return
+    strides = [s // array.itemsize for array in (a, b) for s in array.strides]
+    row = out.strides[0] // out.itemsize
+    if rung == "gemm_08_split_k":
+        _split_k(device, a, b, out, strides, row)
+        return
+    grid, block = _shape_of_launch(rung, M, N)
+    device.launch(rung, out.dtype, grid, block, a, b, out, M, N, K, *strides, row)
+
+
+def _shape_of_launch(rung: str, M: int, N: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if rung == "gemm_01_naive":
+        return (ceil_div(M, 16), ceil_div(N, 16)), (16, 16)
+    if rung == "gemm_02_coalesced":
+        return (ceil_div(N, 32), ceil_div(M, 32)), (32, 32)
+    if rung == "gemm_03_shared":
+        return (ceil_div(N, 32), ceil_div(M, 32)), (32, 32)
+    return (ceil_div(N, TILE), ceil_div(M, TILE)), (256,)
+
+
+def split(K: int, tiles: int) -> tuple[int, int]:
+    """(part, parts): how K is divided so that some 256 blocks are at work, none with less than 256 of K."""
+    parts = max(1, min(ceil_div(256, tiles), ceil_div(K, 256)))
+    part = ceil_div(ceil_div(K, parts), 8) * 8
+    return part, ceil_div(K, part)
+
+
+def _split_k(device: Provider, a: Array, b: Array, out: Array, strides: list[Any], row: int) -> None:
+    (M, K), N = a.shape, b.shape[1]
+    grid, block = (ceil_div(N, TILE), ceil_div(M, TILE)), (256,)
+    part, parts = split(K, grid[0] * grid[1])
+    workspace = device.module.empty((parts, M, N), out.dtype)
+    device.launch("gemm_08_split_k", out.dtype, (*grid, parts), block, a, b, workspace, M, N, K, *strides, part)
+    add_parts(device, workspace, out, row)
+
+
+def add_parts(device: Provider, workspace: Array, out: Array, row: int) -> None:
+    """out (M, N) = the sum of workspace (parts, M, N), in ascending order."""
+    parts, M, N = workspace.shape
+    grid = (ceil_div(N, 32), ceil_div(M, 8))
+    device.launch("gemm_08_add_parts", out.dtype, grid, (32, 8), workspace, out, parts, M, N, row)

@@ -1,0 +1,170 @@
+"""What launches a kernel by its name: the emulator on NumPy's arrays, or NVRTC through CuPy on a device."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from minires._checks import integer
+from minires.backends.unavailable import BackendUnavailable
+
+INT_MAX = 2**31 - 1
+
+
+class Provider(Protocol):
+    """Launches kernels on the arrays of one module.
+
+    module   numpy or cupy
+    launch   kernel by name; its double version for float64.  Arrays are passed as the addresses of their first
+             elements, None as a null pointer, floats in the precision of `dtype`
+    """
+
+    module: ModuleType
+
+    def launch(
+        self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any
+    ) -> None: ...
+
+
+def sources() -> Path:
+    """The folder of the .cu files: in the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / "cuda"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc" / "cuda"
+
+
+def variant(kernel: str, dtype: Any) -> str:
+    """The name of the kernel that computes in `dtype`."""
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{kernel} computes in float32 and float64, got {np.dtype(dtype)}")
+    if dtype == np.float64 and re.search("tf32|bf16", kernel):
+        raise TypeError(f"{kernel} computes in float32 alone, got float64")
+    return kernel + ("_f64" if dtype == np.float64 else "")
+
+
+class Emulator:
+    """Runs the kernels on the CPU, thread by thread.
+
+    seed   of the order in which the threads of a block go on; 0: ascending.  The environment variable
+           MINIRES_EMULATION_SEED sets the default, MINIRES_EMULATION the folder of another build of the emulator
+           (a sanitizer's, or one to step through).
+    """
+
+    module: ModuleType = np
+
+    def __init__(self, seed: int | None = None) -> None:
+        if seed is None:
+            seed = int(os.environ.get("MINIRES_EMULATION_SEED") or 0)
+        self.seed = integer(seed, "seed", 0)
+        self._compiled = _emulation()
+
+    def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+        if not all(grid):
+            return  # nothing to compute
+        values = [
+            0 if a is None else a.ctypes.data if isinstance(a, np.ndarray) else _fits(a, kernel) for a in arguments
+        ]
+        self._compiled.launch(variant(kernel, dtype), grid, block, values, self.seed)
+
+
+class Device:
+    """Runs the kernels on CuPy's current device, compiled for it by NVRTC the first time they are needed."""
+
+    def __init__(self) -> None:
+        try:
+            import cupy
+        except ImportError:
+            raise BackendUnavailable(
+                "CuPy is not installed: pip install 'minires[cuda12x]' or 'minires[cuda13x]'"
+            ) from None
+        self.module: ModuleType = cupy
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise BackendUnavailable(f"CuPy is installed, but there is no usable GPU or driver: {error}") from None
+        if count == 0:
+            raise BackendUnavailable("CuPy is installed, but there is no GPU")
+        self._modules: dict[tuple[int, str, bool], Any] = {}
+
+    @cached_property
+    def _file_of(self) -> dict[str, Path]:
+        found = {}
+        for file in sorted(sources().glob("*.cu")):
+            for kernel in re.findall(r"^KERNEL\((\w+)\)", file.read_text(encoding="utf-8"), flags=re.M):
+                found[kernel] = file
+        return found
+
+    def _compiled(self, kernel: str, double: bool) -> Any:
+        cupy, file = self.module, self._file_of[kernel]
+        key = (cupy.cuda.Device().id, file.name, double)
+        if key not in self._modules:
+            options = ["-std=c++17", f"-I{file.parent}"] + ["-DMINIRES_DOUBLE"] * double
+            try:
+                module = cupy.RawModule(code=file.read_text(encoding="utf-8"), options=tuple(options))
+                module.compile()
+            except cupy.cuda.compiler.CompileException as error:
+                capability = cupy.cuda.Device().compute_capability
+                raise BackendUnavailable(
+                    f"{file.name} cannot be compiled for this device (compute capability {capability}): "
+                    f"{str(error).strip().splitlines()[0]}"
+                ) from None
+            self._modules[key] = module
+        return self._modules[key].get_function(kernel + ("_f64" if double else ""))
+
+    def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+        if not all(grid):
+            return
+        variant(kernel, dtype)
+        real = np.dtype(dtype).type
+        values = [
+            np.uint64(0) if a is None
+            else real(a) if isinstance(a, float)
+            else np.int32(_fits(a, kernel)) if isinstance(a, (int, np.integer))
+            else a
+            for a in arguments
+        ]  # fmt: skip
+        self._compiled(kernel, dtype == np.float64)(grid, block, tuple(values))
+
+
+@cache
+def device() -> Device:
+    """The one Device of this process: its compiled kernels are kept."""
+    return Device()
+
+
+def _fits(value: Any, kernel: str) -> Any:
+    if isinstance(value, (int, np.integer)) and not -INT_MAX <= value <= INT_MAX:
+        raise ValueError(f"{kernel}: a size of {value} does not fit the kernels' 32-bit integers; use a smaller batch")
+    return value
+
+
+def _emulation() -> ModuleType:
+    other = os.environ.get("MINIRES_EMULATION")
+    if other:
+        files = sorted(Path(other).glob("_emulation*.so"))
+        if not files:
+            raise BackendUnavailable(f"MINIRES_EMULATION names {other}, which holds no _emulation*.so")
+        spec = importlib.util.spec_from_file_location("_emulation", files[0])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    try:
+        return importlib.import_module("minires._emulation")
+    except ModuleNotFoundError:
+        raise BackendUnavailable(
+            "the emulator is not part of this installation: it is built where g++ is found (apt install g++)"
+        ) from None
+
+
+def ceil_div(n: int, d: int) -> int:
+    """⌈n / d⌉"""
+    return -(-n // d)
