@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,14 +49,10 @@ def number(
     value: Any, argument: str, minimum: float | None = None, maximum: float | None = None, *, open_minimum: bool = False
 ) -> float:
     """`value` as a finite float within [minimum, maximum]; `open_minimum` excludes the lower end."""
-    if isinstance(value, (bool, str)):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
     try:
-        result = float(value)
+        result = real(value, argument)
     except OverflowError:
         result = float("inf")
-    except (TypeError, ValueError):
-        raise TypeError(f"{argument} must be a number, got {value!r}") from None
     low = float("-inf") if minimum is None else minimum
     high = float("inf") if maximum is None else maximum
     inside = low < result <= high if open_minimum else low <= result <= high
@@ -64,6 +61,19 @@ def number(
         bounds += [] if maximum is None else [f"at most {maximum}"]
         raise ValueError(f"{argument} must be {' and '.join(bounds) or 'finite'}, got {value!r}")
     return result
+
+
+def real(value: Any, argument: str) -> float:
+    """`value` as a float, infinities and NaN included (NumPy's numbers welcome, booleans and complex ones not).
+
+    Raises OverflowError for an int beyond every float.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except TypeError:  # a span of time is an integer to NumPy
+        raise TypeError(f"{argument} must be a number, got {value!r}") from None
 
 
 def choice(value: Any, argument: str, allowed: Iterable[str]) -> str:

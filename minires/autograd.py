@@ -34,6 +34,7 @@ class _State(threading.local):
 
     def __init__(self) -> None:
         self.observers: list[Observer] = []
+        self.outer_grad_enabled: list[bool] = []  # what each `with no_grad()` that is open goes back to
 
 
 _state = _State()
@@ -208,12 +209,11 @@ class no_grad:
     """Within it nothing is recorded on the tape; a context manager and a decorator. Each thread has its own state."""
 
     def __enter__(self) -> None:
-        self._outer = getattr(self, "_outer", [])
-        self._outer.append(_state.grad_enabled)
+        _state.outer_grad_enabled.append(_state.grad_enabled)
         _state.grad_enabled = False
 
     def __exit__(self, *exc_info: object) -> None:
-        _state.grad_enabled = self._outer.pop()
+        _state.grad_enabled = _state.outer_grad_enabled.pop()
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(fn)

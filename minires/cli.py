@@ -259,6 +259,28 @@ def _summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# -- kernels
+
+
+def _kernels(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from minires.backends.kernels.catalogue import RUNGS
+
+    if arguments.json:
+        print(json.dumps([asdict(rung) for rung in RUNGS], indent=2))
+        return 0
+    from rich.table import Table
+
+    table = Table("kernel", "computes", "needs", "what it adds")
+    for i, rung in enumerate(RUNGS):
+        last = i + 1 == len(RUNGS) or RUNGS[i + 1].kind != rung.kind
+        table.add_row(rung.name, rung.kind, f"sm_{rung.needs.replace('.', '')}" if rung.needs else "", rung.adds)
+        table.rows[-1].end_section = last and rung.kind in ("gemm", "conv2d")
+    _console().print(table)
+    return 0
+
+
 # -- doctor
 
 
@@ -391,10 +413,10 @@ class _Parser(argparse.ArgumentParser):
 # What may differ when a run goes on; everything else is the run's own.
 _MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 _SETTINGS = (
-    *("network", "data", "data_dir", "shortcut", "width", "dtype", "epochs", "iterations", "batch_size", "lr"),
-    *("momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor", "warmup", "warmup_lr"),
-    *("label_smoothing", "augment", "seed", "log_every", "eval_every", "checkpoint_every", "keep", "backend"),
-    *("threads", "workers"),
+    *("network", "data", "data_dir", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
+    *("batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
+    *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
+    *("checkpoint_every", "keep", "backend", "threads", "workers"),
 )
 
 
@@ -415,6 +437,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "evaluate": _add_evaluate(commands),
         "models": _add_models(commands),
         "summary": _add_summary(commands),
+        "kernels": _add_kernels(commands),
         "doctor": _add_doctor(commands),
     }
     if not argv:
@@ -489,6 +512,7 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
     descent.add_argument("--label-smoothing", type=float, metavar="X", help="in [0, 1] (default: 0)")
     network = parser.add_argument_group("the network and its images")
     network.add_argument("--shortcut", metavar="A|B|C", help="default: A for the CIFAR family, B for ImageNet's")
+    network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage (default: the network's)")
     network.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
     network.add_argument(
@@ -546,6 +570,19 @@ def _add_summary(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    return parser
+
+
+def _add_kernels(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "kernels",
+        help="the hand-written CUDA kernels, rung by rung",
+        description="Every kernel that a call can pick by name (with mr.backend('cuda', gemm=..., conv2d=...)), each "
+        "with what it adds to the one before.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_kernels)
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
     return parser
 
 

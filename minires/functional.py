@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from minires import _checks, ops
-from minires._checks import Pair, axes, choice, integer, number, pair
+from minires._checks import Pair, axes, choice, integer, number, pair, real
 from minires.arrays import Array, array_module, is_array
 from minires.tensor import Tensor, as_tensor
 
@@ -87,6 +85,8 @@ def batch_norm(
     if x.ndim < 2:
         raise ValueError(f"x must be (N, C, ...), got shape {x.shape}")
     C = x.shape[1]
+    if C < 1:
+        raise ValueError(f"x must have at least one channel, got shape {x.shape}")
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is None:
             if not training:
@@ -105,7 +105,7 @@ def batch_norm(
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != (C,):
             raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
-    if training and C and x.size // C < 2:
+    if training and x.size // C < 2:
         raise ValueError(f"x must hold more than one value per channel in training, got shape {x.shape}")
     node = ops.BatchNorm(
         running_mean, running_var, bool(training), number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
@@ -183,6 +183,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) · weight (out, in)ᵀ + bias (out,) -> (..., out)."""
     x = as_tensor(x, "x")
     weight = _like(as_tensor(weight, "weight", 2, "(out, in)"), "weight", x)
+    if 0 in weight.shape:
+        raise ValueError(f"weight must not be empty, got shape {weight.shape}")
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x must be (..., {weight.shape[1]}) for a weight of shape {weight.shape}, got {x.shape}")
     if bias is not None:
@@ -222,9 +224,11 @@ def pad(x: Tensor, pad: Any, value: float = 0.0) -> Tensor:
         raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
     if not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pad):
         raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"value must be a number, got {value!r}")
-    return ops.Pad(tuple(_checks.pair(p, "pad", 0) for p in pad), float(value))(x)
+    try:
+        value = real(value, "value")
+    except OverflowError:
+        raise ValueError("value must fit a float, got a larger integer") from None
+    return ops.Pad(tuple(_checks.pair(p, "pad", 0) for p in pad), value)(x)
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -276,7 +280,10 @@ def _classification_loss(
         raise ValueError(f"{argument} must be (N, C) or (N, C, d1, ...), got shape {scores.shape}")
     N, C, *positions = scores.shape
     xp = array_module(scores.data)
-    labels = xp.asarray(labels.data if isinstance(labels, Tensor) else labels)
+    try:
+        labels = xp.asarray(labels.data if isinstance(labels, Tensor) else labels)
+    except ValueError as error:
+        raise ValueError(f"labels cannot be made from this nested list: {error}") from None
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != (N, *positions):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minires import functional as F
-from minires._checks import axes
+from minires._checks import axes, real
 from minires.arrays import array_module, is_array
 from minires.ops import Add, Mean, Mul, Neg, Slice, Sub, Sum
 from minires.tensor import Tensor
@@ -19,9 +19,14 @@ def _operand(value: Any, other: Tensor) -> Tensor:
         return value
     if is_array(value):
         return Tensor(value)
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        return Tensor(array_module(other.data).asarray(value, other.dtype))
-    raise TypeError(f"a Tensor can be combined with Tensors, arrays and numbers, not with {type(value).__name__}")
+    try:
+        real(value, "operand")
+    except TypeError:
+        told = f"a Tensor can be combined with Tensors, arrays and numbers, not with {type(value).__name__}"
+        raise TypeError(told) from None
+    except OverflowError:
+        raise ValueError("operand must fit a float, got a larger integer") from None
+    return Tensor(array_module(other.data).asarray(value, other.dtype))
 
 
 def _broadcast(name: str, a: Tensor, b: Tensor) -> None:
@@ -71,6 +76,8 @@ def _sum(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 def _mean(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Mean over `axis` (None: over all; an int or a tuple)."""
     summed = axes(axis, "axis", self.ndim)
+    if self.dtype.kind != "f":
+        raise TypeError(f"mean: the tensor must have a floating dtype, got {self.dtype}")
     if any(self.shape[i] == 0 for i in summed):
         raise ValueError(f"mean over an empty axis: axis {axis!r} of shape {self.shape}")
     return Mean(summed, bool(keepdims))(self)

@@ -99,7 +99,10 @@ class Tensor:
             cotangent = xp.ones_like(self.data)
         else:
             cotangent = grad_output.data if isinstance(grad_output, Tensor) else grad_output
-            cotangent = cotangent if is_array(cotangent) else xp.asarray(cotangent)
+            try:
+                cotangent = cotangent if is_array(cotangent) else xp.asarray(cotangent)
+            except ValueError as error:
+                raise ValueError(f"grad_output cannot be made from this nested list: {error}") from None
             if cotangent.shape != self.shape:
                 raise ValueError(f"grad_output must have the tensor's shape {self.shape}, got {cotangent.shape}")
             if cotangent.dtype.kind not in "fiu":

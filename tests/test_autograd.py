@@ -13,6 +13,7 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires.autograd import Function, module_scope
+from minires.verify.cases import CASES, draw, random_pick
 
 
 def leaf(array):
@@ -260,3 +261,283 @@ def test_an_operation_without_forward_or_backward_says_so():
         Nothing()(leaf(1.0))
     with pytest.raises(TypeError, match="Half defines no backward"):
         Half()(leaf(1.0)).backward()
+
+
+def test_a_deep_chain_of_an_operation_that_keeps_arrays(rng):
+    """Ten thousand factors: the derivative by each is the product of all others."""
+    factors = rng.uniform(0.999, 1.001, 10_000)
+    leaves = [leaf(factor) for factor in factors]
+    y = leaf(1.0)
+    for factor in leaves:
+        y = y * factor
+    y.backward()
+    product = np.prod(factors)
+    np.testing.assert_allclose([float(f.grad) for f in leaves], product / factors, rtol=1e-10)
+
+
+def test_a_tensor_used_in_many_places(rng):
+    a, weights = rng.standard_normal(3), rng.standard_normal(500)
+    x = leaf(a)
+    h = x * x
+    total = h * weights[0]
+    for weight in weights[1:]:
+        total = total + h * weight
+    cotangent = rng.standard_normal(3)
+    total.backward(cotangent)
+    np.testing.assert_allclose(x.grad, 2 * a * weights.sum() * cotangent, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("grad_output", "error", "told"),
+    [
+        (np.ones(3), ValueError, "grad_output must have the tensor's shape (2,), got (3,)"),
+        (np.ones((2, 1)), ValueError, "grad_output must have the tensor's shape (2,), got (2, 1)"),
+        (1.0, ValueError, "grad_output must have the tensor's shape (2,), got ()"),
+        (np.ones(2, complex), TypeError, "grad_output must hold real numbers, got dtype complex128"),
+        (np.ones(2, bool), TypeError, "grad_output must hold real numbers, got dtype bool"),
+        (np.array(["a", "b"]), TypeError, "grad_output must hold real numbers"),
+        (np.array([None, None]), TypeError, "grad_output must hold real numbers, got dtype object"),
+        ([[1], [1, 2]], ValueError, "grad_output cannot be made from this nested list"),
+        (None, ValueError, "grad_output may be left out for a scalar only; this tensor has shape (2,)"),
+    ],
+)
+def test_a_wrong_grad_output_is_an_error_and_leaves_the_tape_whole(grad_output, error, told):
+    x = leaf([1.0, 2.0])
+    y = x * x
+    with pytest.raises(error) as failure:
+        y.backward(grad_output)
+    assert told in str(failure.value)
+    assert x.grad is None
+    y.backward([1, 10])  # the right one still works
+    np.testing.assert_array_equal(x.grad, [2, 40])
+
+
+def test_grad_output_takes_the_dtype_of_the_tensor():
+    x = mr.tensor(np.ones(2, np.float32), requires_grad=True)
+    (x * 2.0).backward(np.array([1.5, 2.5]))
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad, [3, 5])
+    x.zero_grad()
+    (x * 2.0).backward(mr.tensor(np.array([1, 2])))
+    np.testing.assert_array_equal(x.grad, [2, 4])
+
+
+@pytest.mark.parametrize("operation", CASES)
+def test_gradients_share_no_memory_with_anything(operation):
+    """Whatever the caller changes in place afterwards, each gradient stays what it was."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        case = draw(operation, random_pick(rng), rng)
+        leaves = [leaf(np.array(array)) for array in case.inputs]
+        y = case.fn(*leaves)
+        cotangent = rng.standard_normal(y.shape)
+        kept = cotangent.copy()
+        y.backward(cotangent)
+        np.testing.assert_array_equal(cotangent, kept)
+        grads = [x.grad.copy() for x in leaves]
+        for other in (cotangent, y.data, *(x.data for x in leaves)):
+            other[...] = 99
+        for x, grad in zip(leaves, grads, strict=True):
+            np.testing.assert_array_equal(x.grad, grad)
+        for i, x in enumerate(leaves):  # nor does one gradient change with another
+            x.grad[...] = -i
+        for i, x in enumerate(leaves):
+            assert (x.grad == -i).all()
+
+
+@pytest.mark.parametrize("through", ["itself", "reshape", "add", "slice"])
+def test_a_cotangent_handed_through_is_copied(through):
+    x = leaf(np.ones((2, 3)))
+    y = {"itself": x, "reshape": x.reshape(3, 2), "add": x + leaf(0.0), "slice": x[:]}[through]
+    cotangent = np.full(y.shape, 2.0)
+    y.backward(cotangent)
+    cotangent[...] = 99
+    np.testing.assert_array_equal(x.grad, np.full((2, 3), 2.0))
+    x.grad[...] = 5
+    assert (cotangent == 99).all()
+
+
+def test_nothing_is_recorded_where_no_input_wants_a_gradient(rng):
+    x, w = mr.tensor(rng.standard_normal((2, 3))), mr.tensor(rng.standard_normal((4, 3)))
+    y = F.linear(x, w)
+    assert y.node is None
+    assert not y.requires_grad
+    w.requires_grad = True
+    assert F.linear(x, w).node.needs_input_grad == (False, True, False)
+    assert F.linear(x, w).node.parents == (None, w, None)
+    assert F.linear(x.detach(), w).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("backend_call", "frozen"),
+    [("conv2d_backward_input", 0), ("conv2d_backward_weight", 1), ("linear_backward_input", 0)],
+)
+def test_the_backend_is_not_asked_for_an_unwanted_gradient(rng, monkeypatch, backend_call, frozen):
+    from minires.backends import reference
+
+    def never(*_):
+        raise AssertionError(backend_call)
+
+    shapes = [(1, 2, 5, 5), (3, 2, 3, 3)] if backend_call.startswith("conv") else [(4, 2), (3, 2)]
+    operation = F.conv2d if backend_call.startswith("conv") else F.linear
+
+    def run():
+        tensors = [mr.tensor(rng.standard_normal(s), requires_grad=i != frozen) for i, s in enumerate(shapes)]
+        y = operation(*tensors)
+        y.backward(np.ones(y.shape))
+        return tensors
+
+    tensors = run()
+    monkeypatch.setattr(reference, backend_call, never)
+    tensors = run()
+    assert tensors[frozen].grad is None
+    assert tensors[1 - frozen].grad is not None
+    frozen = 1 - frozen
+    with pytest.raises(AssertionError, match=backend_call):
+        run()
+
+
+def test_a_tape_is_freed_at_once_without_the_garbage_collector(rng):
+    """No reference cycles: a step's arrays are gone when its loss is."""
+    gc.collect()
+    gc.disable()
+    try:
+        for walk in (False, True):
+            x = leaf(rng.standard_normal((2, 3)))
+            y = F.relu(x * 2.0).sum()
+            nodes = [weakref.ref(y.node), weakref.ref(y.node.parents[0]), weakref.ref(y.node.parents[0].parents[0])]
+            assert all(node() is not None for node in nodes)
+            if walk:
+                y.backward()
+            del y
+            assert [node() for node in nodes] == [None, None, None]
+    finally:
+        gc.enable()
+
+
+def test_peak_memory_over_a_deep_chain():
+    """A thousand arrays on the tape: backward needs a handful more, not a second thousand."""
+    n, depth = 1 << 12, 1000
+    x, w = leaf(np.ones(n)), mr.tensor(np.ones(n))
+    tracemalloc.start()
+    try:
+        y = x
+        for _ in range(depth):
+            y = F.relu(y * w)
+        forward = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        y.backward(np.ones(n))
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert forward > depth * n * 8
+    assert peak <= forward + 10 * n * 8
+    assert after <= 10 * n * 8  # and all of it has been given back
+    np.testing.assert_array_equal(x.grad, np.ones(n))
+
+
+def test_an_error_in_backward_leaves_other_leaves_alone():
+    class Broken(Function):
+        def forward(self, x):
+            return x + 0
+
+        def backward(self, grad_output):
+            raise ZeroDivisionError
+
+    x = leaf(1.0)
+    with pytest.raises(ZeroDivisionError):
+        Broken()(x * 2.0).backward()
+    assert x.grad is None
+    (x * 3.0).backward()
+    assert x.grad == 3
+
+
+def test_module_scopes_nest_and_end_with_an_error():
+    x = leaf(1.0)
+
+    def module():
+        return (x * 2.0).node.module
+
+    with module_scope("layer2"):
+        with module_scope("0"):
+            with module_scope("conv1"):
+                assert module() == "layer2.0.conv1"
+            with module_scope(""):
+                assert module() == "layer2.0"
+        with pytest.raises(KeyError), module_scope("1"):
+            raise KeyError
+        assert module() == "layer2"
+    assert module() == ""
+
+
+def test_one_no_grad_in_two_threads_gives_each_its_own_state_back():
+    shared, entered, nested, after = mr.no_grad(), threading.Event(), threading.Event(), {}
+
+    def first():
+        with shared:
+            entered.set()
+            nested.wait(10)
+        after["first"] = mr.is_grad_enabled()
+
+    def second():
+        entered.wait(10)
+        with mr.no_grad():
+            with shared:
+                nested.set()
+                threads[0].join(10)
+            after["second, still within"] = mr.is_grad_enabled()
+        after["second"] = mr.is_grad_enabled()
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert after == {"first": True, "second, still within": False, "second": True}
+
+
+def test_two_threads_walk_their_own_tapes_as_one_would(rng):
+    """Networks with batch norm, pooling and a loss, one thread under no_grad half of the time."""
+    inputs = [(rng.standard_normal((4, 2, 7 + i, 6)), rng.standard_normal((3, 2, 3, 3))) for i in range(2)]
+    labels = np.array([0, 1, 2, 0])
+
+    def gradients(x, w):
+        tx, tw = leaf(x), leaf(w)
+        h = F.relu(F.batch_norm(F.conv2d(tx, tw, padding=1), None, None, training=True))
+        F.cross_entropy(F.flatten(F.adaptive_avg_pool2d(F.max_pool2d(h, 2), 1)), labels).backward()
+        return tx.grad, tw.grad
+
+    expected, found, start = [gradients(*pair) for pair in inputs], [[], []], threading.Barrier(2)
+
+    def work(i):
+        start.wait(10)
+        for _ in range(15):
+            found[i].append(gradients(*inputs[i]))
+            with mr.no_grad():
+                F.conv2d(leaf(inputs[i][0]), leaf(inputs[i][1]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for i in range(2):
+        assert len(found[i]) == 15
+        for x_grad, w_grad in found[i]:
+            np.testing.assert_array_equal(x_grad, expected[i][0])
+            np.testing.assert_array_equal(w_grad, expected[i][1])
+
+
+def test_one_array_returned_for_two_leaves_is_copied_for_the_second():
+    class Both(Function):
+        def forward(self, a, b):
+            return a + b
+
+        def backward(self, grad_output):
+            grad = grad_output * 3
+            return grad, grad
+
+    a, b = leaf(np.ones(3)), leaf(np.ones(3))
+    Both()(a, b).backward(np.ones(3))
+    a.grad += 5
+    np.testing.assert_array_equal(b.grad, np.full(3, 3.0))

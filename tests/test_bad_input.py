@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +85,93 @@ TABLE = {
     "cross_entropy: one axis": (lambda: F.cross_entropy(ones, labels), ValueError, "logits must be (N, C)"),
     "cross_entropy: empty": (lambda: F.cross_entropy(z[:0], labels[:0]), ValueError, "logits must not be empty"),
     "nll_loss: NaN": (lambda: F.nll_loss(z * np.nan, labels), ValueError, "log_probs must not hold NaN"),
+    "conv2d: no channels": (lambda: F.conv2d(x[:, :0], w[:, :0]), ValueError, "weight has no filters or no channels"),
+    "conv2d: no filters": (lambda: F.conv2d(x, w[:0]), ValueError, "weight has no filters or no channels"),
+    "batch_norm: no channels": (
+        lambda: F.batch_norm(x[:, :0], None, None, training=True),
+        ValueError,
+        "x must have at least one channel, got shape (2, 0, 5, 6)",
+    ),
+    "batch_norm: bias": (
+        lambda: F.batch_norm(x, ones, ones, ones, w[0, 0, 0]),
+        ValueError,
+        "bias must have shape (4,)",
+    ),
+    "batch_norm: variance": (lambda: F.batch_norm(x, ones, np.ones(1)), ValueError, "running_var must have shape (4,)"),
+    "max_pool2d: empty": (lambda: F.max_pool2d(x[:, :, :0], 2, padding=1), ValueError, "x must not be empty along H"),
+    "avg_pool2d: empty": (lambda: F.avg_pool2d(x[..., :0], 2, padding=1), ValueError, "x must not be empty along W"),
+    "linear: no features": (lambda: F.linear(x[..., :0], np.ones((3, 0))), ValueError, "weight must not be empty"),
+    "linear: weight's axes": (lambda: F.linear(x, ones), ValueError, "weight must be (out, in), got shape (4,)"),
+    "linear: weight's dtype": (
+        lambda: F.linear(x, np.ones((3, 6), np.float32)),
+        TypeError,
+        "weight must have x's dtype",
+    ),
+    "pad: large value": (lambda: F.pad(ones, ((1, 0),), 10**400), ValueError, "value must fit a float"),
+    "pad: complex value": (lambda: F.pad(ones, ((1, 0),), np.complex64(1j)), TypeError, "value must be a number"),
+    "cross_entropy: ragged": (lambda: F.cross_entropy(z, [[0], [1, 2]]), ValueError, "labels cannot be made from this"),
+    "cross_entropy: words": (
+        lambda: F.cross_entropy(z, ["a", "b"]),
+        TypeError,
+        "labels must be integers, got dtype <U1",
+    ),
+    "cross_entropy: booleans": (
+        lambda: F.cross_entropy(z, z[:, 0] > 2),
+        TypeError,
+        "labels must be integers, got dtype",
+    ),
+    "nll_loss: label": (
+        lambda: F.nll_loss(z, np.array([3, 0])),
+        ValueError,
+        "labels must lie in [0, 3) for 3 classes, got 3",
+    ),
+    "nll_loss: reduction": (lambda: F.nll_loss(z, labels, "summ"), ValueError, "Did you mean 'sum'?"),
+    "add: large integer": (lambda: mr.tensor(ones) + 10**400, ValueError, "operand must fit a float"),
+    "mul: complex number": (lambda: mr.tensor(ones) * np.complex64(2j), TypeError, "not with complex64"),
+    "sub: a span of time": (lambda: np.timedelta64(1, "s") - mr.tensor(ones), TypeError, "not with timedelta64"),
+    "add: None": (lambda: None + mr.tensor(ones), TypeError, "numbers, not with NoneType"),
+    "add: dtypes": (lambda: mr.tensor(ones) + np.ones(4, np.float32), TypeError, "add: operands have dtypes float64"),
+    "mean: integers": (lambda: mr.tensor(labels).mean(), TypeError, "mean: the tensor must have a floating dtype"),
+    "mean: booleans": (
+        lambda: mr.tensor(z > 1).mean(),
+        TypeError,
+        "mean: the tensor must have a floating dtype, got bool",
+    ),
+    "sum: axis 1.0": (lambda: mr.tensor(x).sum(1.0), TypeError, "axis must be an integer, got 1.0"),
+    "sum: axis True": (lambda: mr.tensor(x).sum(True), TypeError, "axis must be an integer, got True"),
+    "mean: axis": (lambda: mr.tensor(x).mean((0, -5)), ValueError, "axis must lie in [-4, 3]"),
+    "reshape: method": (lambda: mr.tensor(x).reshape(7, 7), ValueError, "shape must hold the 240 elements of x"),
+    "reshape: 2.0": (lambda: mr.tensor(x).reshape(2.0, -1), TypeError, "shape must be an integer, got 2.0"),
+    "reshape: None": (lambda: mr.tensor(x).reshape(None), TypeError, "shape must be an integer, got None"),
+    "index: array": (lambda: mr.tensor(ones)[labels], TypeError, "index must be made of integers, slices"),
+    "index: list": (lambda: mr.tensor(ones)[[0, 1]], TypeError, "index must be made of integers, slices"),
+    "index: True": (lambda: mr.tensor(ones)[True], TypeError, "index must be made of integers, slices"),
+    "index: 1.0": (lambda: mr.tensor(ones)[1.0], TypeError, "index must be made of integers, slices"),
+    "index: word": (lambda: mr.tensor(ones)["a"], TypeError, "index must be made of integers, slices"),
+    "index: too many": (lambda: mr.tensor(ones)[0, 0], IndexError, "index (0, 0) does not fit shape (4,)"),
+    "index: step 0": (lambda: mr.tensor(ones)[::0], ValueError, "does not fit shape (4,)"),
+    "index: odd bounds": (lambda: mr.tensor(ones)["a":], TypeError, "does not fit shape (4,)"),
+    "tensor: array": (lambda: mr.tensor("a"), TypeError, "array must hold real numbers"),
+    "network: None": (lambda: mr.models.create(None), ValueError, "unknown network None"),
+    "network's misspelt option": (
+        lambda: mr.models.create("resnet20", num_clases=3),
+        TypeError,
+        "resnet20 has no option 'num_clases'",
+    ),
+    "network's width": (
+        lambda: mr.models.create("resnet20", width=2.5),
+        TypeError,
+        "width must be an integer, got 2.5",
+    ),
+    "network's channels": (
+        lambda: mr.models.create("resnet20", in_channels=True),
+        TypeError,
+        "in_channels must be an int",
+    ),
+    "network's stride": (lambda: mr.models.create("resnet50", stride_in="2x2"), ValueError, "stride_in must be one of"),
+    "backend: None": (lambda: mr.backend(None).__enter__(), ValueError, "backend must be one of 'reference'"),
+    "threads: 1.5": (lambda: mr.set_num_threads(1.5), TypeError, "threads must be an integer, got 1.5"),
+    "threads: True": (lambda: mr.set_num_threads(True), TypeError, "threads must be an integer, got True"),
     "sum: axis": (lambda: mr.tensor(x).sum(axis=4), ValueError, "axis must lie in [-4, 3]"),
     "sum: axis twice": (lambda: mr.tensor(x).sum(axis=(0, -4)), ValueError, "axis names an axis twice"),
     "mean: empty": (lambda: mr.tensor(x[:0]).mean(), ValueError, "mean over an empty axis"),
@@ -143,3 +233,125 @@ def test_one_odd_argument_among_good_ones(value, position, call):
     except (TypeError, ValueError):
         return
     assert isinstance(result, mr.Tensor)
+
+
+SCORES = {"labels": labels, "reduction": "mean"}
+GOOD = {  # every function with an array or a value for each of its arguments
+    "conv2d": {"x": x, "weight": w, "bias": np.ones(3), "stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    "batch_norm": {
+        "x": np.arange(240.0).reshape(x.shape),
+        "running_mean": ones,
+        "running_var": ones,
+        "weight": ones,
+        "bias": ones,
+        "training": True,
+        "momentum": 0.1,
+        "eps": 1e-5,
+    },
+    "relu": {"x": x},
+    "max_pool2d": {"x": x, "kernel_size": 2, "stride": 1, "padding": 1, "dilation": 1, "ceil_mode": False},
+    "avg_pool2d": {"x": x, "kernel_size": 2, "stride": 1, "padding": 1, "ceil_mode": True, "count_include_pad": False},
+    "adaptive_avg_pool2d": {"x": x, "output_size": 2},
+    "linear": {"x": x, "weight": np.ones((3, 6)), "bias": np.ones(3)},
+    "flatten": {"x": x, "start_dim": 1},
+    "reshape": {"x": x, "shape": (4, -1)},
+    "pad": {"x": ones, "pad": ((1, 2),), "value": 0.5},
+    "softmax": {"x": x, "axis": 1},
+    "log_softmax": {"x": x, "axis": 1},
+    "dropout": {"x": x, "p": 0.5, "training": True},
+    "cross_entropy": {"logits": z, **SCORES, "label_smoothing": 0.1},
+    "nll_loss": {"log_probs": z, **SCORES},
+}
+TENSORS = {"x", "weight", "bias", "logits", "log_probs", "running_mean", "running_var"}
+PAIRS = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}  # and the least value of each
+NUMBERS_BETWEEN = {"momentum": 1, "eps": None, "p": 1, "label_smoothing": 1}  # 0 and what
+INTEGERS = {"groups", "start_dim", "axis"}
+OPTIONAL = {
+    *[("conv2d", "bias"), ("linear", "bias"), ("batch_norm", "weight"), ("batch_norm", "bias")],
+    *[("max_pool2d", "stride"), ("avg_pool2d", "stride")],
+}
+
+
+def wrong_values():
+    """(function, argument, value, error) for every argument there is."""
+    for function, arguments in GOOD.items():
+        for argument in arguments:
+            type_errors, value_errors = [], []
+            if argument in TENSORS:
+                type_errors = ["a", 1.0, [1.0, 2.0], object(), np.ones(2, int), np.ones(2, bool), np.ones(2, complex)]
+            elif argument in PAIRS:
+                type_errors = [True, 2.5, "a", object(), (1, 2.5), (1, True), ("a", 1), (1.0, 1.0), ones]
+                least = PAIRS[argument]
+                value_errors = [least - 1, (least, least - 1), (-3, least), (1,), (1, 2, 3), [], 10**30, (1, 10**400)]
+            elif argument in INTEGERS:
+                type_errors = [None, True, 1.0, "a", object(), (1, 2), ones]
+                value_errors = [10**30, -(10**400), -5]
+            elif argument in NUMBERS_BETWEEN:
+                type_errors = [None, "0.5", b"0.5", True, np.True_, 1j, np.complex64(1), object(), [0.5], ones]
+                value_errors = [-0.1, float("nan"), float("inf"), -(10**400), 10**400]
+                value_errors += [NUMBERS_BETWEEN[argument] + 0.1] if NUMBERS_BETWEEN[argument] else []
+            elif argument == "reduction":
+                value_errors = ["Mean", "", None, 0, ["mean"], "average"]
+            elif argument == "labels":
+                type_errors = [None, "a", 1.0, np.ones(2), np.ones(2, bool), [0, 10**30], object()]
+                value_errors = [0, [0], np.zeros((2, 1), int), np.array([0, 3]), np.array([-1, 0]), [[0], [0, 1]]]
+            elif argument == "value":
+                type_errors = [None, "a", True, np.True_, 1j, np.complex64(1), ones, object()]
+                value_errors = [10**400, -(10**400)]
+            elif argument == "pad":
+                type_errors = [((1.0, 0),), ((True, 0),), (("a", 0),), ((None, 0),)]
+                value_errors = [None, 1, "ab", (), (1, 2), ((1, 2), (1, 2)), ((1,),), ((-1, 0),), ((0, 10**30),)]
+            elif argument == "shape":
+                type_errors = [None, "a", 2.0, (2.0, -1), (True, -1), object(), [None]]
+                value_errors = [(-1, -1), (7, -1), 239, -2, (0, -1), (), 10**30, (2, -240)]
+            if (function, argument) not in OPTIONAL and argument in TENSORS - {"running_mean", "running_var"}:
+                type_errors.append(None)
+            if (function, argument) not in OPTIONAL and argument in PAIRS:
+                type_errors.append(None)
+            yield from ((function, argument, value, TypeError) for value in type_errors)
+            yield from ((function, argument, value, ValueError) for value in value_errors)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "value", "error"),
+    [pytest.param(*row, id=f"{row[0]}-{row[1]}-{i}") for i, row in enumerate(wrong_values())],
+)
+def test_every_argument_is_checked_under_its_own_name(function, argument, value, error):
+    with pytest.raises(error) as failure:
+        getattr(F, function)(**GOOD[function] | {argument: value})
+    assert type(failure.value) is error
+    assert re.search(rf"\b{argument}\b", str(failure.value))
+    assert "numpy" not in str(failure.traceback[-1].path), "the error comes from deep inside NumPy"
+
+
+def test_no_function_and_no_argument_is_left_out():
+    assert set(GOOD) == set(F.__all__)
+    for function, arguments in GOOD.items():
+        assert set(arguments) == set(inspect.signature(getattr(F, function)).parameters)
+        assert isinstance(getattr(F, function)(**arguments), mr.Tensor)  # so that the one odd value is what fails
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # inf − inf
+@pytest.mark.parametrize("function", GOOD)
+def test_each_odd_value_in_each_place_and_backward(function):
+    """What is not refused has an answer, and the answer a gradient of the input's shape."""
+    answers = 0
+    odd = [np.zeros((0, 4, 5, 6)), np.zeros((2, 0, 5, 6)), np.zeros((2, 4, 0, 6)), np.ones((2, 4, 5, 6), np.float32)]
+    for argument, good in GOOD[function].items():
+        for value in [*NUMBERS, *OTHERS, *odd, good]:
+            copies = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in GOOD[function].items()}
+            arguments = copies | {argument: value.copy() if isinstance(value, np.ndarray) else value}
+            leaves = []
+            for name in TENSORS - {"running_mean", "running_var"}:
+                if isinstance(arguments.get(name), np.ndarray) and arguments[name].dtype.kind == "f":
+                    arguments[name] = mr.tensor(arguments[name], requires_grad=True)
+                    leaves.append(arguments[name])
+            try:
+                y = getattr(F, function)(**arguments)
+            except (TypeError, ValueError):
+                continue
+            y.backward(np.ones(y.shape))
+            assert leaves
+            assert all(leaf.grad.shape == leaf.shape for leaf in leaves), (argument, value)
+            answers += 1
+    assert answers >= len(GOOD[function])

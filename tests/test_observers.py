@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 import minires as mr
 import minires.functional as F
+from minires.autograd import Function
 
 
 class Log(mr.Observer):
@@ -127,3 +130,116 @@ def test_an_error_in_a_callback_reaches_the_caller():
     with pytest.raises(KeyError, match="Sum"), Stop():
         run()
     run()
+
+
+def test_forward_and_backward_show_the_same_node_with_its_module():
+    model = mr.models.create("resnet20", width=4, num_classes=2)
+    forward, backward = [], []
+
+    class Nodes(mr.Observer):
+        def before_forward(self, node, arrays):
+            forward.append(node)
+
+        def before_backward(self, node, grad_output):
+            backward.append((node, node.module, node.name))
+
+    with Nodes():
+        y = model(mr.tensor(np.zeros((2, 3, 8, 8), np.float32)))
+        F.cross_entropy(y, np.array([0, 1])).backward()
+    assert forward[0].module == "conv1"
+    assert forward[-1].module == ""  # the loss is outside of the model
+    assert {node for node, _, _ in backward} <= set(forward)
+    assert [(module, name) for _, module, name in backward[:2]] == [("", "CrossEntropy"), ("fc", "Linear")]
+    assert (backward[-1][1], backward[-1][2]) == ("conv1", "Conv2d")
+    serials = [node.serial for node in forward]
+    assert serials == sorted(set(serials))
+    walked = [node.serial for node, _, _ in backward]
+    assert walked == sorted(walked, reverse=True)
+
+
+def test_forward_is_shown_also_where_nothing_is_recorded():
+    log = Log()
+    with log, mr.no_grad():
+        F.relu(mr.tensor(np.ones(3), requires_grad=True))
+    assert [when for _, when, *_ in log.log] == ["before forward", "after forward"]
+
+
+def test_backward_shows_arrays_and_none_for_what_is_not_wanted():
+    x, w = mr.tensor(np.full((1, 2), 3.0)), mr.tensor(np.full((4, 2), 5.0), requires_grad=True)
+    seen = []
+
+    class Look(mr.Observer):
+        def after_backward(self, node, grad_output, grads):
+            seen.append((node.name, grad_output.copy(), grads))
+
+    with Look():
+        F.linear(x, w).backward(np.arange(4.0)[None])
+    ((name, grad_output, grads),) = seen
+    assert name == "Linear"
+    np.testing.assert_array_equal(grad_output, [[0, 1, 2, 3]])
+    assert grads[0] is None
+    assert grads[2] is None
+    np.testing.assert_array_equal(grads[1], 3 * np.arange(4.0)[:, None] * np.ones((4, 2)))
+
+
+def test_after_is_not_called_where_the_operation_fails():
+    log = Log()
+    with log, pytest.raises(ValueError, match="kernel spans"):
+        F.conv2d(mr.tensor(np.ones((1, 1, 1, 1))), mr.tensor(np.ones((1, 1, 3, 3))))
+    assert [(when, name) for _, when, name, _ in log.log] == [("before forward", "Conv2d")]
+
+
+def test_all_of_several_are_gone_after_an_error_in_one():
+    class Stop(mr.Observer):
+        def after_forward(self, node, arrays, output):
+            raise KeyError(node.name)
+
+    outer, inner = Log(), Log()
+    with pytest.raises(KeyError, match="Linear"), outer, Stop(), inner:
+        run()
+    assert [when for _, when, *_ in inner.log] == ["before forward", "after forward"]
+    assert [when for _, when, *_ in outer.log] == ["before forward"]
+    outer.log.clear()
+    inner.log.clear()
+    run()
+    assert outer.log == inner.log == []
+
+
+def test_it_watches_its_own_thread_only():
+    log = Log()
+    with log:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert log.log == []
+
+
+def test_watching_changes_nothing_and_patches_nothing(rng):
+    """No class is touched, so that without observers the engine runs the same code as ever."""
+    classes = [Function, mr.Tensor, type(F.relu(mr.tensor(np.ones(1), requires_grad=True)).node)]
+    before = [dict(vars(cls)) for cls in classes]
+    module = dict(vars(F))
+    a = rng.standard_normal((2, 3))
+
+    def gradient():
+        x = mr.tensor(a, requires_grad=True)
+        y = F.softmax(F.relu(x) * 2.0)
+        y.backward(np.arange(6.0).reshape(2, 3))
+        return y.data, x.grad
+
+    plain = gradient()
+    with Log():
+        assert [dict(vars(cls)) for cls in classes] == before
+        assert dict(vars(F)) == module
+        watched = gradient()
+    assert [dict(vars(cls)) for cls in classes] == before
+    for one, other in zip(plain, watched, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_observer_that_overrides_nothing_is_harmless():
+    x = mr.tensor(np.array([-1.0, 2.0]), requires_grad=True)
+    with mr.Observer() as observer:
+        F.relu(x).backward(np.array([3.0, 4.0]))
+    assert isinstance(observer, mr.Observer)
+    np.testing.assert_array_equal(x.grad, [0, 4])

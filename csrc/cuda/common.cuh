@@ -22,6 +22,8 @@ __device__ __forceinline__ long long at(int i, int row, int j, int col) {
     return (long long)i * row + (long long)j * col;
 }
 
+__device__ __forceinline__ real infinity() { return __uint_as_float(0x7f800000u); }
+
 __device__ __forceinline__ bool is_aligned(const void* address) {
     return (unsigned long long)address % sizeof(real4) == 0;
 }

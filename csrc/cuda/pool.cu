@@ -39,7 +39,7 @@ KERNEL(max_pool_forward)(const real* x, real* y, int* argmax, POOL_ARGUMENTS) {
             if (tap < 0 || (best == best && !(value <= best))) best = value, tap = p * KW + q;
         }
     const long long place = (long long)pixel * C + c;
-    y[place] = tap < 0 ? -(real)INFINITY : best;  // a dilated window may step over a small image
+    y[place] = tap < 0 ? -infinity() : best;  // a dilated window may step over a small image
     argmax[place] = tap;
 }
 

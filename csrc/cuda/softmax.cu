@@ -24,7 +24,7 @@ __device__ __forceinline__ real maximum_of_warp(real value) {
 
 // log Σ exp(x) is largest + log(sum)
 __device__ __forceinline__ void log_sum_exp(const real* x, int C, int lane, real& largest, real& sum) {
-    largest = -(real)INFINITY;
+    largest = -infinity();
     for (int k = lane; k < C; k += 32) largest = x[k] > largest || x[k] != x[k] ? x[k] : largest;
     largest = maximum_of_warp(largest);
     sum = 0;

@@ -47,7 +47,7 @@ void barrier(Place place);
 // All 32 lanes of the warp give `bytes` bytes and get everybody's, lane after lane; valid until the warp's next call.
 const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place place);
 
-void copy_async(void* shared, const void* global, unsigned bytes, unsigned size);
+void copy_async(void* shared, const void* global, unsigned bytes, unsigned size, Place place);
 void commit_async();
 void wait_async(unsigned newest);
 
@@ -67,7 +67,8 @@ T shuffle(unsigned mask, T value, unsigned source, Place place) {
 
 template <class T>
 T add_atomically(T* address, T value) {
-    T old = *address, sum;
+    T old, sum;
+    __atomic_load(address, &old, __ATOMIC_RELAXED);
     do {
         sum = old + value;
     } while (!__atomic_compare_exchange(address, &old, &sum, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));

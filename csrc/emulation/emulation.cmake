@@ -41,15 +41,21 @@ foreach(source ${CUDA_SOURCES})
   endforeach()
 endforeach()
 
-pybind11_add_module(_emulation emulation/bindings.cpp emulation/launch.cpp emulation/fiber.cpp ${generated})
+# NO_EXTRAS: not stripped, so that errors, sanitizers and debuggers can name lines
+pybind11_add_module(_emulation NO_EXTRAS emulation/bindings.cpp emulation/launch.cpp emulation/fiber.cpp ${generated})
 target_include_directories(_emulation PRIVATE emulation)
-# Optimised for the emulation, but with line numbers for its errors, the sanitizers and the debugger.
 target_compile_options(_emulation PRIVATE -g1 -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter)
 set_target_properties(_emulation PROPERTIES CXX_VISIBILITY_PRESET hidden)
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  target_compile_options(_emulation PRIVATE -g3 -O0)
+endif()
 if(MINIRES_SANITIZE STREQUAL "address")
   set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined -fsanitize-sections=cuda_shared)
 elseif(MINIRES_SANITIZE STREQUAL "thread")
+  # The scheduler is one real thread that plays many: it announces the switches, but is not watched itself.
   set(sanitizers -fsanitize=thread)
+  set_source_files_properties(emulation/launch.cpp emulation/fiber.cpp PROPERTIES
+    COMPILE_OPTIONS -fno-sanitize=thread COMPILE_DEFINITIONS MINIRES_THREAD_SANITIZER)
 elseif(MINIRES_SANITIZE)
   message(FATAL_ERROR "MINIRES_SANITIZE must be address or thread, got ${MINIRES_SANITIZE}")
 endif()

@@ -14,7 +14,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
 #include <sanitizer/tsan_interface.h>
 #endif
 
@@ -28,7 +28,7 @@ constexpr size_t STACK = 256 << 10;  // touched page by page: what a kernel does
 thread_local const void* scheduler_stack;
 thread_local size_t scheduler_size;
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
 thread_local void* scheduler_tsan;
 #endif
 
@@ -98,13 +98,13 @@ Fiber::Fiber() : context_(new Context{}) {
     }
     stack_ = static_cast<char*>(memory);
     mprotect(stack_, 4096, PROT_NONE);  // an overflow is a fault, not a corruption
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
     tsan_ = __tsan_create_fiber(0);
 #endif
 }
 
 Fiber::~Fiber() {
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
     __tsan_destroy_fiber(tsan_);
 #endif
     munmap(stack_, STACK);
@@ -145,12 +145,12 @@ void Fiber::enter(Fiber* self) {
     self->suspend();  // for good
 }
 
-__attribute__((no_sanitize("thread"))) void Fiber::resume() {
+void Fiber::resume() {
 #if defined(__SANITIZE_ADDRESS__)
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, stack_, STACK);
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
     scheduler_tsan = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(tsan_, __tsan_switch_to_fiber_no_sync);
 #endif
@@ -164,12 +164,12 @@ __attribute__((no_sanitize("thread"))) void Fiber::resume() {
 #endif
 }
 
-__attribute__((no_sanitize("thread"))) void Fiber::suspend() {
+void Fiber::suspend() {
 #if defined(__SANITIZE_ADDRESS__)
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_size);
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
     __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(__x86_64__)
@@ -183,13 +183,13 @@ __attribute__((no_sanitize("thread"))) void Fiber::suspend() {
 }
 
 void release([[maybe_unused]] void* meeting_point) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
     __tsan_release(meeting_point);
 #endif
 }
 
 void acquire([[maybe_unused]] void* meeting_point) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(MINIRES_THREAD_SANITIZER)
     __tsan_acquire(meeting_point);
 #endif
 }

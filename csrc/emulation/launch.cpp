@@ -28,6 +28,7 @@ struct Copy {
     void* shared;
     const void* global;
     unsigned bytes, size;
+    Place place;
 };
 
 struct Thread {
@@ -51,6 +52,7 @@ struct Block {
     std::vector<std::unique_ptr<Warp>> warps;
     size_t count = 0;
     size_t current = 0;
+    unsigned barrier = 0;  // 0 and 1 by turns
     const Kernel* kernel = nullptr;
     void** arguments = nullptr;
 
@@ -59,7 +61,10 @@ struct Block {
 
 Block block;
 std::mutex one_launch_at_a_time;
-char block_meeting_point;
+
+// Where threads meet, for ThreadSanitizer.  Barriers have two by turns: a thread that is late to leave one must not be
+// taken to have seen what others did on their way to the next.
+char start_of_block, end_of_block, barriers[2];
 
 std::string told(const uint3& index) {
     return "thread (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
@@ -76,26 +81,26 @@ bool same(Place a, Place b) { return a.line == b.line && std::strcmp(a.file, b.f
 }
 
 // A NaN in float and in double, and no plausible index.  Not seen by the sanitizers: it runs over their red zones too.
-__attribute__((no_sanitize("address", "thread"))) void poison_shared_memory() {
+__attribute__((no_sanitize("address"))) void poison_shared_memory() {
     for (volatile char* byte = __start_cuda_shared; byte < __stop_cuda_shared; ++byte) *byte = '\xff';
 }
 
 void body(void* argument) {
-    acquire(&block_meeting_point);
+    acquire(&start_of_block);
     (void)argument;
     block.kernel->call(block.arguments);
     block.self().state = State::done;
-    release(&block_meeting_point);
+    release(&end_of_block);
 }
 
-__attribute__((no_sanitize("thread"))) void go_on(size_t number) {
+void go_on(size_t number) {
     block.current = number;
     threadIdx = block.threads[number]->index;
     block.threads[number]->fiber.resume();
 }
 
 // Leaves the running thread until `state` is over.
-__attribute__((no_sanitize("thread"))) void wait(State state, Place place, void* meeting_point) {
+void wait(State state, Place place, void* meeting_point) {
     Thread& self = block.self();
     self.state = state;
     self.place = place;
@@ -151,6 +156,7 @@ void meet() {
                  told(elsewhere->index) +
                  (elsewhere->state == State::done ? " has returned" : " at " + told(elsewhere->place)));
     for (size_t i = 0; i < block.count; i++) block.threads[i]->state = State::ready;
+    block.barrier ^= 1;
 }
 
 void run_block(std::mt19937* shuffle) {
@@ -164,7 +170,7 @@ void run_block(std::mt19937* shuffle) {
         thread.open.clear();
         thread.groups.clear();
     }
-    release(&block_meeting_point);
+    release(&start_of_block);
     for (;;) {
         if (shuffle) std::shuffle(order.begin(), order.end(), *shuffle);
         bool ran = false, waiting = false;
@@ -179,7 +185,14 @@ void run_block(std::mt19937* shuffle) {
         if (!waiting) break;
         if (!ran) meet();
     }
-    acquire(&block_meeting_point);
+    acquire(&end_of_block);
+    for (size_t i = 0; i < block.count; i++) {
+        const Thread& thread = *block.threads[i];
+        const Copy* lost = thread.open.empty() ? nullptr : &thread.open.front();
+        for (const auto& group : thread.groups)
+            if (!group.empty()) lost = &group.front();
+        if (lost) complain("the cp.async at " + told(lost->place) + " was never waited for by " + told(thread.index));
+    }
 }
 
 }  // namespace
@@ -189,7 +202,7 @@ std::vector<Kernel>& kernels() {
     return all;
 }
 
-void barrier(Place place) { wait(State::at_barrier, place, &block_meeting_point); }
+void barrier(Place place) { wait(State::at_barrier, place, &barriers[block.barrier]); }
 
 const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place place) {
     Warp& warp = *block.warps[block.current / 32];
@@ -199,12 +212,12 @@ const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place plac
         std::memcpy(&warp.board[turn][0][0] + lane * bytes, mine, bytes);
     }
     block.self().mask = mask;
-    wait(State::in_exchange, place, &warp);
+    wait(State::in_exchange, place, warp.board[turn]);
     return warp.board[turn];
 }
 
-void copy_async(void* shared, const void* global, unsigned bytes, unsigned size) {
-    block.self().open.push_back({shared, global, bytes, size});
+void copy_async(void* shared, const void* global, unsigned bytes, unsigned size, Place place) {
+    block.self().open.push_back({shared, global, bytes, size, place});
 }
 
 void commit_async() {

@@ -25,11 +25,11 @@ struct Fragments {
 
 }  // namespace emulation
 
-// Copies 16 bytes when they are waited for, not before: a forgotten wait leaves the poison in place.
+// Copies when it is waited for, not before: a forgotten wait leaves the poison in place, and is an error at the end.
 // Only the first `size` bytes are read, the rest become zero.
-#define cp_async_16(shared, global, size) emulation::copy_async(shared, global, 16, size)
-#define cp_async_8(shared, global, size) emulation::copy_async(shared, global, 8, size)
-#define cp_async_4(shared, global, size) emulation::copy_async(shared, global, 4, size)
+#define cp_async_16(shared, global, size) emulation::copy_async(shared, global, 16, size, EMULATION_HERE)
+#define cp_async_8(shared, global, size) emulation::copy_async(shared, global, 8, size, EMULATION_HERE)
+#define cp_async_4(shared, global, size) emulation::copy_async(shared, global, 4, size, EMULATION_HERE)
 #define cp_async_commit() emulation::commit_async()
 #define cp_async_wait(newest) emulation::wait_async(newest)
 

@@ -73,7 +73,8 @@ def _records(folder: Path, name: str) -> NDArray[np.uint8]:
                 payload = member.read(limit)
     except KeyError:
         raise DataFileError(f"{source} is missing from the archive") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, RecursionError) as error:
+        # The last two: sizes beyond every file, links to themselves.
         raise DataFileError(f"{source}: cannot be read: {error}") from None
     if len(payload) != limit - 1:
         held = "more" if len(payload) >= limit else f"{len(payload):,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
 import urllib.error
@@ -83,7 +84,9 @@ def download(remote: Remote, folder: Path) -> Path:
         if digest.hexdigest() != remote.md5:
             raise DataError(f"{remote.address}: checksum {digest.hexdigest()} is not the published {remote.md5}")
         os.replace(partial, target)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
         raise DataError(f"cannot download {remote.address}: {reason}") from None
     finally:

@@ -49,7 +49,7 @@ class FolderImages:
         path = self.paths[index]
         try:
             with Image.open(path) as opened:
-                image = opened.convert("RGB")
+                image = _rgb(opened)
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataFileError(f"{path}: cannot be decoded: {error}") from None
         if rng is None:
@@ -78,6 +78,14 @@ class FolderImages:
             left, top = (W - w) // 2, (H - h) // 2
         box = (left, top, left + w, top + h)
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits for a pixel, of which convert() would cut off all above 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif "transparency" in image.info:  # Pillow wants these converted in two steps
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def _shorter_side(image: Image.Image, side: int) -> Image.Image:

@@ -21,9 +21,8 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
     Raises DataFileError when magic number, sizes or length are wrong, or the gzip stream is damaged.
     """
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
     try:
-        with opened as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             head = file.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions:
                 raise DataFileError(f"{path}: the file ends within its header")

@@ -46,6 +46,8 @@ class Conv2d(Function):
             )
 
         O, Cg, *kernel = w.shape
+        if O < 1 or Cg < 1:
+            complain("weight has no filters or no channels")
         if x.shape[1] != Cg * self.groups:
             complain(f"x has {x.shape[1]} channels, weight takes {Cg} in each of the groups")
         if O % self.groups:

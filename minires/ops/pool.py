@@ -20,6 +20,8 @@ def pooled_size(
     output = []
     for axis, size, k, s, p, d in zip("HW", x_shape[2:], kernel, stride, padding, dilation, strict=True):
         span = d * (k - 1) + 1
+        if size < 1:
+            raise ValueError(f"{op}: x must not be empty along {axis} {told}")
         if p > span // 2:
             raise ValueError(f"{op}: padding must be at most half of kernel_size's span, {span} along {axis} {told}")
         if size + 2 * p < span and not (ceil_mode and size + 2 * p > span - s):

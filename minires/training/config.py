@@ -22,7 +22,7 @@ class Config:
 
     network, data     names of `models.names()` and `data.names()`
     data_dir          where to look for the data first; None: the usual places
-    shortcut, width   options of the network; None: its own default
+    shortcut, stride_in, width   options of the network; None: its own default
     dtype             float32 or float64
     epochs            length of the run, or
     iterations          the number of updates: one of the two
@@ -49,6 +49,7 @@ class Config:
     data: str = "digits"
     data_dir: str | None = None
     shortcut: str | None = None
+    stride_in: str | None = None
     width: int | None = None
     dtype: str = "float32"
     epochs: float | None = None
@@ -128,6 +129,8 @@ class Config:
                 raise ValueError(f"{self.network} has no option {name}; it has {', '.join(allowed)}")
         if self.shortcut is not None:
             choice(self.shortcut, "shortcut", ("A", "B", "C"))
+        if self.stride_in is not None:
+            choice(self.stride_in, "stride_in", ("1x1", "3x3"))
         if self.width is not None:
             integer(self.width, "width", 1)
 
@@ -159,7 +162,7 @@ class Config:
 
     def network_options(self) -> dict[str, Any]:
         """The options of `models.create` that were chosen here."""
-        chosen = {"shortcut": self.shortcut, "width": self.width}
+        chosen = {"shortcut": self.shortcut, "stride_in": self.stride_in, "width": self.width}
         return {name: value for name, value in chosen.items() if value is not None}
 
     def total_iterations(self, batches: int) -> int:

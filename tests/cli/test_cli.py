@@ -121,6 +121,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "workers": 1,
         "data_dir": str(tmp_path),
         "shortcut": None,
+        "stride_in": None,
     }
     rows = history.read(tmp_path / "run" / "history.csv")
     assert [row.lr for row in rows] == pytest.approx([0.02, 0.2, 0.1, 0.05])

@@ -20,6 +20,7 @@ def close(ours, theirs):
     theirs = theirs.detach().numpy()
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype
+    assert np.isfinite(theirs).all(), "beside an infinity every difference is small"
     scale = max(float(np.abs(theirs).max(initial=0.0)), 1e-3)
     difference = float(np.abs(ours - theirs).max(initial=0.0))
     assert difference <= TOLERANCE * scale, f"differs by {difference:.2g}, largest value {scale:.2g}"
@@ -215,3 +216,226 @@ def test_dropout_keeps_what_torch_scales(rng):
     cotangent = rng.standard_normal(x.shape)
     y.backward(cotangent)
     np.testing.assert_allclose(tensor.grad, cotangent * kept * scale, rtol=1e-15)
+
+
+def strided(array, layout):
+    """The same values in another memory layout."""
+    if layout == "backwards":
+        return array[..., ::-1].copy()[..., ::-1]
+    if layout == "every second":
+        return np.repeat(array, 2, axis=-1)[..., ::2]
+    return array.T.copy().T
+
+
+@pytest.mark.parametrize("layout", ["backwards", "every second", "transposed"])
+@pytest.mark.parametrize("op", ["conv2d", "linear", "batch_norm", "max_pool2d", "avg_pool2d", "softmax", "mul", "pad"])
+def test_every_input_and_the_cotangent_may_be_strided(rng, op, layout):
+    ours, theirs, *shapes = {
+        "conv2d": (
+            lambda *a: F.conv2d(*a, (1, 2), 1),
+            lambda *a: TF.conv2d(*a, (1, 2), 1),
+            *[(2, 4, 6, 5), (3, 4, 3, 2), (3,)],
+        ),
+        "linear": (F.linear, TF.linear, (3, 2, 5), (4, 5), (4,)),
+        "batch_norm": (
+            lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+            lambda x, w, b: TF.batch_norm(x, None, None, w, b, training=True),
+            *[(3, 4, 5, 2), (4,), (4,)],
+        ),
+        "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: TF.max_pool2d(x, 3, 2, 1), (2, 3, 7, 5)),
+        "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1), lambda x: TF.avg_pool2d(x, 3, 2, 1), (2, 3, 7, 5)),
+        "softmax": (lambda x: F.softmax(x, 1), lambda x: TF.softmax(x, 1), (2, 3, 4)),
+        "mul": (lambda a, b: a * b, lambda a, b: a * b, (2, 3, 4), (3, 1)),
+        "pad": (lambda x: F.pad(x, ((0, 0), (2, 1))), lambda x: TF.pad(x, (2, 1)), (3, 4)),
+    }[op]
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    mine = [mr.tensor(strided(array, layout), requires_grad=True) for array in arrays]
+    other = [torch.from_numpy(array).requires_grad_() for array in arrays]
+    y, z = ours(*mine), theirs(*other)
+    close(y.data, z)
+    cotangent = rng.standard_normal(z.shape)
+    y.backward(strided(cotangent, layout))
+    z.backward(torch.from_numpy(cotangent))
+    for a, b in zip(mine, other, strict=True):
+        close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("wanted", list(itertools.product([False, True], repeat=3))[1:])
+@pytest.mark.parametrize("op", ["conv2d", "linear", "batch_norm", "batch_norm_eval"])
+def test_any_of_the_inputs_may_be_frozen(rng, op, wanted):
+    statistics = rng.standard_normal(4), rng.uniform(0.5, 2, 4)
+    theirs = [torch.from_numpy(array.copy()) for array in statistics]
+    ours, other, *shapes = {
+        "conv2d": (lambda *a: F.conv2d(*a, padding=1), lambda *a: TF.conv2d(*a, padding=1), (2, 4, 6, 5), (3, 4, 3, 2)),
+        "linear": (F.linear, TF.linear, (6, 4), (3, 4)),
+        "batch_norm": (
+            lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+            lambda x, w, b: TF.batch_norm(x, None, None, w, b, training=True),
+            *[(3, 4, 5), (4,)],
+        ),
+        "batch_norm_eval": (
+            lambda x, w, b: F.batch_norm(x, *statistics, w, b),
+            lambda x, w, b: TF.batch_norm(x, *theirs, w, b),
+            *[(3, 4, 5), (4,)],
+        ),
+    }[op]
+    arrays = [rng.standard_normal(shape) for shape in (*shapes, shapes[1][:1])]
+    mine = [mr.tensor(array, requires_grad=g) for array, g in zip(arrays, wanted, strict=True)]
+    tensors = [torch.from_numpy(array).requires_grad_(g) for array, g in zip(arrays, wanted, strict=True)]
+    y, z = ours(*mine), other(*tensors)
+    cotangent = rng.standard_normal(z.shape)
+    y.backward(cotangent)
+    z.backward(torch.from_numpy(cotangent))
+    for a, b, g in zip(mine, tensors, wanted, strict=True):
+        if g:
+            close(a.grad, b.grad)
+        else:
+            assert a.grad is None
+
+
+def test_geometries_that_fit_agree_and_those_that_do_not_are_errors_on_both_sides(rng):
+    """Convolutions and poolings with every option drawn at random, h and w apart."""
+
+    def some(*options):
+        return tuple(int(n) for n in rng.choice(options, 2))
+
+    fitted = refused = 0
+    for _ in range(30):
+        kernel, stride, dilation, ceil_mode = some(1, 2, 3), some(1, 2, 3, 5), some(1, 1, 2, 3), bool(rng.integers(2))
+        half = tuple(int(rng.integers(k // 2 + 1)) for k in kernel)  # of the padding, a pooling allows half the kernel
+        padding, include, groups = some(0, 1, 2), bool(rng.integers(2)), int(rng.choice([1, 2]))
+        x = rng.standard_normal((2, 4, *some(1, 2, 5, 8)))
+        w = rng.standard_normal((6, 4 // groups, *kernel))
+        for arrays, name, options in (
+            ([x, w], "conv2d", (None, stride, padding, dilation, groups)),
+            ([x], "max_pool2d", (kernel, stride, half, dilation, ceil_mode)),
+            ([x], "avg_pool2d", (kernel, stride, half, ceil_mode, include)),
+        ):
+            ours, theirs = getattr(F, name), getattr(TF, name)
+            try:
+                expected = theirs(*map(torch.from_numpy, arrays), *options)
+            except RuntimeError:
+                with pytest.raises(ValueError, match=name):
+                    ours(*arrays, *options)
+                refused += 1
+                continue
+            fitted += 1
+            if not torch.isfinite(expected).all():  # a dilated window that steps over a small image
+                np.testing.assert_array_equal(ours(*arrays, *options).data, expected.numpy())
+                continue
+            compare(
+                lambda *a, ours=ours, options=options: ours(*a, *options),
+                lambda *a, theirs=theirs, options=options: theirs(*a, *options),
+                *arrays,
+                rng=rng,
+            )
+    assert fitted > 40
+    assert refused > 3
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0])
+def test_running_statistics_after_two_calls(rng, momentum):
+    mean, var = np.zeros(3), np.ones(3)
+    their_mean, their_var = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    for _ in range(2):
+        x = channels_last(rng.standard_normal((4, 3, 2, 5)) * 3 + 1)
+        F.batch_norm(mr.tensor(x), mean, var, training=True, momentum=momentum)
+        TF.batch_norm(torch.from_numpy(x.copy()), their_mean, their_var, training=True, momentum=momentum)
+    close(mean, their_mean)
+    close(var, their_var)
+    assert (mean != 0).all() == (momentum > 0)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (2, 1, 3, 4)])
+def test_batch_norm_without_statistics_and_with_a_bias_alone(rng, shape):
+    compare(
+        lambda x, b: F.batch_norm(x, None, None, None, b, training=True, eps=0.1),
+        lambda x, b: TF.batch_norm(x, None, None, None, b, training=True, eps=0.1),
+        *[rng.standard_normal(shape), rng.standard_normal(shape[1])],
+        rng=rng,
+    )
+
+
+def test_statistics_that_move_on_before_backward_change_nothing(rng):
+    x, mean, var = rng.standard_normal((4, 3)), rng.standard_normal(3), rng.uniform(0.5, 2, 3)
+    mine, other = mr.tensor(x, requires_grad=True), torch.from_numpy(x.copy()).requires_grad_()
+    y = F.batch_norm(mine, mean, var)
+    z = TF.batch_norm(other, torch.from_numpy(mean.copy()), torch.from_numpy(var.copy()))
+    var *= 100
+    cotangent = rng.standard_normal(x.shape)
+    y.backward(cotangent)
+    z.backward(torch.from_numpy(cotangent))
+    close(mine.grad, other.grad)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint64])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1, 2), (3, 4, 2, 3)])
+def test_labels_of_any_integer_type(rng, dtype, shape):
+    logits, labels = rng.standard_normal(shape), rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    for ours, theirs in ((F.cross_entropy, TF.cross_entropy), (F.nll_loss, TF.nll_loss)):
+        compare(
+            lambda z, ours=ours: ours(z, labels.astype(dtype)),
+            lambda z, theirs=theirs: theirs(z, torch.from_numpy(labels)),
+            logits,
+            rng=rng,
+        )
+
+
+def test_cross_entropy_of_impossible_classes_and_huge_logits(rng):
+    """A logit of −∞ is a class that cannot be: it costs nothing unless it is the label."""
+    logits, labels = rng.standard_normal((4, 5)) * 1e3, np.array([0, 1, 2, 3])
+    logits[:, 4] = -np.inf
+    compare(
+        lambda z: F.cross_entropy(z, labels, reduction="none"),
+        lambda z: TF.cross_entropy(z, torch.from_numpy(labels), reduction="none"),
+        logits,
+        rng=rng,
+    )
+
+
+def test_nan_goes_through_as_in_torch(rng):
+    x = rng.standard_normal((1, 2, 5, 6))
+    x[0, 0, 1, 1] = x[0, 1, 4, 5] = np.nan
+    for ours, theirs in (
+        (F.relu, TF.relu),
+        (lambda x: F.max_pool2d(x, 2, 1), lambda x: TF.max_pool2d(x, 2, 1)),
+        (lambda x: F.avg_pool2d(x, 2, 1), lambda x: TF.avg_pool2d(x, 2, 1)),
+    ):
+        y = ours(mr.tensor(x)).data
+        assert np.isnan(y).any()
+        np.testing.assert_allclose(y, theirs(torch.from_numpy(x)).numpy(), rtol=1e-12)
+
+
+def test_slices_backwards(rng):
+    """PyTorch has no negative steps: flip stands in."""
+    x = rng.standard_normal((5, 4, 3))
+    compare(lambda x: x[::-1], lambda x: x.flip(0), x, rng=rng)
+    compare(lambda x: x[3:0:-2, ..., None], lambda x: x[1:4:2].flip(0)[..., None], x, rng=rng)
+    compare(lambda x: x[:, ::2, ::2], lambda x: x[:, ::2, ::2], x, rng=rng)
+
+
+@pytest.mark.parametrize("axis", [(0, 2, 3), (-1, -3), (1,), (3, 0)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_reductions_of_images(rng, axis, keepdims):
+    x = channels_last(rng.standard_normal((2, 3, 4, 5)))
+    compare(lambda x: x.sum(axis, keepdims), lambda x: x.sum(axis, keepdims), x, rng=rng)
+    compare(lambda x: x.mean(axis, keepdims), lambda x: x.mean(axis, keepdims), x, rng=rng)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_dropout_at_the_ends(rng, p, training):
+    compare(lambda x: F.dropout(x, p, training), lambda x: TF.dropout(x, p, training), rng.standard_normal(9), rng=rng)
+
+
+def test_a_building_block_with_a_projection(rng):
+    """Figure 2 of the paper, all in one tape: the same x feeds the branch and the shortcut."""
+
+    def block(f, x, w1, g1, b1, w2, g2, b2, ws):
+        h = f.relu(f.batch_norm(f.conv2d(x, w1, None, 2, 1), None, None, g1, b1, training=True))
+        h = f.batch_norm(f.conv2d(h, w2, None, 1, 1), None, None, g2, b2, training=True)
+        return f.relu(h + f.conv2d(x, ws, None, 2))
+
+    shapes = [(2, 3, 9, 7), (4, 3, 3, 3), (4,), (4,), (4, 4, 3, 3), (4,), (4,), (4, 3, 1, 1)]
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    compare(lambda *a: block(F, *a), lambda *a: block(TF, *a), *arrays, rng=rng)

@@ -1,0 +1,266 @@
+"""The CUDA kernels, run on the CPU: every rung, awkward sizes, three orders of the threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+from minires import backends
+from minires.arrays import channels_last
+from minires.backends.kernels import catalogue, conv2d
+from minires.backends.kernels.gemm import gemm
+from minires.backends.kernels.provider import Emulator
+from minires.verify.cases import CASES, draw, random_pick
+from minires.verify.properties import PROPERTIES
+
+if backends.available()["emulated"]:
+    pytest.skip(backends.available()["emulated"], allow_module_level=True)
+
+SEEDS = (0, 1, 2)  # ascending order, and two shuffled ones
+# What rounding to so many bits may cost a product of unit-variance operands, relative in norm: float32 keeps 24 bits,
+# tf32 11, bf16 8; four times the rounding of one operand covers both and the sums.
+TOLERANCE = {"tf32": 4 * 2**-11, "bf16": 4 * 2**-8}
+
+
+def tolerance(rung, dtype=np.float32):
+    return TOLERANCE.get(rung[-4:], 1e-12 if dtype == np.float64 else 2e-6)
+
+
+def off(found, expected):
+    """Relative difference in norm; NaN counts as infinitely far."""
+    assert found.shape == expected.shape
+    difference = np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
+    return difference if difference == difference else np.inf
+
+
+# -- products of matrices
+
+
+@pytest.mark.parametrize("rung", catalogue.GEMMS)
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600)]
+)
+def test_gemm(rng, rung, sizes):
+    M, N, K = sizes
+    for dtype in (np.float32, np.float64):
+        if dtype == np.float64 and rung.endswith(("tf32", "bf16")):
+            continue
+        for number, (a_T, b_T) in enumerate([(False, False), (True, False), (False, True), (True, True)]):
+            a = rng.standard_normal((K, M) if a_T else (M, K)).astype(dtype)
+            b = rng.standard_normal((N, K) if b_T else (K, N)).astype(dtype)
+            a, b = a.T if a_T else a, b.T if b_T else b
+            out = np.full((M, N), np.nan, dtype)
+            gemm(Emulator(SEEDS[number % 3]), rung, a, b, out)
+            assert off(out, a.astype(np.float64) @ b) <= tolerance(rung, dtype)
+
+
+@pytest.mark.parametrize("rung", catalogue.GEMMS)
+def test_gemm_with_gaps_between_rows_and_columns(rng, rung):
+    a = rng.standard_normal((80, 70)).astype(np.float32)[::2, ::3]
+    b = rng.standard_normal((48, 90)).astype(np.float32)[::2, 5:55]
+    room = np.full((40, 60), np.nan, np.float32)
+    gemm(Emulator(), rung, a, b, room[:, 5:55])
+    assert off(room[:, 5:55], a.astype(np.float64) @ b) <= tolerance(rung)
+    assert np.isnan(room[:, :5]).all()
+    assert np.isnan(room[:, 55:]).all()
+
+
+def test_empty_products():
+    out = np.full((3, 4), np.nan, np.float32)
+    gemm(Emulator(), "gemm_07_warps", np.ones((3, 0), np.float32), np.ones((0, 4), np.float32), out)
+    np.testing.assert_array_equal(out, np.zeros((3, 4)))
+    gemm(Emulator(), "gemm_07_warps", np.ones((0, 2), np.float32), np.ones((2, 4), np.float32), out[:0])
+
+
+# -- every operation as the reference backend is tested
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("operation", CASES)
+def test_operations(operation, seed):
+    """Oracle, dtypes, memory layouts and finite differences in double precision."""
+    with mr.backend("emulated", seed=seed):
+        for number in range(4):
+            rng = np.random.default_rng((seed, number))
+            draw(operation, random_pick(rng), rng).check()
+
+
+@pytest.mark.parametrize(
+    ("operation", "holds"), [pytest.param(op, p, id=f"{op}-{p.__name__}") for op, ps in PROPERTIES.items() for p in ps]
+)
+def test_properties(operation, holds, rng):
+    with mr.backend("emulated"):
+        holds(rng)
+
+
+GENERAL = [
+    rung for rung in catalogue.CONVOLUTIONS
+    if not rung.endswith(("tf32", "bf16")) and rung not in ("conv_03_1x1", "conv_08_winograd")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rung", GENERAL)
+def test_convolutions_of_any_geometry(rung):
+    for number in range(6):
+        with mr.backend("emulated", conv2d=rung, seed=number % 3):
+            rng = np.random.default_rng((7, number))
+            draw("conv2d", random_pick(rng), rng).check()
+
+
+# (x, weight, stride, padding, dilation, groups)
+GEOMETRIES = [
+    ((2, 8, 7, 9), (12, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((1, 3, 6, 5), (5, 3, 3, 3), (1, 1), (0, 2), (1, 1), 1),
+    ((3, 6, 4, 5), (4, 3, 3, 3), (1, 1), (1, 0), (1, 1), 2),
+    ((2, 16, 5, 3), (8, 16, 1, 1), (1, 1), (0, 0), (1, 1), 1),
+    ((2, 6, 5, 3), (9, 2, 1, 1), (1, 1), (0, 0), (1, 1), 3),
+    ((1, 4, 9, 8), (6, 4, 3, 2), (2, 3), (1, 0), (2, 1), 1),
+    ((2, 3, 15, 13), (7, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
+    ((40, 8, 5, 5), (8, 8, 3, 3), (2, 2), (1, 1), (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("rung", ["auto", *catalogue.CONVOLUTIONS])
+def test_convolutions_beside_the_reference(rng, rung, geometry):
+    x_shape, w_shape, *options = geometry
+    x, w = rng.standard_normal(x_shape).astype(np.float32), rng.standard_normal(w_shape).astype(np.float32)
+    sizes = conv2d.Geometry.of(x_shape, w_shape, *options)
+    if (rung == "conv_03_1x1" and not sizes.is_1x1) or (rung == "conv_08_winograd" and not sizes.suits_winograd):
+        with pytest.raises(ValueError, match=f"{rung} needs a"), mr.backend("emulated", conv2d=rung):
+            F.conv2d(x, w, None, *options)
+        return
+    reference = backends.reference
+    expected = reference.conv2d_forward(x.astype(float), w.astype(float), None, *options)
+    cotangent = rng.standard_normal(expected.shape).astype(np.float32)
+    with mr.backend("emulated", conv2d=rung, seed=2) as emulated:
+        found = emulated.conv2d_forward(x, w, None, *options)
+        grad_x = emulated.conv2d_backward_input(cotangent, w, x.shape, *options)
+        grad_w = emulated.conv2d_backward_weight(cotangent, x, w.shape, *options)
+    assert off(found, expected) <= tolerance(rung)
+    exact = cotangent.astype(float), x.astype(float), w.astype(float)
+    assert off(grad_x, reference.conv2d_backward_input(exact[0], exact[2], x.shape, *options)) <= tolerance("")
+    assert off(grad_w, reference.conv2d_backward_weight(exact[0], exact[1], w.shape, *options)) <= tolerance("")
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_fused_epilogue(rng, residual, relu):
+    x, w = rng.standard_normal((2, 5, 7, 6)), rng.standard_normal((9, 6, 3, 3))
+    sizes = conv2d.Geometry.of((2, 6, 5, 7), w.shape, (1, 1), (1, 1), (1, 1), 1)
+    scale, shift, more = rng.standard_normal(9), rng.standard_normal(9), rng.standard_normal((2, 5, 7, 9))
+    y = np.full((2, 5, 7, 9), np.nan)
+    conv2d.fused(Emulator(1), x, channels_last(w), y, scale, shift, more if residual else None, relu, sizes)
+    plain = backends.reference.conv2d_forward(x.transpose(0, 3, 1, 2), w, None, (1, 1), (1, 1), (1, 1), 1)
+    expected = plain.transpose(0, 2, 3, 1) * scale + shift + (more if residual else 0)
+    assert off(y, np.maximum(expected, 0) if relu else expected) <= 1e-12
+
+
+def test_deterministic_whatever_the_order_of_the_threads(rng):
+    x, w = rng.standard_normal((3, 5, 9, 8)).astype(np.float32), rng.standard_normal((6, 5, 3, 3)).astype(np.float32)
+    cotangent = rng.standard_normal((3, 6, 9, 8)).astype(np.float32)
+    results = []
+    for seed in SEEDS:
+        with mr.backend("emulated", seed=seed) as emulated:
+            geometry = ((1, 1), (1, 1), (1, 1), 1)
+            _, mean, var, saved = emulated.batch_norm_forward(x, None, None, 1e-5)
+            results.append((
+                emulated.conv2d_backward_weight(cotangent, x, w.shape, *geometry),
+                emulated.conv2d_backward_input(cotangent, w, x.shape, *geometry), mean, var,
+                *emulated.batch_norm_backward(x, saved, None),
+            ))  # fmt: skip
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_sgd_step_for_all_parameters(rng):
+    """Chunks of 100 elements of parameters of 250, 1 and 130 elements, two steps."""
+    sizes, chunk, options = [250, 1, 130], 100, (0.1, 0.9, 0.01)
+    params = [mr.tensor(rng.standard_normal(n), requires_grad=True) for n in sizes]
+    expected = mr.optim.SGD([mr.tensor(p.data.copy(), requires_grad=True) for p in params], *options)
+    velocities = [np.full(n, np.nan) for n in sizes]
+    chunks = [(which, begin) for which, n in enumerate(sizes) for begin in range(0, n, chunk)]
+    owner, start = np.array(chunks, np.int32).T.copy()
+    for first in (1, 0):
+        grads = [rng.standard_normal(n) for n in sizes]
+        every = ([p.data for p in params], grads, velocities)
+        tables = [np.array([array.ctypes.data for array in arrays], np.uint64) for arrays in every]
+        lr, momentum, weight_decay = options
+        Emulator(1).launch(
+            "sgd_step", np.float64, (2,), (32,), *tables, np.array(sizes, np.int32), owner, start, len(owner), chunk,
+            lr, momentum, weight_decay, first,
+        )  # fmt: skip
+        for p, g in zip(expected.params, grads, strict=True):
+            p.grad = g
+        expected.step()
+        for p, q in zip(params, expected.params, strict=True):
+            np.testing.assert_allclose(p.data, q.data, rtol=1e-13)
+
+
+def test_add_and_relu(rng):
+    a, b = rng.standard_normal(1000), rng.standard_normal(1000)
+    for relu in (0, 1):
+        y = np.full(1000, np.nan)
+        Emulator(2).launch("add_forward", np.float64, (3,), (64,), a, b, y, 1000, relu)
+        np.testing.assert_array_equal(y, np.maximum(a + b, 0) if relu else a + b)
+
+
+# -- a whole network
+
+
+def test_resnet20_gradients_equal_the_reference_backends():
+    """Float32 rounding grows through 20 layers of batch statistics; 1e-4 of each gradient's norm remains."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((2, 3, 32, 32)).astype(np.float32), np.array([3, 7])
+    gradients = {}
+    for name in ("reference", "emulated"):
+        mr.manual_seed(0)
+        model = mr.models.create("resnet20")
+        with mr.backend(name):
+            F.cross_entropy(model(mr.tensor(images)), labels).backward()
+        gradients[name] = {key: p.grad for key, p in model.named_parameters()}
+    for key, expected in gradients["reference"].items():
+        assert off(gradients["emulated"][key], expected) <= 1e-4, key
+
+
+# -- errors
+
+
+def test_rungs_are_known_by_name():
+    for option, told in ((("gemm", "gemm_07"), "gemm_07_warps"), (("conv2d", "winograd"), "conv_08_winograd")):
+        with pytest.raises(ValueError, match=told), mr.backend("emulated", **dict([option])):
+            pass
+    with pytest.raises(TypeError, match="has no option 'rung'; it has gemm, conv2d, seed"):
+        mr.backend("emulated", rung="x").__enter__()
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        mr.backend("emulated", seed=-1).__enter__()
+
+
+def test_dtypes_that_no_kernel_computes_in():
+    with mr.backend("emulated"), pytest.raises(TypeError, match="float32 and float64, got float16"):
+        F.relu(np.ones(3, np.float16))
+    with (
+        mr.backend("emulated", conv2d="conv_07_tf32"),
+        pytest.raises(TypeError, match="conv_07_tf32 computes in float32"),
+    ):
+        F.conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)))
+
+
+def test_sizes_beyond_32_bits_are_refused():
+    with pytest.raises(ValueError, match="does not fit the kernels' 32-bit integers"):
+        Emulator().launch("relu_forward", np.float32, (1,), (1,), None, None, 2**31)
+
+
+def test_launches_that_no_gpu_accepts():
+    compiled = Emulator()._compiled
+    with pytest.raises(TypeError, match="relu_forward takes 3 arguments, got 1"):
+        compiled.launch("relu_forward", [1], [1], [0])
+    with pytest.raises(ValueError, match="1 to 1024 threads, got 2048"):
+        compiled.launch("relu_forward", [1], [2048], [0, 0, 0])
+    with pytest.raises(ValueError, match="grid"):
+        compiled.launch("relu_forward", [1, 70000], [1], [0, 0, 0])
+    with pytest.raises(KeyError, match="no kernel is called 'relu'"):
+        compiled.launch("relu", [1], [1], [])
