@@ -1,0 +1,120 @@
+"""The kernels on a GPU: every rung beside the reference backend, and a whole network.  Skipped without a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+from minires import backends
+from minires.backends import reference
+from minires.backends.kernels import catalogue, conv2d
+from minires.backends.kernels.gemm import gemm
+from minires.verify.cases import CASES, draw, random_pick
+
+missing = backends.available()["cuda"]
+if missing:
+    pytest.skip(missing, allow_module_level=True)
+
+import cupy  # noqa: E402  (only where there is a device)
+
+from minires.backends.kernels.provider import device  # noqa: E402
+
+# As in tests/backends/test_emulated.py: float32 sums in another order, tf32 (11 bits), bf16 (8 bits)
+ALLOWED = {"tf32": 4 * 2**-11, "bf16": 4 * 2**-8}
+
+
+def off(found, expected):
+    difference = np.linalg.norm(cupy.asnumpy(found) - expected) / np.linalg.norm(expected)
+    return difference if difference == difference else np.inf
+
+
+@pytest.mark.parametrize("rung", [*catalogue.GEMMS, "cublas"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (37, 65, 19), (257, 130, 600), (1000, 1024, 512)])
+def test_gemm(rng, rung, sizes):
+    M, N, K = sizes
+    for a_T, b_T in ((False, False), (True, False), (False, True)):
+        a = rng.standard_normal((K, M) if a_T else (M, K)).astype(np.float32)
+        b = rng.standard_normal((N, K) if b_T else (K, N)).astype(np.float32)
+        out = cupy.full((M, N), np.nan, np.float32)
+        left, right = (cupy.asarray(v).T if T else cupy.asarray(v) for v, T in ((a, a_T), (b, b_T)))
+        gemm(device(), rung, left, right, out)
+        exact = (a.T if a_T else a).astype(float) @ (b.T if b_T else b)
+        assert off(out, exact) <= ALLOWED.get(rung[-4:], 2e-6)
+
+
+@pytest.mark.parametrize("rung", ["auto", *catalogue.CONVOLUTIONS])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        ((2, 8, 7, 9), (12, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+        ((3, 6, 4, 5), (4, 3, 3, 3), (1, 1), (1, 0), (1, 1), 2),
+        ((2, 16, 5, 3), (8, 16, 1, 1), (1, 1), (0, 0), (1, 1), 1),
+        ((1, 4, 9, 8), (6, 4, 3, 2), (2, 3), (1, 0), (2, 1), 1),
+        ((8, 64, 28, 28), (128, 64, 3, 3), (2, 2), (1, 1), (1, 1), 1),
+    ],
+    ids=str,
+)
+def test_convolutions(rng, rung, geometry):
+    x_shape, w_shape, *options = geometry
+    sizes = conv2d.Geometry.of(x_shape, w_shape, *options)
+    if (rung == "conv_03_1x1" and not sizes.is_1x1) or (rung == "conv_08_winograd" and not sizes.suits_winograd):
+        pytest.skip(f"{rung} does not do this geometry")
+    x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
+    expected = reference.conv2d_forward(x, w, None, *options)
+    grad = rng.standard_normal(expected.shape)
+    gx, gw, gg = (cupy.asarray(v, np.float32) for v in (x, w, grad))
+    with mr.backend("cuda", conv2d=rung) as cuda:
+        assert off(cuda.conv2d_forward(gx, gw, None, *options), expected) <= ALLOWED.get(rung[-4:], 5e-6)
+        found = cuda.conv2d_backward_input(gg, gw, x_shape, *options)
+        assert off(found, reference.conv2d_backward_input(grad, w, x_shape, *options)) <= 5e-6
+        found = cuda.conv2d_backward_weight(gg, gx, w_shape, *options)
+        assert off(found, reference.conv2d_backward_weight(grad, x, w_shape, *options)) <= 5e-6
+
+
+@pytest.mark.parametrize("operation", CASES)
+def test_operations(operation):
+    """Forward against the naive oracle, gradients against the reference backend, in double precision."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        case = draw(operation, random_pick(rng), rng)
+        expected = case.oracle(*case.inputs)
+        cotangent = rng.standard_normal(expected.shape)
+        gradients = {}
+        for name, module in (("reference", np), ("cuda", cupy)):
+            if operation == "batch_norm_eval" and name == "cuda":
+                continue  # its running statistics are NumPy's: tests/backends/test_emulated.py has it
+            tensors = [mr.tensor(module.asarray(array), requires_grad=True) for array in case.inputs]
+            with mr.backend(name):
+                output = case.fn(*tensors)
+                assert off(output.data, expected) <= 1e-10 or not np.any(expected)
+                output.backward(module.asarray(cotangent))
+            gradients[name] = [t.grad for t in tensors]
+        for a, b in zip(gradients.get("cuda", []), gradients["reference"], strict=False):
+            np.testing.assert_allclose(cupy.asnumpy(a), b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "cublas"])
+def test_a_network(backend):
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((4, 3, 32, 32)).astype(np.float32), np.array([3, 7, 1, 0])
+    gradients = {}
+    for name, home in (("reference", "cpu"), (backend, "cuda")):
+        mr.manual_seed(0)
+        model = mr.models.create("resnet20").to(home)
+        module = cupy if home == "cuda" else np
+        with mr.backend(name):
+            F.cross_entropy(model(mr.tensor(module.asarray(images))), module.asarray(labels)).backward()
+        gradients[name] = {key: p.grad for key, p in model.named_parameters()}
+    for key, expected in gradients["reference"].items():
+        assert off(gradients[backend][key], expected) <= 1e-4, key
+
+
+def test_arrays_of_the_other_home_are_refused():
+    with mr.backend("cuda"), pytest.raises(TypeError, match="backend 'cuda' computes on cupy arrays, got numpy's"):
+        F.relu(np.ones(3, np.float32))
+    if not backends.available()["emulated"]:
+        wrong = pytest.raises(TypeError, match="backend 'emulated' computes on numpy arrays, got cupy's")
+        with mr.backend("emulated"), wrong:
+            F.relu(cupy.ones(3, np.float32))
