@@ -69,7 +69,7 @@ def _exit_code(error: Exception) -> int | None:
         return 3
     if isinstance(error, (CheckpointError, DataFileError)):
         return 4
-    if isinstance(error, (DataError, Diverged, OSError)):
+    if isinstance(error, (DataError, Diverged, MemoryError, OSError)):  # CuPy's OutOfMemoryError is a MemoryError
         return 1
     return None
 

@@ -2,23 +2,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "../arguments.h"
 #include "launch.h"
 
 namespace py = pybind11;
 
 namespace {
-
-union Argument {
-    void* pointer;
-    int integer;
-    float single_;
-    double double_;
-};
 
 const emulation::Kernel& find(const std::string& name) {
     static const auto by_name = [] {
@@ -31,36 +24,13 @@ const emulation::Kernel& find(const std::string& name) {
     return *found->second;
 }
 
-dim3 sizes(const std::vector<unsigned>& given) {
-    dim3 result;
-    if (given.empty() || given.size() > 3) throw py::value_error("grid and block must have one to three sizes");
-    unsigned* all[] = {&result.x, &result.y, &result.z};
-    for (size_t i = 0; i < given.size(); i++) *all[i] = given[i];
-    return result;
-}
-
-// arguments: addresses for pointers, integers, floating numbers, as the kernel's signature says
 void launch(const std::string& name, const std::vector<unsigned>& grid, const std::vector<unsigned>& block,
             const py::sequence& arguments, unsigned seed) {
     const emulation::Kernel& kernel = find(name);
-    const std::string& signature = kernel.signature;
-    if (arguments.size() != signature.size())
-        throw py::type_error(name + " takes " + std::to_string(signature.size()) + " arguments, got " +
-                             std::to_string(arguments.size()));
-    std::vector<Argument> values(signature.size());
-    std::vector<void*> addresses(signature.size());
-    for (size_t i = 0; i < signature.size(); i++) {
-        const py::object given = arguments[i];
-        switch (signature[i]) {
-            case 'p': values[i].pointer = reinterpret_cast<void*>(given.cast<uintptr_t>()); break;
-            case 'i': values[i].integer = given.cast<int>(); break;
-            case 'f': values[i].single_ = given.cast<float>(); break;
-            default: values[i].double_ = given.cast<double>();
-        }
-        addresses[i] = &values[i];
-    }
+    KernelArguments values(name, kernel.signature, arguments);
+    const dim3 blocks = sizes_of<dim3>(grid), threads = sizes_of<dim3>(block);
     const py::gil_scoped_release released;
-    emulation::launch(kernel, sizes(grid), sizes(block), addresses.data(), seed);
+    emulation::launch(kernel, blocks, threads, values.addresses(), seed);
 }
 
 }  // namespace

@@ -12,38 +12,11 @@ endif()
 
 set(MINIRES_SANITIZE "" CACHE STRING "address or thread: build the emulator with these sanitizers")
 
-# One file for each kernel file and precision: it includes the .cu, whose lines a debugger then shows, and lists its
-# kernels, found by their declaration KERNEL(name).
-set(generated)
-foreach(source ${CUDA_SOURCES})
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})
-  get_filename_component(stem ${source} NAME_WE)
-  file(STRINGS ${source} declarations REGEX "^KERNEL\\(")
-  foreach(suffix "" "_f64")
-    if(suffix STREQUAL "_f64" AND stem MATCHES "tf32|bf16")
-      continue()  # the tensor cores know no double
-    endif()
-    set(list)
-    foreach(declaration ${declarations})
-      string(REGEX REPLACE "^KERNEL\\(([a-z0-9_]+)\\).*" "\\1" name "${declaration}")
-      string(APPEND list "    emulation::describe(\"${name}${suffix}\", &${name}${suffix}),\n")
-    endforeach()
-    set(define "")
-    set(namespace single_precision)
-    if(suffix)
-      set(define "#define MINIRES_DOUBLE\n")
-      set(namespace double_precision)
-    endif()
-    set(file ${CMAKE_CURRENT_BINARY_DIR}/kernels/${stem}${suffix}.cpp)
-    file(GENERATE OUTPUT ${file} CONTENT
-      "${define}#include \"launch.h\"\n\nnamespace ${namespace} {\n#include \"${source}\"\nstatic const emulation::Add added{\n${list}};\n}\n")
-    list(APPEND generated ${file})
-  endforeach()
-endforeach()
+generate_kernel_files(generated cpp launch.h emulation)
 
 # NO_EXTRAS: not stripped, so that errors, sanitizers and debuggers can name lines
 pybind11_add_module(_emulation NO_EXTRAS emulation/bindings.cpp emulation/launch.cpp emulation/fiber.cpp ${generated})
-target_include_directories(_emulation PRIVATE emulation)
+target_include_directories(_emulation PRIVATE emulation ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(_emulation PRIVATE -g1 -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter)
 set_target_properties(_emulation PROPERTIES CXX_VISIBILITY_PRESET hidden)
 if(CMAKE_BUILD_TYPE STREQUAL "Debug")

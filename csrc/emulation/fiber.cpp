@@ -8,6 +8,9 @@
 #include <new>
 
 #if !defined(__x86_64__)
+#define MINIRES_UCONTEXT  // may also be defined elsewhere, to test it
+#endif
+#if defined(MINIRES_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -34,7 +37,7 @@ thread_local void* scheduler_tsan;
 
 }  // namespace
 
-#if defined(__x86_64__)
+#if !defined(MINIRES_UCONTEXT)
 
 struct Fiber::Context {
     void* fiber;      // its stack pointer while it is suspended
@@ -114,7 +117,7 @@ Fiber::~Fiber() {
 void Fiber::start(void (*body)(void*), void* argument) {
     body_ = body;
     argument_ = argument;
-#if defined(__x86_64__)
+#if !defined(MINIRES_UCONTEXT)
     auto top = reinterpret_cast<uint64_t*>(stack_ + STACK - 64);
     uint32_t control[2];
     __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(control[0]), "=m"(control[1]));
@@ -154,7 +157,7 @@ void Fiber::resume() {
     scheduler_tsan = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(tsan_, __tsan_switch_to_fiber_no_sync);
 #endif
-#if defined(__x86_64__)
+#if !defined(MINIRES_UCONTEXT)
     minires_switch_stack(&context_->scheduler, context_->fiber);
 #else
     swapcontext(&context_->scheduler, &context_->fiber);
@@ -172,7 +175,7 @@ void Fiber::suspend() {
 #if defined(MINIRES_THREAD_SANITIZER)
     __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
 #endif
-#if defined(__x86_64__)
+#if !defined(MINIRES_UCONTEXT)
     minires_switch_stack(&context_->fiber, context_->scheduler);
 #else
     swapcontext(&context_->fiber, &context_->scheduler);

@@ -4,29 +4,19 @@
 #include <functional>
 #include <initializer_list>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "../signature.h"
 #include "cuda_emulation.h"
 
 namespace emulation {
 
-// What a kernel takes, one letter an argument: p (pointer), i (int), f (float), d (double).
 struct Kernel {
     const char* name;
     std::string signature;
     std::function<void(void**)> call;  // with the addresses of the arguments, as cuLaunchKernel takes them
 };
-
-template <class T>
-constexpr char letter() {
-    if constexpr (std::is_pointer_v<T>) return 'p';
-    else if constexpr (std::is_same_v<T, int>) return 'i';
-    else if constexpr (std::is_same_v<T, float>) return 'f';
-    else if constexpr (std::is_same_v<T, double>) return 'd';
-    else static_assert(!sizeof(T), "a kernel takes pointers, int, float and double");
-}
 
 template <class... Arguments, size_t... Position>
 void call_with(void (*kernel)(Arguments...), void** arguments, std::index_sequence<Position...>) {
@@ -35,7 +25,7 @@ void call_with(void (*kernel)(Arguments...), void** arguments, std::index_sequen
 
 template <class... Arguments>
 Kernel describe(const char* name, void (*kernel)(Arguments...)) {
-    return {name, std::string{letter<Arguments>()...},
+    return {name, signature_of(kernel),
             [kernel](void** arguments) { call_with(kernel, arguments, std::index_sequence_for<Arguments...>{}); }};
 }
 

@@ -68,7 +68,8 @@ def backend(name: str, **options: Any) -> Iterator[Any]:
 
     name      reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default
     options   of the backend: gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels`
-              lists them), seed the order in which the emulator runs the threads of a block
+              lists them), compiler how the GPU's were compiled ("nvrtc" or "nvcc"), seed the order in which the
+              emulator runs the threads of a block
 
     Raises ValueError for an unknown name or rung, TypeError for an option that the backend lacks, and
     BackendUnavailable for a backend that this installation lacks; it never falls back to another one.

@@ -6,6 +6,6 @@ from minires.backends.kernels.backend import KernelBackend
 from minires.backends.kernels.provider import device
 
 
-def create(gemm: str = "auto", conv2d: str = "auto") -> KernelBackend:
-    """gemm, conv2d: rungs by name, see `minires kernels`."""
-    return KernelBackend("cuda", device(), gemm, conv2d)
+def create(gemm: str = "auto", conv2d: str = "auto", compiler: str = "nvrtc") -> KernelBackend:
+    """gemm, conv2d: rungs by name, see `minires kernels`; compiler: "nvrtc" at run time, or "nvcc" ahead of time."""
+    return KernelBackend("cuda", device(compiler), gemm, conv2d)

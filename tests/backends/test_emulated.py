@@ -208,6 +208,18 @@ def test_add_and_relu(rng):
         np.testing.assert_array_equal(y, np.maximum(a + b, 0) if relu else a + b)
 
 
+def test_batch_norm_fused_with_relu_and_skip_add(rng):
+    x, more = rng.standard_normal((50, 37)), rng.standard_normal((50, 37))
+    mean, var, weight, bias = x.mean(0), x.var(0), rng.standard_normal(37), rng.standard_normal(37)
+    plain = (x - mean) / np.sqrt(var + 1e-5)
+    for residual, floor in ((more, 0.0), (None, 0.0), (more, -np.inf)):
+        y = np.full((50, 37), np.nan)
+        arguments = (x, mean, var, weight, bias, residual, y, 50, 37, 1e-5, float(floor))
+        Emulator(1).launch("batch_norm_apply", np.float64, (3, 2), (32, 8), *arguments)
+        expected = plain * weight + bias + (0 if residual is None else residual)
+        assert off(y, np.maximum(expected, floor)) <= 1e-13
+
+
 # -- a whole network
 
 

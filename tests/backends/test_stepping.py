@@ -74,6 +74,12 @@ def test_sound_kernels_are_not_reported(tmp_path, kernel, flags, flag):
     assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
 
 
+def test_the_switch_of_other_processors(tmp_path):
+    """Through ucontext, as on anything but x86-64."""
+    result = run(build(tmp_path, "gemm_06_async", "-DMINIRES_UCONTEXT"))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
+
+
 def test_a_read_beyond_shared_memory(tmp_path):
     cuda, line = with_fault(tmp_path, "gemm_03_shared.cu", "tile_b[k][column];", "tile_b[k + 1][column + 1];")
     flags = ["-fsanitize=address", "-fsanitize-sections=cuda_shared", "-O1", *GEMM_03]

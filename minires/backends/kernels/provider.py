@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minires._checks import integer
+from minires._checks import choice, integer
 from minires.backends.unavailable import BackendUnavailable
 
 INT_MAX = 2**31 - 1
@@ -133,10 +133,31 @@ class Device:
         self._compiled(kernel, dtype == np.float64)(grid, block, tuple(values))
 
 
+class AheadOfTime(Device):
+    """Runs the kernels as nvcc compiled them when minires was installed, on CuPy's arrays and its current stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self._ahead = importlib.import_module("minires._ahead")
+        except ModuleNotFoundError:
+            raise BackendUnavailable(
+                "the kernels were not compiled ahead of time: pip install . -C cmake.define.MINIRES_NVCC=ON"
+            ) from None
+
+    def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+        if not all(grid):
+            return
+        values = [0 if a is None else a.data.ptr if hasattr(a, "data") else _fits(a, kernel) for a in arguments]
+        stream = self.module.cuda.get_current_stream().ptr
+        self._ahead.launch(variant(kernel, dtype), grid, block, values, stream)
+
+
 @cache
-def device() -> Device:
-    """The one Device of this process: its compiled kernels are kept."""
-    return Device()
+def device(compiler: str = "nvrtc") -> Device:
+    """The one Device of this process for each compiler, "nvrtc" or "nvcc": compiled kernels are kept."""
+    choice(compiler, "compiler", ("nvrtc", "nvcc"))
+    return AheadOfTime() if compiler == "nvcc" else Device()
 
 
 def _fits(value: Any, kernel: str) -> Any:
