@@ -148,7 +148,10 @@ class AheadOfTime(Device):
     def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         if not all(grid):
             return
-        values = [0 if a is None else a.data.ptr if hasattr(a, "data") else _fits(a, kernel) for a in arguments]
+        values = [
+            0 if a is None else a.data.ptr if isinstance(a, self.module.ndarray) else _fits(a, kernel)
+            for a in arguments
+        ]
         stream = self.module.cuda.get_current_stream().ptr
         self._ahead.launch(variant(kernel, dtype), grid, block, values, stream)
 
