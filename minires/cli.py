@@ -238,10 +238,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     from minires.inspect import summary
 
     name = arguments.network
-    if name not in models.names():
-        raise UsageError(
-            f"unknown network {name!r}; known are {', '.join(models.names())}.{suggest(name, models.names())}"
-        )
+    _known_network(name)
     shape = models.input_shape(name) if arguments.input is None else arguments.input
     chosen = {"shortcut": arguments.shortcut, "width": arguments.width, "num_classes": arguments.classes}
     chosen |= {"stride_in": arguments.stride_in}
@@ -257,6 +254,154 @@ def _summary(arguments: argparse.Namespace) -> int:
     else:
         _console().print(counted)
     return 0
+
+
+# -- the paper
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    from minires.paper import drawing
+
+    drawings = [_drawing(name, arguments) for name in arguments.networks]
+    stem = Path(arguments.out or "-".join(arguments.networks))
+    for kind in ("svg", "png"):
+        print(_write(stem.parent / f"{stem.name}.{kind}", drawing.picture(drawings, kind)))
+    return 0
+
+
+def _drawing(name: str, arguments: argparse.Namespace) -> Any:
+    from minires import models
+    from minires.paper import drawing
+
+    _known_network(name)
+    chosen = {"shortcut": arguments.shortcut, "stride_in": arguments.stride_in, "width": arguments.width}
+    options = {option: value for option, value in chosen.items() if value is not None}
+    options = {option: value for option, value in options.items() if option in models.options(name)}
+    try:
+        return drawing.named(name, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _paper(arguments: argparse.Namespace) -> int:
+    if arguments.item is None:
+        for name, (told, _) in _PAPER.items():
+            print(f"{name:10} {told}")
+        return 0
+    if arguments.item not in _PAPER:
+        raise UsageError(f"unknown item {arguments.item!r}; known are {', '.join(_PAPER)}."
+                         f"{suggest(arguments.item, _PAPER)}")  # fmt: skip
+    make: Any = _PAPER[arguments.item][1]
+    return int(make(arguments, Path(arguments.out or ".")))
+
+
+def _paper_table1(arguments: argparse.Namespace, out: Path) -> int:
+    from minires import models
+    from minires.paper import table1
+
+    given = {"shortcut": arguments.shortcut, "stride_in": arguments.stride_in}
+    columns = []
+    for name in table1.NETWORKS:
+        options = {k: v for k, v in given.items() if v is not None and k in models.options(name)}
+        try:
+            columns.append(table1.column(name, arguments.time, **options))
+        except (TypeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+    head, lines = table1.rows(columns)
+    _print_table(head, lines, title=f"Table 1; multiply-adds: {table1.CONVENTION}")
+    print(_write_csv(out / "table1.csv", head, lines))
+    for kind in ("svg", "png"):
+        print(_write(out / f"table1.{kind}", table1.picture(columns, kind)))
+    return 0
+
+
+def _paper_table6(arguments: argparse.Namespace, out: Path) -> int:
+    from minires.paper import table6
+
+    head, lines = table6.rows([Path(run) for run in arguments.runs])
+    _print_table(head, lines, title="Table 6: test error at the last iteration, on cifar10")
+    print(_write_csv(out / "table6.csv", head, lines))
+    return 1 if any("not reproduced" in line for line in lines) else 0
+
+
+def _paper_figure3(arguments: argparse.Namespace, out: Path) -> int:
+    from minires.paper import drawing, published
+
+    drawings = [drawing.named("vgg19"), drawing.named("plain34"), drawing.named("resnet34", shortcut="A")]
+    lines = [[d.title, f"{d.macs:,}", f"{published.FIGURE_3_FLOPS[d.title]} ×10⁹"] for d in drawings]
+    head = ["network", "multiply-adds", "the paper's FLOPs"]
+    _print_table(head, lines, title="Figure 3")
+    print(_write_csv(out / "figure3.csv", head, lines))
+    for kind in ("svg", "png"):
+        print(_write(out / f"figure3.{kind}", drawing.picture(drawings, kind)))
+    return 0
+
+
+def _paper_gradients(arguments: argparse.Namespace, out: Path) -> int:
+    from minires.paper import gradients
+
+    cases = [
+        gradients.measure(residual, batch_norm, depth, seed=arguments.seed or 0, steps=arguments.steps)
+        for batch_norm in (True, False)
+        for residual in (False, True)
+        for depth in gradients.DEPTHS
+    ]
+    head = ["network", "second convolution", "last convolution"]
+    lines = [[case.name, f"{case.norms[1]:.2g}", f"{case.norms[-1]:.2g}"] for case in cases]
+    if arguments.steps:
+        head.append(f"median turn after {arguments.steps} steps")
+        for line, case in zip(lines, cases, strict=True):
+            line.append(f"{sorted(case.turned)[len(case.turned) // 2]:.1f}°")
+    _print_table(head, lines, title="norm of the weights' gradient at initialisation")
+    print(gradients.WARNING)
+    layers = [[case.name, str(i + 1), repr(norm)] for case in cases for i, norm in enumerate(case.norms)]
+    print(_write_csv(out / "gradients.csv", ["network", "convolution", "gradient norm"], layers))
+    print(_write(out / "gradients.png", gradients.picture(cases)))
+    return 0
+
+
+_PAPER = {
+    "table1": ("the architectures for ImageNet, our multiply-adds beside the printed FLOPs", _paper_table1),
+    "table6": ("the CIFAR-10 networks: parameters, and the errors of finished runs (--runs)", _paper_table6),
+    "figure3": ("VGG-19, the plain and the residual network of 34 layers, side by side", _paper_figure3),
+    "gradients": ("gradient norms over depth: plain and residual, with and without batch norm", _paper_gradients),
+}
+
+
+def _known_network(name: str) -> None:
+    from minires import models
+
+    if name not in models.names():
+        raise UsageError(
+            f"unknown network {name!r}; known are {', '.join(models.names())}.{suggest(name, models.names())}"
+        )
+
+
+def _print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*head, title=title, show_lines=any("\n" in cell for line in lines for cell in line))
+    for line in lines:
+        table.add_row(*map(escape, line))
+    _console().print(table)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    from minires.training.atomic import write_bytes
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+    return path
+
+
+def _write_csv(path: Path, head: Sequence[str], lines: Sequence[Sequence[str]]) -> Path:
+    import csv
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([head, *([cell.replace("\n", "; ") for cell in line] for line in lines)])
+    return _write(path, out.getvalue().encode())
 
 
 # -- kernels
@@ -437,6 +582,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "evaluate": _add_evaluate(commands),
         "models": _add_models(commands),
         "summary": _add_summary(commands),
+        "draw": _add_draw(commands),
+        "paper": _add_paper(commands),
         "kernels": _add_kernels(commands),
         "doctor": _add_doctor(commands),
     }
@@ -570,6 +717,42 @@ def _add_summary(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    return parser
+
+
+def _add_draw(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "draw",
+        help="networks drawn as in Figure 3",
+        description="Draws networks side by side from the models themselves: one box a weight layer, shortcuts solid, "
+        "or dotted where dimensions increase; as SVG and PNG.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_draw)
+    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="see `minires models`")
+    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
+    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
+    parser.add_argument("--out", metavar="STEM", help="files STEM.svg and STEM.png (default: the networks' names)")
+    return parser
+
+
+def _add_paper(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "paper",
+        help="what can be reproduced of the paper; without an item, the list",
+        description="Prints a table or figure, ours beside the paper's, and writes its CSV and picture.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_paper)
+    parser.add_argument("item", nargs="?", metavar="ITEM", help=", ".join(_PAPER))
+    parser.add_argument("--out", metavar="DIR", help="where the files go (default: here)")
+    parser.add_argument("--time", action="store_true", help="table1: measure a forward pass of each network")
+    parser.add_argument("--shortcut", metavar="A|B|C", help="table1: default B")
+    parser.add_argument("--stride-in", metavar="1x1|3x3", help="table1: of the bottlenecks, default 1x1")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="table6: finished runs on cifar10")
+    parser.add_argument("--steps", type=int, default=0, metavar="N", help="gradients: follow the weights' turn")
+    parser.add_argument("--seed", type=int, metavar="N", help="gradients: default 0")
     return parser
 
 

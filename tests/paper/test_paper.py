@@ -1,0 +1,162 @@
+"""What is reproduced of the paper: read off the models, beside the printed figures, never mixed with them."""
+
+from __future__ import annotations
+
+import csv
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minires import cli, models
+from minires.paper import drawing, gradients, published, table1, table6
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*words):
+        code = cli.main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+# -- Table 1
+
+
+@pytest.mark.parametrize(
+    ("network", "times", "conv5"),
+    [
+        ("resnet18", [2, 2, 2, 2], ("3×3, 512", "3×3, 512")),
+        ("resnet34", [3, 4, 6, 3], ("3×3, 512", "3×3, 512")),
+        ("resnet50", [3, 4, 6, 3], ("1×1, 512", "3×3, 512", "1×1, 2048")),
+        ("resnet152", [3, 8, 36, 3], ("1×1, 512", "3×3, 512", "1×1, 2048")),
+    ],
+)
+def test_a_column_of_table_1(network, times, conv5):
+    column = table1.column(network)
+    assert [n for _, n in column.blocks] == times
+    assert column.blocks[3][0] == conv5
+    assert column.sizes == (112, 56, 28, 14, 7)
+    assert column.printed == published.FLOPS[network]
+    assert abs(column.macs / 1e9 - column.printed) < 0.1  # no single convention gives every printed figure
+
+
+def test_options_change_the_column():
+    assert table1.column("resnet50", stride_in="3x3").macs > table1.column("resnet50").macs
+    assert table1.column("resnet18", shortcut="A").params < table1.column("resnet18").params
+    assert table1.column("resnet18", measure=True).seconds > 0
+
+
+# -- Table 6
+
+
+def test_table_6_without_runs_reproduces_nothing(call, tmp_path):
+    _, lines = table6.rows()
+    assert [line[2] for line in lines] == ["269,722", "464,154", "658,586", "853,018", "1,727,962"]
+    assert {line[4] for line in lines} == {"not reproduced"}
+    code, out, _ = call("paper", "table6", "--out", tmp_path)
+    assert code == 1
+    assert "not reproduced" in out
+    assert (tmp_path / "table6.csv").exists()
+
+
+def test_table_6_names_a_missing_run(call, tmp_path):
+    code, _, err = call("paper", "table6", "--runs", tmp_path / "nothing")
+    assert code in (1, 2)
+    assert "nothing" in err
+    assert len(err.splitlines()) == 1
+
+
+# -- drawings
+
+
+def test_figure_3_is_read_off_the_model():
+    resnet, plain = drawing.named("resnet34", shortcut="A"), drawing.named("plain34")
+    assert resnet.macs == plain.macs == 3_644_493_824
+    layers = [box for box in resnet.boxes if box.kind != "pool"]
+    assert len(layers) == 34
+    assert [box.text for box in resnet.boxes] == [box.text for box in plain.boxes]
+    assert [box.text for box in resnet.boxes][:3] == ["7×7 conv, 64, /2", "pool, /2", "3×3 conv, 64"]
+    assert plain.shortcuts == []
+    assert len(resnet.shortcuts) == 16
+    dotted = [resnet.boxes[s.first].text for s in resnet.shortcuts if s.dotted]
+    assert dotted == ["3×3 conv, 128, /2", "3×3 conv, 256, /2", "3×3 conv, 512, /2"]
+    vgg = drawing.named("vgg19")
+    assert len([box for box in vgg.boxes if box.kind != "pool"]) == 19
+    assert [box.text for box in vgg.boxes][-3:] == ["fc 4096", "fc 4096", "fc 1000"]
+
+
+def test_bottlenecks_have_a_dotted_shortcut_where_channels_grow():
+    drawn = drawing.named("resnet50")
+    assert len(drawn.shortcuts) == 16
+    assert [i for i, s in enumerate(drawn.shortcuts) if s.dotted] == [0, 3, 7, 13]
+    assert all(s.last - s.first == 2 for s in drawn.shortcuts)
+
+
+def test_every_network_can_be_drawn(call, tmp_path):
+    for name in models.names():
+        if name.startswith(("resnet2", "plain3", "vgg16")):
+            assert call("draw", name, "--out", tmp_path / name)[0] == 0
+            assert ET.parse(tmp_path / f"{name}.svg").getroot().tag.endswith("svg")
+            with Image.open(tmp_path / f"{name}.png") as image:
+                assert min(image.size) > 300
+
+
+def test_draw_errors_are_one_line(call):
+    for words, told in ((("resnet51",), "Did you mean"), (("resnet50", "--shortcut", "D"), "shortcut must be one of")):
+        code, _, err = call("draw", *words)
+        assert code == 2
+        assert told in err
+        assert len(err.splitlines()) == 1
+
+
+# -- gradients
+
+
+def test_the_four_cases_in_order_of_magnitude():
+    """Half a decade and more apart: plain networks with batch norm explode toward the input, shortcuts calm them."""
+    norms = {}
+    for residual in (False, True):
+        for batch_norm in (False, True):
+            case = gradients.measure(residual, batch_norm, 56, batch=8)
+            assert len(case.norms) == 55
+            norms[residual, batch_norm] = np.array(case.norms)
+    plain, calm = norms[False, True], norms[True, True]
+    assert plain[1] > 100 * plain[-1]
+    assert calm[1] < 30 * calm[-1]
+    assert norms[True, False][1] > 1000  # shortcuts without batch norm explode everywhere
+    assert norms[False, False].max() < 10
+
+
+def test_how_far_weights_turn():
+    case = gradients.measure(True, True, 20, steps=2, batch=4, seed=1)
+    assert len(case.turned) == 19
+    assert all(0 < angle < 180 for angle in case.turned)
+    assert gradients.measure(True, True, 20, batch=4, seed=1).norms == case.norms
+
+
+# -- the command
+
+
+def test_the_list_and_unknown_items(call):
+    code, out, _ = call("paper")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == set(cli._PAPER)
+    code, _, err = call("paper", "figur3")
+    assert code == 2
+    assert "Did you mean 'figure3'?" in err
+
+
+@pytest.mark.parametrize("item", ["table1", "figure3"])
+def test_files_are_written(call, tmp_path, item):
+    code, out, _ = call("paper", item, "--out", tmp_path / "new")
+    assert code == 0
+    for kind in ("csv", "svg", "png"):
+        assert str(tmp_path / "new" / f"{item}.{kind}") in out
+    with open(tmp_path / "new" / f"{item}.csv", newline="", encoding="utf-8") as file:
+        assert len({len(row) for row in csv.reader(file)}) == 1
+    with Image.open(tmp_path / "new" / f"{item}.png") as image:
+        assert np.asarray(image.convert("L")).min() < 50
