@@ -246,7 +246,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     try:
         counted = summary(models.create(name, in_channels=shape[0], **options), shape)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(str(error).replace("num_classes", "--classes")) from None
     if arguments.json:
         told = {"network": name, "input": list(shape), "options": options, "parameters": counted.params}
         told |= {"macs": counted.macs, "activation_bytes": counted.activation_bytes}
@@ -340,12 +340,15 @@ def _paper_figure3(arguments: argparse.Namespace, out: Path) -> int:
 def _paper_gradients(arguments: argparse.Namespace, out: Path) -> int:
     from minires.paper import gradients
 
-    cases = [
-        gradients.measure(residual, batch_norm, depth, seed=arguments.seed or 0, steps=arguments.steps)
-        for batch_norm in (True, False)
-        for residual in (False, True)
-        for depth in gradients.DEPTHS
-    ]
+    try:
+        cases = [
+            gradients.measure(residual, batch_norm, depth, seed=arguments.seed or 0, steps=arguments.steps)
+            for batch_norm in (True, False)
+            for residual in (False, True)
+            for depth in gradients.DEPTHS
+        ]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     head = ["network", "second convolution", "last convolution"]
     lines = [[case.name, f"{case.norms[1]:.2g}", f"{case.norms[-1]:.2g}"] for case in cases]
     if arguments.steps:

@@ -16,6 +16,7 @@ import numpy as np
 
 from minires import functional as F
 from minires import models, random
+from minires._checks import integer
 from minires.nn import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -54,7 +55,9 @@ def measure(
 
     steps   updates by SGD (momentum 0.9) on the same batch, after which the turn of each layer's weights is measured
     """
-    random.manual_seed(seed)
+    integer(steps, "steps", 0)
+    integer(batch, "batch", 2)
+    random.manual_seed(integer(seed, "seed", 0))
     family = "resnet" if residual else "plain"
     model = models.create(f"{family}{depth}", batch_norm=batch_norm)
     rng = np.random.default_rng(seed)

@@ -138,6 +138,12 @@ def test_how_far_weights_turn():
     assert gradients.measure(True, True, 20, batch=4, seed=1).norms == case.norms
 
 
+def test_wrong_steps_are_one_line(call):
+    code, _, err = call("paper", "gradients", "--steps", "-1")
+    assert code == 2
+    assert err == "minires: --steps must be at least 0, got -1\n"
+
+
 # -- the command
 
 
