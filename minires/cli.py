@@ -337,6 +337,39 @@ def _paper_figure3(arguments: argparse.Namespace, out: Path) -> int:
     return 0
 
 
+def _paper_figure1(arguments: argparse.Namespace, out: Path) -> int:
+    from minires.paper import figure1
+    from minires.training.progress import for_stderr
+
+    if arguments.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, got {arguments.seeds}")
+    try:
+        plan = figure1.plan(arguments.data, quick=arguments.quick, residual=arguments.residual)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    curves = []
+    for seed in range(arguments.seeds):
+        for network in plan.networks:
+            print(f"{network}, seed {seed}: {plan.iterations:,} iterations", file=sys.stderr)
+            curves.append(figure1.run(plan, network, seed, out / "figure1", arguments.data_dir, for_stderr()))
+    head = ["network", "seed", "training error", "test error"]
+    lines = [[c.network, str(c.seed), f"{c.training_error:.2f} %", f"{c.test_error:.2f} %"] for c in curves]
+    _print_table(head, lines, title=f"{plan.title}: errors at iteration {plan.iterations:,}")
+    points = [
+        [c.network, str(c.seed), str(row.iteration), repr(row.training_error), "" if e is None else repr(e)]
+        for c in curves
+        for row in c.rows
+        for e in [row.test_error]
+    ]
+    print(_write_csv(out / "figure1.csv", ["network", "seed", "iteration", "training error", "test error"], points))
+    print(_write(out / "figure1.png", figure1.picture(plan, curves)))
+    failed = False
+    for told, holds in figure1.verdict(plan, curves):
+        print(f"{'holds' if holds else 'FAILS'}: {told}")
+        failed |= not holds
+    return 1 if failed else 0
+
+
 def _paper_gradients(arguments: argparse.Namespace, out: Path) -> int:
     from minires.paper import gradients
 
@@ -367,6 +400,10 @@ _PAPER = {
     "table1": ("the architectures for ImageNet, our multiply-adds beside the printed FLOPs", _paper_table1),
     "table6": ("the CIFAR-10 networks: parameters, and the errors of finished runs (--runs)", _paper_table6),
     "figure3": ("VGG-19, the plain and the residual network of 34 layers, side by side", _paper_figure3),
+    "figure1": (
+        "plain-20 and plain-56 trained side by side (--residual: and their residual kin, Figure 6)",
+        _paper_figure1,
+    ),
     "gradients": ("gradient norms over depth: plain and residual, with and without batch norm", _paper_gradients),
 }
 
@@ -561,7 +598,7 @@ class _Parser(argparse.ArgumentParser):
 # What may differ when a run goes on; everything else is the run's own.
 _MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 _SETTINGS = (
-    *("network", "data", "data_dir", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
+    *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
     *("batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
     *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
     *("checkpoint_every", "keep", "backend", "threads", "workers"),
@@ -661,6 +698,7 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
     descent.add_argument("--warmup-lr", type=float, metavar="X", help="default: 0.01")
     descent.add_argument("--label-smoothing", type=float, metavar="X", help="in [0, 1] (default: 0)")
     network = parser.add_argument_group("the network and its images")
+    network.add_argument("--size", type=int, metavar="N", help="side of the images (fashion-mnist, folder)")
     network.add_argument("--shortcut", metavar="A|B|C", help="default: A for the CIFAR family, B for ImageNet's")
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage (default: the network's)")
@@ -753,6 +791,11 @@ def _add_paper(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--time", action="store_true", help="table1: measure a forward pass of each network")
     parser.add_argument("--shortcut", metavar="A|B|C", help="table1: default B")
     parser.add_argument("--stride-in", metavar="1x1|3x3", help="table1: of the bottlenecks, default 1x1")
+    parser.add_argument("--data", default="fashion-mnist", metavar="NAME", help="figure1: fashion-mnist or cifar10")
+    parser.add_argument("--data-dir", metavar="DIR", help="figure1: look for the data here first")
+    parser.add_argument("--quick", action="store_true", help="figure1: 300 iterations instead of 2,000")
+    parser.add_argument("--residual", action="store_true", help="figure1: ResNet-20 and ResNet-56 too")
+    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="figure1: runs of each network")
     parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="table6: finished runs on cifar10")
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="gradients: follow the weights' turn")
     parser.add_argument("--seed", type=int, metavar="N", help="gradients: default 0")

@@ -10,7 +10,7 @@ from minires.training.config import Config
 
 def training_loader(config: Config, images: Dataset, mean: Array) -> Loader:
     """Shuffled and augmented batches without end; a pure function of seed and iteration."""
-    augmentation = data.recipe(config.data) if config.augment else Augmentation()
+    augmentation = data.recipe(config.data, config.size) if config.augment else Augmentation()
     options = {} if config.workers is None else {"workers": config.workers}
     transform = Transform(mean, augmentation)
     return Loader(images, config.batch_size, transform=transform, seed=config.seed, shuffle=True, **options)

@@ -22,6 +22,7 @@ class Config:
 
     network, data     names of `models.names()` and `data.names()`
     data_dir          where to look for the data first; None: the usual places
+    size              side of the images, where the data set lets it be chosen; None: its own
     shortcut, stride_in, width   options of the network; None: its own default
     dtype             float32 or float64
     epochs            length of the run, or
@@ -48,6 +49,7 @@ class Config:
     network: str = "resnet20"
     data: str = "digits"
     data_dir: str | None = None
+    size: int | None = None
     shortcut: str | None = None
     stride_in: str | None = None
     width: int | None = None
@@ -133,6 +135,10 @@ class Config:
             choice(self.stride_in, "stride_in", ("1x1", "3x3"))
         if self.width is not None:
             integer(self.width, "width", 1)
+        if self.size is not None:
+            integer(self.size, "size", 1)
+            if self.data not in ("fashion-mnist", "folder"):
+                raise ValueError(f"size cannot be chosen for {self.data}, got {self.size}")
 
     def _check_milestones(self) -> None:
         if not isinstance(self.milestones, (tuple, list)):

@@ -106,8 +106,8 @@ class _Run:
 
     def __init__(self, config: Config, start: Checkpoint | None, download: bool, report: Silent) -> None:
         self.config, self.report = config, report
-        self.images: Dataset = data.load(config.data, "train", config.data_dir, download)
-        self.test_images: Dataset = data.load(config.data, "test", config.data_dir, download)
+        self.images: Dataset = data.load(config.data, "train", config.data_dir, download, config.size)
+        self.test_images: Dataset = data.load(config.data, "test", config.data_dir, download, config.size)
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
         self.loader = training_loader(config, self.images, self.mean)
         self.test_loader = evaluation_loader(config, self.test_images, self.mean)

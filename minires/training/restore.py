@@ -55,7 +55,7 @@ def evaluate_run(
     """
     trained = restore(path, **changes)
     config = trained.checkpoint.config
-    images = data.load(config.data, split, config.data_dir, download)
+    images = data.load(config.data, split, config.data_dir, download, config.size)
     for name, theirs, ours in (
         ("images of shape", images.shape, trained.checkpoint.input_shape),
         ("classes", images.classes, trained.checkpoint.classes),

@@ -120,6 +120,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "keep": 5,
         "workers": 1,
         "data_dir": str(tmp_path),
+        "size": None,
         "shortcut": None,
         "stride_in": None,
     }
