@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from minires import backends
 from minires._checks import integer, number
 from minires.arrays import Array, array_module
 from minires.tensor import Tensor
@@ -62,6 +63,8 @@ class SGD:
     def step(self) -> None:
         """Moves every parameter once, in place."""
         lr = number(self.lr, "lr", 0)
+        if self._step_of_backend(lr):
+            return
         for position, p in enumerate(self.params):
             if p.grad is None:
                 continue
@@ -82,6 +85,23 @@ class SGD:
                 p.data -= xp.multiply(g, lr, out=scratch)
             if v is not None:
                 p.data -= xp.multiply(v, lr * self.momentum if self.nesterov else lr, out=scratch)
+
+    def _step_of_backend(self, lr: float) -> bool:
+        """The whole step by the backend's one kernel for all parameters, where it has one; only for plain momentum."""
+        kernel = getattr(backends.active(), "sgd_step", None)
+        moved = [i for i, p in enumerate(self.params) if p.grad is not None]
+        arrays = [self.params[i].data for i in moved]
+        plain = self.momentum > 0 and not self.nesterov and not self.dampening
+        if kernel is None or not plain or not arrays or not all(a.flags.c_contiguous for a in arrays):
+            return False
+        grads: list[Any] = [self.params[i].grad for i in moved]
+        if len({a.dtype for a in arrays}) > 1 or any(g.shape != a.shape for g, a in zip(grads, arrays, strict=True)):
+            return False
+        for i in moved:
+            if self._velocity[i] is None:
+                self._velocity[i] = array_module(self.params[i].data).zeros_like(self.params[i].data)
+        kernel(arrays, grads, [self._velocity[i] for i in moved], lr, self.momentum, self.weight_decay)
+        return True
 
     def state_dict(self) -> dict[str, Array]:
         """The velocities by position, "velocity.0" ...; a parameter that was never moved has none. Not copies."""

@@ -208,6 +208,33 @@ def test_add_and_relu(rng):
         np.testing.assert_array_equal(y, np.maximum(a + b, 0) if relu else a + b)
 
 
+def test_the_optimizer_takes_the_kernel(rng):
+    """Same steps by the kernel and by array expressions, a parameter without a gradient left alone."""
+    shapes, options = [(70, 3, 3, 3), (5,), (4, 4)], (0.1, 0.9, 0.01)
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    ours, theirs = ([mr.tensor(a.copy(), requires_grad=True) for a in arrays] for _ in range(2))
+    one, other = mr.optim.SGD(ours, *options), mr.optim.SGD(theirs, *options)
+    names = []
+
+    class Spy(Emulator):
+        def launch(self, kernel, *arguments):
+            names.append(kernel)
+            super().launch(kernel, *arguments)
+
+    with mr.backend("emulated") as emulated:
+        emulated.device = Spy(1)
+        for _ in range(3):
+            for p, q in zip(ours[:2], theirs[:2], strict=True):
+                p.grad = q.grad = rng.standard_normal(p.shape)
+            one.step()
+            with mr.backend("reference"):
+                other.step()
+    assert names == ["sgd_step"] * 3
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.data, rtol=1e-13)
+    assert set(one.state_dict()) == {"velocity.0", "velocity.1"}
+
+
 def test_batch_norm_fused_with_relu_and_skip_add(rng):
     x, more = rng.standard_normal((50, 37)), rng.standard_normal((50, 37))
     mean, var, weight, bias = x.mean(0), x.var(0), rng.standard_normal(37), rng.standard_normal(37)

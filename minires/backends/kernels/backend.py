@@ -6,11 +6,13 @@ import math
 from types import ModuleType
 from typing import Any
 
-from minires.arrays import Array, channels_first, channels_last
+import numpy as np
+
+from minires.arrays import Array, array_module, channels_first, channels_last
 from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import check_conv2d, check_gemm
 from minires.backends.kernels.gemm import gemm
-from minires.backends.kernels.provider import Provider, ceil_div, variant
+from minires.backends.kernels.provider import Provider, address_of, ceil_div, variant
 
 Pair = tuple[int, int]
 ROWS = 8  # of threads in a block that walks down the pixels, 32 channels wide
@@ -161,7 +163,41 @@ class KernelBackend:
         part = max(1, ceil_div(P, parts))
         return part, max(1, ceil_div(P, part))
 
-    # -- activation
+    # -- activation, the skip-add, and the update of the weights
+
+    def add_forward(self, a: Array, b: Array) -> Array:
+        if a.shape != b.shape:
+            return a + b  # broadcasting is the array module's
+        A, B = self._packed(a), self._packed(b)
+        y = self._empty(A.shape, A)
+        self.device.launch("add_forward", A.dtype, self._flat_grid(A.size), (256,), A, B, y, A.size, 0)
+        return self._unpacked(y)
+
+    def sgd_step(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        velocities: list[Array],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        """v ← momentum · v + g + weight_decay · p,  p ← p − lr · v, for all parameters in one launch, in place.
+
+        The arrays are contiguous and of one dtype; a velocity that has not moved yet is zero.
+        """
+        xp, chunk = self.array_module, 4096
+        homes = {array_module(a).__name__ for a in (*params, *grads)}
+        if homes != {xp.__name__}:
+            told = " and ".join(sorted(homes))
+            raise TypeError(f"backend {self.name!r} computes on {xp.__name__} arrays, the parameters are of {told}")
+        starts = [(i, start) for i, p in enumerate(params) for start in range(0, p.size, chunk)]
+        owner, start = xp.asarray(np.array(starts, np.int32).reshape(-1, 2).T.copy())
+        grads = [self._contiguous(g) for g in grads]
+        tables = [xp.asarray(np.array([address_of(a) for a in row], np.uint64)) for row in (params, grads, velocities)]
+        sizes = xp.asarray(np.array([p.size for p in params], np.int32))
+        arguments = (*tables, sizes, owner, start, len(starts), chunk, float(lr), float(momentum), float(weight_decay))
+        self.device.launch("sgd_step", params[0].dtype, (min(len(starts), 4096),), (256,), *arguments, 0)
 
     def relu_forward(self, x: Array) -> Array:
         X = self._packed(x)

@@ -149,7 +149,7 @@ class AheadOfTime(Device):
         if not all(grid):
             return
         values = [
-            0 if a is None else a.data.ptr if isinstance(a, self.module.ndarray) else _fits(a, kernel)
+            0 if a is None else address_of(a) if isinstance(a, self.module.ndarray) else _fits(a, kernel)
             for a in arguments
         ]
         stream = self.module.cuda.get_current_stream().ptr
@@ -161,6 +161,11 @@ def device(compiler: str = "nvrtc") -> Device:
     """The one Device of this process for each compiler, "nvrtc" or "nvcc": compiled kernels are kept."""
     choice(compiler, "compiler", ("nvrtc", "nvcc"))
     return AheadOfTime() if compiler == "nvcc" else Device()
+
+
+def address_of(array: Any) -> int:
+    """Where the first element of a NumPy or CuPy array lies."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def _fits(value: Any, kernel: str) -> Any:

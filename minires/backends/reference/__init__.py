@@ -4,6 +4,7 @@ Arrays are logical (N, C, H, W).  In memory the results lie channels-last (N, H,
 product of pixels × channels, a 1×1 convolution needs no copy at all, and a per-channel vector runs along the rows.
 """
 
+from minires.backends.reference.add import add_forward
 from minires.backends.reference.batch_norm import (
     batch_norm_backward,
     batch_norm_eval_backward,
@@ -35,6 +36,7 @@ name = "reference"
 __all__ = [
     "adaptive_avg_pool2d_backward",
     "adaptive_avg_pool2d_forward",
+    "add_forward",
     "avg_pool2d_backward",
     "avg_pool2d_forward",
     "batch_norm_backward",
