@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from minires import backends
-from minires.arrays import Array, array_module, as_array
+from minires.arrays import Array, array_module, as_array, is_array
 from minires.tensor import Tensor
 
 P = ParamSpec("P")
@@ -58,6 +58,7 @@ class Function:
     backend             the backend that computes this node, in forward and in backward
     parents             for each input the node that made it, the leaf Tensor that wants its gradient, or None
     needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
+    input_shapes        for each input its shape, None for an absent one
     serial              rises with every node made
     """
 
@@ -65,6 +66,7 @@ class Function:
     backend: Any
     parents: tuple[Function | Tensor | None, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
+    input_shapes: tuple[tuple[int, ...] | None, ...]
     serial: int
     saved: Any = None
     released = False
@@ -85,6 +87,8 @@ class Function:
         raise TypeError(f"{self.name} defines no backward")
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
+        if "serial" in self.__dict__:
+            raise RuntimeError(f"{self!r} has been called already; a node is one call: make a new {self.name}")
         self.serial = next(_serials)
         self.module = _state.module
         self.backend = backends.active()
@@ -95,6 +99,7 @@ class Function:
             for t, wanted in zip(inputs, self.needs_input_grad, strict=True)
         )
         arrays = tuple(None if t is None else t.data for t in inputs)
+        self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
         _one_home(self, arrays)
         for observer in _state.observers:
             observer.before_forward(self, arrays)
@@ -115,9 +120,26 @@ class Function:
             observer.before_backward(self, grad_output)
         grads = self.backward(grad_output)
         grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
+        self._check(grads)
         for observer in reversed(_state.observers):
             observer.after_backward(self, grad_output, grads)
         return grads
+
+    def _check(self, grads: tuple[Any, ...]) -> None:
+        """A wrong shape would broadcast into a wrong gradient further on: it is an error here, where it was made."""
+        if len(grads) != len(self.input_shapes):
+            told = f"{len(grads)} gradients for {len(self.input_shapes)} inputs"
+            raise RuntimeError(f"backward of {self!r} returned {told}; None stands for one that is not wanted")
+        for position, (grad, shape) in enumerate(zip(grads, self.input_shapes, strict=True)):
+            if grad is None or not self.needs_input_grad[position]:
+                continue
+            if not is_array(grad):
+                told = f"{type(grad).__name__}, not an array"
+            elif grad.shape != shape:
+                told = f"an array of shape {grad.shape}; the input has {shape}"
+            else:
+                continue
+            raise RuntimeError(f"backward of {self!r} returned for input {position} {told}")
 
     def release(self) -> None:
         """Lets go of everything that only backward needed."""

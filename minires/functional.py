@@ -87,6 +87,8 @@ def batch_norm(
     C = x.shape[1]
     if C < 1:
         raise ValueError(f"x must have at least one channel, got shape {x.shape}")
+    if x.size == 0:
+        raise ValueError(f"x must not be empty, got shape {x.shape}")
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is None:
             if not training:
@@ -96,6 +98,8 @@ def batch_norm(
                 raise TypeError(f"{name} must be a plain array, got {type(statistic).__name__}")
             if statistic.dtype.kind != "f":
                 raise TypeError(f"{name} must have a floating dtype, got {statistic.dtype}")
+            if training and not getattr(statistic.flags, "writeable", True):
+                raise ValueError(f"{name} must be writable in training, got a read-only array")
             if statistic.shape != (C,):
                 raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {statistic.shape}")
     if (running_mean is None) != (running_var is None):
@@ -281,7 +285,7 @@ def _classification_loss(
     N, C, *positions = scores.shape
     xp = array_module(scores.data)
     try:
-        labels = xp.asarray(labels.data if isinstance(labels, Tensor) else labels)
+        labels = xp.array(labels.data if isinstance(labels, Tensor) else labels)  # a copy: backward needs it as it is
     except ValueError as error:
         raise ValueError(f"labels cannot be made from this nested list: {error}") from None
     if labels.dtype.kind not in "iu":
@@ -295,8 +299,11 @@ def _classification_loss(
         raise ValueError(f"labels must lie in [0, {C}) for {C} classes, got {low if low < 0 else high}")
     if bool(xp.isnan(scores.data).any()):
         raise ValueError(f"{argument} must not hold NaN")
-    if label_smoothing is not None and bool((scores.data == xp.inf).any()):
-        raise ValueError(f"{argument} must not hold +inf")
+    if label_smoothing is not None:
+        if bool((scores.data == xp.inf).any()):
+            raise ValueError(f"{argument} must not hold +inf")
+        if bool((scores.data.max(axis=1) == -xp.inf).any()):
+            raise ValueError(f"{argument} must hold a number above −inf for every label")
     if label_smoothing is None:
         return ops.NLLLoss(labels, reduction)(scores)
     return ops.CrossEntropy(labels, label_smoothing, reduction)(scores)

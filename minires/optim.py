@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from minires import backends
 from minires._checks import integer, number
-from minires.arrays import Array, array_module
+from minires.arrays import Array, array_module, is_array
 from minires.tensor import Tensor
 
 __all__ = ["SGD", "Constant", "Schedule", "Step", "Warmup"]
@@ -63,6 +63,9 @@ class SGD:
     def step(self) -> None:
         """Moves every parameter once, in place."""
         lr = number(self.lr, "lr", 0)
+        for position, p in enumerate(self.params):
+            if p.grad is not None and not getattr(p.data.flags, "writeable", True):
+                raise ValueError(f"params[{position}] is a read-only array; nothing was moved")
         if self._step_of_backend(lr):
             return
         for position, p in enumerate(self.params):
@@ -109,12 +112,16 @@ class SGD:
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Takes over what `state_dict` gave, copying; ValueError, with nothing changed, where it doesn't fit."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
         velocity: list[Array | None] = [None] * len(self.params)
         names = {f"velocity.{i}": i for i in range(len(self.params))}
         for name, array in state.items():
             if name not in names:
                 raise ValueError(f"state has {name!r}, which fits none of the {len(self.params)} parameters")
             p = self.params[names[name]].data
+            if not is_array(array):
+                raise TypeError(f"{name} must be an array, got {type(array).__name__}")
             if array.shape != p.shape or array.dtype != p.dtype:
                 raise ValueError(
                     f"{name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"

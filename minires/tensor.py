@@ -56,6 +56,8 @@ class Tensor:
         return self.shape[0]
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"only a tensor of one element is true or false, this one has shape {self.shape}")
         return bool(self.data)
 
     def __repr__(self) -> str:
@@ -156,8 +158,8 @@ def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "
         if not is_array(value):
             raise TypeError(f"{argument} must be a Tensor or an array, got {type(value).__name__}")
         value = Tensor(value)
-    if value.dtype.kind != "f":
-        raise TypeError(f"{argument} must have a floating dtype, got {value.dtype}")
+    if value.dtype.kind != "f" or value.dtype.itemsize < 4:  # sums of squares leave float16
+        raise TypeError(f"{argument} must have dtype float32 or float64, got {value.dtype}")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{argument} must be {shape or f'{ndim}-dimensional'}, got shape {value.shape}")
     return value

@@ -541,3 +541,35 @@ def test_one_array_returned_for_two_leaves_is_copied_for_the_second():
     Both()(a, b).backward(np.ones(3))
     a.grad += 5
     np.testing.assert_array_equal(b.grad, np.full(3, 3.0))
+
+
+def test_a_node_is_one_call():
+    double = mr.ops.Add()
+    x = leaf([1.0, 2.0])
+    y = double(x, x)
+    with pytest.raises(RuntimeError, match=r"<Add\(\)> has been called already.*make a new Add"):
+        double(x, y)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda g: (g, g), "returned 2 gradients for 1 inputs"),
+        (lambda g: g.sum(), r"for input 0 an array of shape \(\); the input has \(3,\)"),
+        (lambda g: g[None], r"for input 0 an array of shape \(1, 3\)"),
+        (lambda g: [1, 2, 3], "for input 0 list, not an array"),
+    ],
+)
+def test_backward_is_held_to_the_inputs(returned, told):
+    class Wrong(Function):
+        def forward(self, x):
+            return x * 2
+
+        def backward(self, grad_output):
+            return returned(grad_output)
+
+    x = leaf([1.0, 2.0, 3.0])
+    y = Wrong()(x)
+    with pytest.raises(RuntimeError, match=told):
+        y.backward(np.ones(3))
+    assert x.grad is None

@@ -228,3 +228,22 @@ def test_foreign_schedule_state():
         Warmup(Constant(0.1)).load_state_dict({})
     with pytest.raises(ValueError, match="Constant"):
         Constant(0.1).load_state_dict({"ends": 3})
+
+
+def test_a_read_only_parameter_moves_nothing(rng):
+    params = [mr.tensor(rng.standard_normal(3), requires_grad=True) for _ in range(2)]
+    for p in params:
+        p.grad = np.ones(3)
+    params[1].data.flags.writeable = False
+    before = params[0].data.copy()
+    with pytest.raises(ValueError, match=r"params\[1\] is a read-only array; nothing was moved"):
+        mr.optim.SGD(params, 0.1).step()
+    np.testing.assert_array_equal(params[0].data, before)
+
+
+def test_a_state_that_is_none():
+    sgd = mr.optim.SGD([mr.tensor(np.ones(3), requires_grad=True)], 0.1)
+    with pytest.raises(TypeError, match="state must map names to arrays, got list"):
+        sgd.load_state_dict([1])
+    with pytest.raises(TypeError, match=r"velocity\.0 must be an array, got str"):
+        sgd.load_state_dict({"velocity.0": "x"})

@@ -230,3 +230,15 @@ def test_zero_grad_and_detach():
     assert x.grad is None
     with pytest.raises(RuntimeError, match="depends on no tensor with requires_grad=True"):
         (x * 2.0).detach().backward()
+
+
+def test_a_mean_in_float16_does_not_overflow():
+    x = mr.tensor(np.full((300, 300), 2, np.float16), requires_grad=True)
+    assert x.mean().item() == 2
+    assert x.mean().dtype == np.float16
+
+
+def test_only_one_element_is_true_or_false():
+    assert mr.tensor(np.array([2.0]))
+    with pytest.raises(ValueError, match=r"only a tensor of one element is true or false, this one has shape \(2,\)"):
+        bool(mr.tensor(np.ones(2)))

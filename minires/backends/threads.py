@@ -15,7 +15,7 @@ _threads: int | None = None
 def set_num_threads(threads: int) -> None:
     """Every CPU backend, and the BLAS library behind NumPy, computes with `threads` threads from now on."""
     global _controller, _threads
-    _threads = integer(threads, "threads", 1)
+    _threads = integer(threads, "threads", 1, 4096)
     if _controller is None:
         _controller = ThreadpoolController()  # looks the loaded libraries up once: NumPy's BLAS is loaded by then
     _controller.select(user_api="blas").limit(limits=_threads)

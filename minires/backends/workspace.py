@@ -33,8 +33,3 @@ def scratch_like(view: Array) -> Array:
         _workspace.memory = np.empty(0, np.uint8)  # the old one goes before the new one comes
         _workspace.memory = np.empty(size, np.uint8)
     return _workspace.memory[:size].view(dtype).reshape(shape)
-
-
-def release() -> None:
-    """Gives this thread's scratch memory back."""
-    _workspace.memory = np.empty(0, np.uint8)

@@ -11,7 +11,7 @@ from typing import Any
 from minires._checks import choice, suggest
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
-from minires.data.dataset import DataError, DataFileError, Dataset
+from minires.data.dataset import DataError, DataFileError, DataPathError, Dataset
 from minires.data.folder import FolderImages
 from minires.data.loader import Loader
 
@@ -19,6 +19,7 @@ __all__ = [
     "Augmentation",
     "DataError",
     "DataFileError",
+    "DataPathError",
     "Dataset",
     "FolderImages",
     "Loader",
@@ -59,9 +60,12 @@ def load(
     download   fetch what is missing from its official address; without it the network is never touched
     size       "folder": side of the images (224); "fashion-mnist": a divisor of 28 to average down to
 
-    Raises ValueError for an unknown name, DataError when files are missing, DataFileError when one is broken.
+    Raises ValueError for an unknown name, DataPathError for a data_dir that is no folder, DataError when files are
+    missing, DataFileError when one is broken.
     """
     _known(name)
+    if not download:  # which would make the folder
+        _given(data_dir)
     choice(split, "split", ("train", "test"))
     options: dict[str, Any] = {} if size is None else {"size": size}
     if options and name not in ("fashion-mnist", "folder"):
@@ -84,7 +88,8 @@ def recipe(name: str, size: int | None = None) -> Augmentation:
 
 
 def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Where the files of a data set are, or None."""
+    """Where the files of a data set are, or None; DataPathError for a data_dir that is no folder."""
+    _given(data_dir)
     if _known(name) == "digits":
         return Path(str(resources.files("minires.data") / "digits.csv.gz"))
     if name == "fashion-mnist":
@@ -95,7 +100,12 @@ def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | No
     return Path(root) if root and (Path(root) / "train").is_dir() else None
 
 
+def _given(data_dir: str | os.PathLike[str] | None) -> None:
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise DataPathError(f"data_dir must be a folder, got {os.fspath(data_dir)!r}")
+
+
 def _known(name: str) -> str:
-    if name not in _RECIPES:
+    if not isinstance(name, str) or name not in _RECIPES:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(_RECIPES)}.{suggest(name, _RECIPES)}")
     return name

@@ -16,6 +16,10 @@ class DataError(RuntimeError):
     """A data set that cannot be had: not found, not downloadable, empty."""
 
 
+class DataPathError(DataError):
+    """The folder that the caller named is none."""
+
+
 class DataFileError(DataError):
     """A file of a data set that is broken: truncated, corrupt, mislabelled."""
 

@@ -73,7 +73,7 @@ class Loader:
 
         return self._batches(plans())
 
-    def epoch(self, number: int = 0) -> Iterator[Batch]:
+    def epoch(self) -> Iterator[Batch]:
         """Every image once, in the stored order and without augmentation: evaluation."""
         order = np.arange(len(self.dataset))
         return self._batches((self._slice(order, batch), None) for batch in range(len(self)))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from minires import backends
 from minires._checks import integer
-from minires.arrays import Array
+from minires.arrays import Array, array_module
 from minires.autograd import Function, Observer, no_grad
 from minires.nn import Module
+from minires.nn.module import evaluating
 from minires.tensor import Tensor
 
 
@@ -124,15 +125,11 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
     shape = tuple(integer(n, "input_shape", 1) for n in input_shape)
-    modes: list[tuple[Any, bool]] = [(module, module.training) for module in model.modules()]
     parameters = list(model.parameters())
-    dtype = parameters[0].dtype if parameters else np.dtype(np.float32)
+    like = parameters[0].data if parameters else np.empty(0, np.float32)
+    image = array_module(like).zeros((1, *shape), like.dtype)
     recorder = _Recorder(model)
-    try:
-        model.eval()
-        with no_grad(), recorder:
-            model(Tensor(np.zeros((1, *shape), dtype)))
-    finally:
-        for module, mode in modes:
-            object.__setattr__(module, "training", mode)
+    # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
+    with evaluating(model), backends.backend("reference"), no_grad(), recorder:
+        model(Tensor(image))
     return Summary(shape, tuple(recorder.rows), sum(p.size for p in parameters))

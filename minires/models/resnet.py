@@ -6,7 +6,7 @@ from minires import functional as F
 from minires._checks import choice, integer
 from minires.models.blocks import BasicBlock, Bottleneck, make_shortcut, norm
 from minires.nn import AdaptiveAvgPool2d, Conv2d, Linear, MaxPool2d, Module, ReLU, Sequential
-from minires.tensor import Tensor
+from minires.tensor import Tensor, as_tensor
 
 
 class ResNet(Module):
@@ -49,6 +49,9 @@ class ResNet(Module):
         choice(shortcut, "shortcut", ("A", "B", "C"))
         choice(stride_in, "stride_in", ("1x1", "3x3"))
         choice(zero_channels, "zero_channels", ("end", "both"))
+        for name, value in (("residual", residual), ("batch_norm", batch_norm)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be true or false, got {value!r}")
         self.stem = choice(stem, "stem", ("imagenet", "cifar"))
         self.in_channels = in_channels
 
@@ -83,6 +86,7 @@ class ResNet(Module):
         self.fc = Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x, "x")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be (N, {self.in_channels}, H, W), got shape {x.shape}")
         x = self.relu(self.bn1(self.conv1(x)))

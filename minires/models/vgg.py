@@ -15,7 +15,7 @@ from minires.nn import (
     ReLU,
     Sequential,
 )
-from minires.tensor import Tensor
+from minires.tensor import Tensor, as_tensor
 
 
 class VGG(Module):
@@ -73,6 +73,7 @@ class VGG(Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x, "x")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be (N, {self.in_channels}, H, W), got shape {x.shape}")
         if min(x.shape[2:]) < 32:

@@ -10,16 +10,14 @@ from minires import random
 from minires.arrays import Array
 
 
-def he_normal(shape: tuple[int, ...]) -> Array:
-    """Weights (out, in, ...) from a normal distribution with variance 2 / fan_out, float32.
+def he_normal(shape: tuple[int, ...], fan: str = "out") -> Array:
+    """Weights (out, in, ...) from a normal distribution with variance 2 / fan, float32.
 
-    fan_out = out · (kernel size) is the number of products that a unit's gradient is summed from: the variance of the
-    gradients then stays the same from layer to layer under ReLU (equation 14 there).
+    fan   "out": out · (kernel size), the number of products that a unit's gradient is summed from: the variance of the
+          gradients then stays the same from layer to layer under ReLU (equation 14 there); "in": in · (kernel size),
+          those that its output is summed from: the same for the responses (equation 10).  For a convolution of the
+          paper the two seldom differ; for a classifier with few classes only "in" keeps the logits in proportion.
     """
-    fan_out = shape[0] * math.prod(shape[2:])
-    return (random.generator().standard_normal(shape) * math.sqrt(2 / fan_out)).astype(np.float32)
-
-
-def uniform(shape: tuple[int, ...], bound: float) -> Array:
-    """Values drawn evenly from [−bound, bound], float32."""
-    return random.generator().uniform(-bound, bound, shape).astype(np.float32)
+    units = shape[0] if fan == "out" else shape[1]
+    deviation = math.sqrt(2 / (units * math.prod(shape[2:])))
+    return (random.generator().standard_normal(shape) * deviation).astype(np.float32)

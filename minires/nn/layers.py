@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -148,6 +147,8 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: Any) -> None:
         super().__init__()
+        parts = output_size if isinstance(output_size, (tuple, list)) and len(output_size) == 2 else (output_size,) * 2
+        pair([1 if isinstance(output_size, (tuple, list)) and n is None else n for n in parts], "output_size", 1)
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,16 +161,15 @@ class AdaptiveAvgPool2d(Module):
 class Linear(Module):
     """Fully connected: (..., in_features) -> (..., out_features).
 
-    weight (out_features, in_features) and bias (out_features,), both evenly from ±1/√in_features.
+    weight (out_features, in_features), He-initialised (fan-in); bias (out_features,), zeros, or absent.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         self.in_features = integer(in_features, "in_features", 1)
         self.out_features = integer(out_features, "out_features", 1)
-        bound = 1 / math.sqrt(in_features)
-        self.weight = Tensor(init.uniform((out_features, in_features), bound), requires_grad=True)
-        self.bias = Tensor(init.uniform((out_features,), bound), requires_grad=True) if bias else None
+        self.weight = Tensor(init.he_normal((self.out_features, self.in_features), fan="in"), requires_grad=True)
+        self.bias = Tensor(np.zeros(self.out_features, np.float32), requires_grad=True) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -39,17 +40,34 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_children" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before it sets {name!r}")
-        for kind in (self._parameters, self._buffers, self._children):
-            kind.pop(name, None)
-        if isinstance(value, Tensor):
+        if name in self._parameters and not (value is None or isinstance(value, (Tensor, Module))):
+            raise TypeError(f"{name} is a parameter: it can become another Tensor or None, got {type(value).__name__}")
+        stays_buffer = name in self._buffers and is_array(value)
+        self._forget(name)
+        if stays_buffer:
+            self._buffers[name] = value
+        elif isinstance(value, Tensor):
             self._parameters[name] = value
         elif isinstance(value, Module):
             object.__setattr__(value, "_name", name)
             self._children[name] = value
         object.__setattr__(self, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        for kind in (self._parameters, self._buffers, self._children):
+            kind.pop(name, None)
+
     def register_buffer(self, name: str, array: Array) -> None:
-        """Adds an array (such as a running mean) that is saved and moved with the module, but has no gradient."""
+        """Adds an array (such as a running mean) that is saved and moved with the module, but has no gradient.
+
+        An array that is assigned to the name later takes its place.
+        """
+        if not is_array(array):
+            raise TypeError(f"{name} must be an array, got {type(array).__name__}")
         setattr(self, name, array)
         self._buffers[name] = array
 
@@ -66,18 +84,31 @@ class Module:
         yield from self._children.items()
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """(path, module) of this module ("") and of all below, each once, parents first."""
+        """(path, module) of this module ("") and of all below, parents first; one that is shared, by its first path."""
+        seen: set[int] = set()
+        for path, module in self._every_module(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+
+    def _every_module(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) for every path, shared or not."""
         yield prefix, self
         for name, child in self._children.items():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child._every_module(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Module]:
         for _, module in self.named_modules():
             yield module
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """(path, leaf Tensor) of every parameter."""
-        yield from ((path, module._parameters[name]) for path, module, name in self._slots("_parameters"))
+        """(path, leaf Tensor) of every parameter; one that is shared, by its first path."""
+        seen: set[int] = set()
+        for path, module, name in self._slots("_parameters"):
+            parameter = module._parameters[name]
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield path, parameter
 
     def parameters(self) -> Iterator[Tensor]:
         """Every parameter: leaf Tensors with .data and .grad."""
@@ -96,9 +127,12 @@ class Module:
     # -- saving and loading
 
     def state_dict(self) -> dict[str, Array]:
-        """Parameters and running statistics as plain arrays by name, in torchvision's names; not copies."""
+        """Parameters and running statistics as plain arrays by name, in torchvision's names; not copies.
+
+        What is shared stands under each of its names.
+        """
         state = {}
-        for prefix, module in self.named_modules():
+        for prefix, module in self._every_module():
             own = {name: p.data for name, p in module._parameters.items()} | module._buffers
             state.update({f"{prefix}.{name}" if prefix else name: array for name, array in own.items()})
         return state
@@ -108,8 +142,9 @@ class Module:
 
         strict   every name must be on both sides; otherwise only those on both sides are loaded
 
-        Shapes must agree in any case; dtype and device stay the module's.  Counters named `num_batches_tracked` are
-        passed over.  Everything is checked before anything is copied: on ValueError the module is unchanged.
+        Shapes must agree in any case; dtype and device stay the module's, and a number beyond that dtype is an error.
+        Counters named `num_batches_tracked` are passed over.  Everything is converted before anything is copied: on
+        ValueError the module is unchanged, and `state` may hold the module's own arrays.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
@@ -128,11 +163,17 @@ class Module:
                 problems.append(f"{name}: shape {value.shape}, the module has {own[name].shape}")
             elif value.dtype.kind not in "fiu":
                 problems.append(f"{name}: dtype {value.dtype} is not a real number's")
+            elif not getattr(own[name].flags, "writeable", True):
+                problems.append(f"{name}: the module's array is read-only")
+            else:
+                arrays[name] = converted = _converted(value, own[name])
+                if bool((array_module(converted).isinf(converted) & ~array_module(value).isinf(value)).any()):
+                    problems.append(f"{name}: holds numbers beyond {own[name].dtype}")
         if problems:
             more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
             raise ValueError("state does not fit this module:\n  " + "\n  ".join(problems[:10]) + more)
-        for name, value in arrays.items():
-            own[name][...] = array_module(own[name]).asarray(value)
+        for name, converted in arrays.items():
+            own[name][...] = converted
 
     # -- modes, device, dtype
 
@@ -157,7 +198,7 @@ class Module:
         Raises BackendUnavailable when CuPy or a GPU is missing.
         """
         if choice(device, "device", ("cpu", "cuda")) == "cpu":
-            return self._map(lambda array: array if isinstance(array, np.ndarray) else array.get())
+            return self._map(_on_cpu)
         try:
             import cupy
         except ImportError:
@@ -171,22 +212,22 @@ class Module:
         return self._map(cupy.asarray)
 
     def astype(self, dtype: Any) -> Self:
-        """Converts parameters and statistics to a floating dtype, e.g. "float64". Returns the module."""
+        """Converts parameters and statistics to "float32" or "float64". Returns the module."""
         try:
             chosen = np.dtype(dtype)
         except TypeError:
-            raise TypeError(f"dtype must name a floating dtype, got {dtype!r}") from None
-        if chosen.kind != "f":
-            raise TypeError(f"dtype must name a floating dtype, got {dtype!r}")
+            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+        if chosen.kind != "f" or chosen.itemsize < 4:
+            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
         return self._map(lambda array: array.astype(chosen, copy=False))
 
     def _map(self, convert: Any) -> Self:
         """Every array through `convert`; parameters stay the same Tensors, so that an optimiser keeps hold of them."""
+        for parameter in self.parameters():
+            parameter.data = convert(parameter.data)
+            if parameter.grad is not None:
+                parameter.grad = convert(parameter.grad)
         for module in self.modules():
-            for parameter in module._parameters.values():
-                parameter.data = convert(parameter.data)
-                if parameter.grad is not None:
-                    parameter.grad = convert(parameter.grad)
             for name in list(module._buffers):
                 module.register_buffer(name, convert(module._buffers[name]))
         return self
@@ -199,3 +240,27 @@ class Module:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n  " + "\n  ".join(lines) + "\n)" if lines else ")")
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Within it every part of the model is in evaluation mode; afterwards each is in its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            object.__setattr__(module, "training", mode)
+
+
+def _converted(value: Array, like: Array) -> Array:
+    """A copy of `value` with the dtype and on the device of `like`."""
+    with np.errstate(over="ignore"):  # what overflows is reported with its name
+        return array_module(like).array(
+            value if array_module(value) is array_module(like) else _on_cpu(value), like.dtype
+        )
+
+
+def _on_cpu(array: Any) -> Array:
+    return array if isinstance(array, np.ndarray) else array.get()

@@ -16,8 +16,13 @@ class Sum(Function):
         self.keepdims = keepdims
 
     def forward(self, x: Array) -> Array:
+        return self.total(x).astype(x.dtype, copy=False)
+
+    def total(self, x: Array) -> Array:
+        """The sum, in float32 at least: float16 ends at 65,504"""
         self.saved = x.shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        wide = "float32" if x.dtype == "float16" else None
+        return array_module(x).asarray(x.sum(axis=self.axis, keepdims=self.keepdims, dtype=wide))
 
     def backward(self, grad_output: Array) -> Array:
         kept = tuple(1 if i in self.axis else n for i, n in enumerate(self.saved))  # the shape with keepdims=True
@@ -28,7 +33,8 @@ class Mean(Sum):
     """Σ x / (number of summands) over `axis`"""
 
     def forward(self, x: Array) -> Array:
-        return super().forward(x) / x.dtype.type(self.summands())
+        total = self.total(x)
+        return (total / total.dtype.type(self.summands())).astype(x.dtype, copy=False)
 
     def backward(self, grad_output: Array) -> Array:
         return super().backward(grad_output) / grad_output.dtype.type(self.summands())

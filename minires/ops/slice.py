@@ -15,10 +15,10 @@ class Slice(Function):
         self.index = index
 
     def forward(self, x: Array) -> Array:
-        self.saved = x
+        self.saved = x.shape
         return x[self.index]
 
     def backward(self, grad_output: Array) -> Array:
-        grad_input = array_module(grad_output).zeros_like(self.saved)
+        grad_input = array_module(grad_output).zeros(self.saved, grad_output.dtype)
         grad_input[self.index] = grad_output
         return grad_input

@@ -5,7 +5,15 @@ from __future__ import annotations
 from minires import data
 from minires.arrays import Array
 from minires.data import Augmentation, Dataset, Loader, Transform
-from minires.training.config import Config
+from minires.training.config import Config, ConfigError
+
+
+def images(config: Config, split: str, download: bool = False) -> Dataset:
+    """The images of a run; ConfigError for a size that they cannot have, else what `minires.data.load` raises."""
+    try:
+        return data.load(config.data, split, config.data_dir, download, config.size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def training_loader(config: Config, images: Dataset, mean: Array) -> Loader:

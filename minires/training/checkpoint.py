@@ -138,8 +138,12 @@ def load(path: Path) -> Checkpoint:
         velocity = {k: v for k, v in arrays.items() if k.startswith("velocity.")}
         loss, wrong, images = told["interval"]
         C, H, W = (integer(n, "input_shape", 1) for n in told["input_shape"])
+        rows = tuple(history.row(values, f"row {i}") for i, values in enumerate(told["history"]))
+        iteration = integer(told["iteration"], "iteration", 0)
+        if iteration != (rows[-1].iteration if rows else 0) and images == 0:
+            raise ValueError(f"iteration {iteration} has neither a row of the history nor sums since the last one")
         return Checkpoint(
-            iteration=integer(told["iteration"], "iteration", 0),
+            iteration=iteration,
             config=Config.from_json(told["config"]),
             model=model,
             velocity=velocity,
@@ -151,12 +155,12 @@ def load(path: Path) -> Checkpoint:
             interval=Interval(
                 number(loss, "interval", 0), integer(wrong, "interval", 0), integer(images, "interval", 0)
             ),
-            rows=tuple(history.row(values, f"row {i}") for i, values in enumerate(told["history"])),
+            rows=rows,
             seconds=number(told["seconds"], "seconds", 0),
         )
     except KeyError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error} is missing") from None
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, OverflowError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
 
 

@@ -103,7 +103,7 @@ class Config:
         if self.workers is not None:
             integer(self.workers, "workers", 0)
         if self.epochs is not None:
-            number(self.epochs, "epochs", 0, open_minimum=True)
+            number(self.epochs, "epochs", 0, 1e9, open_minimum=True)
         number(self.lr, "lr", 0, open_minimum=True)
         for name in ("momentum", "weight_decay", "lr_factor", "warmup_lr"):
             number(getattr(self, name), name, 0)

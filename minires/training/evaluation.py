@@ -11,6 +11,7 @@ import numpy as np
 from minires.arrays import Array, array_module
 from minires.autograd import no_grad
 from minires.nn import Module
+from minires.nn.module import evaluating
 from minires.tensor import Tensor
 
 
@@ -37,21 +38,23 @@ class Evaluation:
 def evaluate(
     model: Module, batches: Iterable[tuple[Array, Array]], on_batch: Callable[[int], None] | None = None
 ) -> Evaluation:
-    """Runs every batch through the model in evaluation mode; the mode is put back afterwards.
+    """Runs every batch through the model in evaluation mode; afterwards each module is in its own mode again.
 
     batches    (images (N, C, H, W), labels (N,)): one ordered pass
     on_batch   is called after each batch with the number of images done; what it raises ends the evaluation
 
-    Raises Diverged for logits that are not finite and ValueError when there is no image at all.
+    Raises Diverged for logits that are not finite and ValueError when there is no image at all or a label is no output.
     """
-    training = model.training
     confusion: Any = None
     beyond_five = images = 0
-    model.eval()
-    try:
+    with evaluating(model):
         for x, labels in batches:
             logits = predict(model, x)  # (N, C)
             C = logits.shape[1]
+            if labels.min() < 0 or labels.max() >= C:
+                raise ValueError(
+                    f"labels must lie in [0, {C}) for a network of {C} outputs, got {labels.min()} to {labels.max()}"
+                )
             if confusion is None:
                 confusion = np.zeros((C, C), np.int64)
             np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
@@ -61,8 +64,6 @@ def evaluate(
             images += len(labels)
             if on_batch is not None:
                 on_batch(images)
-    finally:
-        model.train(training)
     if images == 0:
         raise ValueError("batches must hold at least one image, got none")
     error = 100.0 * float(images - np.trace(confusion)) / images

@@ -5,20 +5,24 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopRequest:
     """Within it SIGINT and SIGTERM only set `requested`; a second one takes effect at once.
 
-    Outside of the main thread, where Python delivers no signals, it does nothing.
+    Outside of the main thread, where Python delivers no signals, it does nothing; a signal that this process ignores
+    stays ignored.
     """
 
     requested = False
 
     def __enter__(self) -> StopRequest:
-        self._outer = {}
+        self._outer: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._outer = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._outer[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from minires.nn import Module
 from minires.optim import SGD
 from minires.tensor import Tensor
 from minires.training import checkpoint as checkpoints
-from minires.training.batches import evaluation_loader, training_loader
+from minires.training.batches import evaluation_loader, images, training_loader
 from minires.training.checkpoint import Checkpoint, CheckpointError, Interval
 from minires.training.config import Config, ConfigError
 from minires.training.evaluation import Diverged, evaluate, on_device
@@ -36,6 +37,9 @@ class Interrupted(Exception):
     def __init__(self, iteration: int, checkpoint: Path | None) -> None:
         super().__init__(f"stopped after iteration {iteration:,}")
         self.iteration, self.checkpoint = iteration, checkpoint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Interrupted, (self.iteration, self.checkpoint)  # pickle would call it with the message alone
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,8 @@ class _Run:
 
     def __init__(self, config: Config, start: Checkpoint | None, download: bool, report: Silent) -> None:
         self.config, self.report = config, report
-        self.images: Dataset = data.load(config.data, "train", config.data_dir, download, config.size)
-        self.test_images: Dataset = data.load(config.data, "test", config.data_dir, download, config.size)
+        self.images: Dataset = images(config, "train", download)
+        self.test_images: Dataset = images(config, "test", download)
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
         self.loader = training_loader(config, self.images, self.mean)
         self.test_loader = evaluation_loader(config, self.test_images, self.mean)
@@ -137,8 +141,8 @@ class _Run:
         self.model.train()
         self.report.start(self.iteration, self.total)
         self.saved = self.iteration if self.checkpoint else 0
-        try:
-            with StopRequest() as self.stop:
+        with StopRequest() as self.stop:
+            try:
                 while True:
                     if self._row_is_due():
                         self._add_row()
@@ -152,10 +156,10 @@ class _Run:
                     self._step(*next(batches))
                     self.timed_seconds += time.perf_counter() - began
                     self.report.iteration(self.iteration, *self._training_means(), self._speed())
-        finally:
-            self.report.stop()
-            if self.rows:
-                self.folder.write_curves(self.rows, self.config)
+            finally:
+                self.report.stop()
+                if self.rows:
+                    self.folder.write_curves(self.rows, self.config)
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
         return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint)
@@ -220,7 +224,7 @@ class _Run:
                 self._interrupt()
 
         try:
-            return evaluate(self.model, self.test_loader.epoch(0), on_batch).error
+            return evaluate(self.model, self.test_loader.epoch(), on_batch).error
         except Diverged as error:
             raise self._diverged(str(error)) from None
 
@@ -247,8 +251,12 @@ class _Run:
         self.saved = self.iteration
 
     def _restore(self, start: Checkpoint) -> None:
-        if start.mean.shape != self.mean.shape or not np.array_equal(start.mean, self.mean):
+        same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
+        if not same or not np.array_equal(start.mean, self.mean):
             raise ConfigError(f"the training images of {self.config.data} are not those that this run began with")
+        if start.iteration > self.total:
+            told = f"the checkpoint is of iteration {start.iteration:,}, the run ends at {self.total:,}"
+            raise CheckpointError(f"the checkpoint does not fit its own configuration: {told}")
         try:
             self.model.load_state_dict(start.model)
             self.optimizer.load_state_dict(_like_parameters(self.model, start.velocity))
@@ -286,18 +294,22 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
     try:
         options = config.network_options()
         model = models.create(config.network, num_classes=classes, in_channels=input_shape[0], **options)
-        with backends.backend("reference"):
-            summary(model, input_shape)  # runs one image, on the CPU: the model has not moved yet
+        layers = summary(model, input_shape).rows
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
+    pixels = min((math.prod(row.output_shape[1:]) for row in layers if row.operation == "BatchNorm"), default=2)
+    if config.batch_size * pixels < 2:
+        told = "a channel has one value only, which batch norm cannot normalise"
+        raise ConfigError(f"batch_size must be at least 2 for {config.network} on {config.data}, got 1: {told}")
     model.astype(config.dtype)
     return model.to("cuda") if config.backend in ("cuda", "cublas") else model
 
 
 def _active_backend() -> str:
     try:
-        return backends.active().__name__.rpartition(".")[2]
+        name: str = backends.active().name
+        return name
     except ValueError as error:  # a wrong name in MINIRES_BACKEND
         raise ConfigError(str(error)) from None
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 from minires.training.history import Row
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Silent:
@@ -31,13 +36,12 @@ class Silent:
 class Lines(Silent):
     """A plain line every few seconds, and one for each evaluation."""
 
-    def __init__(self, out: TextIO, every: float = 5.0) -> None:
-        self.out, self.every = out, every
+    def __init__(self, out: TextIO, every: float = 5.0, label: str = "") -> None:
+        self.out, self.every, self.label = out, every, f"{label}: " if label else ""
 
     def start(self, done: int, total: int) -> None:
         self.first, self.done, self.total = done, done, total
         self.began = self.last = time.monotonic()
-        self.test_error: float | None = None
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self.done = done
@@ -58,30 +62,21 @@ class Lines(Silent):
     def _say(self, text: str) -> None:
         self.last = time.monotonic()
         left = (self.last - self.began) / max(1, self.done - self.first) * (self.total - self.done)
-        print(f"iteration {self.done:,}/{self.total:,}  {text}  {_clock(left)} left", file=self.out, flush=True)
+        where = f"{self.label}iteration {self.done:,}/{self.total:,}"
+        print(f"{where}  {text}  {_clock(left)} left", file=self.out, flush=True)
 
 
 class Bar(Silent):
     """A bar with throughput, loss, errors and the time left."""
 
-    def __init__(self, out: TextIO) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self.progress = Progress(*columns, console=Console(file=out), refresh_per_second=4)
-        self.task = self.progress.add_task("", told="", start=False)
+    def __init__(self, progress: Progress, label: str = "") -> None:
+        self.progress = progress
+        self.task = progress.add_task(label, told="", start=False, total=None, visible=False)
         self.test_error = self.training = ""
 
     def start(self, done: int, total: int) -> None:
-        self.progress.update(self.task, total=total, completed=done)
+        self.progress.update(self.task, total=total, completed=done, visible=True)
         self.progress.start_task(self.task)
-        self.progress.start()
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self.training = f"{images_per_second:,.0f} images/s  loss {loss:.3f}  error {training_error:.2f} % training"
@@ -95,13 +90,25 @@ class Bar(Silent):
             self.test_error = f", {row.test_error:.2f} % test"
         self.progress.update(self.task, told=self.training + self.test_error)
 
-    def stop(self) -> None:
-        self.progress.stop()
 
+@contextmanager
+def on_stderr(labels: Sequence[str] = ("",)) -> Iterator[list[Silent]]:
+    """A report for each label: bars below one another where stderr is a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield [Lines(sys.stderr, label=label) for label in labels]
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-def for_stderr() -> Silent:
-    """The bar where stderr is a terminal, lines elsewhere."""
-    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+    columns = (
+        *([TextColumn("{task.description}")] if any(labels) else []),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=4) as progress:
+        yield [Bar(progress, label) for label in labels]
 
 
 def _clock(seconds: float) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minires import backends, data
+from minires import backends
 from minires.nn import Module
 from minires.training import checkpoint as checkpoints
-from minires.training.batches import evaluation_loader
+from minires.training.batches import evaluation_loader, images
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import ConfigError
 from minires.training.evaluation import Evaluation, evaluate
@@ -55,14 +55,14 @@ def evaluate_run(
     """
     trained = restore(path, **changes)
     config = trained.checkpoint.config
-    images = data.load(config.data, split, config.data_dir, download, config.size)
+    dataset = images(config, split, download)
     for name, theirs, ours in (
-        ("images of shape", images.shape, trained.checkpoint.input_shape),
-        ("classes", images.classes, trained.checkpoint.classes),
+        ("images of shape", dataset.shape, trained.checkpoint.input_shape),
+        ("classes", dataset.classes, trained.checkpoint.classes),
     ):
         if tuple(theirs) != ours:
             raise ConfigError(f"{config.data} has {name} {theirs}; the network was trained for {ours}")
     if config.threads is not None:
         backends.set_num_threads(config.threads)
     with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
-        return trained, evaluate(trained.model, evaluation_loader(config, images, trained.checkpoint.mean).epoch(0))
+        return trained, evaluate(trained.model, evaluation_loader(config, dataset, trained.checkpoint.mean).epoch())

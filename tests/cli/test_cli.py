@@ -165,6 +165,14 @@ def test_resume(call, run, tmp_path):
         (["train", "--keep", "0"], ["--keep must be at least 1"]),
         (["train", "--schedule", "stpe"], ["--schedule", "Did you mean 'step'?"]),
         (["train", "--milestones", "half"], ["--milestones", "'half'"]),
+        (["train", "--milestones", ","], ["--milestones", "','"]),
+        (["train", "--epochs", "1e308"], ["--epochs must be above 0 and at most"]),
+        (["train", "--data-dir", "nonsense"], ["--data-dir must be a folder", "'nonsense'"]),
+        (["train", "--data", "folder", "--data-dir", "nonsense"], ["--data-dir must be a folder", "'nonsense'"]),
+        (["doctor", "--data-dir", "nonsense"], ["--data-dir must be a folder"]),
+        (["train", "resnet18", "--batch-size", "1"], ["--batch-size must be at least 2 for resnet18"]),
+        (["paper", "table6", "--runs", "nowhere"], ["nowhere"]),
+        (["draw", "resnet20", "--out", "/dev/null/x/y"], ["--out", "/dev/null/x"]),
         (["train", "--milestones", "0.5,100"], ["--milestones must be all iterations or all fractions"]),
         (["train", "--milestones", "20,10"], ["--milestones must rise"]),
         (["train", "--milestones", "1.5"], ["--milestones"]),
@@ -195,7 +203,7 @@ def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, 
     monkeypatch.chdir(tmp_path)
     code, out, err = call(*words)
     assert (code, out) == (2, "")
-    lines = [line for line in err.splitlines() if not line.startswith("vgg16 on digits")]  # what it set out to do
+    lines = [line for line in err.splitlines() if ", seed 0" not in line]  # what it set out to do
     one_line("\n".join(lines), *told)
     assert list(tmp_path.iterdir()) == []
 
@@ -360,3 +368,24 @@ def test_as_a_module_into_a_closed_pipe():
         process.stdout.readline()
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+def test_an_unknown_default_backend_is_one_line(call, monkeypatch):
+    monkeypatch.setenv("MINIRES_BACKEND", "foo")
+    code, out, err = call("models")
+    assert (code, out) == (2, "")
+    one_line(err, "MINIRES_BACKEND must be one of reference", "'foo'")
+
+
+@pytest.mark.skipif(bool(backends.available()["emulated"]), reason="the emulator is not built")
+def test_training_on_another_backend(call, tmp_path):
+    """A run says which backend trained it, goes on with it, and is evaluated by it."""
+    settings = ["--backend", "emulated", "--width", "2", "--workers", "0", "--batch-size", "4"]
+    code, _, err = call(
+        "train", *settings, "--iterations", "2", "--eval-every", "2", "--out", tmp_path / "run", "--quiet"
+    )
+    assert (code, err) == (0, "")
+    assert load_checkpoint(find_checkpoint(tmp_path / "run")).config.backend == "emulated"
+    code, out, _ = call("evaluate", tmp_path / "run", "--batch-size", "128", "--json")
+    assert code == 0
+    assert 0 <= json.loads(out)["top1_error"] <= 100

@@ -51,7 +51,9 @@ def test_finding_digits_and_folders(tmp_path, monkeypatch):
     assert data.find("folder") is None
     (tmp_path / "train").mkdir()
     assert data.find("folder") == tmp_path
-    assert data.find("folder", tmp_path / "other") is None
+    assert data.find("folder", tmp_path / "train") is None
+    with pytest.raises(data.DataPathError, match=r"data_dir must be a folder, got '.*other'"):
+        data.find("folder", tmp_path / "other")
 
 
 def test_the_test_pictures_may_lie_in_val_or_test(tmp_path, rng):

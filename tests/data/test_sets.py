@@ -224,6 +224,9 @@ def test_broken_cifar10(small_cifar):
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10"])
 def test_missing_says_what_where_and_what_to_do(nowhere, monkeypatch, name):
     monkeypatch.setenv("MINIRES_DATA", str(nowhere / "mine"))
+    with pytest.raises(data.DataPathError, match=r"data_dir must be a folder, got '.*given'"):
+        data.load(name, "train", nowhere / "given")
+    (nowhere / "given").mkdir(parents=True)
     with pytest.raises(data.DataError) as failure:
         data.load(name, "train", nowhere / "given")
     text = str(failure.value)
@@ -243,8 +246,9 @@ def test_order_of_the_places(nowhere, monkeypatch, small_fashion):
         nowhere / "given",
     ]
     monkeypatch.setenv("MINIRES_DATA", str(nowhere / "mine"))
+    (nowhere / "given").mkdir(parents=True)
     for place in places:  # the least preferred first
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         for name in names:
             (place / name).write_bytes((source / name).read_bytes())
         assert data.find("fashion-mnist", nowhere / "given") == place

@@ -94,8 +94,8 @@ def test_astype_keeps_the_parameters_and_converts_everything():
     assert model.astype("float64") is model
     assert model.conv1.weight is weight
     assert {array.dtype for array in model.state_dict().values()} == {np.dtype("float64")}
-    for wrong in ("int32", "flot64", 3):
-        with pytest.raises(TypeError, match="dtype must name a floating dtype"):
+    for wrong in ("int32", "float16", "flot64", 3):
+        with pytest.raises(TypeError, match="dtype must be float32 or float64"):
             model.astype(wrong)
 
 
@@ -184,3 +184,61 @@ def test_dropout_only_in_training(rng):
     assert 0.15 <= (y == 0).mean() <= 0.35
     assert np.allclose(y[y != 0], x.data[y != 0] / 0.75, rtol=1e-15)
     assert np.array_equal(layer.eval()(x).data, x.data)
+
+
+def test_what_a_name_was_it_stays():
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean = np.full(3, 7, np.float32)
+    assert "running_mean" in dict(norm.named_buffers())
+    assert norm.state_dict()["running_mean"][0] == 7
+    with pytest.raises(TypeError, match="weight is a parameter: it can become another Tensor or None, got ndarray"):
+        norm.weight = np.ones(3, np.float32)
+    assert norm.weight.requires_grad
+    del norm.bias
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+    assert not hasattr(norm, "bias")
+    with pytest.raises(AttributeError):
+        del norm.bias
+    with pytest.raises(TypeError, match="counts must be an array, got list"):
+        norm.register_buffer("counts", [1, 2])
+
+
+def test_a_module_loads_its_own_arrays_exchanged():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    own = model.state_dict()
+    first, second = own["0.weight"].copy(), own["1.weight"].copy()
+    model.load_state_dict({**own, "0.weight": own["1.weight"], "1.weight": own["0.weight"]})
+    np.testing.assert_array_equal(model[0].weight.data, second)
+    np.testing.assert_array_equal(model[1].weight.data, first)
+
+
+@pytest.mark.parametrize("spoil", ["overflow", "read-only"])
+def test_loading_is_whole_or_not_at_all(spoil):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    state = {name: array.astype(np.float64) + 1 for name, array in before.items()}
+    if spoil == "overflow":
+        state["1.weight"][0, 0] = 1e300
+        told = "1.weight: holds numbers beyond float32"
+    else:
+        model[1].weight.data.flags.writeable = False
+        told = "1.weight: the module's array is read-only"
+    with pytest.raises(ValueError, match=told):
+        model.load_state_dict(state)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_what_is_shared_is_counted_once():
+    layer = nn.Linear(3, 3)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    assert [path for path, _ in model.named_modules()] == ["", "0", "1"]
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
+    assert set(model.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    mr.optim.SGD(model.parameters(), 0.1)  # refuses a Tensor that comes twice
+    other = nn.Linear(3, 3)
+    other.weight = layer.weight
+    tied = nn.Sequential(layer, other)
+    assert [name for name, _ in tied.named_parameters()] == ["0.weight", "0.bias", "1.bias"]
+    tied.astype("float64")
+    assert tied[1].weight.dtype == np.float64

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from minires import cli, models
+from minires.cli import paper
 from minires.paper import drawing, gradients, published, table1, table6
 
 
@@ -150,7 +151,7 @@ def test_wrong_steps_are_one_line(call):
 def test_the_list_and_unknown_items(call):
     code, out, _ = call("paper")
     assert code == 0
-    assert {line.split()[0] for line in out.splitlines()} == set(cli._PAPER)
+    assert {line.split()[0] for line in out.splitlines()} == set(paper.ITEMS)
     code, _, err = call("paper", "figur3")
     assert code == 2
     assert "Did you mean 'figure3'?" in err

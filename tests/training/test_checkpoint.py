@@ -215,3 +215,18 @@ def test_finding(sample, tmp_path):
     (tensors,) = (tmp_path / "checkpoints").glob("*.safetensors")
     for place in (tmp_path, tmp_path / "checkpoints", path, tensors):
         assert find_checkpoint(place) == path
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"history": [], "interval": [0.0, 0, 0]}, "iteration 7 has neither a row of the history nor sums"),
+        ({"seconds": 10**400}, "seconds"),
+        ({"interval": [10**400, 1, 1]}, "interval"),
+    ],
+)
+def test_numbers_that_cannot_be(sample, tmp_path, change, told):
+    path = checkpoints.save(sample(), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=told):
+        load_checkpoint(path)

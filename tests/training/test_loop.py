@@ -34,6 +34,7 @@ from minires.training import (
     restore,
     train,
 )
+from minires.training import checkpoint as checkpoints
 from minires.training.progress import Silent
 
 # 12 batches an epoch; a narrow network makes one of them a matter of milliseconds.
@@ -406,3 +407,43 @@ def test_ctrl_c_in_another_process_and_resuming_there(tmp_path):
     for name, array in one.model.items():
         np.testing.assert_array_equal(array, other.model[name], err_msg=name)
     assert timeless(one.rows) == timeless(other.rows)
+
+
+def test_evaluation_leaves_every_module_in_its_own_mode(rng):
+    model = mr.models.create("resnet20", width=2)
+    model.bn1.eval()  # frozen by its owner
+    evaluate(model, [(rng.standard_normal((2, 3, 8, 8), np.float32), np.array([1, 2]))])
+    assert model.training
+    assert model.layer1.training
+    assert not model.bn1.training
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_are_no_output(rng, label):
+    model = mr.models.create("resnet20", width=2)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 10\)"):
+        evaluate(model, [(rng.standard_normal((2, 3, 8, 8), np.float32), np.array([1, label]))])
+
+
+def test_labels_may_change_before_backward(rng):
+    logits = mr.tensor(rng.standard_normal((4, 3)), requires_grad=True)
+    labels = np.array([0, 1, 2, 0])
+    loss = mr.functional.cross_entropy(logits, labels)
+    labels[...] = 1
+    loss.backward()
+    assert (logits.grad.argmin(axis=1) == [0, 1, 2, 0]).all()  # pulled up: the labels of the forward pass
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        ({"iteration": 99}, CheckpointError, "the checkpoint is of iteration 99, the run ends at 20"),
+        ({"classes": tuple("abcdefghij")}, ConfigError, "not those that this run began with"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself(whole, tmp_path, change, error, told):
+    found = load_checkpoint(whole.checkpoint)
+    last = replace(found.rows[-1], iteration=change.get("iteration", found.iteration))
+    checkpoints.save(replace(found, rows=(*found.rows[:-1], last), **change), tmp_path / "checkpoints")
+    with pytest.raises(error, match=told):
+        train(found.config, tmp_path / "new", resume=tmp_path)

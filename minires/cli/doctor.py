@@ -1,0 +1,106 @@
+"""`minires doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any
+
+from minires.cli.words import console
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "doctor",
+        help="what is here and what is missing",
+        description="Versions, backends, threads, BLAS, compilers, GPU, and the data sets found.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_doctor)
+    parser.add_argument("--data-dir", metavar="DIR", help="look for data here first")
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    return parser
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    told = {
+        "versions": _versions(),
+        "processor": _processor(),
+        "backends": _backends(),
+        "data": _data_found(arguments.data_dir),
+    }
+    if arguments.json:
+        print(json.dumps(told, indent=2))
+        return 0
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, title="what is here, and what is missing")
+    for section, facts in told.items():
+        for i, (name, fact) in enumerate(facts.items()):
+            table.add_row(section if i == 0 else "", name, escape(str(fact)), end_section=i == len(facts) - 1)
+    console().print(table)
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import minires
+
+    versions = {"minires": minires.__version__, "python": platform.python_version()}
+    for name in ("numpy", "safetensors", "pillow", "matplotlib", "rich", "threadpoolctl"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def _processor() -> dict[str, str]:
+    import platform
+    import shutil
+
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    import minires
+
+    np.dot(np.ones(2), np.ones(2))  # NumPy's BLAS is loaded by now
+    facts = {"machine": f"{platform.system()} {platform.machine()}", "threads": str(minires.get_num_threads())}
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    told = [f"{pool['internal_api']} {pool['version'] or ''}, {pool['num_threads']} threads" for pool in pools]
+    facts["BLAS"] = "; ".join(told) or "none that threadpoolctl knows"
+    compilers = [os.environ.get("CXX"), "c++", "g++", "clang++"]
+    paths = (shutil.which(name) for name in compilers if name)
+    facts["C++ compiler"] = next(filter(None, paths), "none: compiled backends cannot be built")
+    facts["CUDA compiler"] = shutil.which("nvcc") or "none"
+    facts["GPU"] = _gpu()
+    return facts
+
+
+def _gpu() -> str:
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed (extras cuda12x, cuda13x)"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        names = [cupy.cuda.runtime.getDeviceProperties(i)["name"].decode() for i in range(count)]
+        return f"{', '.join(names)}; CuPy {cupy.__version__}"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy {cupy.__version__}, no usable device: {error}"
+
+
+def _backends() -> dict[str, str]:
+    from minires import backends
+
+    return {name: reason or "available" for name, reason in backends.available().items()}
+
+
+def _data_found(data_dir: str | None) -> dict[str, str]:
+    from minires import data
+
+    return {name: str(data.find(name, data_dir) or "not found") for name in data.names()}

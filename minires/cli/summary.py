@@ -1,0 +1,60 @@
+"""`minires summary`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import Any
+
+from minires.cli.words import UsageError, console, known_network
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "summary",
+        help="a network, layer by layer",
+        description="Output shape, parameters, multiply-adds and activation bytes of every operation.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_summary)
+    parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
+    parser.add_argument("--input", type=_image_shape, metavar="CxHxW", help="e.g. 3x224x224 (default: the paper's)")
+    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
+    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
+    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    return parser
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from minires import models
+    from minires.inspect import summary
+
+    name = arguments.network
+    known_network(name)
+    shape = models.input_shape(name) if arguments.input is None else arguments.input
+    chosen = {"shortcut": arguments.shortcut, "width": arguments.width, "num_classes": arguments.classes}
+    chosen |= {"stride_in": arguments.stride_in}
+    options = {option: value for option, value in chosen.items() if value is not None}
+    try:
+        counted = summary(models.create(name, in_channels=shape[0], **options), shape)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error).replace("num_classes", "--classes")) from None
+    if arguments.json:
+        told = {"network": name, "input": list(shape), "options": options, "parameters": counted.params}
+        told |= {"macs": counted.macs, "activation_bytes": counted.activation_bytes}
+        print(json.dumps({**told, "rows": [asdict(row) for row in counted.rows]}, indent=2))
+    else:
+        console().print(counted)
+    return 0
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)[x×]([1-9]\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be channels, height and width such as 3x224x224, got {text!r}")
+    return int(match[1]), int(match[2]), int(match[3])

@@ -1,0 +1,176 @@
+"""`minires train`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from minires.cli.words import UsageError, add_data, add_machine, checkpoint
+
+if TYPE_CHECKING:
+    from minires.training import Result
+
+
+_MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
+
+
+_SETTINGS = (
+    *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
+    *("batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
+    *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
+    *("checkpoint_every", "keep", "backend", "threads", "workers"),
+)
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "train",
+        help="train a network",
+        description="Train a network (resnet20 on digits unless told otherwise) and write its history, learning "
+        "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
+        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_train)
+    parser.add_argument("network", nargs="?", metavar="NETWORK", help="see `minires models` (default: resnet20)")
+    add_data(parser)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--out", metavar="DIR", help="run folder, new or empty (default: runs/NETWORK-DATA-NUMBER)")
+    run.add_argument(
+        "--resume", metavar="RUN", help="go on from a run folder's newest checkpoint, or a checkpoint file"
+    )
+    run.add_argument(
+        "--seed", type=int, metavar="N", help="of initialisation, order, augmentation, dropout (default: 0)"
+    )
+    run.add_argument("--json", action="store_true", help="print the result as JSON")
+    run.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    run.add_argument("--log-every", type=int, metavar="N", help="iterations a row (default: 100, at most an epoch)")
+    run.add_argument("--eval-every", type=int, metavar="N", help="iterations between test errors (default: an epoch)")
+    run.add_argument(
+        "--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints (default: an epoch)"
+    )
+    run.add_argument("--keep", type=int, metavar="N", help="how many of the newest checkpoints stay (default: 1)")
+    length = parser.add_argument_group("the length").add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=float, metavar="N", help="passes through the training set (default: the data's)"
+    )
+    length.add_argument("--iterations", type=int, metavar="N", help="updates")
+    descent = parser.add_argument_group("the descent")
+    descent.add_argument("--batch-size", type=int, metavar="N", help="images an update (default: 128; folder: 256)")
+    descent.add_argument("--lr", type=float, metavar="X", help="learning rate (default: 0.1)")
+    descent.add_argument("--momentum", type=float, metavar="X", help="default: 0.9")
+    descent.add_argument("--weight-decay", type=float, metavar="X", help="default: 0.0001")
+    descent.add_argument(
+        "--nesterov", action=argparse.BooleanOptionalAction, default=None, help="Nesterov's momentum (default: no)"
+    )
+    descent.add_argument("--schedule", metavar="NAME", help="step or constant (default: step)")
+    descent.add_argument(
+        "--milestones",
+        type=_milestones,
+        metavar="A,B",
+        help="where the rate drops, in iterations or as fractions of the run (default: 0.5,0.75; folder: 1/3 and 2/3)",
+    )
+    descent.add_argument("--lr-factor", type=float, metavar="X", help="of every drop (default: 0.1)")
+    descent.add_argument(
+        "--warmup",
+        type=_warmup,
+        metavar="HOW",
+        help="begin at --warmup-lr: for N iterations, or `error`: until the training error is below 80 %%; or `none` "
+        "(default: none; resnet110: error)",
+    )
+    descent.add_argument("--warmup-lr", type=float, metavar="X", help="default: 0.01")
+    descent.add_argument("--label-smoothing", type=float, metavar="X", help="in [0, 1] (default: 0)")
+    network = parser.add_argument_group("the network and its images")
+    network.add_argument("--size", type=int, metavar="N", help="side of the images (fashion-mnist, folder)")
+    network.add_argument("--shortcut", metavar="A|B|C", help="default: A for the CIFAR family, B for ImageNet's")
+    network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    network.add_argument("--width", type=int, metavar="N", help="filters of the first stage (default: the network's)")
+    network.add_argument("--dtype", metavar="NAME", help="float32 or float64 (default: float32)")
+    network.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="pad, crop and flip training images as suits the data (default: yes)",
+    )
+    add_machine(parser)
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from minires.training import Config, Interrupted, load_checkpoint, train
+    from minires.training.progress import Silent, on_stderr
+
+    given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
+    if arguments.resume is None:
+        config = Config.make(**given)
+    else:
+        for name in given:
+            if name not in _MAY_CHANGE:
+                flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
+        config = replace(load_checkpoint(checkpoint(arguments.resume)).config, **given)
+    shown = contextlib.nullcontext([Silent()]) if arguments.quiet else on_stderr()
+    if not arguments.quiet:
+        length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
+        print(f"{config.network} on {config.data}: {length}, seed {config.seed}", file=sys.stderr)
+    try:
+        with shown as (report,):
+            result = train(config, arguments.out, resume=arguments.resume, download=arguments.download, report=report)
+    except Interrupted as stop:
+        how = "nothing to resume"
+        if stop.checkpoint is not None:
+            how = f"go on with: minires train --resume {stop.checkpoint.parent.parent}"
+        print(f"minires: {stop}; {how}", file=sys.stderr)
+        return 130
+    if arguments.json:
+        print(json.dumps(_result(result), indent=2))
+        return 0
+    for name, path in (
+        ("history", result.folder.history),
+        ("curves", result.folder.curves),
+        ("configuration", result.folder.config),
+        ("checkpoint", result.checkpoint),
+    ):
+        print(f"{name:14} {path}")
+    print(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
+    return 0
+
+
+def _result(result: Result) -> dict[str, Any]:
+    last = result.rows[-1]
+    return {
+        "network": result.config.network,
+        "data": result.config.data,
+        "seed": result.config.seed,
+        "parameters": result.parameters,
+        "iterations": last.iteration,
+        "epochs": last.epoch,
+        "seconds": last.seconds,
+        "training_loss": last.training_loss,
+        "training_error": last.training_error,
+        "test_error": result.test_error,
+        "test_accuracy": 100 - result.test_error,
+        "run": str(result.folder.path),
+        "history": str(result.folder.history),
+        "curves": str(result.folder.curves),
+        "config": str(result.folder.config),
+        "checkpoint": str(result.checkpoint),
+    }
+
+
+def _milestones(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(int(part) if part.strip().isdigit() else float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be iterations such as 32000,48000 or fractions such as 0.5,0.75, got {text!r}"
+        ) from None
+
+
+def _warmup(text: str) -> str | int:
+    return int(text) if text.isdigit() else text

@@ -1,0 +1,90 @@
+"""What the commands have in common: usage errors, groups of flags, tables, files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from minires._checks import suggest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be; the message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the data")
+    group.add_argument("--data", metavar="NAME", help="digits, fashion-mnist, cifar10 or folder")
+    group.add_argument("--data-dir", metavar="DIR", help="look here first, then in $MINIRES_DATA and the usual places")
+    group.add_argument("--download", action="store_true", help="fetch the data if they are missing")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the machine")
+    group.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else reference)")
+    group.add_argument("--threads", type=int, metavar="N", help="of the CPU backends, BLAS included (default: all)")
+    group.add_argument("--workers", type=int, metavar="N", help="threads that prepare batches (default: 2)")
+
+
+def checkpoint(path: str) -> Path:
+    from minires.training import find_checkpoint
+
+    try:
+        return find_checkpoint(Path(path))
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+
+
+def known_network(name: str) -> None:
+    from minires import models
+
+    if name not in models.names():
+        raise UsageError(
+            f"unknown network {name!r}; known are {', '.join(models.names())}.{suggest(name, models.names())}"
+        )
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*head, title=title, show_lines=any("\n" in cell for line in lines for cell in line))
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console().print(table)
+
+
+def folder_for_output(path: Path) -> Path:
+    """`path`, made now: what cannot be written there should not be computed first."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out: nothing can be written in {path}: {error.strerror or error}") from None
+    return path
+
+
+def write(path: Path, content: bytes) -> Path:
+    from minires.training.atomic import write_bytes
+
+    write_bytes(path, content)
+    return path

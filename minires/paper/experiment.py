@@ -1,0 +1,168 @@
+"""Networks trained side by side, and a verdict on the order of their errors: what Figures 1, 4 and 6 have in common.
+
+Every curve is a training run with a folder of its own: what is there already is not trained again, and what was
+interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires import backends
+from minires.training import Config, find_checkpoint, load_checkpoint, train
+from minires.training.batches import evaluation_loader, images
+from minires.training.evaluation import evaluate
+from minires.training.history import Row
+from minires.training.progress import Silent
+from minires.training.restore import restore
+from minires.training.side_by_side import side_by_side
+
+SAMPLE = 10_000  # training images on which the training error at the end is measured, without augmentation
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What must hold of two networks' training errors at the last iteration, in percent points.
+
+    least   error of `a` − error of `b` must be at least this
+    most    or at most this; `either_way`: and at least −most
+    """
+
+    a: str
+    b: str
+    least: float | None = None
+    most: float | None = None
+    either_way: bool = False
+
+    def judge(self, error: Mapping[str, float]) -> tuple[str, bool]:
+        """What was found, and whether the claim holds; NaN never does."""
+        apart = error[self.a] - error[self.b]
+        what = f"{self.a} − {self.b}"
+        if self.least is not None:
+            return f"training error of {what} = {apart:.1f}, at least {self.least:g}", apart >= self.least
+        assert self.most is not None
+        if self.either_way:
+            return f"training error of |{what}| = {abs(apart):.1f}, at most {self.most:g}", abs(apart) <= self.most
+        return f"training error of {what} = {apart:.1f}, at most {self.most:g}", apart <= self.most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and what must come out.
+
+    title      says what is an analogue
+    settings   of `Config`, for every network; `options` for some of them
+    """
+
+    data: str
+    title: str
+    iterations: int
+    networks: tuple[str, ...]
+    settings: Mapping[str, Any]
+    claims: tuple[Claim, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config(self, network: str, seed: int, data_dir: str | None = None) -> Config:
+        """The run of one curve; raises ConfigError."""
+        settings = {**self.settings, **self.options.get(network, {}), "iterations": self.iterations}
+        return Config.make(network=network, data=self.data, seed=seed, data_dir=data_dir, **settings)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One trained network: its history, and its errors in percent at the last iteration.
+
+    training_error   of the first 10,000 training images as they are, in evaluation mode
+    """
+
+    network: str
+    seed: int
+    rows: tuple[Row, ...]
+    training_error: float
+    test_error: float
+    path: Path
+
+
+def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, report: Silent) -> Curve:
+    """Trains one network into out/<network>-<iterations>-<seed>, or goes on with what is there.
+
+    Raises what `minires.training.train` raises.
+    """
+    folder = out / f"{network}-{plan.iterations}-{seed}"
+    config = plan.config(network, seed, data_dir)
+    try:
+        start = find_checkpoint(folder)
+    except FileNotFoundError:
+        start = None
+    if start is None:
+        train(config, folder, report=report)
+    elif (found := load_checkpoint(start)).iteration < plan.iterations:
+        train(replace(found.config, data_dir=data_dir), resume=folder, report=report)
+    trained = restore(folder, data_dir=data_dir)
+    config, rows = trained.checkpoint.config, trained.checkpoint.rows
+    dataset = images(config, "train")
+    first = replace(dataset, images=dataset.images[:SAMPLE], labels=dataset.labels[:SAMPLE])  # type: ignore[index]
+    batches = evaluation_loader(config, first, trained.checkpoint.mean).epoch()
+    test_error = rows[-1].test_error
+    assert test_error is not None
+    assert config.backend is not None  # a run's configuration names the one that trained it
+    with backends.backend(config.backend):
+        training_error = evaluate(trained.model, batches).error
+    return Curve(network, seed, rows, training_error, test_error, folder)
+
+
+def run_all(
+    plan: Plan,
+    seeds: int,
+    out: Path,
+    data_dir: str | None = None,
+    jobs: int | None = None,
+    reports: Mapping[tuple[str, int], Silent] | None = None,
+) -> list[Curve]:
+    """Every network with every seed, `jobs` at a time; in the order of seeds and networks."""
+    # The deepest first: no processor is left with a long run alone at the end.
+    order = sorted(labels(plan, seeds), key=lambda label: (label[1], -_depth(label[0])))
+    tasks = [functools.partial(run, plan, network, seed, out, data_dir) for network, seed in order]
+    heard = [Silent() if reports is None else reports[label] for label in order]
+    curves = dict(zip(order, side_by_side(tasks, heard, jobs), strict=True))
+    return [curves[label] for label in labels(plan, seeds)]
+
+
+def labels(plan: Plan, seeds: int) -> list[tuple[str, int]]:
+    """Network and seed of every curve."""
+    return [(network, seed) for seed in range(seeds) for network in plan.networks]
+
+
+def _depth(network: str) -> int:
+    return int("".join(filter(str.isdigit, network)))
+
+
+def verdict(plan: Plan, curves: Sequence[Curve]) -> list[tuple[str, bool]]:
+    """The plan's claims, seed by seed, and whether each holds."""
+    results = []
+    for seed in sorted({curve.seed for curve in curves}):
+        error = {curve.network: curve.training_error for curve in curves if curve.seed == seed}
+        for claim in plan.claims:
+            told, holds = claim.judge(error)
+            results.append((f"seed {seed}: {told}", holds))
+    return results
+
+
+def plot(axes: Any, curves: Sequence[Curve], which: str, colour: str, **style: Any) -> None:
+    """Draws one network's column `which` of the history: thin lines a seed where there are several, and their mean."""
+    lines = []
+    for curve in curves:
+        points = [(row.iteration, getattr(row, which)) for row in curve.rows]
+        lines.append([(x, y) for x, y in points if y is not None])
+    if len(lines) > 1:
+        for line in lines:
+            axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.7)
+    x = [iteration for iteration, _ in lines[0]]
+    mean = np.mean([[y for _, y in line] for line in lines], axis=0)
+    axes.plot(x, mean, color=colour, **style)

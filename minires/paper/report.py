@@ -1,0 +1,61 @@
+"""What an item of the paper comes to: a table of ours beside the paper's, files, and whether it was reproduced."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """One table or figure.
+
+    lines        cells under the `head`
+    files        name -> content; pictures as .png or .svg
+    notes        what a reader must know, or the verdict, a line each
+    reproduced   False when a claim failed, or when something that the paper has is missing from our column
+    runs         folders of the training runs behind it
+    """
+
+    name: str
+    title: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    files: Mapping[str, bytes]
+    notes: Sequence[str] = ()
+    reproduced: bool = True
+    runs: Sequence[Path] = ()
+
+
+def to_csv(head: Sequence[str], lines: Sequence[Sequence[str]]) -> bytes:
+    """A line a row; a cell's own lines are joined by semicolons."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([head, *([cell.replace("\n", "; ") for cell in line] for line in lines)])
+    return out.getvalue().encode()
+
+
+def markdown(reports: Sequence[Report], missing: Mapping[str, str]) -> str:
+    """One page with every table and picture.
+
+    missing   title -> why it is not there
+    """
+    parts = [
+        "# The paper, reproduced",
+        "Columns headed *the paper's* are printed figures; all others were computed here.",
+    ]
+    for report in reports:
+        parts += [f"## {report.title}", _table(report.head, report.lines)]
+        parts += ["\n".join(f"- {note}" for note in report.notes)] if report.notes else []
+        parts += [f"![{report.title}]({name})" for name in report.files if name.endswith(".png")]
+    if missing:
+        parts += ["## Not reproduced", "\n".join(f"- {title}: {why}" for title, why in missing.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("\n", "<br>") for cell in row) + " |" for row in rows)
