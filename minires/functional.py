@@ -133,7 +133,7 @@ def max_pool2d(
     """The maximum of each window: x (N, C, H, W) -> (N, C, OH, OW).
 
     stride      None: kernel_size
-    padding     of −∞, at most half of what the kernel spans
+    padding     of −∞, at most half of what the kernel spans; a dilated window that sees nothing else gives −∞
     ceil_mode   rounds the output size up: the last window may hang over the edge
     """
     kernel = pair(kernel_size, "kernel_size", 1)

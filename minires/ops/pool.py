@@ -34,23 +34,11 @@ def pooled_size(
     return output[0], output[1]
 
 
-def _every_window_sees_a_pixel(
-    x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, output: Pair
-) -> None:
-    """A dilated window can step over a small x: then it would have no maximum."""
-    for axis, size, k, s, p, d, o in zip("HW", x_shape[2:], kernel, stride, padding, dilation, output, strict=True):
-        for i in range(o):
-            if not any(0 <= i * s + tap * d - p < size for tap in range(k)):
-                told = f"kernel_size {k}, stride {s}, padding {p}, dilation {d}"
-                raise ValueError(
-                    f"max_pool2d: window {i} along {axis} ({told}) sees nothing of x {x_shape} but padding"
-                )
-
-
 class MaxPool2d(Function):
     """y[n,c,i,j] = max_p,q  x[n, c, i·s+p·d−pad, j·s+q·d−pad]   (outside of x: −∞)
 
     x (N, C, H, W)  ->  y (N, C, OH, OW).  Of equal maxima the first receives the gradient.
+    A dilated window can step over a small x: it sees padding alone, and its maximum is −∞, as in PyTorch.
     """
 
     def __init__(self, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> None:
@@ -63,7 +51,6 @@ class MaxPool2d(Function):
     def forward(self, x: Array) -> Array:
         window = self.kernel, self.stride, self.padding, self.dilation
         output = pooled_size("max_pool2d", x.shape, *window, self.ceil_mode)
-        _every_window_sees_a_pixel(x.shape, *window, output)
         y, argmax = self.backend.max_pool2d_forward(x, *window, output)
         self.saved = argmax, x.shape
         return y

@@ -280,7 +280,7 @@ def test_rungs_are_known_by_name():
 
 def test_dtypes_that_no_kernel_computes_in():
     with mr.backend("emulated"), pytest.raises(TypeError, match="float32 and float64, got float16"):
-        mr.tensor(np.ones(3, np.float16)) + 1
+        mr.tensor(np.ones(3, np.float16)) + np.ones(3, np.float16)
     with (
         mr.backend("emulated", conv2d="conv_07_tf32"),
         pytest.raises(TypeError, match="conv_07_tf32 computes in float32"),
