@@ -226,7 +226,7 @@ def _mutations() -> Iterator[Mutation]:
     yield from _of("neg", ops.Neg.forward, [("return -a", "return a")])
     yield from _of("neg", ops.Neg.backward, [("-grad_output", "grad_output"), ("-grad_output", "-2 * grad_output")])
 
-    yield from _of("sum", ops.Sum.forward, [("keepdims=self.keepdims", "keepdims=True"), ("x.sum", "x.mean")])
+    yield from _of("sum", ops.Sum.total, [("keepdims=self.keepdims", "keepdims=True"), ("x.sum", "x.mean")])
     for name in ("sum", "mean"):
         yield from _of(name, ops.Sum.backward, [
             ("if i in self.axis", "if i not in self.axis"),
@@ -257,7 +257,7 @@ def _mutations() -> Iterator[Mutation]:
     yield from _of("pad", ops.Pad.backward, [("grad_output[self.saved]", "2 * grad_output[self.saved]")])
     yield from _of("slice", ops.Slice.forward, [("x[self.index]", "x[self.index][..., ::-1]")])
     yield from _of("slice", ops.Slice.backward, [
-        ("zeros_like", "ones_like"),
+        (".zeros(", ".ones("),
         ("= grad_output\n", "= -grad_output\n"),
         ("grad_input[self.index] = grad_output", "grad_input.reshape(-1)[: grad_output.size] = grad_output.ravel()"),
     ])  # fmt: skip
