@@ -13,16 +13,14 @@ from minires.cli.words import UsageError, add_data, add_machine, checkpoint
 if TYPE_CHECKING:
     from minires.training import Result
 
-
-_MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
-
-
+# The settings of `Config` that are flags, and those of them that may differ when a run goes on.
 _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
     *("batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
     *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
     *("checkpoint_every", "keep", "backend", "threads", "workers"),
 )
+_MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 
 
 def add(commands: Any) -> argparse.ArgumentParser:

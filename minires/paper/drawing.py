@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires import models
+from minires._figures import encoded
 from minires.arrays import Array
 from minires.autograd import Function, Observer, no_grad
 from minires.inspect.summary import multiply_adds
@@ -117,7 +117,6 @@ def named(name: str, **options: Any) -> Drawing:
 
 def picture(drawings: Sequence[Drawing], kind: str) -> bytes:
     """The networks side by side, aligned by output size, as the bytes of a "png" or "svg"."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -130,7 +129,6 @@ def picture(drawings: Sequence[Drawing], kind: str) -> bytes:
         row += heights[size] + 0.6
     step, width, pitch, left = 0.27, 1.7, 2.9, 1.1  # inches
     figure = Figure(figsize=(left + pitch * len(drawings), step * (row + 1)))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(0, left + pitch * len(drawings)), ylim=(step * (row + 1), 0))
@@ -176,6 +174,4 @@ def picture(drawings: Sequence[Drawing], kind: str) -> bytes:
                     linewidth=0.9, linestyle=":" if shortcut.dotted else "-", color="black", shrinkA=0, shrinkB=0,
                 )
             )  # fmt: skip
-    out = io.BytesIO()
-    figure.savefig(out, format=kind, dpi=150)
-    return out.getvalue()
+    return encoded(figure, kind)

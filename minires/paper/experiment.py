@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minires import backends
+from minires._figures import encoded
 from minires.training import Config, find_checkpoint, load_checkpoint, train
 from minires.training.batches import evaluation_loader, images
 from minires.training.evaluation import evaluate
@@ -89,6 +90,18 @@ class Curve:
     path: Path
 
 
+@dataclass(frozen=True)
+class Line:
+    """How a network's column `which` of the history (training_error, test_error) is drawn."""
+
+    network: str
+    which: str
+    label: str
+    colour: str
+    width: float = 2.2
+    style: str = "-"
+
+
 def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, report: Silent) -> Curve:
     """Trains one network into out/<network>-<iterations>-<seed>, or goes on with what is there.
 
@@ -154,15 +167,33 @@ def verdict(plan: Plan, curves: Sequence[Curve]) -> list[tuple[str, bool]]:
     return results
 
 
-def plot(axes: Any, curves: Sequence[Curve], which: str, colour: str, **style: Any) -> None:
-    """Draws one network's column `which` of the history: thin lines a seed where there are several, and their mean."""
-    lines = []
-    for curve in curves:
-        points = [(row.iteration, getattr(row, which)) for row in curve.rows]
-        lines.append([(x, y) for x, y in points if y is not None])
-    if len(lines) > 1:
+def picture(plan: Plan, curves: Sequence[Curve], panels: Sequence[tuple[str, Sequence[Line]]]) -> bytes:
+    """Errors over iterations, a panel for each (label of its y axis, lines): the bytes of a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    for axes, (ylabel, lines) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for line in lines:
-            axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.7)
-    x = [iteration for iteration, _ in lines[0]]
-    mean = np.mean([[y for _, y in line] for line in lines], axis=0)
-    axes.plot(x, mean, color=colour, **style)
+            _plot(axes, [curve for curve in curves if curve.network == line.network], line)
+        axes.set(xlabel="iterations", ylabel=ylabel, ylim=(0, 100), xlim=(0, plan.iterations))
+        axes.yaxis.set_tick_params(labelleft=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    seeds = len({curve.seed for curve in curves})
+    told = f"{seeds} seeds: thin lines, bold their mean" if seeds > 1 else "one seed"
+    figure.suptitle(f"{plan.title}\n{told}; training error with augmentation, mean since the last point", fontsize=10)
+    return encoded(figure)
+
+
+def _plot(axes: Any, curves: Sequence[Curve], line: Line) -> None:
+    """One network's curve: thin lines a seed where there are several, and their mean."""
+    seeds = []
+    for curve in curves:
+        points = [(row.iteration, getattr(row, line.which)) for row in curve.rows]
+        seeds.append([(x, y) for x, y in points if y is not None])
+    if len(seeds) > 1:
+        for points in seeds:
+            axes.plot(*zip(*points, strict=True), color=line.colour, linewidth=0.6, alpha=0.7)
+    x = [iteration for iteration, _ in seeds[0]]
+    mean = np.mean([[y for _, y in points] for points in seeds], axis=0)
+    axes.plot(x, mean, line.style, color=line.colour, linewidth=line.width, label=line.label)

@@ -7,11 +7,11 @@ networks are far from converged: it shows slow optimisation, not that the degrad
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from minires._checks import choice
-from minires.paper.experiment import Claim, Curve, Plan, plot
+from minires.paper import experiment
+from minires.paper.experiment import Claim, Curve, Line, Plan
 
 
 def plan(dataset: str = "fashion-mnist", *, quick: bool = False, residual: bool = False) -> Plan:
@@ -37,24 +37,9 @@ def plan(dataset: str = "fashion-mnist", *, quick: bool = False, residual: bool 
 
 
 def picture(plan: Plan, curves: Sequence[Curve]) -> bytes:
-    """Training error at the left, test error at the right: thin lines a seed, bold their mean; the bytes of a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, which in zip(panels, ("training_error", "test_error"), strict=True):
-        for number, network in enumerate(plan.networks):
-            own = [curve for curve in curves if curve.network == network]
-            plot(axes, own, which, f"C{number}", linewidth=2.2, label=network)
-        axes.set(xlabel="iterations", ylabel=f"{which.replace('_', ' ')} (%)", ylim=(0, 100), xlim=(0, plan.iterations))
-        axes.yaxis.set_tick_params(labelleft=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    seeds = len({curve.seed for curve in curves})
-    told = f"{seeds} seeds, bold their mean" if seeds > 1 else "one seed"
-    figure.suptitle(f"{plan.title}\n{told}; training error with augmentation, mean since the last point", fontsize=10)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+    """Training error at the left, test error at the right; the bytes of a PNG."""
+    panels = []
+    for which in ("training_error", "test_error"):
+        lines = [Line(network, which, network, f"C{i}") for i, network in enumerate(plan.networks)]
+        panels.append((f"{which.replace('_', ' ')} (%)", lines))
+    return experiment.picture(plan, curves, panels)

@@ -8,11 +8,11 @@ it helps, as on ImageNet, it does not show.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from minires._checks import choice
-from minires.paper.experiment import Claim, Curve, Plan, plot
+from minires.paper import experiment
+from minires.paper.experiment import Claim, Curve, Line, Plan
 
 PANELS = (("plain18", "plain34"), ("resnet18", "resnet34"))
 NETWORKS = tuple(name for pair in PANELS for name in pair)
@@ -44,24 +44,13 @@ def plan(dataset: str = "fashion-mnist", *, quick: bool = False) -> Plan:
 
 def picture(plan: Plan, curves: Sequence[Curve]) -> bytes:
     """Plain networks at the left, residual ones at the right; training error dashed, test error bold; a PNG's bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    return experiment.picture(plan, curves, [("error (%)", _lines(networks)) for networks in PANELS])
 
-    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, networks in zip(figure.subplots(1, 2, sharey=True), PANELS, strict=True):
-        for network in networks:
-            colour = "C3" if network.endswith("34") else "C0"
-            own = [curve for curve in curves if curve.network == network]
-            plot(axes, own, "training_error", colour, linewidth=1, linestyle="--", label=f"{network}, training")
-            plot(axes, own, "test_error", colour, linewidth=2.4, label=f"{network}, test")
-        axes.set(xlabel="iterations", ylabel="error (%)", ylim=(0, 100), xlim=(0, plan.iterations))
-        axes.yaxis.set_tick_params(labelleft=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    seeds = len({curve.seed for curve in curves})
-    told = f"{seeds} seeds: thin lines, and their mean" if seeds > 1 else "one seed"
-    figure.suptitle(f"{plan.title}\n{told}; training error with augmentation, mean since the last point", fontsize=10)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+
+def _lines(networks: Sequence[str]) -> list[Line]:
+    lines = []
+    for network in networks:
+        colour = "C3" if network.endswith("34") else "C0"
+        lines.append(Line(network, "training_error", f"{network}, training", colour, 1, "--"))
+        lines.append(Line(network, "test_error", f"{network}, test", colour))
+    return lines

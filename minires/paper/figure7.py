@@ -8,7 +8,6 @@ the title says so.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minires import models, random
+from minires._figures import encoded
 from minires.arrays import Array
 from minires.autograd import Function, Observer, no_grad
 from minires.nn import Module
@@ -89,11 +89,9 @@ def _deviations(model: Module, images: Array) -> tuple[float, ...]:
 
 def picture(responses: Sequence[Responses]) -> bytes:
     """Above in the order of the layers, below by size, as in the paper; plain networks dashed; a PNG's bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 6.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(7, 6.6), layout="constrained")
     depths = sorted({len(r.deviations) for r in responses})
     panels = figure.subplots(2, 1)
     for axes, label in zip(panels, ("layer, from the input", "layer, sorted by deviation"), strict=True):
@@ -109,6 +107,4 @@ def picture(responses: Sequence[Responses]) -> bytes:
     trained = sorted({r.trained_on for r in responses if r.trained_on})
     title = f"Responses of the layers of networks trained on {', '.join(trained)}" if trained else AT_INITIALISATION
     figure.suptitle(title, fontsize=10)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+    return encoded(figure)

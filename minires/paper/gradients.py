@@ -8,7 +8,6 @@ by vanishing gradients" (section 4.1).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import numpy as np
 from minires import functional as F
 from minires import models, random
 from minires._checks import integer
+from minires._figures import encoded
 from minires.nn import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -92,11 +92,9 @@ def _angle(a: np.ndarray, b: np.ndarray) -> float:
 
 def picture(cases: Sequence[Case]) -> bytes:
     """Gradient norm over depth, one panel for each of the four kinds, as the bytes of a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(9, 6.6), layout="constrained")
     panels = figure.subplots(2, 2, squeeze=False)
     for row, batch_norm in enumerate((True, False)):
         for column, residual in enumerate((False, True)):
@@ -112,6 +110,4 @@ def picture(cases: Sequence[Case]) -> bytes:
             if axes.lines:
                 axes.legend(fontsize=8)
     figure.suptitle("Gradients at initialisation\n" + WARNING.replace(". The", ".\nThe"), fontsize=9)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+    return encoded(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires import models
+from minires._figures import encoded
 from minires.autograd import no_grad
 from minires.inspect import summary
 from minires.models.blocks import Bottleneck
@@ -104,7 +104,6 @@ def _side(n: int) -> str:
 
 def picture(columns: Sequence[Column], kind: str) -> bytes:
     """The table typeset with ruled lines, as the bytes of a "png" or "svg"."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     head, lines = rows(columns)
@@ -112,7 +111,6 @@ def picture(columns: Sequence[Column], kind: str) -> bytes:
     widths = [1.25, 0.95, *[2.15] * len(columns)]
     unit = 0.2  # inches a line of text
     figure = Figure(figsize=(sum(widths) + 0.2, unit * (sum(heights) + len(heights) * 0.5 + 1.6)))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     total = sum(heights) + len(heights) * 0.5 + 1.6
@@ -128,6 +126,4 @@ def picture(columns: Sequence[Column], kind: str) -> bytes:
         y += height + 0.5
     axes.plot([0.1, sum(widths) + 0.1], [y, y], color="black", linewidth=1.2)
     axes.text(0.1, y + 0.7, f"Multiply-adds: {CONVENTION}.", fontsize=7, va="center")
-    out = io.BytesIO()
-    figure.savefig(out, format=kind, dpi=150)
-    return out.getvalue()
+    return encoded(figure, kind)

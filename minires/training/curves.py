@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from minires._figures import encoded
 from minires.training.atomic import write_bytes
 from minires.training.history import Row
 
@@ -15,11 +15,9 @@ def draw(histories: Mapping[str, Sequence[Row]], path: Path, title: str = "") ->
 
     histories   label -> rows; each network has one colour
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # draws without a display
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     highest = 0.0
     for number, (label, rows) in enumerate(histories.items()):
@@ -37,9 +35,7 @@ def draw(histories: Mapping[str, Sequence[Row]], path: Path, title: str = "") ->
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right")
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_bytes(path, image.getvalue())
+    write_bytes(path, encoded(figure))
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
