@@ -33,7 +33,8 @@ class Case:
     """One network.
 
     norms    ‖∂L/∂W‖ of every 3×3 convolution, from the input to the output
-    turned   degrees by which each of these weights has turned after the steps asked for; empty without
+    turned   degrees by which each of these weights has turned after the steps asked for; empty without, and for a network whose
+             outputs were no longer finite on the way
     """
 
     residual: bool
@@ -70,7 +71,11 @@ def measure(
     with np.errstate(over="ignore", invalid="ignore"):  # some of these networks do explode
         for step in range(steps + 1):
             sgd.zero_grad()
-            F.cross_entropy(model(x), labels).backward()
+            logits = model(x)
+            if not np.isfinite(logits.data).all():
+                steps = 0
+                break
+            F.cross_entropy(logits, labels).backward()
             if step == 0:
                 norms = tuple(float(np.linalg.norm(_grad(layer))) for layer in layers)
             if step < steps:
@@ -107,7 +112,7 @@ def picture(cases: Sequence[Case]) -> bytes:
             axes.set_title(f"{kind}, {'with' if batch_norm else 'without'} batch norm", fontsize=10)
             axes.set(xlabel="depth: input 0, output 1", ylabel="norm of the weights' gradient")
             axes.grid(alpha=0.3)
-            if axes.lines:
-                axes.legend(fontsize=8)
+    lines = {line.get_label(): line for row in panels for axes in row for line in axes.lines}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=9)
     figure.suptitle("Gradients at initialisation\n" + WARNING.replace(". The", ".\nThe"), fontsize=9)
     return encoded(figure)

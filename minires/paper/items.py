@@ -148,9 +148,9 @@ def reproduce_gradients(*, steps: int = 0, seed: int = 0) -> Report:
     if steps:
         head.append(f"median turn after {steps} steps")
         for line, case in zip(lines, cases, strict=True):
-            line.append(f"{sorted(case.turned)[len(case.turned) // 2]:.1f}°")
+            line.append(f"{sorted(case.turned)[len(case.turned) // 2]:.1f}°" if case.turned else "diverged")
     layers = [
-        [case.name, str(i + 1), repr(norm), repr(case.turned[i]) if steps else ""]
+        [case.name, str(i + 1), repr(norm), repr(case.turned[i]) if case.turned else ""]
         for case in cases
         for i, norm in enumerate(case.norms)
     ]

@@ -86,7 +86,7 @@ def rows(columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
         cells = []
         for c in columns:
             bracket, times = c.blocks[number]
-            cells.append("\n".join(f"[ {line} ]" for line in bracket) + f" × {times}")
+            cells.append("\n".join(f"[{line}]" for line in bracket) + f"×{times}")
         pool = "3×3 max pool, stride 2, then\n" if number == 0 else ""
         lines.append([stage, _side(first.sizes[number + 1]), *(pool + cell for cell in cells)])
     lines.append(["", "1×1", *["average pool, 1000-d fc, softmax"] * len(columns)])

@@ -139,6 +139,12 @@ def test_how_far_weights_turn():
     assert gradients.measure(True, True, 20, batch=4, seed=1).norms == case.norms
 
 
+def test_a_network_that_diverges_on_the_way_has_no_turns():
+    case = gradients.measure(True, False, 56, steps=3, batch=4)
+    assert len(case.norms) == 55
+    assert case.turned == ()
+
+
 def test_wrong_steps_are_one_line(call):
     code, _, err = call("paper", "gradients", "--steps", "-1")
     assert code == 2
