@@ -11,12 +11,14 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from minires import backends
+from minires import _guard, backends
 from minires.arrays import Array, array_module, as_array, is_array
 from minires.tensor import Tensor
 
@@ -24,6 +26,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _serials = itertools.count()
+
+# Frames of these files lie between an operation and the code that called for it.
+_HOME = Path(__file__).parent
+_ENGINE = (
+    *(str(_HOME / name) for name in ("autograd.py", "tensor.py", "operators.py", "functional.py")),
+    *(str(_HOME / name) + "/" for name in ("ops", "nn", "models")),
+)
 
 
 class _State(threading.local):
@@ -49,6 +58,8 @@ class Function:
         backward(grad_output) -> gradient per input     (an array for one input, a tuple for several; None: no gradient)
 
     `forward` puts the arrays that backward needs into `self.saved`; backward neither changes them nor `grad_output`.
+    As long as the node is on the tape these arrays are read-only.
+
     Calling the object runs forward and, if an input requires a gradient, leaves the object on the tape:
 
         y = Conv2d(stride=(1, 1), ...)(x, weight, bias)
@@ -59,6 +70,8 @@ class Function:
     parents             for each input the node that made it, the leaf Tensor that wants its gradient, or None
     needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
     input_shapes        for each input its shape, None for an absent one
+    output_shape        shape of the output
+    place               "file:line" of the call, in the first frame that is not the engine's; "" while not recording
     serial              rises with every node made
     """
 
@@ -67,18 +80,30 @@ class Function:
     parents: tuple[Function | Tensor | None, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...] | None, ...]
+    output_shape: tuple[int, ...]
+    place: str = ""
     serial: int
     saved: Any = None
     released = False
+    _held: tuple[Array, ...] = ()
 
     @property
     def name(self) -> str:
         return type(self).__name__
 
     def __repr__(self) -> str:
+        told = ", ".join(f"{k}={v!r}" for k, v in self.options().items())
+        of = f" of {self.module}" if getattr(self, "module", "") else ""
+        shapes = ""
+        if "output_shape" in self.__dict__:
+            shapes = ", ".join(str(shape) for shape in self.input_shapes if shape is not None)
+            shapes = f": {shapes} -> {self.output_shape}"
+        return f"<{self.name}({told}){of}{shapes}>"
+
+    def options(self) -> dict[str, Any]:
+        """What the operation was made with, as far as it is a number, a word or a tuple of such."""
         own = {k: v for k, v in vars(self).items() if k not in Function.__annotations__}
-        told = ", ".join(f"{k}={v!r}" for k, v in own.items() if isinstance(v, (int, float, str, tuple)))
-        return f"<{self.name}({told}){f' of {self.module}' if getattr(self, 'module', '') else ''}>"
+        return {k: v for k, v in own.items() if isinstance(v, (int, float, str, tuple))}
 
     def forward(self, *arrays: Any) -> Array:
         raise TypeError(f"{self.name} defines no forward")
@@ -103,12 +128,21 @@ class Function:
         _one_home(self, arrays)
         for observer in _state.observers:
             observer.before_forward(self, arrays)
-        output = as_array(self.forward(*arrays))
+        recorded = any(self.needs_input_grad)
+        if recorded:
+            self.place = _place()
+        try:
+            output = as_array(self.forward(*arrays))
+        except Exception as error:
+            error.add_note(f"in forward of {self!r}, called at {self.place or _place()}")
+            raise
+        self.output_shape = output.shape
         for observer in reversed(_state.observers):
             observer.after_forward(self, arrays, output)
-        if any(self.needs_input_grad):
-            return Tensor(output, requires_grad=True, node=self)
-        return Tensor(output)
+        if not recorded:
+            return Tensor(output)
+        self._held = _guard.hold(self.saved)
+        return Tensor(output, requires_grad=True, node=self)
 
     def run_backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         """`backward` as the walk calls it: watched, and always a tuple with one entry per input."""
@@ -118,9 +152,13 @@ class Function:
             )
         for observer in _state.observers:
             observer.before_backward(self, grad_output)
-        grads = self.backward(grad_output)
-        grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
-        self._check(grads)
+        try:
+            grads = self.backward(grad_output)
+            grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
+            self._check(grads)
+        except Exception as error:
+            error.add_note(f"in backward of {self!r}, whose forward was called at {self.place}")
+            raise
         for observer in reversed(_state.observers):
             observer.after_backward(self, grad_output, grads)
         return grads
@@ -146,6 +184,12 @@ class Function:
         self.saved = None
         self.parents = ()
         self.released = True
+        held, self._held = self._held, ()
+        _guard.let_go(held)
+
+    def __del__(self) -> None:
+        if self._held:  # nobody walked this tape backward
+            _guard.let_go(self._held)
 
 
 def backward(output: Tensor, grad_output: Array) -> None:
@@ -199,6 +243,14 @@ def _one_home(node: Function, arrays: tuple[Array | None, ...]) -> None:
         raise TypeError(
             f"{node.name}: backend {node.backend.name!r} computes on {wanted.__name__} arrays, got {home}'s"
         )
+
+
+def _place() -> str:
+    """Where the code that is not the engine's called for the operation that is being made: "file:line"."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_ENGINE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class Observer:

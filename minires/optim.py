@@ -65,7 +65,10 @@ class SGD:
         lr = number(self.lr, "lr", 0)
         for position, p in enumerate(self.params):
             if p.grad is not None and not getattr(p.data.flags, "writeable", True):
-                raise ValueError(f"params[{position}] is a read-only array; nothing was moved")
+                raise ValueError(
+                    f"params[{position}] is a read-only array; nothing was moved.  It is so while the output of a "
+                    "forward pass that depends on it is alive: walk that backward, drop it, or compute it in no_grad()"
+                )
         if self._step_of_backend(lr):
             return
         for position, p in enumerate(self.params):

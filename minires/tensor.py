@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires.arrays import Array, array_module, is_array
+from minires.statistics import Statistics, html_table
 
 if TYPE_CHECKING:
     from minires.autograd import Function
@@ -62,8 +63,16 @@ class Tensor:
 
     def __repr__(self) -> str:
         origin = f", node={self.node!r}" if self.node else ", requires_grad=True" if self.requires_grad else ""
-        text = np.array2string(self.numpy(), separator=", ", threshold=20, edgeitems=2, prefix="tensor(")
+        if self.size > 20 and self.dtype.kind in "fiub":
+            numbers = ", ".join(f"{name} {value}" for name, value in Statistics.of(self.data).numbers())
+            return f"tensor({numbers}, shape={self.shape}, dtype={self.dtype}{origin})"
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
         return f"tensor({text}, shape={self.shape}, dtype={self.dtype}{origin})"
+
+    def _repr_html_(self) -> str:
+        rows = [("data", Statistics.of(self.data))]
+        rows += [("grad", Statistics.of(self.grad))] if self.grad is not None else []
+        return html_table(rows, f"tensor made by {self.node!r}" if self.node else "tensor, a leaf")
 
     def item(self) -> float:
         """The only element as a Python number."""

@@ -219,7 +219,7 @@ def test_repr_in_full():
     assert repr(mr.tensor([1.0, 2.5])) == "tensor([1. , 2.5], shape=(2,), dtype=float32)"
     x = mr.tensor(np.float64(2), requires_grad=True)
     assert repr(x) == "tensor(2., shape=(), dtype=float64, requires_grad=True)"
-    assert repr(x.sum()) == "tensor(2., shape=(), dtype=float64, node=<Sum(axis=(), keepdims=False)>)"
+    assert repr(x.sum()) == "tensor(2., shape=(), dtype=float64, node=<Sum(axis=(), keepdims=False): () -> ()>)"
 
 
 def test_zero_grad_and_detach():

@@ -1,5 +1,19 @@
 """Looking into a network and into a run, all of it through observers of the tape."""
 
+from minires.inspect.anomaly import AnomalyError, detect_anomaly
+from minires.inspect.breakpoints import breakpoint, norm_above, not_finite
+from minires.inspect.card import Card, card
 from minires.inspect.summary import Row, Summary, summary
 
-__all__ = ["Row", "Summary", "summary"]
+__all__ = [
+    "AnomalyError",
+    "Card",
+    "Row",
+    "Summary",
+    "breakpoint",
+    "card",
+    "detect_anomaly",
+    "norm_above",
+    "not_finite",
+    "summary",
+]

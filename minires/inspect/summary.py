@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from minires import backends
 from minires._checks import integer
 from minires.arrays import Array, array_module
 from minires.autograd import Function, Observer, no_grad
+from minires.inspect.counting import multiply_adds
 from minires.nn import Module
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
@@ -97,19 +97,10 @@ class _Recorder(Observer):
                 node.name,
                 output.shape[1:],
                 self.own_params.pop(node.module, 0),
-                multiply_adds(node, arrays, output),
+                multiply_adds(node),
                 output.nbytes,
             )
         )
-
-
-def multiply_adds(node: Function, arrays: tuple[Array | None, ...], output: Array) -> int:
-    """Products of one convolution or linear layer: every output element is a sum over one filter."""
-    if node.name not in ("Conv2d", "Linear"):
-        return 0
-    weight = arrays[1]
-    assert weight is not None
-    return math.prod(output.shape) * math.prod(weight.shape[1:])
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> Summary:

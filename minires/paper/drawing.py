@@ -13,7 +13,7 @@ from minires import models
 from minires._figures import encoded
 from minires.arrays import Array
 from minires.autograd import Function, Observer, no_grad
-from minires.inspect.summary import multiply_adds
+from minires.inspect.counting import multiply_adds
 from minires.nn import Module
 from minires.tensor import Tensor
 
@@ -62,7 +62,7 @@ class _Walk(Observer):
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
         drawing, described = self.drawing, vars(node)
-        drawing.macs += multiply_adds(node, arrays, output)
+        drawing.macs += multiply_adds(node)
         size = output.shape[2] if output.ndim == 4 else 1
         if node.name == "Conv2d" and "downsample" not in node.module:
             weight: Any = arrays[1]

@@ -33,7 +33,7 @@ class Case:
     """One network.
 
     norms    ‖∂L/∂W‖ of every 3×3 convolution, from the input to the output
-    turned   degrees by which each of these weights has turned after the steps asked for; empty without, and for a network whose
+    turned   degrees by which each of these weights has turned after the steps asked for; empty without, and where the
              outputs were no longer finite on the way
     """
 

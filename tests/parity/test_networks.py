@@ -39,7 +39,7 @@ def agree(name, rng, size, **options):
         model.zero_grad()
         peer.zero_grad()
         y = model(mr.tensor(x))
-        z = peer(torch.from_numpy(x))
+        z = peer(torch.from_numpy(x.copy()))
         close(y.data, z, f"{name} logits, training={training}")
         cotangent = rng.standard_normal(y.shape)
         y.backward(cotangent)

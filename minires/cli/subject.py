@@ -1,0 +1,206 @@
+"""The network and the images that `step` and `trace` look into."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires.cli.words import UsageError, checkpoint, known_network
+
+if TYPE_CHECKING:
+    import minires as mr
+
+PHOTO_LABEL = 652  # "military uniform": what ImageNet calls the photograph that comes with matplotlib
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, images (N, C, H, W) that want a gradient, labels (N,), and a line that says what they are."""
+
+    model: mr.nn.Module
+    images: mr.Tensor
+    labels: Any
+    told: str
+
+    def run(self) -> None:
+        """One forward and backward."""
+        from minires import functional as F
+
+        F.cross_entropy(self.model(self.images), self.labels).backward()
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    images = parser.add_argument_group("the images", "default: digits for the CIFAR family, else a photograph")
+    images.add_argument("--data", metavar="NAME", help="digits, fashion-mnist, cifar10 or folder: its test images")
+    images.add_argument("--data-dir", metavar="DIR", help="look for the data here first")
+    images.add_argument("--index", type=int, metavar="N", help="the first test image (default: 0)")
+    images.add_argument("--batch", type=int, metavar="N", help="how many from there on (default: 8)")
+    images.add_argument("--image", metavar="FILE", help="a picture: resized, centre crop")
+    images.add_argument("--label", type=int, metavar="N", help="class of the picture (default: 0)")
+    network = parser.add_argument_group("the network")
+    network.add_argument("--weights", metavar="RUN", help="a run folder or checkpoint (default: initialised)")
+    network.add_argument("--seed", type=int, default=0, metavar="N", help="of the initialisation (default: 0)")
+    network.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
+    network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
+    network.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: with --weights)")
+    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else reference)")
+
+
+@contextlib.contextmanager
+def subject(network: str, arguments: argparse.Namespace) -> Iterator[Subject]:
+    """The subject that the flags describe; within it its backend is the active one."""
+    from minires import backends
+
+    known_network(network)
+    try:
+        with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+            yield _make(network, arguments)
+    except _Unfit as error:
+        raise UsageError(str(error)) from None
+
+
+class _Unfit(Exception):
+    pass
+
+
+def _make(network: str, arguments: argparse.Namespace) -> Subject:
+    import minires as mr
+    from minires.models import input_shape
+
+    if arguments.image is not None and arguments.data is not None:
+        raise _Unfit("--image and --data cannot be given together")
+    for flag, other in (("index", "image"), ("batch", "image"), ("label", "data")):
+        if getattr(arguments, flag) is not None and getattr(arguments, other) is not None:
+            raise _Unfit(f"--{flag} cannot be given with --{other}")
+    if (arguments.index or 0) < 0:
+        raise _Unfit(f"--index must be at least 0, got {arguments.index}")
+    if arguments.batch is not None and arguments.batch < 1:
+        raise _Unfit(f"--batch must be at least 1, got {arguments.batch}")
+
+    trained = None
+    if arguments.weights is not None:
+        trained = _restored(network, arguments)
+    config = None if trained is None else trained.checkpoint.config
+    data = arguments.data
+    if data is None and arguments.image is None:
+        data = config.data if config is not None else "digits" if input_shape(network)[1] == 32 else None
+    if data is not None:
+        mean = None if trained is None else trained.checkpoint.mean
+        size = None if config is None else config.size
+        x, labels, classes, told = _test_images(data, arguments, mean, size)
+    else:
+        shape = input_shape(network) if trained is None else trained.checkpoint.input_shape
+        x, told = _picture(arguments.image, shape)
+        labels, classes = [arguments.label if arguments.label is not None else 0], None
+        if arguments.image is None:
+            labels = [PHOTO_LABEL if arguments.label is None else arguments.label]
+
+    if trained is not None:
+        model = trained.model
+        if trained.checkpoint.input_shape != x.shape[1:]:
+            raise _Unfit(f"{told} has shape {x.shape[1:]}; the network takes {trained.checkpoint.input_shape}")
+    else:
+        mr.manual_seed(arguments.seed)
+        chosen = {name: getattr(arguments, name) for name in ("shortcut", "stride_in", "width")}
+        options = {name: value for name, value in chosen.items() if value is not None} | {"in_channels": x.shape[1]}
+        options |= {} if classes is None else {"num_classes": classes}
+        try:
+            model = mr.models.create(network, **options)
+        except (TypeError, ValueError) as error:
+            raise _Unfit(str(error)) from None
+    if mr.backends.active().name in ("cuda", "cublas"):
+        model.to("cuda")
+    model.train(not (arguments.eval or trained is not None))
+    outputs = _outputs(model, x)
+    for label in labels:
+        if not 0 <= label < outputs:
+            raise _Unfit(f"--label must lie in [0, {outputs}), got {label}")
+    from minires.training.evaluation import on_device
+
+    images = mr.tensor(on_device(model, x), requires_grad=True)
+    return Subject(model, images, _like(images, labels), f"{network}, {told}")
+
+
+def _outputs(model: Any, x: Any) -> int:
+    """How many classes the network tells apart; the images must fit it."""
+    from minires.inspect import summary
+
+    try:
+        outputs: int = summary(model, x.shape[1:]).rows[-1].output_shape[0]
+        return outputs
+    except (TypeError, ValueError) as error:
+        raise _Unfit(f"images of shape {x.shape[1:]} do not fit the network: {error}") from None
+
+
+def _like(images: Any, labels: Any) -> Any:
+    import numpy as np
+
+    from minires.arrays import array_module
+
+    return array_module(images.data).asarray(np.asarray(labels, np.int64))
+
+
+def _restored(network: str, arguments: argparse.Namespace) -> Any:
+    from minires.training.restore import restore
+
+    for name in ("shortcut", "stride_in", "width"):
+        if getattr(arguments, name) is not None:
+            raise _Unfit(f"--{name.replace('_', '-')} cannot be given with --weights: the run has its own")
+    changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
+    trained = restore(checkpoint(arguments.weights), **changes)
+    found = trained.checkpoint.config.network
+    if found != network:
+        raise _Unfit(f"--weights: {arguments.weights} holds a {found}, not a {network}")
+    return trained
+
+
+def _test_images(data: str, arguments: argparse.Namespace, mean: Any, size: int | None) -> tuple[Any, Any, int, str]:
+    """x (N, C, H, W), labels (N,), how many classes, and what it is."""
+    import numpy as np
+
+    from minires import data as sets
+    from minires.data import FolderImages, Transform
+
+    try:
+        dataset = sets.load(data, "test", arguments.data_dir, size=size)
+        if mean is None and data != "folder":
+            mean = sets.pixel_mean(sets.load(data, "train", arguments.data_dir, size=size))
+    except ValueError as error:
+        raise _Unfit(str(error)) from None
+    first, last = arguments.index or 0, (arguments.index or 0) + (arguments.batch or 8)
+    if first >= len(dataset):
+        raise _Unfit(f"--index must be below {len(dataset):,}, the number of test images, got {first}")
+    last = min(last, len(dataset))
+    images: Any = dataset.images
+    chosen = np.stack([images.read(i) for i in range(first, last)]) if isinstance(images, FolderImages) else None
+    x = Transform(mean)(images[first:last] if chosen is None else chosen)
+    names = dataset.classes[int(dataset.labels[first])]
+    more = f" and {last - first - 1} more" if last - first > 1 else ""
+    return x, dataset.labels[first:last], len(dataset.classes), f"{data} test image {first} ({names}){more}"
+
+
+def _picture(path: str | None, shape: tuple[int, int, int]) -> tuple[Any, str]:
+    """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, scaled as is usual for ImageNet."""
+    import numpy as np
+
+    from minires.data import FolderImages
+
+    if path is None:
+        from matplotlib.cbook import get_sample_data
+
+        file, told = str(get_sample_data("grace_hopper.jpg", asfileobj=False)), "a photograph of Grace Hopper"
+    else:
+        file, told = path, Path(path).name
+        if not Path(path).is_file():
+            raise _Unfit(f"--image: no file {path}")
+    C, side = shape[0], shape[1]
+    image = FolderImages([Path(file)], side).read(0).astype(np.float32) / 255  # (H, W, 3)
+    image = (image - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
+    if C == 1:
+        image = image.mean(axis=2, keepdims=True)
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None]), told

@@ -1,0 +1,132 @@
+"""A debugger that stops at a node of the tape."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from minires._checks import choice, integer, number
+from minires.arrays import Array, array_module, as_array
+from minires.autograd import Function, Observer
+from minires.inspect import rewrite
+from minires.inspect.card import backward_card, forward_card
+
+Condition = Callable[[Function, Sequence[Array]], Any]
+
+
+def not_finite(node: Function, arrays: Sequence[Array]) -> bool:
+    """Condition: an array holds a NaN or an Inf."""
+    return any(not bool(array_module(a).isfinite(a).all()) for a in arrays)
+
+
+def norm_above(limit: float) -> Condition:
+    """Condition: the Euclidean norm of an array is above the limit (or is NaN)."""
+    number(limit, "limit", 0)
+
+    def condition(node: Function, arrays: Sequence[Array]) -> bool:
+        return any(not float(np.linalg.norm(a.astype(np.float64).ravel())) <= limit for a in arrays)
+
+    return condition
+
+
+class breakpoint(Observer):
+    """Within it the debugger stops in the frame of a node's forward or backward, and the node's card is printed.
+
+        with mr.inspect.breakpoint(at="layer3.0.conv2", when="backward"):
+            loss.backward()
+
+    at          module path (and all below it), glob pattern of one ("layer?.0.conv*"), or name of an operation
+                ("BatchNorm"); None: any
+    when        "forward", "backward" or "both"
+    condition   a function of the node and its arrays that says whether to stop, such as `not_finite` or
+                `norm_above(x)`; None: always
+    stop        "entry": before the first line, the arrays are the inputs, in backward grad_output; "return": before
+                the result is returned, which is `_result` there, the arrays are the results
+    times       how often at most; None: whenever it holds
+    card        whether to print the card
+
+    Stops by Python's `breakpoint()`, so that pdb, VS Code, PyCharm and whatever PYTHONBREAKPOINT names do what they do.
+    Warns when it ends and no node was at the place.  Raises TypeError or ValueError that names the argument.
+    """
+
+    def __init__(
+        self,
+        at: str | None = None,
+        when: str = "forward",
+        condition: Condition | None = None,
+        stop: str = "entry",
+        times: int | None = None,
+        card: bool = True,
+    ) -> None:
+        if at is not None and not isinstance(at, str):
+            raise TypeError(f"at must be a module path, a pattern or the name of an operation, got {at!r}")
+        if condition is not None and not callable(condition):
+            raise TypeError(f"condition must be a function of a node and its arrays, got {condition!r}")
+        self.at = at
+        self.when = choice(when, "when", ("forward", "backward", "both"))
+        self.condition = condition
+        self.stop = choice(stop, "stop", ("entry", "return"))
+        self.left = float("inf") if times is None else integer(times, "times", 1)
+        self.card = bool(card)
+        self.stops = 0
+        self.reached = False
+        self._installed: list[tuple[Function, str]] = []
+
+    def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
+        if self.when != "backward" and self._is_at(node):
+            self._arm(node, "forward", [a for a in arrays if a is not None], lambda: forward_card(node, arrays))
+
+    def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
+        self._disarm()
+
+    def before_backward(self, node: Function, grad_output: Array) -> None:
+        if self.when != "forward" and self._is_at(node):
+            self._arm(node, "backward", [grad_output], lambda: backward_card(node, grad_output))
+
+    def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
+        self._disarm()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._disarm()
+        super().__exit__(*exc_info)
+        if not self.reached and exc_info[0] is None:
+            warnings.warn(f"no node was at {self.at!r} in {self.when}", stacklevel=2)
+
+    def _is_at(self, node: Function) -> bool:
+        at = self.at
+        found = at is None or node.name == at or fnmatchcase(node.module, at) or node.module.startswith(f"{at}.")
+        self.reached |= found
+        return found and self.left > 0
+
+    def _arm(self, node: Function, method: str, arrays: Sequence[Array], card: Callable[[], Any]) -> None:
+        def now() -> None:
+            self.left -= 1
+            self.stops += 1
+            if self.card:
+                print(card(), flush=True)  # where pdb writes
+
+        def on_return(result: Any) -> bool:
+            results = [as_array(r) for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+            stops = self.condition is None or bool(self.condition(node, results))
+            if stops:
+                now()
+            return stops
+
+        if self.stop == "entry":
+            if self.condition is not None and not self.condition(node, arrays):
+                return
+            if method in node.__dict__:  # another breakpoint stops there already
+                return
+            now()
+            rewrite.install(node, method, rewrite.ENTRY)
+        else:
+            rewrite.install(node, method, rewrite.RETURN, on_return)
+        self._installed.append((node, method))
+
+    def _disarm(self) -> None:
+        while self._installed:
+            rewrite.uninstall(*self._installed.pop())

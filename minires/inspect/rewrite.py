@@ -1,0 +1,121 @@
+"""A method with one statement more, for one node: how a debugger gets into the very frame of an operation.
+
+A debugger stops in the frame that calls `breakpoint()`, and a post-mortem shows the frame that raised.  So that this
+frame is the operation's own forward or backward, while its file holds no line for it, the method is compiled again
+from its source with the statement in it, under its own file name and line numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+from minires.autograd import Function
+
+ENTRY = "breakpoint()"
+RETURN = """
+_result = 0
+if _looked_at(_result): breakpoint()
+return _result
+"""
+RAISE = """
+_result = 0
+_error = _looked_at(_result)
+if _error is not None: raise _error
+return _result
+"""
+
+
+def install(node: Function, method: str, statement: str, looked_at: Callable[[Any], Any] | None = None) -> None:
+    """Gives `node` a forward or backward of its own; `uninstall` takes it away again.
+
+    statement   ENTRY: `breakpoint()` before the first line; RETURN: where `looked_at(result)` is true, before the
+                result is returned; RAISE: the exception that `looked_at(result)` gives, unless None, is raised there
+
+    Raises RuntimeError where the source is not at hand (a class typed at the prompt), or another observer was there
+    before.
+    """
+    if method in node.__dict__:
+        raise RuntimeError(f"{node!r} is being watched by another breakpoint or by detect_anomaly already")
+    function: Any = getattr(type(node), method)
+    code = _compiled(function.__code__, statement)
+    new = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    new.__kwdefaults__ = (function.__kwdefaults__ or {}) | {"_looked_at": looked_at}
+    setattr(node, method, MethodType(new, node))
+
+
+def uninstall(node: Function, method: str) -> None:
+    node.__dict__.pop(method, None)
+
+
+@functools.cache
+def _compiled(code: CodeType, statement: str) -> CodeType:
+    try:
+        lines, first = inspect.getsourcelines(code)
+    except (OSError, TypeError):
+        raise RuntimeError(f"the source of {code.co_qualname} is not at hand: put the class into a file") from None
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    if statement == ENTRY:
+        # On the line of the `def`: the debugger then stops at the first line of the body, which has not run yet.
+        definition.body[:0] = _at(definition.lineno, statement)
+    else:
+        _Returns(statement).visit(definition)
+    definition.args.kwonlyargs.append(ast.arg("_looked_at", lineno=definition.lineno, col_offset=0))
+    definition.args.kw_defaults.append(ast.Constant(None))
+    if code.co_freevars:  # `super()` and the like: free there, so free here
+        names = ", ".join(code.co_freevars)
+        factory = ast.parse(f"def factory({names}):\n    pass").body[0]
+        assert isinstance(factory, ast.FunctionDef)
+        factory.body = [definition]
+        tree.body = [factory]
+    ast.fix_missing_locations(tree)
+    ast.increment_lineno(tree, first - 1)
+    found = _find(compile(tree, code.co_filename, "exec"), code.co_name)
+    assert found.co_freevars == code.co_freevars
+    return found
+
+
+def _find(code: CodeType, name: str) -> CodeType:
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    for constant in inner:
+        if constant.co_name == name:
+            return constant
+    return _find(inner[0], name)
+
+
+def _at(line: int, source: str) -> list[ast.stmt]:
+    """The statements of a source, all of them on one line."""
+    function: Any = ast.parse(f"def f():\n{textwrap.indent(source.strip(), ' ')}").body[0]
+    for statement in function.body:
+        for part in ast.walk(statement):
+            if isinstance(part, (ast.expr, ast.stmt)):
+                part.lineno = part.end_lineno = line
+    return list(function.body)
+
+
+class _Returns(ast.NodeTransformer):
+    """Puts the statement in place of every return; returns of functions inside stay."""
+
+    def __init__(self, statement: str) -> None:
+        self.statement, self.depth = statement, 0
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        if self.depth:
+            return node
+        self.depth += 1
+        return self.generic_visit(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> Any:
+        return node
+
+    def visit_Return(self, node: ast.Return) -> Any:
+        statements: Any = _at(node.lineno, self.statement)
+        statements[0].value = node.value or ast.Constant(None)
+        return statements

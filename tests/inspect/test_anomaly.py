@@ -1,0 +1,134 @@
+"""The first NaN or Inf, its node, and the frame that made it."""
+
+from __future__ import annotations
+
+import traceback
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+
+
+@pytest.fixture
+def model():
+    mr.manual_seed(0)
+    return mr.models.create("resnet20", width=2)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+
+
+def innermost(error):
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    return frame, line
+
+
+def test_an_overflowing_weight_in_forward(model, images):
+    model.layer2[1].conv2.weight.data[...] = 3e38
+    with pytest.raises(mr.inspect.AnomalyError) as caught, mr.inspect.detect_anomaly():
+        F.cross_entropy(model(mr.tensor(images)), np.array([1, 2]))
+    error = caught.value
+    assert (error.node.module, error.node.name, error.phase) == ("layer2.1.conv2", "Conv2d", "forward")
+    assert "Inf among" in str(error)
+    assert "all of its inputs are finite" in str(error)
+    assert f"called at {__file__}:" in str(error)
+    frame, _ = innermost(error)
+    assert frame.f_code.co_filename.endswith("conv2d.py")
+    assert frame.f_code.co_name == "forward"
+    assert not np.isfinite(frame.f_locals["_result"]).all()
+
+
+def test_a_zero_variance_without_eps(rng):
+    x = mr.tensor(np.zeros((2, 3, 4, 4)), requires_grad=True)
+    told = "forward of BatchNorm: the output holds 96 NaN among 96"
+    with pytest.raises(mr.inspect.AnomalyError, match=told), mr.inspect.detect_anomaly():
+        F.batch_norm(x, None, None, training=True, eps=0.0)
+
+
+def test_the_input_that_was_bad_already(rng):
+    x = rng.standard_normal((2, 3, 4, 4))
+    x[0, 0, 0, 0] = np.nan
+    told = r"already bad: x \(1 NaN among 96 numbers\)"
+    with pytest.raises(mr.inspect.AnomalyError, match=told), mr.inspect.detect_anomaly():
+        F.relu(mr.tensor(x))
+
+
+class Root(mr.Function):
+    """√x, whose derivative at 0 is infinite."""
+
+    def forward(self, x):
+        self.saved = np.sqrt(x)
+        return self.saved
+
+    def backward(self, grad_output):
+        return grad_output / (2 * self.saved)
+
+
+def test_in_backward():
+    x = mr.tensor(np.array([0.0, 4.0]), requires_grad=True)
+    y = Root()(x) * 2.0
+    with pytest.raises(mr.inspect.AnomalyError) as caught, mr.inspect.detect_anomaly():
+        y.backward(np.ones(2))
+    error = caught.value
+    assert (error.node.name, error.phase) == ("Root", "backward")
+    assert "the gradient of x holds 1 Inf among 2 numbers; all of its inputs are finite" in str(error)
+    frame, _ = innermost(error)
+    assert (frame.f_code.co_name, frame.f_code.co_filename) == ("backward", __file__)
+    assert frame.f_locals["_result"].tolist() == [np.inf, 0.5]
+
+
+def test_a_healthy_step_passes_unchanged(model, images):
+    def grads():
+        model.zero_grad()
+        F.cross_entropy(model(mr.tensor(images)), np.array([1, 2])).backward()
+        return {name: p.grad for name, p in model.named_parameters()}
+
+    expected = grads()
+    with mr.inspect.detect_anomaly():
+        found = grads()
+    for name, grad in expected.items():
+        assert np.array_equal(found[name], grad), name
+
+
+def test_an_error_in_backward_tells_module_and_place():
+    class Broken(mr.Function):
+        def forward(self, x):
+            return x
+
+        def backward(self, grad_output):
+            raise ZeroDivisionError("planted")
+
+    with mr.module_scope("layer3.1"):
+        y = Broken()(mr.tensor(np.ones(2), requires_grad=True))
+    with pytest.raises(ZeroDivisionError) as caught:
+        y.backward(np.ones(2))
+    (note,) = caught.value.__notes__
+    assert "in backward of <Broken() of layer3.1: (2,) -> (2,)>" in note
+    assert f"{__file__}:{test_an_error_in_backward_tells_module_and_place.__code__.co_firstlineno + 9}" in note
+
+
+def test_cards(model, images):
+    loss = F.cross_entropy(model(mr.tensor(images)), np.array([1, 2]))
+    text = str(mr.inspect.card(loss.node.parents[0]))
+    assert text.startswith("Linear() of fc\n")
+    assert "(10, 8) float32: mean " in text
+    assert "parameters 90" in text
+    assert "multiply-adds 160" in text
+    assert __file__ in text
+    assert "<table>" in mr.inspect.card(loss.node)._repr_html_()
+    with pytest.raises(TypeError, match="node must be a Function"):
+        mr.inspect.card(loss)
+
+
+def test_tensors_show_their_statistics():
+    x = mr.tensor(np.array([[np.nan, np.inf], [0.0, 1.0]] * 20), requires_grad=True)
+    assert "NaN 20, Inf 20" in repr(x)
+    assert "zeros 25 %" in repr(x)
+    assert "leaf" in x._repr_html_()
+    y = x * 2.0
+    y.backward(np.ones(y.shape))
+    assert "grad" in x._repr_html_()

@@ -1,0 +1,111 @@
+"""What a live tape depends on is read-only."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+
+
+@pytest.fixture
+def arrays(rng):
+    return rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((4, 3, 3, 3))
+
+
+def test_writing_fails_at_the_line_until_backward_is_done(arrays):
+    x, w = arrays
+    y = F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True))
+    for array in (x, w):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    y.backward(np.ones(y.shape))
+    x[0] = w[0] = 1
+
+
+def test_several_nodes_hold_one_array(arrays):
+    x, w = arrays
+    weight = mr.tensor(w, requires_grad=True)
+    y, z = F.conv2d(mr.tensor(x), weight), F.conv2d(mr.tensor(x), weight)
+    y.backward(np.ones(y.shape))
+    assert not w.flags.writeable
+    z.backward(np.ones(z.shape))
+    assert w.flags.writeable
+    assert x.flags.writeable
+
+
+def test_a_tape_that_is_dropped_lets_go(arrays):
+    x, w = arrays
+    y = F.relu(F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True)))
+    assert not w.flags.writeable
+    del y
+    gc.collect()
+    assert w.flags.writeable
+
+
+def test_without_a_tape_nothing_is_held(arrays):
+    x, w = arrays
+    with mr.no_grad():
+        y = F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True))
+    z = F.relu(mr.tensor(x))
+    x[0] = w[0] = 1
+    y.data[0] = z.data[0] = 1
+
+
+def test_a_view_and_its_owner(arrays):
+    x, w = arrays
+    view = x.transpose(0, 1, 3, 2)
+    weight = mr.tensor(w, requires_grad=True)
+    y = F.conv2d(mr.tensor(view), weight)
+    z = F.conv2d(mr.tensor(x), weight)
+    for array in (x, view):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    y.backward(np.ones(y.shape))  # the view's node is done, its memory is still needed
+    assert not view.flags.writeable
+    z.backward(np.ones(z.shape))
+    x[0] = view[0] = 1
+
+
+def test_an_array_that_was_read_only_stays_so(arrays):
+    x, w = arrays
+    x.flags.writeable = False
+    y = F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True))
+    y.backward(np.ones(y.shape))
+    assert not x.flags.writeable
+
+
+def test_the_optimiser_says_what_holds_the_weights(arrays):
+    x, w = arrays
+    weight = mr.tensor(w, requires_grad=True)
+    F.conv2d(mr.tensor(x), weight).sum().backward()
+    kept = F.conv2d(mr.tensor(x), weight)
+    sgd = mr.optim.SGD([weight], 0.1)
+    with pytest.raises(ValueError, match=r"params\[0\] is a read-only array.*no_grad"):
+        sgd.step()
+    del kept
+    sgd.step()
+
+
+def test_threads_that_share_weights(rng):
+    weight = mr.tensor(rng.standard_normal((4, 3)), requires_grad=True)
+    x = rng.standard_normal((5, 3))
+
+    def work():
+        for _ in range(300):
+            y = F.linear(mr.tensor(x), weight)
+            y.backward(np.ones((5, 4)))
+            F.linear(mr.tensor(x), weight)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    assert weight.data.flags.writeable
+    assert x.flags.writeable
