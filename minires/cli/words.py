@@ -84,7 +84,7 @@ def folder_for_output(path: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> Path:
-    from minires.training.atomic import write_bytes
+    from minires._atomic import write_bytes
 
     write_bytes(path, content)
     return path

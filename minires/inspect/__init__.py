@@ -4,16 +4,19 @@ from minires.inspect.anomaly import AnomalyError, detect_anomaly
 from minires.inspect.breakpoints import breakpoint, norm_above, not_finite
 from minires.inspect.card import Card, card
 from minires.inspect.summary import Row, Summary, summary
+from minires.inspect.tracing import Trace, trace
 
 __all__ = [
     "AnomalyError",
     "Card",
     "Row",
     "Summary",
+    "Trace",
     "breakpoint",
     "card",
     "detect_anomaly",
     "norm_above",
     "not_finite",
     "summary",
+    "trace",
 ]

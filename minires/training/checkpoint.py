@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from minires._atomic import write_bytes, write_text
 from minires._checks import integer, number
 from minires.arrays import Array
 from minires.training import history
-from minires.training.atomic import write_bytes, write_text
 from minires.training.config import Config, ConfigError
 
 FORMAT, VERSION = "minires checkpoint", 1

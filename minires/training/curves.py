@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from minires._atomic import write_bytes
 from minires._figures import encoded
-from minires.training.atomic import write_bytes
 from minires.training.history import Row
 
 

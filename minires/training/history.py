@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from minires.training.atomic import write_text
+from minires._atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import itertools
 import json
 from pathlib import Path
 
+from minires._atomic import write_text
 from minires.training import curves, history
-from minires.training.atomic import write_text
 from minires.training.config import Config, ConfigError
 
 

@@ -10,7 +10,8 @@ import pickle
 import numpy as np
 import pytest
 
-from minires.training import Checkpoint, CheckpointError, Config, Row, atomic, find_checkpoint, load_checkpoint
+from minires import _atomic
+from minires.training import Checkpoint, CheckpointError, Config, Row, find_checkpoint, load_checkpoint
 from minires.training import checkpoint as checkpoints
 from minires.training.checkpoint import Interval
 
@@ -123,10 +124,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(sample, tmp_path, monkeypatc
 
 def test_atomic_write_replaces_whole_files(tmp_path, monkeypatch):
     file = tmp_path / "a.txt"
-    atomic.write_text(file, "old")
+    _atomic.write_text(file, "old")
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(OSError, match="full"):
-        atomic.write_text(file, "new")
+        _atomic.write_text(file, "new")
     assert file.read_text() == "old"
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 

@@ -1,0 +1,246 @@
+"""The recording: every node of the tape, forward to the loss and back again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires import functional as F
+from minires._checks import choice
+from minires.arrays import Array
+from minires.autograd import Function, Observer
+from minires.inspect.card import input_names
+from minires.inspect.counting import multiply_adds
+from minires.inspect.tracing import pictures
+from minires.nn import Module
+from minires.statistics import Statistics
+from minires.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """An array as it is shown.
+
+    name        what forward calls it; "output", "grad_output", or "∂x" for the gradient of x
+    leaf        the parameter's path, for a parameter or its gradient
+    histogram   counts of 24 equal bins from min to max
+    picture     a PNG of feature maps or filters, None for arrays that make none
+    """
+
+    name: str
+    leaf: str
+    statistics: Statistics
+    histogram: tuple[int, ...]
+    picture: bytes | None
+
+    @classmethod
+    def of(cls, name: str, array: Array, leaf: str = "") -> View:
+        told: Any = array if isinstance(array, np.ndarray) else array.get()
+        finite = told[np.isfinite(told)]
+        counts = np.histogram(finite.astype(np.float64), 24)[0] if finite.size else np.zeros(24, int)
+        shown = pictures.filters(told) if leaf or name == "w" else pictures.maps(told)
+        return cls(name, leaf, Statistics.of(array), tuple(int(n) for n in counts), shown)
+
+
+@dataclass(frozen=True)
+class Join:
+    """One of the gradients that were added up to a node's grad_output: the node it came from, and what it was."""
+
+    source: int
+    view: View
+
+
+@dataclass
+class Event:
+    """A node's forward or backward.
+
+    number, phase    `number` counts forward nodes from 0; a node's backward has its number
+    seconds          how long it took
+    begin            seconds since the recording began, without what the recording itself took
+    parents          numbers of the nodes that made the inputs; None for leaves and where no gradient is wanted
+    arrays, results  what came in, what came out
+    joins            in backward: where the output had several users, what each of them sent back
+    macs             multiply-adds of the forward
+    alive            bytes that backward still needs, after this event
+    """
+
+    number: int
+    phase: str
+    operation: str
+    module: str
+    options: str
+    place: str
+    begin: float
+    parents: tuple[int | None, ...]
+    arrays: tuple[View, ...]
+    seconds: float = 0.0
+    results: tuple[View, ...] = ()
+    joins: tuple[Join, ...] = ()
+    macs: int = 0
+    params: int = 0
+    kept: int = 0
+    alive: int = 0
+
+
+@dataclass
+class Trace:
+    """A recording.  `page`, `timeline` and `graph` make something to look at; `save` chooses by name.
+
+    title     what was run
+    loss      the cross-entropy
+    events    forward from the first operation to the loss, then backward
+    classes   the classes of the operations that ran, by name
+    """
+
+    title: str
+    events: list[Event] = field(default_factory=list)
+    loss: float = 0.0
+    classes: dict[str, type[Function]] = field(default_factory=dict)
+
+    def page(self) -> str:
+        """One HTML file that needs nothing else."""
+        from minires.inspect.tracing.page import page
+
+        return page([self])
+
+    def timeline(self) -> str:
+        """JSON for Perfetto and chrome://tracing: modules nested as they were called."""
+        from minires.inspect.tracing.timeline import timeline
+
+        return timeline(self)
+
+    def graph(self) -> str:
+        """The tape in Graphviz's language."""
+        from minires.inspect.tracing.graph import graph
+
+        return graph(self)
+
+    def save(self, path: str | Path, format: str = "html") -> Path:
+        """Writes "html", "chrome" or "dot"; whole or not at all.  Returns the path."""
+        from minires._atomic import write_text
+
+        made = {"html": self.page, "chrome": self.timeline, "dot": self.graph}
+        text = made[choice(format, "format", tuple(made))]()
+        write_text(Path(path), text)
+        return Path(path)
+
+
+class Recorder(Observer):
+    """Fills a trace."""
+
+    def __init__(self, trace: Trace, names: dict[int, str]) -> None:
+        self.trace = trace
+        self.names = names  # id of a leaf Tensor -> path of the parameter
+        self.numbers: dict[Function, int] = {}
+        self.sent: dict[Function, list[tuple[int, Array]]] = {}
+        self.owners: dict[int, int] = {}  # id of the array that owns the memory -> how many nodes keep it
+        self.kept: dict[Function, dict[int, int]] = {}
+        self.alive = 0
+        self.clock, self.resumed = 0.0, time.perf_counter()
+
+    def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
+        self._pause()
+        names = input_names(node)
+        leaves = [self.names.get(id(parent), "") for parent in node.parents]
+        views = [
+            View.of(name, array, leaf)
+            for name, array, leaf in zip(names, arrays, leaves, strict=True)
+            if array is not None
+        ]
+        self._event(node, "forward", tuple(views))
+        self._resume()
+
+    def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
+        self._pause()
+        event = self._end()
+        event.results = (View.of("output", output),)
+        event.macs = multiply_adds(node)
+        event.params = sum(p.size for p in node.parents if isinstance(p, Tensor) and id(p) in self.names)
+        if any(node.needs_input_grad):
+            self.kept[node] = owners = dict(_owners(node.saved))
+            event.kept = sum(owners.values())
+            for owner, size in owners.items():
+                self.alive += 0 if self.owners.get(owner) else size
+                self.owners[owner] = self.owners.get(owner, 0) + 1
+        event.alive = self.alive
+        self._resume()
+
+    def before_backward(self, node: Function, grad_output: Array) -> None:
+        self._pause()
+        self._event(node, "backward", (View.of("grad_output", grad_output),))
+        sent = self.sent.pop(node, [])
+        if len(sent) > 1:
+            self.trace.events[-1].joins = tuple(Join(number, View.of("part", grad)) for number, grad in sent)
+        self._resume()
+
+    def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
+        self._pause()
+        event = self._end()
+        views = []
+        for name, parent, grad in zip(input_names(node), node.parents, grads, strict=True):
+            if parent is None or grad is None:
+                continue
+            if isinstance(parent, Function):
+                self.sent.setdefault(parent, []).append((event.number, grad))
+            views.append(View.of(f"∂{name}", grad, self.names.get(id(parent), "")))
+        event.results = tuple(views)
+        for owner, size in self.kept.pop(node, {}).items():
+            self.owners[owner] -= 1
+            self.alive -= 0 if self.owners[owner] else size
+        event.alive = self.alive
+        self._resume()
+
+    def _event(self, node: Function, phase: str, arrays: tuple[View, ...]) -> None:
+        number = self.numbers.setdefault(node, len(self.numbers))
+        self.trace.classes[node.name] = type(node)
+        options = ", ".join(f"{k}={v!r}" for k, v in node.options().items())
+        parents = tuple(self.numbers.get(p) if isinstance(p, Function) else None for p in node.parents)
+        place = "" if node.place.startswith(__file__) else node.place  # that is no news
+        self.trace.events.append(
+            Event(number, phase, node.name, node.module, options, place, self.clock, parents, arrays)
+        )
+
+    def _end(self) -> Event:
+        event = self.trace.events[-1]
+        event.seconds = self.clock - event.begin
+        return event
+
+    def _pause(self) -> None:
+        self.clock += time.perf_counter() - self.resumed
+
+    def _resume(self) -> None:
+        self.resumed = time.perf_counter()
+
+
+def _owners(saved: Any) -> list[tuple[int, int]]:
+    """(id, bytes) of the arrays that own the memory of those in `saved` (nested tuples)."""
+    if isinstance(saved, tuple):
+        return [pair for part in saved for pair in _owners(part)]
+    if not hasattr(saved, "nbytes"):
+        return []
+    owner = saved.base if getattr(saved, "base", None) is not None and hasattr(saved.base, "nbytes") else saved
+    return [(id(owner), owner.nbytes)]
+
+
+def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
+    """Records one forward and backward of the cross-entropy.
+
+    images   (N, C, H, W), an array or a Tensor; a Tensor that requires a gradient gets it shown
+    labels   (N,), integers
+    title    what to call it; default: the model's class
+
+    The model runs in the mode it is in; its gradients are added to as by any backward.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"model must be a Module, got {type(model).__name__}")
+    recorded = Trace(title or type(model).__name__)
+    names = {id(p): path for path, p in model.named_parameters()}
+    with Recorder(recorded, names):
+        loss = F.cross_entropy(model(images if isinstance(images, Tensor) else Tensor(images)), labels)
+        recorded.loss = loss.item()
+        loss.backward()
+    return recorded
