@@ -14,7 +14,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "summary",
         help="a network, layer by layer",
-        description="Output shape, parameters, multiply-adds and activation bytes of every operation.",
+        description="Output shape, parameters, multiply-adds, bytes of the output and bytes that backward keeps alive, "
+        "of every operation.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_summary)
@@ -24,7 +25,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("--batch", type=int, metavar="N", help="predict the peak memory of training with N images")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the table as JSON")
+    form.add_argument("--csv", action="store_true", help="print the table as CSV")
     return parser
 
 
@@ -32,7 +36,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from minires import models
-    from minires.inspect import summary
+    from minires.inspect import peak_memory, summary
 
     name = arguments.network
     known_network(name)
@@ -40,16 +44,26 @@ def _summary(arguments: argparse.Namespace) -> int:
     chosen = {"shortcut": arguments.shortcut, "width": arguments.width, "num_classes": arguments.classes}
     chosen |= {"stride_in": arguments.stride_in}
     options = {option: value for option, value in chosen.items() if value is not None}
+    peak = None
     try:
-        counted = summary(models.create(name, in_channels=shape[0], **options), shape)
+        model = models.create(name, in_channels=shape[0], **options)
+        counted = summary(model, shape)
+        if arguments.batch is not None:
+            peak = peak_memory(model, shape, arguments.batch)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error).replace("num_classes", "--classes")) from None
+        raise UsageError(str(error).replace("num_classes", "--classes").replace("batch must", "--batch must")) from None
     if arguments.json:
         told = {"network": name, "input": list(shape), "options": options, "parameters": counted.params}
-        told |= {"macs": counted.macs, "activation_bytes": counted.activation_bytes}
+        told |= {"macs": counted.macs, "backward_macs": counted.backward_macs}
+        told |= {"activation_bytes": counted.activation_bytes, "kept_bytes": counted.kept_bytes}
+        told |= {} if peak is None else {"batch": arguments.batch, "peak_bytes": peak}
         print(json.dumps({**told, "rows": [asdict(row) for row in counted.rows]}, indent=2))
+    elif arguments.csv:
+        print(counted.to_csv(), end="")
     else:
         console().print(counted)
+        if peak is not None:
+            print(f"training step with {arguments.batch:,} images: peak about {peak / 2**20:,.0f} MiB of arrays")
     return 0
 
 

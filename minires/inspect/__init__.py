@@ -3,6 +3,7 @@
 from minires.inspect.anomaly import AnomalyError, detect_anomaly
 from minires.inspect.breakpoints import breakpoint, norm_above, not_finite
 from minires.inspect.card import Card, card
+from minires.inspect.memory import peak_memory
 from minires.inspect.summary import Row, Summary, summary
 from minires.inspect.tracing import Trace, trace
 
@@ -17,6 +18,7 @@ __all__ = [
     "detect_anomaly",
     "norm_above",
     "not_finite",
+    "peak_memory",
     "summary",
     "trace",
 ]

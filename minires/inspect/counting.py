@@ -1,9 +1,11 @@
-"""The paper's unit of cost."""
+"""What a node costs: multiply-adds, and memory until backward."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from minires.arrays import Array, is_array
 from minires.autograd import Function
 
 
@@ -14,3 +16,12 @@ def multiply_adds(node: Function) -> int:
     weight = node.input_shapes[1]
     assert weight is not None
     return math.prod(node.output_shape) * math.prod(weight[1:])
+
+
+def memory_owners(saved: Any) -> list[Array]:
+    """The arrays that own the memory of those in a node's `saved` (nested tuples)."""
+    if isinstance(saved, tuple):
+        return [owner for part in saved for owner in memory_owners(part)]
+    if not is_array(saved):
+        return []
+    return [saved.base if is_array(saved.base) else saved]

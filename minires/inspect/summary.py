@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,8 +15,8 @@ from rich.table import Table
 from minires import backends
 from minires._checks import integer
 from minires.arrays import Array, array_module
-from minires.autograd import Function, Observer, no_grad
-from minires.inspect.counting import multiply_adds
+from minires.autograd import Function, Observer
+from minires.inspect.counting import memory_owners, multiply_adds
 from minires.nn import Module
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
@@ -27,8 +30,10 @@ class Row:
     operation          e.g. "Conv2d"
     output_shape       without the batch axis
     params             parameters of that module, counted at its first operation
-    macs               multiply-adds
+    macs               multiply-adds of the forward pass
+    backward_macs      of the backward pass: once more for the weight's gradient, and for the input's (not the image's)
     activation_bytes   size of the output
+    kept_bytes         what backward keeps alive because of it, beyond what earlier operations keep and the parameters
     """
 
     module: str
@@ -36,7 +41,9 @@ class Row:
     output_shape: tuple[int, ...]
     params: int
     macs: int
+    backward_macs: int
     activation_bytes: int
+    kept_bytes: int
 
 
 @dataclass(frozen=True)
@@ -53,31 +60,52 @@ class Summary:
         return sum(row.macs for row in self.rows)
 
     @property
+    def backward_macs(self) -> int:
+        """Multiply-adds of one image's backward pass."""
+        return sum(row.backward_macs for row in self.rows)
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes of all outputs of one image."""
         return sum(row.activation_bytes for row in self.rows)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of one image that are alive between forward and backward."""
+        return sum(row.kept_bytes for row in self.rows)
+
+    def to_csv(self) -> str:
+        """A line an operation, under the names of `Row`'s fields."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([field.name for field in fields(Row)])
+        for row in self.rows:
+            told = asdict(row) | {"output_shape": "x".join(map(str, row.output_shape))}
+            writer.writerow(told.values())
+        return out.getvalue()
+
     def __rich__(self) -> Table:
         title = f"input {'×'.join(map(str, self.input_shape))}, one image"
         table = Table(title=title, show_footer=True)
-        totals = (f"{self.params:,}", f"{self.macs:,}", f"{self.activation_bytes:,}")
+        totals = (self.params, self.macs, self.backward_macs, self.activation_bytes, self.kept_bytes)
         for head, foot in zip(("module", "operation", "output"), ("total", "", ""), strict=True):
             table.add_column(head, foot)
-        for head, foot in zip(("parameters", "multiply-adds", "activation bytes"), totals, strict=True):
-            table.add_column(head, foot, justify="right")
+        heads = ("parameters", "multiply-adds", "in backward", "output bytes", "kept for backward")
+        for head, total in zip(heads, totals, strict=True):
+            table.add_column(head, f"{total:,}", justify="right")
         for row in self.rows:
-            table.add_row(
-                row.module,
-                row.operation,
-                "×".join(map(str, row.output_shape)),
-                f"{row.params:,}" if row.params else "",
-                f"{row.macs:,}" if row.macs else "",
-                f"{row.activation_bytes:,}",
-            )
+            numbers = (row.params, row.macs, row.backward_macs, row.activation_bytes, row.kept_bytes)
+            shape = "×".join(map(str, row.output_shape))
+            table.add_row(row.module, row.operation, shape, *(f"{number:,}" if number else "" for number in numbers))
         return table
 
+    def _repr_html_(self) -> str:
+        console = Console(record=True, file=io.StringIO(), width=140)
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
     def __str__(self) -> str:
-        console = Console(width=110)
+        console = Console(width=140)
         with console.capture() as capture:
             console.print(self)
         return capture.get().rstrip("\n")
@@ -89,17 +117,19 @@ class _Recorder(Observer):
             path: sum(p.size for p in module._parameters.values()) for path, module in model.named_modules()
         }
         self.rows: list[Row] = []
+        self.kept: dict[int, Any] = {id(p.data): p.data for p in model.parameters()}  # owners seen, kept alive by this
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
+        kept = 0
+        for owner in memory_owners(node.saved) if any(node.needs_input_grad) else []:
+            if id(owner) not in self.kept:
+                self.kept[id(owner)] = owner
+                kept += owner.nbytes
+        macs = multiply_adds(node)
+        params = self.own_params.pop(node.module, 0)
+        backward_macs = macs * sum(node.needs_input_grad[:2])
         self.rows.append(
-            Row(
-                node.module,
-                node.name,
-                output.shape[1:],
-                self.own_params.pop(node.module, 0),
-                multiply_adds(node),
-                output.nbytes,
-            )
+            Row(node.module, node.name, output.shape[1:], params, macs, backward_macs, output.nbytes, kept)
         )
 
 
@@ -120,7 +150,8 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     like = parameters[0].data if parameters else np.empty(0, np.float32)
     image = array_module(like).zeros((1, *shape), like.dtype)
     recorder = _Recorder(model)
+    # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
     # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
-    with evaluating(model), backends.backend("reference"), no_grad(), recorder:
+    with evaluating(model), backends.backend("reference"), recorder:
         model(Tensor(image))
     return Summary(shape, tuple(recorder.rows), sum(p.size for p in parameters))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import minires as mr
+from minires import cli
 
 
 def test_rows_in_the_order_of_the_forward_pass():
@@ -44,3 +51,76 @@ def test_wrong_input_shape(shape):
 def test_wrong_model():
     with pytest.raises(TypeError, match="model must be a Module, got str"):
         mr.summary("resnet20", (3, 8, 8))
+
+
+def test_what_backward_costs_and_keeps():
+    model = mr.nn.Sequential(mr.nn.Conv2d(3, 4, 3, padding=1, bias=False), mr.nn.ReLU(), mr.nn.Conv2d(4, 2, 1))
+    first, relu, last = mr.summary(model, (3, 6, 5)).rows
+    assert (first.macs, first.backward_macs) == (4 * 30 * 27, 4 * 30 * 27)  # the image wants no gradient
+    assert (last.macs, last.backward_macs) == (2 * 30 * 4, 2 * 2 * 30 * 4)
+    assert first.kept_bytes == 3 * 30 * 4  # its input
+    assert relu.kept_bytes == 4 * 30 * 4  # its output, which is the input of the next one as well
+    assert last.kept_bytes == 0
+
+
+def test_csv_and_html():
+    summary = mr.summary(mr.models.create("resnet20", width=4), (3, 8, 8))
+    head, *lines = list(csv.reader(summary.to_csv().splitlines()))
+    assert head[:4] == ["module", "operation", "output_shape", "params"]
+    assert len(lines) == len(summary.rows)
+    assert sum(int(line[4]) for line in lines) == summary.macs
+    assert f"{summary.macs:,}" in summary._repr_html_()
+
+
+MEASURE = """
+import resource, numpy as np, minires as mr, minires.functional as F
+def step(model, sgd, batch):
+    images = np.random.default_rng(0).standard_normal((batch, 3, {size}, {size}), np.float32)
+    sgd.zero_grad()
+    F.cross_entropy(model(mr.tensor(images)), np.zeros(batch, int)).backward()
+    sgd.step()
+small = mr.models.create("{network}", width=2)
+step(small, mr.optim.SGD(small.parameters(), 0.0, 0.9), 2)
+del small
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+model = mr.models.create("{network}")
+sgd = mr.optim.SGD(model.parameters(), 0.0, 0.9)
+for _ in range(3):
+    step(model, sgd, {batch})
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+print(peak, mr.inspect.peak_memory(model, (3, {size}, {size}), {batch}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.parametrize(("network", "size", "batch"), [("resnet20", 32, 128), ("resnet18", 112, 16)])
+def test_predicted_peak_of_memory_is_within_15_percent(network, size, batch):
+    """Of what the system says.  The allocator gives large blocks back, so that it measures arrays, not its own gaps."""
+    script = MEASURE.format(network=network, size=size, batch=batch)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    measured, predicted = map(int, done.stdout.split())
+    assert 0.85 * measured < predicted < 1.15 * measured, (measured, predicted)
+
+
+def test_predicting_leaves_no_trace():
+    model = mr.models.create("vgg16", width=2, num_classes=3, hidden=5)  # it has dropout
+    state = {name: array.copy() for name, array in model.state_dict().items()}
+    generator = mr.random.generator().bit_generator.state
+    assert mr.inspect.peak_memory(model, (3, 32, 32), 8) > mr.inspect.peak_memory(model, (3, 32, 32), 2) > 0
+    assert mr.random.generator().bit_generator.state == generator
+    for name, array in model.state_dict().items():
+        assert np.array_equal(array, state[name]), name
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        mr.inspect.peak_memory(model, (3, 32, 32), 0)
+
+
+def test_the_command(capsys):
+    assert cli.main(["summary", "resnet20", "--width", "4", "--batch", "16"]) == 0
+    assert "training step with 16 images: peak about" in capsys.readouterr().out
+    assert cli.main(["summary", "resnet20", "--width", "4", "--csv"]) == 0
+    assert capsys.readouterr().out.startswith("module,operation,output_shape,params,macs,backward_macs")
+    assert cli.main(["summary", "resnet20", "--batch", "0"]) == 2
+    assert capsys.readouterr().err == "minires: --batch must be at least 1, got 0\n"

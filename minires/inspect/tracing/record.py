@@ -14,7 +14,7 @@ from minires._checks import choice
 from minires.arrays import Array
 from minires.autograd import Function, Observer
 from minires.inspect.card import input_names
-from minires.inspect.counting import multiply_adds
+from minires.inspect.counting import memory_owners, multiply_adds
 from minires.inspect.tracing import pictures
 from minires.nn import Module
 from minires.statistics import Statistics
@@ -40,10 +40,16 @@ class View:
     @classmethod
     def of(cls, name: str, array: Array, leaf: str = "") -> View:
         told: Any = array if isinstance(array, np.ndarray) else array.get()
-        finite = told[np.isfinite(told)]
-        counts = np.histogram(finite.astype(np.float64), 24)[0] if finite.size else np.zeros(24, int)
         shown = pictures.filters(told) if leaf or name == "w" else pictures.maps(told)
-        return cls(name, leaf, Statistics.of(array), tuple(int(n) for n in counts), shown)
+        return cls(name, leaf, Statistics.of(array), _histogram(told), shown)
+
+
+def _histogram(array: np.ndarray) -> tuple[int, ...]:
+    """Counts of the finite elements in 24 equal bins; numpy.histogram refuses ranges of a few rounding errors."""
+    values = array[np.isfinite(array)].astype(np.float64)
+    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    place = (values - low) / (high - low) if high > low else np.zeros(values.size)
+    return tuple(np.bincount(np.minimum((24 * place).astype(int), 23), minlength=24).tolist())
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Recorder(Observer):
         event.macs = multiply_adds(node)
         event.params = sum(p.size for p in node.parents if isinstance(p, Tensor) and id(p) in self.names)
         if any(node.needs_input_grad):
-            self.kept[node] = owners = dict(_owners(node.saved))
+            self.kept[node] = owners = {id(owner): owner.nbytes for owner in memory_owners(node.saved)}
             event.kept = sum(owners.values())
             for owner, size in owners.items():
                 self.alive += 0 if self.owners.get(owner) else size
@@ -214,16 +220,6 @@ class Recorder(Observer):
 
     def _resume(self) -> None:
         self.resumed = time.perf_counter()
-
-
-def _owners(saved: Any) -> list[tuple[int, int]]:
-    """(id, bytes) of the arrays that own the memory of those in `saved` (nested tuples)."""
-    if isinstance(saved, tuple):
-        return [pair for part in saved for pair in _owners(part)]
-    if not hasattr(saved, "nbytes"):
-        return []
-    owner = saved.base if getattr(saved, "base", None) is not None and hasattr(saved.base, "nbytes") else saved
-    return [(id(owner), owner.nbytes)]
 
 
 def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:

@@ -1,0 +1,154 @@
+"""The page in a real browser: Chromium without a window."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+import minires as mr
+import minires.functional as F
+from minires.inspect.tracing.page import page
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'minires[browser]'")
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if BROWSER is None or DRIVER is None:
+    pytest.skip("needs Chromium and its driver: apt install chromium chromium-driver", allow_module_level=True)
+
+PARAMETER = "layer2.0.conv2.weight"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1600,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The page's file, the trace, and the norm of a parameter's gradient as the engine has it."""
+    mr.manual_seed(0)
+    model = mr.models.create("resnet20", width=4)
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    trace = mr.inspect.trace(model, x, np.array([1, 2]), title="resnet20")
+    path = trace.save(tmp_path_factory.mktemp("page") / "trace.html")
+    model.zero_grad()
+    F.cross_entropy(model(mr.tensor(x)), np.array([1, 2])).backward()
+    grad = dict(model.named_parameters())[PARAMETER].grad
+    return path, trace, float(np.linalg.norm(grad.astype(np.float64)))
+
+
+def opened(browser, path, fragment=""):
+    browser.get("about:blank")
+    browser.get(f"{path.as_uri()}{fragment}")
+    return browser
+
+
+def complaints(browser):
+    return [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def head(browser):
+    return browser.execute_script("return document.querySelector('.card h2').textContent")
+
+
+def press(browser, key):
+    script = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
+    browser.execute_script(script, key)
+
+
+def test_the_scrubber_visits_every_node(browser, recorded):
+    path, trace, _ = recorded
+    opened(browser, path)
+    for number, event in enumerate(trace.events):
+        of = f" of {event.module}" if event.module else ""
+        assert head(browser) == f"{event.operation}{of} · {event.phase}", number
+        shown = browser.execute_script(
+            "return [document.querySelectorAll('.op.now').length, document.querySelectorAll('.array').length,"
+            " document.querySelectorAll('.source .on').length,"
+            " Number(document.querySelector('input[type=range]').value)]"
+        )
+        views = len(event.arrays) + len(event.results) + len(event.joins)
+        assert shown[:2] == [1, views]
+        assert shown[2] >= 1
+        assert shown[3] == number
+        press(browser, "ArrowRight")
+    assert complaints(browser) == []
+
+
+def test_the_gradient_shown_is_the_engines(browser, recorded):
+    path, trace, norm = recorded
+    (event,) = (e for e in trace.events if e.phase == "backward" and any(v.leaf == PARAMETER for v in e.results))
+    opened(browser, path, f"#0/backward/{event.number}")
+    told = browser.execute_script(
+        "const box = document.querySelector(`.array[data-leaf='${arguments[0]}'][data-name='∂w']`);"
+        "const cells = [...box.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent));"
+        "return Object.fromEntries(cells)",
+        PARAMETER,
+    )
+    assert float(told["norm"]) == pytest.approx(norm, rel=1e-3)  # four digits are shown
+
+
+def test_keys_search_and_fragments(browser, recorded):
+    path, _, _ = recorded
+    opened(browser, path, "#layer3.1.conv2")
+    assert head(browser) == "Conv2d of layer3.1.conv2 · forward"
+    press(browser, "b")
+    assert head(browser) == "Conv2d of layer3.1.conv2 · backward"
+    assert browser.current_url.split("#")[1].startswith("0/backward/")
+    press(browser, "Home")
+    assert head(browser) == "Conv2d of conv1 · forward"
+    press(browser, "End")
+    assert head(browser) == "Conv2d of conv1 · backward"
+    field = browser.find_element("css selector", ".search")
+    field.send_keys("layer1.2.bn1\n")
+    assert head(browser).startswith("BatchNorm of layer1.2.bn1")
+    block = browser.execute_script(
+        "return document.querySelector('.op.now').closest('.block').classList.contains('open')"
+    )
+    assert block
+    assert complaints(browser) == []
+
+
+def test_shortcuts_are_arcs_dotted_where_dimensions_increase(browser, recorded):
+    opened(browser, recorded[0])
+    dashes = browser.execute_script(
+        "const arcs = [...document.querySelectorAll('.block > svg:first-of-type path')];"
+        "return arcs.map(path => path.hasAttribute('stroke-dasharray'))"
+    )
+    assert dashes == [False, False, False, True, False, False, True, False, False]
+
+
+def test_two_traces_side_by_side(browser, recorded, tmp_path):
+    traces = []
+    for name in ("plain20", "resnet20"):
+        mr.manual_seed(0)
+        model = mr.models.create(name, width=2)
+        x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+        traces.append(mr.inspect.trace(model, x, np.array([1, 2]), title=name))
+    path = tmp_path / "two.html"
+    path.write_text(page(traces), encoding="utf-8")
+    opened(browser, path, "#1/backward/3")
+    heads = browser.execute_script("return [...document.querySelectorAll('.card h2')].map(h => h.textContent)")
+    assert heads[0] == "Conv2d of conv1 · forward"
+    assert heads[1].endswith("backward")
+    assert browser.execute_script("return document.querySelectorAll('.chart').length") == 4
+    assert complaints(browser) == []
+
+
+def test_resnet50_at_224_is_small_and_loads_at_once(browser, tmp_path):
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    path = mr.inspect.trace(mr.models.create("resnet50"), x, np.array([3])).save(tmp_path / "resnet50.html")
+    assert path.stat().st_size < 10 * 2**20
+    opened(browser, path)
+    loaded = browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd")
+    assert loaded < 2000  # ms; some 150 on an idle machine
+    assert complaints(browser) == []

@@ -1,0 +1,186 @@
+"""The recording of a forward and backward, and what is made of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minires as mr
+import minires.functional as F
+from minires import cli
+from minires.inspect.tracing import Trace, pictures
+from minires.inspect.tracing.record import Recorder
+
+
+@pytest.fixture
+def subject(rng):
+    mr.manual_seed(0)
+    model = mr.models.create("resnet20", width=4)
+    return model, rng.standard_normal((2, 3, 8, 8)).astype(np.float32), np.array([1, 2])
+
+
+def told(trace):
+    """What the page holds."""
+    text = re.search(r'<script type="application/json" id="traces">(.*?)</script>', trace.page(), re.S)[1]
+    return json.loads(text)
+
+
+def test_events_go_to_the_loss_and_back(subject):
+    model, x, labels = subject
+    trace = mr.inspect.trace(model, x, labels)
+    half = len(trace.events) // 2
+    assert [e.phase for e in trace.events] == ["forward"] * half + ["backward"] * half
+    assert [e.number for e in trace.events] == [*range(half), *range(half)[::-1]]
+    assert trace.events[half - 1].operation == "CrossEntropy"
+    assert trace.events[0].module == "conv1"
+    assert trace.loss == pytest.approx(trace.events[half - 1].results[0].statistics.mean)
+    assert trace.events[0].macs == 2 * 8 * 8 * 4 * 27
+    assert sum(e.params for e in trace.events) == sum(p.size for p in model.parameters())
+
+
+def test_gradients_are_the_engines(subject):
+    model, x, labels = subject
+    trace = mr.inspect.trace(model, x, labels)
+    shown = {v.leaf: v.statistics for e in trace.events if e.phase == "backward" for v in e.results if v.leaf}
+    model.zero_grad()
+    F.cross_entropy(model(mr.tensor(x)), labels).backward()
+    assert set(shown) == {name for name, _ in model.named_parameters()}
+    for name, p in model.named_parameters():
+        assert shown[name].norm == pytest.approx(np.linalg.norm(p.grad.astype(np.float64)), rel=1e-6), name
+
+
+def test_gradients_join_where_shortcuts_do(subject):
+    model, x, labels = subject
+    trace = mr.inspect.trace(model, x, labels)
+    forward = {e.number: e for e in trace.events if e.phase == "forward"}
+    joins = [e for e in trace.events if e.joins]
+    blocks = [f"layer{stage}.{block}.relu" for stage in (3, 2, 1) for block in (2, 1, 0)]
+    assert [e.module for e in joins] == [*blocks[1:], "relu"]  # whatever feeds a block has two users
+    for event in joins:
+        sources = {forward[join.source].operation for join in event.joins}
+        assert sources in ({"Add", "Conv2d"}, {"Slice", "Conv2d"})
+        total = sum(join.view.statistics.mean for join in event.joins)
+        assert total == pytest.approx(event.arrays[0].statistics.mean, rel=1e-3, abs=1e-9)
+
+
+def test_memory_rises_to_the_loss_and_falls_to_nothing(subject):
+    trace = mr.inspect.trace(*subject)
+    half = len(trace.events) // 2
+    alive = [e.alive for e in trace.events]
+    assert alive[:half] == sorted(alive[:half])
+    assert alive[half:] == sorted(alive[half:], reverse=True)
+    assert alive[-1] == 0
+
+
+def test_the_page_needs_nothing_else_and_holds_the_sources(subject):
+    trace = mr.inspect.trace(*subject, title="a <script> & more")
+    page = trace.page()
+    assert "<title>a &lt;script> &amp; more</title>" in page
+    assert not re.search(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
+    assert page.count("</script>") == 2
+    (held,) = told(trace)
+    source = held["sources"]["Conv2d"]
+    first, last = source["backward"]
+    assert source["file"] == "minires/ops/conv2d.py"
+    assert source["lines"][first].strip().startswith("def backward(self, grad_output")
+    assert source["lines"][last].strip() == ")"
+
+
+def test_nothing_finite_is_shown_as_nothing(subject):
+    model, x, _ = subject
+    x[...] = 1e38
+    trace = Trace("bad")
+    with np.errstate(all="ignore"), Recorder(trace, {}):
+        model(mr.tensor(x))
+    (held,) = told(trace)
+    assert any(view["infs"] or view["nans"] for event in held["events"] for view in event["out"])
+
+
+def test_timeline_nests(subject):
+    told = json.loads(mr.inspect.trace(*subject).timeline())["traceEvents"]
+    spans = [e for e in told if e["ph"] == "X"]
+    for tid in (1, 2):
+        by_name = {}
+        for span in (s for s in spans if s["tid"] == tid):
+            by_name.setdefault(span["name"], []).append(span)
+        outer, inner = by_name["layer2"][0], by_name["layer2.1.conv1"][0]
+        assert outer["ts"] <= inner["ts"]
+        assert inner["ts"] + inner["dur"] <= outer["ts"] + outer["dur"] + 1e-6
+        assert len(by_name["Conv2d"]) == 19
+
+
+def test_graph_has_every_node_and_edge(subject):
+    trace = mr.inspect.trace(*subject)
+    graph = trace.graph()
+    half = len(trace.events) // 2
+    assert len(re.findall(r"^ *n\d+ \[label=", graph, re.M)) == half
+    edges = sum(p is not None for e in trace.events[:half] for p in e.parents)
+    assert graph.count(" -> ") == edges
+    assert 'subgraph "cluster_layer2.0.downsample"' in graph
+    assert graph.count("{") == graph.count("}")
+
+
+def test_save(subject, tmp_path):
+    trace = mr.inspect.trace(*subject)
+    for kind in ("html", "chrome", "dot"):
+        assert trace.save(tmp_path / kind, kind).stat().st_size > 1000
+    with pytest.raises(ValueError, match="format must be one of"):
+        trace.save(tmp_path / "x", "pdf")
+    with pytest.raises(TypeError, match="model must be a Module"):
+        mr.inspect.trace(3, *subject[1:])
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (1, 3, 40, 30), (4, 10), (1, 1, 1, 1), (2, 2048, 1, 1), (3, 5000)])
+def test_pictures_open(rng, shape):
+    png = pictures.maps(rng.standard_normal(shape))
+    width, height = Image.open(io.BytesIO(png)).size
+    assert max(width, height) <= 128
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 7, 7), (16, 1, 3, 3), (512, 512, 3, 3), (2048, 512, 1, 1), (10, 64)])
+def test_filters_open(rng, shape):
+    png = pictures.filters(rng.standard_normal(shape).astype(np.float32))
+    assert max(Image.open(io.BytesIO(png)).size) <= 128
+
+
+def test_colours_are_of_the_sign():
+    image = Image.open(io.BytesIO(pictures.maps(np.array([[[[-2.0, 0.0, 2.0, np.nan]]]])))).convert("RGB")
+    blue, white, red = (image.getpixel((i, 0)) for i in range(3))
+    assert blue[2] > blue[0] + 100
+    assert min(white) > 240
+    assert red[0] > red[2] + 100
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "a NETWORK is needed"),
+        (("resnet20", "--compare", "plain20", "resnet20"), "a NETWORK is needed"),
+        (("resnet20", "--format", "pdf"), "--format must be one of"),
+        (("--compare", "plain20", "resnet20", "--format", "dot"), "--compare makes a page"),
+        (("resnet2",), "unknown network 'resnet2'"),
+        (("resnet20", "--out", "."), "--out must be a file"),
+        (("resnet20", "--label", "10", "--image", __file__), "cannot be decoded"),
+    ],
+)
+def test_the_command_refuses_in_one_line(capsys, words, message):
+    assert cli.main(["trace", *words]) in (2, 4)
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_the_command(capsys, tmp_path):
+    page = tmp_path / "new" / "trace.html"
+    words = ["trace", "resnet20", "--width", "4", "--data", "digits", "--index", "3", "--batch", "4"]
+    assert cli.main([*words, "--out", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "resnet20, digits test image 3 (" in out
+    assert out.endswith(f"{page}\n")
+    assert page.stat().st_size > 100_000
+    assert cli.main(["trace", "--compare", "plain20", "resnet20", "--width", "4", "--out", str(page)]) == 0
