@@ -3,47 +3,37 @@
 Without this the write would pass, and backward would compute a wrong gradient from it, silently.  NumPy's arrays only:
 CuPy's have no such flag.  An array that several nodes keep becomes writable when the last of them lets go.  A view is
 guarded together with the array that owns its memory; other views of that memory, made before, are not.
+
+This runs once for every node, so it is written for speed: a list where a class would read better.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+Held = list[np.ndarray]
 
-@dataclass
-class _Hold:
-    """An array made read-only here, how many nodes want it so, and views that wait for it to become writable."""
-
-    array: np.ndarray
-    count: int = 1
-    views: list[np.ndarray] = field(default_factory=list)
-
-
-_holds: dict[int, _Hold] = {}
+# id of an array that was made read-only here -> [how many nodes hold it, views of it that wait to become writable]
+_holds: dict[int, list[Any]] = {}
 _lock = threading.Lock()
-_dropped: deque[tuple[np.ndarray, ...]] = deque()
+_dropped: deque[Held] = deque()
 
 
-def hold(saved: Any) -> tuple[np.ndarray, ...]:
+def hold(saved: Any) -> Held:
     """Makes the arrays in `saved` (nested tuples) read-only; returns those to `let_go` of later."""
-    held: list[np.ndarray] = []
-    arrays: list[np.ndarray] = []
-    _collect(saved, arrays)
+    held: Held = []
     with _lock:
-        for array in arrays:
-            if isinstance(array.base, np.ndarray):  # the owner first: the flag of a view depends on it
-                _hold(array.base, held)
-            _hold(array, held)
-    _settle()
-    return tuple(held)
+        _walk(saved, held)
+    if _dropped:
+        _settle()
+    return held
 
 
-def let_go(held: tuple[np.ndarray, ...]) -> None:
+def let_go(held: Held) -> None:
     """Makes them writable again, where no other node holds them.
 
     A node that nobody walked backward is let go of by the garbage collector, which may come in the middle of `hold` in
@@ -63,21 +53,24 @@ def _settle() -> None:
             _lock.release()
 
 
-def _collect(saved: Any, arrays: list[np.ndarray]) -> None:
+def _walk(saved: Any, held: Held) -> None:
     if isinstance(saved, np.ndarray):
-        arrays.append(saved)
+        owner = saved.base
+        if isinstance(owner, np.ndarray):  # the owner first: the flag of a view depends on it
+            _hold(owner, held)
+        _hold(saved, held)
     elif isinstance(saved, tuple):
         for part in saved:
-            _collect(part, arrays)
+            _walk(part, held)
 
 
-def _hold(array: np.ndarray, held: list[np.ndarray]) -> None:
+def _hold(array: np.ndarray, held: Held) -> None:
     hold = _holds.get(id(array))
     if hold is not None:
-        hold.count += 1
+        hold[0] += 1
     elif array.flags.writeable:
-        array.flags.writeable = False
-        _holds[id(array)] = _Hold(array)
+        array.setflags(write=False)
+        _holds[id(array)] = [1, None]
     else:  # somebody else's decision, and not ours to undo
         return
     held.append(array)
@@ -85,15 +78,17 @@ def _hold(array: np.ndarray, held: list[np.ndarray]) -> None:
 
 def _release(array: np.ndarray) -> None:
     hold = _holds[id(array)]
-    hold.count -= 1
-    if hold.count:
+    if hold[0] > 1:
+        hold[0] -= 1
         return
     del _holds[id(array)]
-    owner = _holds.get(id(array.base))
-    if owner is not None:  # NumPy refuses a writable view of a read-only array
-        owner.views.append(array)
-        return
-    array.flags.writeable = True
-    for view in hold.views:
-        if id(view) not in _holds:
-            view.flags.writeable = True
+    if array.base is not None:
+        owner = _holds.get(id(array.base))
+        if owner is not None:  # NumPy refuses a writable view of a read-only array
+            owner[1] = [*(owner[1] or ()), array]
+            return
+    array.setflags(write=True)
+    if hold[1]:
+        for view in hold[1]:
+            if id(view) not in _holds:
+                view.setflags(write=True)

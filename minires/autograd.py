@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import Any, ParamSpec, TypeVar
 
 from minires import _guard, backends
@@ -81,11 +82,11 @@ class Function:
     needs_input_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...] | None, ...]
     output_shape: tuple[int, ...]
-    place: str = ""
     serial: int
     saved: Any = None
     released = False
-    _held: tuple[Array, ...] = ()
+    _held: _guard.Held | None = None
+    _caller: tuple[str, int] | None = None
 
     @property
     def name(self) -> str:
@@ -99,6 +100,10 @@ class Function:
             shapes = ", ".join(str(shape) for shape in self.input_shapes if shape is not None)
             shapes = f": {shapes} -> {self.output_shape}"
         return f"<{self.name}({told}){of}{shapes}>"
+
+    @property
+    def place(self) -> str:
+        return "{}:{}".format(*self._caller) if self._caller else ""
 
     def options(self) -> dict[str, Any]:
         """What the operation was made with, as far as it is a number, a word or a tuple of such."""
@@ -130,11 +135,12 @@ class Function:
             observer.before_forward(self, arrays)
         recorded = any(self.needs_input_grad)
         if recorded:
-            self.place = _place()
+            self._caller = _caller()
         try:
             output = as_array(self.forward(*arrays))
         except Exception as error:
-            error.add_note(f"in forward of {self!r}, called at {self.place or _place()}")
+            self._caller = _caller()
+            error.add_note(f"in forward of {self!r}, called at {self.place}")
             raise
         self.output_shape = output.shape
         for observer in reversed(_state.observers):
@@ -184,8 +190,9 @@ class Function:
         self.saved = None
         self.parents = ()
         self.released = True
-        held, self._held = self._held, ()
-        _guard.let_go(held)
+        held, self._held = self._held, None
+        if held:
+            _guard.let_go(held)
 
     def __del__(self) -> None:
         if self._held:  # nobody walked this tape backward
@@ -245,12 +252,20 @@ def _one_home(node: Function, arrays: tuple[Array | None, ...]) -> None:
         )
 
 
-def _place() -> str:
-    """Where the code that is not the engine's called for the operation that is being made: "file:line"."""
+_engines: dict[CodeType, bool] = {}
+
+
+def _caller() -> tuple[str, int]:
+    """File and line of the code that called for the operation being made: the first frame that is not the engine's."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_ENGINE):
+    while True:
+        code = frame.f_code
+        engine = _engines.get(code)
+        if engine is None:
+            engine = _engines[code] = code.co_filename.startswith(_ENGINE)
+        if not engine or frame.f_back is None:
+            return code.co_filename, frame.f_lineno
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class Observer:

@@ -184,3 +184,31 @@ def test_the_command(capsys, tmp_path):
     assert out.endswith(f"{page}\n")
     assert page.stat().st_size > 100_000
     assert cli.main(["trace", "--compare", "plain20", "resnet20", "--width", "4", "--out", str(page)]) == 0
+
+
+def test_a_trained_network(capsys, tmp_path):
+    run = tmp_path / "run"
+    tiny = ["--width", "4", "--iterations", "2", "--batch-size", "16", "--eval-every", "2"]
+    assert cli.main(["train", "resnet20", *tiny, "--quiet", "--out", str(run)]) == 0
+    out = tmp_path / "trace.html"
+    assert cli.main(["trace", "resnet20", "--weights", str(run), "--index", "1", "--out", str(out)]) == 0
+    assert "resnet20, digits test image 1 (" in capsys.readouterr().out
+    assert "training=False" in out.read_text(encoding="utf-8")
+    for words, message in (
+        (("plain20", "--weights", str(run)), "holds a resnet20, not a plain20"),
+        (("resnet20", "--weights", str(run), "--width", "4"), "--width cannot be given with --weights"),
+        (("--compare", "plain20", "resnet20", "--weights", str(run)), "--weights belong to one network"),
+    ):
+        assert cli.main(["trace", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_picture(capsys, tmp_path, rng):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(rng.integers(0, 256, (50, 70, 3), np.uint8)).save(picture)
+    out = tmp_path / "trace.dot"
+    words = ["resnet20", "--width", "2", "--image", str(picture), "--label", "3", "--format", "dot", "--out", str(out)]
+    assert cli.main(["trace", *words]) == 0
+    assert out.read_text().startswith('digraph "resnet20, picture.png" {')
+    assert cli.main(["trace", "resnet20", "--image", str(picture), "--label", "10"]) == 2
+    assert "--label must lie in [0, 10), got 10" in capsys.readouterr().err
