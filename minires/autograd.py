@@ -294,23 +294,37 @@ class Observer:
         _state.observers = [o for i, o in enumerate(_state.observers) if i != last]
 
 
-class no_grad:
-    """Within it nothing is recorded on the tape; a context manager and a decorator. Each thread has its own state."""
+class _GradMode:
+    """A context manager and a decorator that says whether operations are recorded. Each thread has its own state."""
+
+    enabled: bool
 
     def __enter__(self) -> None:
         _state.outer_grad_enabled.append(_state.grad_enabled)
-        _state.grad_enabled = False
+        _state.grad_enabled = self.enabled
 
     def __exit__(self, *exc_info: object) -> None:
         _state.grad_enabled = _state.outer_grad_enabled.pop()
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(fn)
-        def without_grad(*args: P.args, **kwargs: P.kwargs) -> R:
-            with no_grad():
+        def in_this_mode(*args: P.args, **kwargs: P.kwargs) -> R:
+            with type(self)():
                 return fn(*args, **kwargs)
 
-        return without_grad
+        return in_this_mode
+
+
+class no_grad(_GradMode):
+    """Within it nothing is recorded on the tape; a context manager and a decorator. Each thread has its own state."""
+
+    enabled = False
+
+
+class enable_grad(_GradMode):
+    """Within it operations are recorded, inside of `no_grad` too; a context manager and a decorator."""
+
+    enabled = True
 
 
 def is_grad_enabled() -> bool:

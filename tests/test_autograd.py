@@ -573,3 +573,19 @@ def test_backward_is_held_to_the_inputs(returned, told):
     with pytest.raises(RuntimeError, match=told):
         y.backward(np.ones(3))
     assert x.grad is None
+
+
+def test_enable_grad_inside_of_no_grad():
+    x = leaf([1.0, 2.0])
+
+    @mr.enable_grad()
+    def recorded():
+        return x * 2.0
+
+    with mr.no_grad():
+        assert (x * 2.0).node is None
+        with mr.enable_grad():
+            assert (x * 2.0).node is not None
+        assert not mr.is_grad_enabled()
+        assert recorded().node is not None
+    assert mr.is_grad_enabled()

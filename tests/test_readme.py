@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_blocks_give_what_they_show():
-    """One session from the first block to the last."""
+def test_python_blocks_give_what_they_show(monkeypatch):
+    """One session from the first block to the last; breakpoints print their card and go on."""
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.M | re.S)
     if mr.backends.available()["emulated"]:
         blocks = [block for block in blocks if "emulated" not in block]

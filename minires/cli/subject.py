@@ -57,15 +57,8 @@ def subject(network: str, arguments: argparse.Namespace) -> Iterator[Subject]:
     from minires import backends
 
     known_network(network)
-    try:
-        with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
-            yield _make(network, arguments)
-    except _Unfit as error:
-        raise UsageError(str(error)) from None
-
-
-class _Unfit(Exception):
-    pass
+    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+        yield _make(network, arguments)
 
 
 def _make(network: str, arguments: argparse.Namespace) -> Subject:
@@ -73,14 +66,14 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     from minires.models import input_shape
 
     if arguments.image is not None and arguments.data is not None:
-        raise _Unfit("--image and --data cannot be given together")
+        raise UsageError("--image and --data cannot be given together")
     for flag, other in (("index", "image"), ("batch", "image"), ("label", "data")):
         if getattr(arguments, flag) is not None and getattr(arguments, other) is not None:
-            raise _Unfit(f"--{flag} cannot be given with --{other}")
+            raise UsageError(f"--{flag} cannot be given with --{other}")
     if (arguments.index or 0) < 0:
-        raise _Unfit(f"--index must be at least 0, got {arguments.index}")
+        raise UsageError(f"--index must be at least 0, got {arguments.index}")
     if arguments.batch is not None and arguments.batch < 1:
-        raise _Unfit(f"--batch must be at least 1, got {arguments.batch}")
+        raise UsageError(f"--batch must be at least 1, got {arguments.batch}")
 
     trained = None
     if arguments.weights is not None:
@@ -103,7 +96,7 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     if trained is not None:
         model = trained.model
         if trained.checkpoint.input_shape != x.shape[1:]:
-            raise _Unfit(f"{told} has shape {x.shape[1:]}; the network takes {trained.checkpoint.input_shape}")
+            raise UsageError(f"{told} has shape {x.shape[1:]}; the network takes {trained.checkpoint.input_shape}")
     else:
         mr.manual_seed(arguments.seed)
         chosen = {name: getattr(arguments, name) for name in ("shortcut", "stride_in", "width")}
@@ -112,14 +105,14 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
         try:
             model = mr.models.create(network, **options)
         except (TypeError, ValueError) as error:
-            raise _Unfit(str(error)) from None
+            raise UsageError(str(error)) from None
     if mr.backends.active().name in ("cuda", "cublas"):
         model.to("cuda")
     model.train(not (arguments.eval or trained is not None))
     outputs = _outputs(model, x)
     for label in labels:
         if not 0 <= label < outputs:
-            raise _Unfit(f"--label must lie in [0, {outputs}), got {label}")
+            raise UsageError(f"--label must lie in [0, {outputs}), got {label}")
     from minires.training.evaluation import on_device
 
     images = mr.tensor(on_device(model, x), requires_grad=True)
@@ -134,7 +127,7 @@ def _outputs(model: Any, x: Any) -> int:
         outputs: int = summary(model, x.shape[1:]).rows[-1].output_shape[0]
         return outputs
     except (TypeError, ValueError) as error:
-        raise _Unfit(f"images of shape {x.shape[1:]} do not fit the network: {error}") from None
+        raise UsageError(f"images of shape {x.shape[1:]} do not fit the network: {error}") from None
 
 
 def _like(images: Any, labels: Any) -> Any:
@@ -150,12 +143,12 @@ def _restored(network: str, arguments: argparse.Namespace) -> Any:
 
     for name in ("shortcut", "stride_in", "width"):
         if getattr(arguments, name) is not None:
-            raise _Unfit(f"--{name.replace('_', '-')} cannot be given with --weights: the run has its own")
+            raise UsageError(f"--{name.replace('_', '-')} cannot be given with --weights: the run has its own")
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
     trained = restore(checkpoint(arguments.weights), **changes)
     found = trained.checkpoint.config.network
     if found != network:
-        raise _Unfit(f"--weights: {arguments.weights} holds a {found}, not a {network}")
+        raise UsageError(f"--weights: {arguments.weights} holds a {found}, not a {network}")
     return trained
 
 
@@ -171,10 +164,10 @@ def _test_images(data: str, arguments: argparse.Namespace, mean: Any, size: int 
         if mean is None and data != "folder":
             mean = sets.pixel_mean(sets.load(data, "train", arguments.data_dir, size=size))
     except ValueError as error:
-        raise _Unfit(str(error)) from None
+        raise UsageError(str(error)) from None
     first, last = arguments.index or 0, (arguments.index or 0) + (arguments.batch or 8)
     if first >= len(dataset):
-        raise _Unfit(f"--index must be below {len(dataset):,}, the number of test images, got {first}")
+        raise UsageError(f"--index must be below {len(dataset):,}, the number of test images, got {first}")
     last = min(last, len(dataset))
     images: Any = dataset.images
     chosen = np.stack([images.read(i) for i in range(first, last)]) if isinstance(images, FolderImages) else None
@@ -197,7 +190,7 @@ def _picture(path: str | None, shape: tuple[int, int, int]) -> tuple[Any, str]:
     else:
         file, told = path, Path(path).name
         if not Path(path).is_file():
-            raise _Unfit(f"--image: no file {path}")
+            raise UsageError(f"--image: no file {path}")
     C, side = shape[0], shape[1]
     image = FolderImages([Path(file)], side).read(0).astype(np.float32) / 255  # (H, W, 3)
     image = (image - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from minires.statistics import Statistics
 
 class AnomalyError(ArithmeticError):
     """A result is not finite; its traceback ends in the frame of the forward or backward that computed it.
+
+    (Of a class without source, such as one typed at the prompt, that frame is gone.)
 
     node    the operation
     phase   "forward" or "backward"
@@ -43,20 +46,14 @@ class detect_anomaly(Observer):
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
         names = input_names(node)
-        self.watched = node, "forward"
-
-        def look(output: Any) -> AnomalyError | None:
-            given = [(name, a) for name, a in zip(names, arrays, strict=True) if a is not None]
-            return _judge(node, "forward", [("the output", output)], given)
-
-        rewrite.install(node, "forward", rewrite.RAISE, look)
+        given = [(name, a) for name, a in zip(names, arrays, strict=True) if a is not None]
+        self._watch(node, "forward", lambda output: _judge(node, "forward", [("the output", output)], given))
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
-        rewrite.uninstall(node, "forward")
+        self._unwatch(output)
 
     def before_backward(self, node: Function, grad_output: Array) -> None:
         names = input_names(node)
-        self.watched = node, "backward"
 
         def look(grads: Any) -> AnomalyError | None:
             grads = grads if isinstance(grads, tuple) else (grads,)
@@ -64,10 +61,23 @@ class detect_anomaly(Observer):
             results = [(f"the gradient of {name}", g) for name, g, needed in wanted if g is not None and needed]
             return _judge(node, "backward", results, [("grad_output", grad_output)])
 
-        rewrite.install(node, "backward", rewrite.RAISE, look)
+        self._watch(node, "backward", look)
 
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
-        rewrite.uninstall(node, "backward")
+        self._unwatch(grads)
+
+    def _watch(self, node: Function, method: str, look: Callable[[Any], AnomalyError | None]) -> None:
+        self.watched, self.look_later = (node, method), None
+        try:
+            rewrite.install(node, method, rewrite.RAISE, look)
+        except rewrite.SourceMissing:  # then the error comes from here, after the frame is gone
+            self.look_later = look
+
+    def _unwatch(self, result: Any) -> None:
+        rewrite.uninstall(*self.watched)
+        if self.look_later is not None and (error := self.look_later(result)) is not None:
+            error.add_note("the source of this class is not at hand, so that the frame that made it cannot be shown")
+            raise error
 
     def __exit__(self, *exc_info: object) -> None:
         if hasattr(self, "watched"):

@@ -11,6 +11,7 @@ import numpy as np
 from minires import functional as F
 from minires import random
 from minires._checks import integer
+from minires.autograd import enable_grad
 from minires.nn import Module
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -47,7 +48,7 @@ def _measured(model: Module, shape: tuple[int, ...], batch: int) -> int:
         own = copy.deepcopy(model).train()
         dtype = next(iter(own.parameters())).dtype
         sgd = SGD(own.parameters(), 0.0, 0.9)
-        with np.errstate(all="ignore"):
+        with enable_grad(), np.errstate(all="ignore"):
             for _ in range(2):  # the second has the momentum of the first
                 images = np.zeros((batch, *shape), dtype)
                 sgd.zero_grad()

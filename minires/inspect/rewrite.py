@@ -31,14 +31,17 @@ return _result
 """
 
 
+class SourceMissing(RuntimeError):
+    """The source of a method is not at hand, such as of a class that was typed at the prompt."""
+
+
 def install(node: Function, method: str, statement: str, looked_at: Callable[[Any], Any] | None = None) -> None:
     """Gives `node` a forward or backward of its own; `uninstall` takes it away again.
 
     statement   ENTRY: `breakpoint()` before the first line; RETURN: where `looked_at(result)` is true, before the
                 result is returned; RAISE: the exception that `looked_at(result)` gives, unless None, is raised there
 
-    Raises RuntimeError where the source is not at hand (a class typed at the prompt), or another observer was there
-    before.
+    Raises SourceMissing, and RuntimeError where another observer was there before.
     """
     if method in node.__dict__:
         raise RuntimeError(f"{node!r} is being watched by another breakpoint or by detect_anomaly already")
@@ -58,7 +61,7 @@ def _compiled(code: CodeType, statement: str) -> CodeType:
     try:
         lines, first = inspect.getsourcelines(code)
     except (OSError, TypeError):
-        raise RuntimeError(f"the source of {code.co_qualname} is not at hand: put the class into a file") from None
+        raise SourceMissing(f"the source of {code.co_qualname} is not at hand: put the class into a file") from None
     tree = ast.parse(textwrap.dedent("".join(lines)))
     definition = tree.body[0]
     assert isinstance(definition, ast.FunctionDef)

@@ -15,7 +15,7 @@ from rich.table import Table
 from minires import backends
 from minires._checks import integer
 from minires.arrays import Array, array_module
-from minires.autograd import Function, Observer
+from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.counting import memory_owners, multiply_adds
 from minires.nn import Module
 from minires.nn.module import evaluating
@@ -152,6 +152,6 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     recorder = _Recorder(model)
     # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
     # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
-    with evaluating(model), backends.backend("reference"), recorder:
+    with evaluating(model), backends.backend("reference"), enable_grad(), recorder:
         model(Tensor(image))
     return Summary(shape, tuple(recorder.rows), sum(p.size for p in parameters))

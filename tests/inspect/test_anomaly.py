@@ -81,6 +81,26 @@ def test_in_backward():
     assert frame.f_locals["_result"].tolist() == [np.inf, 0.5]
 
 
+def test_an_overflowing_weight_in_backward():
+    """The forward of zeros is finite, whatever the weight; the gradient of the input is not."""
+    x = mr.tensor(np.zeros((2, 3), np.float32), requires_grad=True)
+    with mr.module_scope("fc"):
+        y = F.linear(F.relu(x), mr.tensor(np.full((4, 3), 3e38, np.float32)))
+    with pytest.raises(mr.inspect.AnomalyError) as caught, mr.inspect.detect_anomaly():
+        y.backward(np.ones((2, 4), np.float32))
+    assert (caught.value.node.name, caught.value.node.module, caught.value.phase) == ("Linear", "fc", "backward")
+    assert "the gradient of x holds 6 Inf among 6 numbers" in str(caught.value)
+
+
+def test_without_source_it_still_finds_it():
+    space = {"mr": mr, "np": np}
+    exec("class Typed(mr.Function):\n    def forward(self, x):\n        return x * np.inf\n", space)
+    told = "forward of Typed: the output holds 2 Inf"
+    with pytest.raises(mr.inspect.AnomalyError, match=told) as caught, mr.inspect.detect_anomaly():
+        space["Typed"]()(mr.tensor(np.ones(2)))
+    assert any("not at hand" in note for note in caught.value.__notes__)
+
+
 def test_a_healthy_step_passes_unchanged(model, images):
     def grads():
         model.zero_grad()

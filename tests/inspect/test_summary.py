@@ -63,6 +63,14 @@ def test_what_backward_costs_and_keeps():
     assert last.kept_bytes == 0
 
 
+def test_it_counts_the_same_inside_of_no_grad():
+    model = mr.models.create("resnet20", width=2)
+    with mr.no_grad():
+        inside = mr.summary(model, (3, 8, 8))
+    assert inside == mr.summary(model, (3, 8, 8))
+    assert inside.kept_bytes > 0
+
+
 def test_csv_and_html():
     summary = mr.summary(mr.models.create("resnet20", width=4), (3, 8, 8))
     head, *lines = list(csv.reader(summary.to_csv().splitlines()))
