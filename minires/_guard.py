@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,19 @@ def let_go(held: Held) -> None:
     """
     _dropped.append(held)
     _settle()
+
+
+@contextmanager
+def lifted(array: np.ndarray) -> Iterator[None]:
+    """Within it the array can be written though a tape holds it: for whoever puts back what they had changed."""
+    held = [a for a in (array.base, array) if isinstance(a, np.ndarray) and id(a) in _holds]  # the owner first
+    for a in held:
+        a.setflags(write=True)
+    try:
+        yield
+    finally:
+        for a in held:
+            a.setflags(write=False)
 
 
 def _settle() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from minires import _guard
 from minires._checks import choice, integer, number
 from minires.arrays import Array
 from minires.autograd import no_grad
@@ -102,7 +103,8 @@ def gradcheck(
         raise GradcheckError(f"after {redraws} redraws the inputs still lie on a kink or a tie: {last}")
     finally:
         for entry in checked:
-            entry.tensor.data[...] = entry.original
+            with _guard.lifted(entry.tensor.data):  # an error's traceback may keep a tape alive
+                entry.tensor.data[...] = entry.original
             entry.tensor.grad = entry.original_grad
 
 

@@ -106,13 +106,35 @@ def test_functions_that_cannot_be_checked(fn, said):
 
 
 def test_a_function_that_changes_its_input():
-    def fn(x):
+    def before(x):
+        x.data += 1
+        return x * 2.0
+
+    def after(x):
         y = x * 2.0
         x.data += 1
         return y
 
     with pytest.raises(GradcheckError, match="changes its input 0"):
-        gradcheck(fn, np.ones(3))
+        gradcheck(before, np.ones(3))
+    with pytest.raises(ValueError, match="read-only"):  # the tape needs it
+        gradcheck(after, np.ones(3))
+
+
+def test_inputs_are_put_back_though_an_error_keeps_the_tape():
+    x = mr.tensor(np.array([1.0, 2.0]), requires_grad=True)
+    tapes = []
+
+    def fn(x):
+        y = x * x
+        tapes.append(y)
+        if len(tapes) == 2:
+            raise ZeroDivisionError
+        return y
+
+    with pytest.raises(ZeroDivisionError):
+        gradcheck(fn, [x])
+    assert x.data.tolist() == [1.0, 2.0]
 
 
 def test_an_input_without_influence_is_told(rng):

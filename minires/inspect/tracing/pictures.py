@@ -16,14 +16,19 @@ SIDE = 116  # pixels of a picture that has one map
 
 
 def maps(array: NDArray[Any]) -> bytes | None:
-    """The channels of the first image of (N, C, H, W); a matrix for (N, C); None for anything else."""
+    """The channels of the first image of (N, C, H, W), the features of (N, C); None for anything else."""
     if array.ndim == 4:
         channels = array[0]
         if len(channels) == 3 and array.shape[2] > 3:  # an image: its colours
             return _rgb(channels)
         return _encode(_montage([_shrunk(m, CELL) for m in channels[:MAPS]]))
-    if array.ndim == 2:
-        return _encode(_shrunk(array[:8], 112))
+    if array.ndim == 2 and array.shape[1] <= 32:
+        return _encode(array[:8])
+    if array.ndim == 2:  # the first image's features, folded into a square
+        side = math.ceil(math.sqrt(array.shape[1]))
+        square = np.full(side * side, np.nan)
+        square[: array.shape[1]] = array[0]
+        return _encode(_shrunk(square.reshape(side, side), 64))
     return None
 
 

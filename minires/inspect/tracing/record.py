@@ -71,7 +71,7 @@ class Event:
     arrays, results  what came in, what came out
     joins            in backward: where the output had several users, what each of them sent back
     macs             multiply-adds of the forward
-    alive            bytes that backward still needs, after this event
+    kept, alive      bytes of activations that backward needs: because of this node, and in all after this event
     """
 
     number: int
@@ -138,9 +138,10 @@ class Trace:
 class Recorder(Observer):
     """Fills a trace."""
 
-    def __init__(self, trace: Trace, names: dict[int, str]) -> None:
+    def __init__(self, trace: Trace, parameters: dict[str, Tensor]) -> None:
         self.trace = trace
-        self.names = names  # id of a leaf Tensor -> path of the parameter
+        self.names = {id(p): path for path, p in parameters.items()}
+        self.weights = {id(p.data) for p in parameters.values()}
         self.numbers: dict[Function, int] = {}
         self.sent: dict[Function, list[tuple[int, Array]]] = {}
         self.owners: dict[int, int] = {}  # id of the array that owns the memory -> how many nodes keep it
@@ -167,7 +168,7 @@ class Recorder(Observer):
         event.macs = multiply_adds(node)
         event.params = sum(p.size for p in node.parents if isinstance(p, Tensor) and id(p) in self.names)
         if any(node.needs_input_grad):
-            self.kept[node] = owners = {id(owner): owner.nbytes for owner in memory_owners(node.saved)}
+            self.kept[node] = owners = self._activations(node)
             event.kept = sum(owners.values())
             for owner, size in owners.items():
                 self.alive += 0 if self.owners.get(owner) else size
@@ -199,6 +200,10 @@ class Recorder(Observer):
             self.alive -= 0 if self.owners[owner] else size
         event.alive = self.alive
         self._resume()
+
+    def _activations(self, node: Function) -> dict[int, int]:
+        """id -> bytes of what the node keeps for backward, without the weights, which are there anyway."""
+        return {id(a): a.nbytes for a in memory_owners(node.saved) if id(a) not in self.weights}
 
     def _event(self, node: Function, phase: str, arrays: tuple[View, ...]) -> None:
         number = self.numbers.setdefault(node, len(self.numbers))
@@ -234,8 +239,7 @@ def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     recorded = Trace(title or type(model).__name__)
-    names = {id(p): path for path, p in model.named_parameters()}
-    with Recorder(recorded, names):
+    with Recorder(recorded, dict(model.named_parameters())):
         loss = F.cross_entropy(model(images if isinstance(images, Tensor) else Tensor(images)), labels)
         recorded.loss = loss.item()
         loss.backward()
