@@ -60,11 +60,12 @@ def uninstall(node: Function, method: str) -> None:
 def _compiled(code: CodeType, statement: str) -> CodeType:
     try:
         lines, first = inspect.getsourcelines(code)
-    except (OSError, TypeError):
-        raise SourceMissing(f"the source of {code.co_qualname} is not at hand: put the class into a file") from None
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    definition = tree.body[0]
-    assert isinstance(definition, ast.FunctionDef)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        tree, first = ast.Module([], []), 0
+    definition = tree.body[0] if tree.body else None
+    if not isinstance(definition, ast.FunctionDef):  # nothing, or a lambda
+        raise SourceMissing(f"the source of {code.co_qualname} is not at hand: write it as a method, in a file")
     if statement == ENTRY:
         # On the line of the `def`: the debugger then stops at the first line of the body, which has not run yet.
         definition.body[:0] = _at(definition.lineno, statement)

@@ -164,7 +164,7 @@ class Module:
             elif value.dtype.kind not in "fiu":
                 problems.append(f"{name}: dtype {value.dtype} is not a real number's")
             elif not getattr(own[name].flags, "writeable", True):
-                problems.append(f"{name}: the module's array is read-only")
+                problems.append(f"{name}: the module's array is read-only, as while a tape depends on it")
             else:
                 arrays[name] = converted = _converted(value, own[name])
                 if bool((array_module(converted).isinf(converted) & ~array_module(value).isinf(value)).any()):

@@ -179,8 +179,13 @@ def test_a_class_with_super_and_a_closure(stops):
 def test_without_source_it_says_so():
     space = {"mr": mr}
     exec("class Typed(mr.Function):\n    def forward(self, x):\n        return x\n", space)
-    with pytest.raises(RuntimeError, match=r"source of .* is not at hand"), mr.inspect.breakpoint(at="Typed"):
-        space["Typed"]()(mr.tensor(np.ones(1)))
+
+    class Lambda(mr.Function):
+        forward = lambda self, x: x  # noqa: E731
+
+    for operation in (space["Typed"], Lambda):
+        with pytest.raises(RuntimeError, match=r"source of .* is not at hand"), mr.inspect.breakpoint():
+            operation()(mr.tensor(np.ones(1)))
 
 
 def test_it_warns_when_nothing_is_there(run):
