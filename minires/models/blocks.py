@@ -7,7 +7,7 @@ A plain network is made of the same blocks with the shortcut left out: y = relu(
 from __future__ import annotations
 
 from minires import functional as F
-from minires.nn import BatchNorm2d, Conv2d, Module, ReLU, Sequential
+from minires.nn import BatchNorm2d, Conv2d, Identity, Module, ReLU, Sequential
 from minires.tensor import Tensor
 
 
@@ -27,6 +27,7 @@ class BasicBlock(Module):
     """
 
     expansion = 1
+    normed = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Bottleneck(Module):
     """
 
     expansion = 4
+    normed = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(
         self,
@@ -114,13 +116,6 @@ class ZeroPadShortcut(Module):
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, pad={self.pad}"
-
-
-class Identity(Module):
-    """x itself: what stands in the place of a batch normalisation that is left out."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 def norm(channels: int, batch_norm: bool) -> Module:

@@ -27,6 +27,8 @@ class ResNet(Module):
     State-dict names are torchvision's: conv1, bn1, layer1.0.conv1, layer2.0.downsample.0, fc.
     """
 
+    normed = (("conv1", "bn1"),)
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,13 @@ class Flatten(Module):
         return F.flatten(x, self.start_dim)
 
 
+class Identity(Module):
+    """x itself: what stands in the place of a batch norm that is left out or folded into a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class Sequential(Module):
     """Modules one after another, named "0", "1", ..."""
 
@@ -217,6 +225,10 @@ class Sequential(Module):
         for module in self._children.values():
             x = module(x)
         return x
+
+    @property
+    def normed(self) -> tuple[tuple[str, str], ...]:  # type: ignore[override]
+        return tuple(itertools.pairwise(self._children))
 
     def __len__(self) -> int:
         return len(self._children)

@@ -28,6 +28,7 @@ class Module:
     _buffers: dict[str, Array]
     _children: dict[str, Module]
     _name: str  # in the parent
+    normed: tuple[tuple[str, str], ...] = ()  # names of (convolution, batch norm right behind it): what `fuse` folds
 
     def __init__(self) -> None:
         # Through object: __setattr__ below sorts into these dictionaries.
@@ -42,24 +43,28 @@ class Module:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before it sets {name!r}")
         if name in self._parameters and not (value is None or isinstance(value, (Tensor, Module))):
             raise TypeError(f"{name} is a parameter: it can become another Tensor or None, got {type(value).__name__}")
-        stays_buffer = name in self._buffers and is_array(value)
-        self._forget(name)
-        if stays_buffer:
-            self._buffers[name] = value
+        kind: dict[str, Any] | None = None
+        if name in self._buffers and is_array(value):
+            kind = self._buffers
         elif isinstance(value, Tensor):
-            self._parameters[name] = value
+            kind = self._parameters
         elif isinstance(value, Module):
             object.__setattr__(value, "_name", name)
-            self._children[name] = value
+            kind = self._children
+        self._forget(name, kept=kind)
+        if kind is not None:
+            kind[name] = value  # in the place of the one before: the order of a Sequential is that of its children
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         self._forget(name)
 
-    def _forget(self, name: str) -> None:
-        for kind in (self._parameters, self._buffers, self._children):
-            kind.pop(name, None)
+    def _forget(self, name: str, kept: dict[str, Any] | None = None) -> None:
+        kinds: tuple[dict[str, Any], ...] = (self._parameters, self._buffers, self._children)
+        for kind in kinds:
+            if kind is not kept:
+                kind.pop(name, None)
 
     def register_buffer(self, name: str, array: Array) -> None:
         """Adds an array (such as a running mean) that is saved and moved with the module, but has no gradient.
@@ -186,6 +191,18 @@ class Module:
     def eval(self) -> Self:
         """Evaluation mode: running statistics, no dropout. Returns the module."""
         return self.train(False)
+
+    def fuse(self) -> Self:
+        """Folds each batch norm into the convolution before it, for inference; returns the module, in evaluation mode.
+
+        Outputs are those of evaluation up to rounding, with fewer operations; it cannot be undone.  Folded are the
+        pairs of the networks of `minires.models`, of a Sequential, and what a module of your own names in `normed`.
+        Raises ValueError when a layer stands in several places.
+        """
+        from minires.nn.fusing import fuse
+
+        fuse(self)
+        return self.eval()
 
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""

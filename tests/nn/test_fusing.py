@@ -1,0 +1,87 @@
+"""Batch norm folded into convolutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minires as mr
+
+
+def lived(model, rng):
+    """Statistics and weights as after a training: none of them is 0 or 1."""
+    for name, array in model.state_dict().items():
+        if name.endswith("running_var"):
+            array[...] = rng.uniform(0.3, 3, array.shape)
+        elif array.ndim == 1:
+            array[...] = rng.uniform(0.5, 1.5, array.shape) * rng.choice([-1, 1], array.shape)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("resnet20", {"width": 4}, 12),
+        ("resnet20", {"width": 4, "shortcut": "C"}, 9),
+        ("plain20", {"width": 4}, 12),
+        ("resnet18", {"width": 4, "num_classes": 7}, 40),
+        ("resnet50", {"width": 4, "num_classes": 7, "stride_in": "3x3"}, 40),
+        ("vgg16", {"width": 2, "num_classes": 7, "hidden": 9, "batch_norm": True}, 32),
+    ],
+)
+def test_outputs_are_the_same_and_no_batch_norm_is_left(rng, name, options, size):
+    model = lived(mr.models.create(name, **options), rng)
+    x = mr.tensor(rng.standard_normal((3, 3, size, size + 1)).astype(np.float32))
+    expected = model(x).data
+    assert model.fuse() is model
+    found = model(x).data
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert not any(isinstance(module, mr.nn.BatchNorm2d) for module in model.modules())
+    assert not any("running" in key for key in model.state_dict())
+    assert np.array_equal(model.fuse()(x).data, found)  # nothing is left to fold
+
+
+def test_bias_groups_eps_and_float64(rng):
+    layers = mr.nn.Conv2d(4, 6, (3, 2), stride=(2, 1), groups=2), mr.nn.BatchNorm2d(6, eps=0.5), mr.nn.ReLU()
+    model = lived(mr.nn.Sequential(*layers), rng).astype("float64")
+    x = mr.tensor(rng.standard_normal((2, 4, 7, 5)))
+    expected = model(x).data
+    found = model.fuse()(x).data
+    assert np.linalg.norm(found - expected) <= 1e-14 * np.linalg.norm(expected)
+    assert [type(module).__name__ for module in model._children.values()] == ["Conv2d", "Identity", "ReLU"]
+    assert model[0].bias.dtype == np.float64
+
+
+def test_it_goes_into_evaluation_mode(rng):
+    model = mr.models.create("resnet20", width=2)
+    model.train().fuse()
+    assert not any(module.training for module in model.modules())
+
+
+def test_what_is_not_declared_is_left_alone(rng):
+    class Own(mr.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.conv(self.bn(x))  # the other way round
+
+    model = lived(Own(), rng)
+    x = mr.tensor(rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
+    assert np.array_equal(model(x).data, model.fuse()(x).data)
+
+
+def test_a_shared_layer_is_refused_and_nothing_is_changed(rng):
+    conv = mr.nn.Conv2d(3, 3, 1)
+    model = mr.nn.Sequential(conv, mr.nn.BatchNorm2d(3), conv, mr.nn.ReLU())
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    with pytest.raises(ValueError, match="0 stands in several places"):
+        model.fuse()
+    assert all(np.array_equal(array, before[name]) for name, array in model.state_dict().items())
+
+
+def test_a_child_that_is_replaced_keeps_its_place():
+    model = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.ReLU())
+    setattr(model, "0", mr.nn.Identity())
+    assert [type(module).__name__ for module in model._children.values()] == ["Identity", "ReLU"]
