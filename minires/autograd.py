@@ -72,7 +72,8 @@ class Function:
     needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
     input_shapes        for each input its shape, None for an absent one
     output_shape        shape of the output
-    place               "file:line" of the call, in the first frame that is not the engine's; "" while not recording
+    place               "file:line" of the call, in the first frame that is not the engine's; "" where neither a tape
+                        nor an observer wants it
     serial              rises with every node made
     """
 
@@ -93,13 +94,17 @@ class Function:
         return type(self).__name__
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{k}={v!r}" for k, v in self.options().items())
-        of = f" of {self.module}" if getattr(self, "module", "") else ""
         shapes = ""
         if "output_shape" in self.__dict__:
             shapes = ", ".join(str(shape) for shape in self.input_shapes if shape is not None)
             shapes = f": {shapes} -> {self.output_shape}"
-        return f"<{self.name}({told}){of}{shapes}>"
+        return f"<{self.heading}{shapes}>"
+
+    @property
+    def heading(self) -> str:
+        """Operation, options and module in a line."""
+        told = ", ".join(f"{k}={v!r}" for k, v in self.options().items())
+        return f"{self.name}({told})" + (f" of {self.module}" if getattr(self, "module", "") else "")
 
     @property
     def place(self) -> str:
@@ -131,15 +136,15 @@ class Function:
         arrays = tuple(None if t is None else t.data for t in inputs)
         self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
         _one_home(self, arrays)
+        recorded = any(self.needs_input_grad)
+        if recorded or _state.observers:
+            self._caller = _caller()
         for observer in _state.observers:
             observer.before_forward(self, arrays)
-        recorded = any(self.needs_input_grad)
-        if recorded:
-            self._caller = _caller()
         try:
             output = as_array(self.forward(*arrays))
         except Exception as error:
-            self._caller = _caller()
+            self._caller = self._caller or _caller()
             error.add_note(f"in forward of {self!r}, called at {self.place}")
             raise
         self.output_shape = output.shape

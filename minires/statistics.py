@@ -43,10 +43,6 @@ class Statistics:
                 shown = float(finite.mean()), float(finite.std()), float(finite.min()), float(finite.max()), norm
         return cls(tuple(array.shape), str(array.dtype), values.size, *shown, zeros, nans, infs)
 
-    @property
-    def finite(self) -> bool:
-        return not self.nans and not self.infs
-
     def numbers(self) -> list[tuple[str, str]]:
         """(name, value) pairs, as they are shown; zeros, NaNs and Infs only where there are any."""
         told = [("mean", f"{self.mean:.4g}"), ("std", f"{self.std:.4g}"), ("min", f"{self.min:.4g}")]

@@ -40,6 +40,10 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __getitem__(self, chosen: slice) -> FolderImages:
+        """Some of the images, not yet decoded."""
+        return FolderImages(self.paths[chosen], self.size, self.crop)
+
     def read(self, index: int, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
         """Image `index` as (size, size, 3): a random cut drawn from `rng`, or the centre crop for evaluation.
 

@@ -50,7 +50,8 @@ class breakpoint(Observer):
     card        whether to print the card
 
     Stops by Python's `breakpoint()`, so that pdb, VS Code, PyCharm and whatever PYTHONBREAKPOINT names do what they do.
-    Warns when it ends and no node was at the place.  Raises TypeError or ValueError that names the argument.
+    Warns when it ends and no node was at the place.  A node is watched by one breakpoint or detect_anomaly at a time: a
+    second one is a RuntimeError.  Raises TypeError or ValueError that names the argument.
     """
 
     def __init__(
@@ -119,10 +120,8 @@ class breakpoint(Observer):
         if self.stop == "entry":
             if self.condition is not None and not self.condition(node, arrays):
                 return
-            if method in node.__dict__:  # another breakpoint stops there already
-                return
-            now()
             rewrite.install(node, method, rewrite.ENTRY)
+            now()
         else:
             rewrite.install(node, method, rewrite.RETURN, on_return)
         self._installed.append((node, method))

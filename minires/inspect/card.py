@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minires.arrays import Array, is_array
+from minires.arrays import Array
 from minires.autograd import Function
-from minires.inspect.counting import multiply_adds
+from minires.inspect.counting import multiply_adds, saved_arrays
 from minires.statistics import Statistics, html_table
 from minires.tensor import Tensor
 
@@ -28,10 +28,7 @@ class Card:
 
     @property
     def head(self) -> str:
-        node = self.node
-        options = ", ".join(f"{k}={v!r}" for k, v in node.options().items())
-        of = f" of {node.module}" if node.module else ""
-        return f"{node.name}({options}){of}" + (f", {self.phase}" if self.phase else "")
+        return self.node.heading + (f", {self.phase}" if self.phase else "")
 
     @property
     def facts(self) -> list[str]:
@@ -56,9 +53,7 @@ def card(node: Function) -> Card:
     """The card of a node of the tape, e.g. of `loss.node` or of one of its `parents`, with the arrays it keeps."""
     if not isinstance(node, Function):
         raise TypeError(f"node must be a Function, such as tensor.node, got {type(node).__name__}")
-    kept = node.saved if isinstance(node.saved, tuple) else (node.saved,)
-    flat = [array for part in kept for array in (part if isinstance(part, tuple) else (part,)) if is_array(array)]
-    return Card(node, "", tuple((f"saved {i}", Statistics.of(array)) for i, array in enumerate(flat)))
+    return Card(node, "", tuple((f"saved {i}", Statistics.of(a)) for i, a in enumerate(saved_arrays(node.saved))))
 
 
 def forward_card(node: Function, arrays: Sequence[Array | None]) -> Card:

@@ -18,10 +18,13 @@ def multiply_adds(node: Function) -> int:
     return math.prod(node.output_shape) * math.prod(weight[1:])
 
 
-def memory_owners(saved: Any) -> list[Array]:
-    """The arrays that own the memory of those in a node's `saved` (nested tuples)."""
+def saved_arrays(saved: Any) -> list[Array]:
+    """The arrays in a node's `saved` (nested tuples)."""
     if isinstance(saved, tuple):
-        return [owner for part in saved for owner in memory_owners(part)]
-    if not is_array(saved):
-        return []
-    return [saved.base if is_array(saved.base) else saved]
+        return [array for part in saved for array in saved_arrays(part)]
+    return [saved] if is_array(saved) else []
+
+
+def memory_owners(saved: Any) -> list[Array]:
+    """The arrays that own the memory of those in a node's `saved`."""
+    return [array.base if is_array(array.base) else array for array in saved_arrays(saved)]  # type: ignore[misc]

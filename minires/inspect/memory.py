@@ -12,6 +12,7 @@ from minires import functional as F
 from minires import random
 from minires._checks import integer
 from minires.autograd import enable_grad
+from minires.inspect.summary import blank_images
 from minires.nn import Module
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -31,13 +32,13 @@ def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     MALLOC_MMAP_THRESHOLD_=131072 in the environment.  Arrays of NumPy only.
     """
     integer(batch, "batch", 1)
-    shape = tuple(integer(n, "input_shape", 1) for n in input_shape)
-    (a, b), (low, high) = TRIED, (_measured(model, shape, images) for images in TRIED)
+    (a, b), (low, high) = TRIED, (_measured(model, input_shape, images) for images in TRIED)
     per_image = (high - low) / (b - a)
     return int(low + per_image * (batch - a))
 
 
-def _measured(model: Module, shape: tuple[int, ...], batch: int) -> int:
+def _measured(model: Module, input_shape: Sequence[int], batch: int) -> int:
+    images = Tensor(blank_images(model, input_shape, batch))
     outer = random.generator().bit_generator.state
     running = tracemalloc.is_tracing()
     if not running:
@@ -46,13 +47,11 @@ def _measured(model: Module, shape: tuple[int, ...], batch: int) -> int:
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         own = copy.deepcopy(model).train()
-        dtype = next(iter(own.parameters())).dtype
         sgd = SGD(own.parameters(), 0.0, 0.9)
         with enable_grad(), np.errstate(all="ignore"):
             for _ in range(2):  # the second has the momentum of the first
-                images = np.zeros((batch, *shape), dtype)
                 sgd.zero_grad()
-                F.cross_entropy(own(Tensor(images)), np.zeros(batch, np.int64)).backward()
+                F.cross_entropy(own(images), np.zeros(batch, np.int64)).backward()
                 sgd.step()
         return tracemalloc.get_traced_memory()[1] - before
     finally:

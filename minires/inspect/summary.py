@@ -141,17 +141,22 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     The model's mode and statistics are left as they were.  Counting follows the paper: one multiply-add is 1;
     convolutions, projections and linear layers count.
     """
+    images = blank_images(model, input_shape, 1)
+    recorder = _Recorder(model)
+    # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
+    # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
+    with evaluating(model), backends.backend("reference"), enable_grad(), recorder:
+        model(Tensor(images))
+    return Summary(images.shape[1:], tuple(recorder.rows), sum(p.size for p in model.parameters()))
+
+
+def blank_images(model: Module, input_shape: Sequence[int], batch: int) -> Array:
+    """Zeros (batch, C, H, W) of the model's dtype and on its device; TypeError or ValueError names the argument."""
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
     shape = tuple(integer(n, "input_shape", 1) for n in input_shape)
-    parameters = list(model.parameters())
-    like = parameters[0].data if parameters else np.empty(0, np.float32)
-    image = array_module(like).zeros((1, *shape), like.dtype)
-    recorder = _Recorder(model)
-    # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
-    # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
-    with evaluating(model), backends.backend("reference"), enable_grad(), recorder:
-        model(Tensor(image))
-    return Summary(shape, tuple(recorder.rows), sum(p.size for p in parameters))
+    like = next((p.data for p in model.parameters()), np.empty(0, np.float32))
+    images: Array = array_module(like).zeros((batch, *shape), like.dtype)
+    return images

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from minires import models
 from minires._figures import encoded
 from minires.arrays import Array
 from minires.autograd import Function, Observer, no_grad
 from minires.inspect.counting import multiply_adds
+from minires.inspect.summary import blank_images
 from minires.nn import Module
+from minires.nn.module import evaluating
 from minires.tensor import Tensor
 
 
@@ -91,15 +91,8 @@ def _input_size(arrays: tuple[Array | None, ...]) -> int:
 def draw(model: Module, input_shape: tuple[int, int, int], title: str) -> Drawing:
     """Walks one image of zeros through the model.  A shortcut is dotted where its block changes the dimensions."""
     drawing = Drawing(title, input_shape[1])
-    modes: list[tuple[Any, bool]] = [(module, module.training) for module in model.modules()]
-    parameter = next(iter(model.parameters()))
-    try:
-        model.eval()
-        with no_grad(), _Walk(drawing):
-            model(Tensor(np.zeros((1, *input_shape), parameter.dtype)))
-    finally:
-        for module, mode in modes:
-            object.__setattr__(module, "training", mode)
+    with evaluating(model), no_grad(), _Walk(drawing):
+        model(Tensor(blank_images(model, input_shape, 1)))
     by_path = dict(model.named_modules())
     for shortcut in drawing.shortcuts:
         first: Any = by_path[drawing.boxes[shortcut.first].module]

@@ -7,6 +7,7 @@ interrupted goes on.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from minires import backends
 from minires._figures import encoded
+from minires.data import FolderImages
 from minires.training import Config, find_checkpoint, load_checkpoint, train
 from minires.training.batches import evaluation_loader, images
 from minires.training.evaluation import evaluate
@@ -79,7 +81,8 @@ class Plan:
 class Curve:
     """One trained network: its history, and its errors in percent at the last iteration.
 
-    training_error   of the first 10,000 training images as they are, in evaluation mode
+    training_error   of the first 10,000 training images as they are, in evaluation mode; of a folder (sorted by class)
+                     of every n-th, at most 10,000
     """
 
     network: str
@@ -120,8 +123,11 @@ def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, re
     trained = restore(folder, data_dir=data_dir)
     config, rows = trained.checkpoint.config, trained.checkpoint.rows
     dataset = images(config, "train")
-    first = replace(dataset, images=dataset.images[:SAMPLE], labels=dataset.labels[:SAMPLE])  # type: ignore[index]
-    batches = evaluation_loader(config, first, trained.checkpoint.mean).epoch()
+    chosen = slice(SAMPLE)
+    if isinstance(dataset.images, FolderImages):  # which are sorted by class
+        chosen = slice(None, None, math.ceil(len(dataset) / SAMPLE))
+    sample = replace(dataset, images=dataset.images[chosen], labels=dataset.labels[chosen])
+    batches = evaluation_loader(config, sample, trained.checkpoint.mean).epoch()
     test_error = rows[-1].test_error
     assert test_error is not None
     assert config.backend is not None  # a run's configuration names the one that trained it

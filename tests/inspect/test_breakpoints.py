@@ -39,10 +39,10 @@ def test_a_session_with_pdb(tmp_path):
     )
     assert code == 0, err
     assert "Conv2d(stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1) of layer2.0.conv1, forward" in out
+    assert f"called at {script}:7" in out.partition("conv2d.py(27)")[0]  # the forward's card has it already
     assert "conv2d.py(27)forward()\n-> self.check(x, w, b)" in out  # the first line of its body has not run yet
     assert "('in', (2, 4, 8, 8), (2, 2))" in out
     assert "conv2d.py(28)forward()\n-> self.saved = x, w" in out
-    assert f"called at {script}:7" in out
     assert "batch_norm.py(44)backward()\n-> if not self.training:" in out
     assert "('grad', (2, 8, 4, 4), 'BatchNorm')" in out
     assert "finished with (4, 3, 3, 3)" in out
@@ -186,6 +186,13 @@ def test_without_source_it_says_so():
     for operation in (space["Typed"], Lambda):
         with pytest.raises(RuntimeError, match=r"source of .* is not at hand"), mr.inspect.breakpoint():
             operation()(mr.tensor(np.ones(1)))
+
+
+def test_two_on_one_node_are_refused(run, stops):
+    told = "watched by another breakpoint or by detect_anomaly"
+    with pytest.raises(RuntimeError, match=told), mr.inspect.detect_anomaly(), mr.inspect.breakpoint("fc"):
+        run()
+    assert stops.frames == []
 
 
 def test_it_warns_when_nothing_is_there(run):

@@ -54,6 +54,22 @@ def test_a_curve_is_a_run_that_is_found_again(small, tmp_path):
     assert first.rows[-1].iteration == 4
 
 
+def test_figure_4_of_a_folder(tmp_path, monkeypatch):
+    """The training error is that of every n-th image, so that no class is left out."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for name in "abc":
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                picture = Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8))
+                picture.save(tmp_path / split / name / f"{i}.png")
+    monkeypatch.setattr(experiment, "SAMPLE", 7)
+    plan = shortened(figure4.plan("folder", quick=True))
+    plan = replace(plan, settings={**plan.settings, "size": 32, "batch_size": 4})
+    curve = experiment.run(plan, "resnet18", 0, tmp_path / "out", str(tmp_path), Silent())
+    assert round(curve.training_error * 6 / 100, 9).is_integer()  # of 18 images every third
+
+
 def test_all_curves_with_all_seeds(small, tmp_path):
     short = replace(shortened(figure1.plan(quick=True)), networks=("plain20", "resnet20"))
     curves = experiment.run_all(short, 2, tmp_path, jobs=1)

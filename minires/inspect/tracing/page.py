@@ -49,7 +49,6 @@ def _event(event: Event, pictures: dict[str, int]) -> dict[str, Any]:
         "options": event.options,
         "place": event.place,
         "ms": round(1e3 * event.seconds, 4),
-        "parents": event.parents,
         "macs": event.macs,
         "params": event.params,
         "kept": event.kept,

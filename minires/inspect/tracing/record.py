@@ -12,7 +12,7 @@ import numpy as np
 from minires import functional as F
 from minires._checks import choice
 from minires.arrays import Array
-from minires.autograd import Function, Observer
+from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.card import input_names
 from minires.inspect.counting import memory_owners, multiply_adds
 from minires.inspect.tracing import pictures
@@ -239,7 +239,7 @@ def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     recorded = Trace(title or type(model).__name__)
-    with Recorder(recorded, dict(model.named_parameters())):
+    with enable_grad(), Recorder(recorded, dict(model.named_parameters())):
         loss = F.cross_entropy(model(images if isinstance(images, Tensor) else Tensor(images)), labels)
         recorded.loss = loss.item()
         loss.backward()
