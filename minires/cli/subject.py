@@ -43,7 +43,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--label", type=int, metavar="N", help="class of the picture (default: 0)")
     network = parser.add_argument_group("the network")
     network.add_argument("--weights", metavar="RUN", help="a run folder or checkpoint (default: initialised)")
-    network.add_argument("--seed", type=int, default=0, metavar="N", help="of the initialisation (default: 0)")
+    network.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
     network.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
@@ -67,9 +67,6 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
 
     if arguments.image is not None and arguments.data is not None:
         raise UsageError("--image and --data cannot be given together")
-    for flag, other in (("index", "image"), ("batch", "image"), ("label", "data")):
-        if getattr(arguments, flag) is not None and getattr(arguments, other) is not None:
-            raise UsageError(f"--{flag} cannot be given with --{other}")
     if (arguments.index or 0) < 0:
         raise UsageError(f"--index must be at least 0, got {arguments.index}")
     if arguments.batch is not None and arguments.batch < 1:
@@ -82,6 +79,10 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     data = arguments.data
     if data is None and arguments.image is None:
         data = config.data if config is not None else "digits" if input_shape(network)[1] == 32 else None
+    what = "one picture (--data chooses others)" if data is None else f"the test images of {data}"
+    for flag in ("index", "batch", "data_dir") if data is None else ("label",):
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag.replace('_', '-')} says nothing about {what}")
     if data is not None:
         mean = None if trained is None else trained.checkpoint.mean
         size = None if config is None else config.size
@@ -98,7 +99,10 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
         if trained.checkpoint.input_shape != x.shape[1:]:
             raise UsageError(f"{told} has shape {x.shape[1:]}; the network takes {trained.checkpoint.input_shape}")
     else:
-        mr.manual_seed(arguments.seed)
+        try:
+            mr.manual_seed(0 if arguments.seed is None else arguments.seed)
+        except ValueError as error:
+            raise UsageError(f"--{error}") from None
         chosen = {name: getattr(arguments, name) for name in ("shortcut", "stride_in", "width")}
         options = {name: value for name, value in chosen.items() if value is not None} | {"in_channels": x.shape[1]}
         options |= {} if classes is None else {"num_classes": classes}
@@ -141,7 +145,7 @@ def _like(images: Any, labels: Any) -> Any:
 def _restored(network: str, arguments: argparse.Namespace) -> Any:
     from minires.training.restore import restore
 
-    for name in ("shortcut", "stride_in", "width"):
+    for name in ("shortcut", "stride_in", "width", "seed"):
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} cannot be given with --weights: the run has its own")
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}

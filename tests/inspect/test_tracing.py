@@ -168,6 +168,10 @@ def test_colours_are_of_the_sign():
         (("--compare", "plain20", "resnet20", "--format", "dot"), "--compare makes a page"),
         (("resnet2",), "unknown network 'resnet2'"),
         (("resnet20", "--out", "."), "--out must be a file"),
+        (("resnet50", "--batch", "4"), "--batch says nothing about one picture"),
+        (("resnet20", "--image", __file__, "--index", "4"), "--index says nothing about one picture"),
+        (("resnet20", "--label", "4"), "--label says nothing about the test images of digits"),
+        (("resnet20", "--seed", "-1"), "--seed must be"),
         (("resnet20", "--label", "10", "--image", __file__), "cannot be decoded"),
     ],
 )
@@ -200,6 +204,7 @@ def test_a_trained_network(capsys, tmp_path):
     for words, message in (
         (("plain20", "--weights", str(run)), "holds a resnet20, not a plain20"),
         (("resnet20", "--weights", str(run), "--width", "4"), "--width cannot be given with --weights"),
+        (("resnet20", "--weights", str(run), "--seed", "4"), "--seed cannot be given with --weights"),
         (("--compare", "plain20", "resnet20", "--weights", str(run)), "--weights belong to one network"),
     ):
         assert cli.main(["trace", *words]) == 2
