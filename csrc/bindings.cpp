@@ -1,6 +1,8 @@
 // The compiled part of minires as Python sees it: `minires._native`.
 #include <pybind11/pybind11.h>
 
+#include "cpu/bindings.h"
+
 namespace {
 
 // How this module was compiled, for `minires doctor`.
@@ -31,4 +33,5 @@ pybind11::dict build() {
 PYBIND11_MODULE(_native, module) {
     module.doc() = "The compiled part of minires.";
     module.def("build", &build, "How this module was compiled: compiler, C++ standard, processor.");
+    minires::cpu::bind(module);
 }

@@ -13,14 +13,16 @@ import heapq
 import itertools
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from minires import _guard, backends
 from minires.arrays import Array, array_module, as_array, is_array
+from minires.deferred import Deferred, resolved
 from minires.tensor import Tensor
 
 P = ParamSpec("P")
@@ -41,9 +43,11 @@ class _State(threading.local):
 
     grad_enabled = True
     module = ""
+    depth = 0  # of module calls within one another
 
     def __init__(self) -> None:
         self.observers: list[Observer] = []
+        self.deferred: list[weakref.ref[Deferred]] = []  # results of the outermost module call that still wait
         self.outer_grad_enabled: list[bool] = []  # what each `with no_grad()` that is open goes back to
 
 
@@ -68,6 +72,9 @@ class Function:
     name                operation, e.g. "Conv2d"
     module              dotted path of the module that made the call, e.g. "layer2.0.conv1"; "" outside of modules
     backend             the backend that computes this node, in forward and in backward
+    takes_deferred      a class says when its forward can be given results that are still to be computed (Deferred):
+                        "always", where it saves none of its inputs, "unrecorded", where there is no tape, or "" (never)
+    takes_deferred_gradient     a class says whether its backward can
     parents             for each input the node that made it, the leaf Tensor that wants its gradient, or None
     needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
     input_shapes        for each input its shape, None for an absent one
@@ -76,6 +83,9 @@ class Function:
                         nor an observer wants it
     serial              rises with every node made
     """
+
+    takes_deferred: ClassVar[str] = ""
+    takes_deferred_gradient: ClassVar[bool] = False
 
     module: str
     backend: Any
@@ -126,17 +136,20 @@ class Function:
             raise RuntimeError(f"{self!r} has been called already; a node is one call: make a new {self.name}")
         self.serial = next(_serials)
         self.module = _state.module
-        self.backend = backends.active()
         record = _state.grad_enabled
         self.needs_input_grad = tuple(record and t is not None and t.requires_grad for t in inputs)
         self.parents = tuple(
             (t.node or t) if t is not None and wanted else None
             for t, wanted in zip(inputs, self.needs_input_grad, strict=True)
         )
-        arrays = tuple(None if t is None else t.data for t in inputs)
-        self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-        _one_home(self, arrays)
         recorded = any(self.needs_input_grad)
+        unseen = _state.depth > 0 and not _watched()
+        if unseen and (self.takes_deferred == "always" or (self.takes_deferred and not recorded)):
+            arrays: tuple[Any, ...] = tuple(None if t is None else t.promised for t in inputs)
+        else:
+            arrays = tuple(None if t is None else t.data for t in inputs)
+        self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
+        self.backend = _backend_for(self, arrays, unseen)
         if recorded or _state.observers:
             self._caller = _caller()
         for observer in _state.observers:
@@ -148,6 +161,8 @@ class Function:
             error.add_note(f"in forward of {self!r}, called at {self.place}")
             raise
         self.output_shape = output.shape
+        if isinstance(output, Deferred):
+            _state.deferred.append(weakref.ref(output))
         for observer in reversed(_state.observers):
             observer.after_forward(self, arrays, output)
         if not recorded:
@@ -161,6 +176,11 @@ class Function:
             raise RuntimeError(
                 f"the tape behind {self!r} has been walked already and its arrays are freed: run the forward pass again"
             )
+        if _watched():
+            self.backend = getattr(self.backend, "eager", self.backend)  # someone may look at every single result
+            grad_output = resolved(grad_output)
+        elif not self.takes_deferred_gradient:
+            grad_output = resolved(grad_output)
         for observer in _state.observers:
             observer.before_backward(self, grad_output)
         try:
@@ -182,7 +202,7 @@ class Function:
         for position, (grad, shape) in enumerate(zip(grads, self.input_shapes, strict=True)):
             if grad is None or not self.needs_input_grad[position]:
                 continue
-            if not is_array(grad):
+            if not is_array(grad) and not isinstance(grad, Deferred):
                 told = f"{type(grad).__name__}, not an array"
             elif grad.shape != shape:
                 told = f"an array of shape {grad.shape}; the input has {shape}"
@@ -225,6 +245,7 @@ def backward(output: Tensor, grad_output: Array) -> None:
             if parent is None or grad_input is None:
                 continue
             if isinstance(parent, Tensor):
+                grad_input = resolved(grad_input)
                 # An array that somebody else holds as well (a view, the cotangent itself, a sibling's) is copied first.
                 shared = grad_input.base is not None or grad_input is grad
                 shared = shared or any(grad_input is other for other in grad_inputs[:position])
@@ -244,17 +265,29 @@ def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
         leaf.grad = grad if owned else grad.copy(order="C")
 
 
-def _one_home(node: Function, arrays: tuple[Array | None, ...]) -> None:
+def _backend_for(node: Function, arrays: tuple[Any, ...], unseen: bool) -> Any:
+    """The backend that computes on these arrays; where `unseen`, the form of it that may answer with a Deferred."""
     modules = {array_module(a).__name__ for a in arrays if a is not None}
     if len(modules) > 1:
         homes = " and of ".join(sorted(modules))
         raise TypeError(f"{node.name}: inputs are arrays of {homes}; move them to one device first")
-    wanted = getattr(node.backend, "array_module", None)  # the reference backend takes them all
-    if wanted is not None and modules != {wanted.__name__}:
-        (home,) = modules
-        raise TypeError(
-            f"{node.name}: backend {node.backend.name!r} computes on {wanted.__name__} arrays, got {home}'s"
-        )
+    (home,) = modules
+    backend = backends.active(home)
+    wanted = getattr(backend, "array_module", None)  # the reference backend takes them all
+    if wanted is not None and home != wanted.__name__:
+        raise TypeError(f"{node.name}: backend {backend.name!r} computes on {wanted.__name__} arrays, got {home}'s")
+    return getattr(backend, "fused", None) or backend if unseen else backend
+
+
+def _watched() -> bool:
+    """Whether someone may look at the result of every single operation: an observer or a debugger."""
+    return bool(_state.observers) or sys.gettrace() is not None or _debugger() is not None
+
+
+# From Python 3.12 on a debugger need not trace: it registers here.
+_debugger = (
+    (lambda: sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)) if sys.version_info >= (3, 12) else lambda: None
+)
 
 
 _engines: dict[CodeType, bool] = {}
@@ -339,10 +372,20 @@ def is_grad_enabled() -> bool:
 
 @contextmanager
 def module_scope(name: str) -> Iterator[None]:
-    """Nodes made within it belong to the module `name` of the enclosing module ("layer2" → "layer2.0" → …)."""
+    """Nodes made within it belong to the module `name` of the enclosing module ("layer2" → "layer2.0" → …).
+
+    Within it operations may wait for one another (see Deferred); when the outermost scope ends, all are computed.
+    """
     outer = _state.module
     _state.module = f"{outer}.{name}" if outer and name else outer or name
+    _state.depth += 1
     try:
         yield
     finally:
         _state.module = outer
+        _state.depth -= 1
+        if _state.depth == 0 and _state.deferred:
+            waiting, _state.deferred = _state.deferred, []
+            if sys.exc_info()[0] is None:
+                for reference in waiting:
+                    resolved(reference())

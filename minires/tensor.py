@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires.arrays import Array, array_module, is_array
+from minires.deferred import Deferred
 from minires.statistics import Statistics, html_table
 
 if TYPE_CHECKING:
@@ -22,30 +23,40 @@ class Tensor:
     node            the `Function` that made this tensor; None for a leaf
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __slots__ = ("__weakref__", "grad", "node", "promised", "requires_grad")
     __array_ufunc__ = None  # `array + tensor` asks the tensor
 
-    def __init__(self, data: Array, requires_grad: bool = False, node: Function | None = None) -> None:
-        self.data = data
+    def __init__(self, data: Array | Deferred, requires_grad: bool = False, node: Function | None = None) -> None:
+        self.promised = data  # the array, or the Deferred that stands for it until somebody wants it
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.node = node
 
     @property
+    def data(self) -> Array:
+        if isinstance(self.promised, Deferred):
+            self.promised = self.promised.array()
+        return self.promised
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        self.promised = array
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return self.promised.shape
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim
+        return self.promised.ndim
 
     @property
     def size(self) -> int:
-        return self.data.size
+        return self.promised.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.data.dtype
+        return self.promised.dtype
 
     @property
     def is_leaf(self) -> bool:

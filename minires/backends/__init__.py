@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from minires._checks import choice
@@ -55,11 +57,29 @@ def available() -> dict[str, str]:
     return result
 
 
-def active() -> Any:
-    """The backend that this thread computes with: the innermost `with backend(...)`, else the default."""
-    if _active.backend is None:
-        _active.backend = _load(os.environ.get("MINIRES_BACKEND") or "reference", "MINIRES_BACKEND")
-    return _active.backend
+def active(home: str = "numpy") -> Any:
+    """The backend that this thread computes with: the innermost `with backend(...)`, else the default.
+
+    home   the module, "numpy" or "cupy", whose arrays are computed on
+
+    The default is what MINIRES_BACKEND names; without it `native` for NumPy's arrays where it is installed, and
+    `reference` otherwise.
+    """
+    if _active.backend is not None:
+        return _active.backend
+    return _default(os.environ.get("MINIRES_BACKEND") or "", home)
+
+
+@cache
+def _default(name: str, home: str) -> Any:
+    if name:
+        return _load(name, "MINIRES_BACKEND")
+    if home == "numpy":
+        try:
+            return _load("native")
+        except BackendUnavailable as error:
+            logging.getLogger("minires").warning("minires: computing with the backend 'reference': %s", error)
+    return _load("reference")
 
 
 @contextmanager
@@ -67,9 +87,11 @@ def backend(name: str, **options: Any) -> Iterator[Any]:
     """Within it, operations of this thread are computed by the named backend.
 
     name      reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default
-    options   of the backend: gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels`
-              lists them), compiler how the GPU's were compiled ("nvrtc" or "nvcc"), seed the order in which the
-              emulator runs the threads of a block
+    options   of the backend: isa the instruction set (native: "avx512", "avx2", "portable"; MINIRES_ISA sets the
+              default), winograd=False rules out Winograd's algorithm (native; MINIRES_WINOGRAD=0 does so by default),
+              gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels` lists them),
+              compiler how the GPU's were compiled ("nvrtc" or "nvcc"), seed the order in which the emulator runs the
+              threads of a block
 
     Raises ValueError for an unknown name or rung, TypeError for an option that the backend lacks, and
     BackendUnavailable for a backend that this installation lacks; it never falls back to another one.

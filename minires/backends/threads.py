@@ -7,6 +7,8 @@ import os
 from threadpoolctl import ThreadpoolController
 
 from minires._checks import integer
+from minires.backends.native.compiled import native
+from minires.backends.unavailable import BackendUnavailable
 
 _controller: ThreadpoolController | None = None
 _threads: int | None = None
@@ -19,6 +21,10 @@ def set_num_threads(threads: int) -> None:
     if _controller is None:
         _controller = ThreadpoolController()  # looks the loaded libraries up once: NumPy's BLAS is loaded by then
     _controller.select(user_api="blas").limit(limits=_threads)
+    try:
+        native().set_num_threads(_threads)
+    except BackendUnavailable:
+        pass  # nothing to tell
 
 
 def get_num_threads() -> int:

@@ -16,6 +16,9 @@ class BatchNorm(Function):
     In evaluation the running statistics are used as constants.
     """
 
+    takes_deferred = "unrecorded"
+    takes_deferred_gradient = True
+
     def __init__(
         self, running_mean: Array | None, running_var: Array | None, training: bool, momentum: float, eps: float
     ) -> None:

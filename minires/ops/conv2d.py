@@ -35,7 +35,7 @@ class Conv2d(Function):
         return (
             self.backend.conv2d_backward_input(grad_output, w, x.shape, *geometry) if wants_x else None,
             self.backend.conv2d_backward_weight(grad_output, x, w.shape, *geometry) if wants_w else None,
-            grad_output.sum(axis=(0, 2, 3)) if wants_b else None,  # (N, O, OH, OW) -> (O,)
+            self.backend.conv2d_backward_bias(grad_output) if wants_b else None,
         )
 
     def check(self, x: Array, w: Array, b: Array | None) -> None:

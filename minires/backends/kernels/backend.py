@@ -75,6 +75,9 @@ class KernelBackend:
         )
         return channels_first(grad_w)
 
+    def conv2d_backward_bias(self, grad_output: Array) -> Array:
+        return grad_output.sum(axis=(0, 2, 3))
+
     def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
         y = self._empty((math.prod(x.shape[:-1]), w.shape[0]), x)
         gemm(self.device, self.gemm, x.reshape(-1, x.shape[-1]) if x.size else x.reshape(y.shape[0], -1), w.T, y)

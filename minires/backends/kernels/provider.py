@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 from functools import cache, cached_property
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires._checks import choice, integer
+from minires.backends.compiled import load
 from minires.backends.unavailable import BackendUnavailable
 
 INT_MAX = 2**31 - 1
@@ -175,23 +175,11 @@ def _fits(value: Any, kernel: str) -> Any:
 
 
 def _emulation() -> ModuleType:
-    other = os.environ.get("MINIRES_EMULATION")
-    if other:
-        files = sorted(Path(other).glob("_emulation*.so"))
-        if not files:
-            raise BackendUnavailable(f"MINIRES_EMULATION names {other}, which holds no _emulation*.so")
-        spec = importlib.util.spec_from_file_location("_emulation", files[0])
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    try:
-        return importlib.import_module("minires._emulation")
-    except ModuleNotFoundError:
-        raise BackendUnavailable(
-            "the emulator is not part of this installation: it is built where g++ is found (apt install g++)"
-        ) from None
+    return load(
+        "_emulation",
+        "MINIRES_EMULATION",
+        "the emulator is not part of this installation: it is built where g++ is found (apt install g++)",
+    )
 
 
 def ceil_div(n: int, d: int) -> int:

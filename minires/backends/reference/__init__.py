@@ -11,7 +11,12 @@ from minires.backends.reference.batch_norm import (
     batch_norm_eval_forward,
     batch_norm_forward,
 )
-from minires.backends.reference.conv2d import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from minires.backends.reference.conv2d import (
+    conv2d_backward_bias,
+    conv2d_backward_input,
+    conv2d_backward_weight,
+    conv2d_forward,
+)
 from minires.backends.reference.linear import linear_backward_input, linear_backward_weight, linear_forward
 from minires.backends.reference.pool import (
     adaptive_avg_pool2d_backward,
@@ -43,6 +48,7 @@ __all__ = [
     "batch_norm_eval_backward",
     "batch_norm_eval_forward",
     "batch_norm_forward",
+    "conv2d_backward_bias",
     "conv2d_backward_input",
     "conv2d_backward_weight",
     "conv2d_forward",

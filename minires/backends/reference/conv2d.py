@@ -73,6 +73,11 @@ def conv2d_backward_weight(
     return grad_w.reshape(O, KH, KW, Cg).transpose(0, 3, 1, 2)
 
 
+def conv2d_backward_bias(grad_output: Array) -> Array:
+    """grad_output (N, O, OH, OW) -> grad_bias (O,)"""
+    return grad_output.sum(axis=(0, 2, 3))
+
+
 def conv2d_backward_input(
     grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:

@@ -1,0 +1,194 @@
+// Batch normalisation: everything here waits for memory, so each pass over the pixels does all it can.
+//
+// Sums over pixels go down strips of channels that stay in registers.  A block of pixels fits the second-level cache:
+// its mean is summed, then the squares about that mean, from cache; blocks are merged in order (Chan, Golub and LeVeque
+// 1979), which neither cancels where the mean is large nor depends on the number of threads.
+#pragma once
+
+#include "buffer.h"
+#include "simd.h"
+#include "threads.h"
+
+namespace {
+
+constexpr long BLOCK_NUMBERS = 32768;  // of a block of pixels: 128 KB of float32
+constexpr long STRIP = 4;              // vectors of channels at a time
+
+template <typename T>
+inline long pixels_of_block(long P, long C) {
+    // Not more than 64 blocks: their partial sums are merged by one thread.
+    return most(ceil_div(P, 64), most(BLOCK_NUMBERS / most(C, 1), 1));
+}
+
+// body(first channel, how many vectors as a constant, how many channels of a last, partial vector)
+template <typename T, typename Body>
+MINIRES_INLINE void strips(long C, Body&& body) {
+    constexpr long L = LANES<T>;
+    long c = 0;
+    for (; c + STRIP * L <= C; c += STRIP * L) body(c, std::integral_constant<long, STRIP>(), 0);
+    for (; c + L <= C; c += L) body(c, std::integral_constant<long, 1>(), 0);
+    if (c < C) body(c, std::integral_constant<long, 1>(), C - c);
+}
+
+template <typename T>
+MINIRES_INLINE Vec<T> get(const T* from, long some) {
+    return some ? load_some(from, some) : load(from);
+}
+template <typename T>
+MINIRES_INLINE void put(T* to, Vec<T> v, long some) {
+    if (some)
+        store_some(to, v, some);
+    else
+        store(to, v);
+}
+
+// mean (C) and biased variance (C) of P pixels
+template <typename T>
+void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
+    const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
+    Buffer<T> means(blocks * C), squares(blocks * C);
+    for_each(blocks, [&](long b) {
+        const long begin = b * block, end = least(begin + block, P);
+        strips<T>(C, [&](long c, auto vectors, long some) {
+            constexpr long V = decltype(vectors)::value, L = LANES<T>;
+            // Two of each: an addition takes several cycles, and the next pixel's need not wait for it.
+            Vec<T> sum[2][V] = {}, square[2][V] = {}, centre[V];
+            for (long p = begin; p < end; p++)
+#pragma GCC unroll 4
+                for (long v = 0; v < V; v++) sum[p & 1][v] += get(x + p * C + c + v * L, some);
+            for (long v = 0; v < V; v++) {
+                centre[v] = (sum[0][v] + sum[1][v]) / T(end - begin);
+                put(means + b * C + c + v * L, centre[v], some);
+            }
+            for (long p = begin; p < end; p++)
+#pragma GCC unroll 4
+                for (long v = 0; v < V; v++) {
+                    const Vec<T> d = get(x + p * C + c + v * L, some) - centre[v];
+                    square[p & 1][v] += d * d;
+                }
+            for (long v = 0; v < V; v++) put(squares + b * C + c + v * L, square[0][v] + square[1][v], some);
+        });
+    });
+    for (long c = 0; c < C; c++) {
+        T total = means[c], spread = squares[c];
+        for (long b = 1; b < blocks; b++) {
+            const T before = T(b * block), here = T(least(block, P - b * block));
+            const T d = means[b * C + c] - total;
+            total += d * (here / (before + here));
+            spread += squares[b * C + c] + d * d * (before * here / (before + here));
+        }
+        mean[c] = total;
+        var[c] = spread / T(P);
+    }
+}
+
+// y = (x − mean) · scale + bias (+ added), and ReLU of it if `relu`; bias and added may be null
+template <typename T>
+void batch_norm_apply(
+    long P, long C, const T* x, const T* mean, const T* scale, const T* bias, const T* added, T* y, bool relu) {
+    const long block = most(BLOCK_NUMBERS / most(C, 1), 1), blocks = ceil_div(P, block);
+    for_each(blocks, [&](long b) {
+        const long begin = b * block, end = least(begin + block, P);
+        strips<T>(C, [&](long c, auto vectors, long some) {
+            constexpr long V = decltype(vectors)::value, L = LANES<T>;
+            Vec<T> m[V], s[V], d[V];
+            for (long v = 0; v < V; v++) {
+                m[v] = get(mean + c + v * L, some), s[v] = get(scale + c + v * L, some);
+                d[v] = bias ? get(bias + c + v * L, some) : Vec<T>{};
+            }
+            for (long p = begin; p < end; p++)
+#pragma GCC unroll 4
+                for (long v = 0; v < V; v++) {
+                    const long at = p * C + c + v * L;
+                    Vec<T> value = (get(x + at, some) - m[v]) * s[v] + d[v];
+                    if (added) value += get(added + at, some);
+                    if (relu) value = value < T(0) ? Vec<T>{} : value;  // NaN stays NaN
+                    put(y + at, value, some);
+                }
+        });
+    });
+}
+
+// Σ g and Σ g · (x − mean) over the pixels.  If y is given, g counts only where y > 0: the ReLU behind is walked as well.
+template <typename T>
+void batch_norm_sums(long P, long C, const T* g, const T* x, const T* y, const T* mean, T* sum_g, T* sum_g_centred) {
+    const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
+    Buffer<T> first(blocks * C), second(blocks * C);
+    for_each(blocks, [&](long b) {
+        const long begin = b * block, end = least(begin + block, P);
+        strips<T>(C, [&](long c, auto vectors, long some) {
+            constexpr long V = decltype(vectors)::value, L = LANES<T>;
+            Vec<T> sum[2][V] = {}, product[2][V] = {}, m[V];
+            for (long v = 0; v < V; v++) m[v] = get(mean + c + v * L, some);
+            for (long p = begin; p < end; p++)
+#pragma GCC unroll 4
+                for (long v = 0; v < V; v++) {
+                    const long at = p * C + c + v * L;
+                    Vec<T> grad = get(g + at, some);
+                    if (y) grad = get(y + at, some) > T(0) ? grad : Vec<T>{};
+                    sum[p & 1][v] += grad;
+                    product[p & 1][v] += grad * (get(x + at, some) - m[v]);
+                }
+            for (long v = 0; v < V; v++) {
+                put(first + b * C + c + v * L, sum[0][v] + sum[1][v], some);
+                put(second + b * C + c + v * L, product[0][v] + product[1][v], some);
+            }
+        });
+    });
+    for (long c = 0; c < C; c++) {
+        T a = 0, b = 0;
+        for (long i = 0; i < blocks; i++) a += first[i * C + c], b += second[i * C + c];
+        sum_g[c] = a, sum_g_centred[c] = b;
+    }
+}
+
+// grad_x = scale · (g − mean_g − (x − mean) · slope), g as in `batch_norm_sums`
+template <typename T>
+void batch_norm_input(long P, long C, const T* g, const T* x, const T* y, const T* mean, const T* scale, const T* mean_g,
+                      const T* slope, T* grad_x) {
+    const long block = most(BLOCK_NUMBERS / most(C, 1), 1), blocks = ceil_div(P, block);
+    for_each(blocks, [&](long b) {
+        const long begin = b * block, end = least(begin + block, P);
+        strips<T>(C, [&](long c, auto vectors, long some) {
+            constexpr long V = decltype(vectors)::value, L = LANES<T>;
+            Vec<T> m[V], s[V], o[V], k[V];
+            for (long v = 0; v < V; v++) {
+                m[v] = get(mean + c + v * L, some), s[v] = get(scale + c + v * L, some);
+                o[v] = get(mean_g + c + v * L, some), k[v] = get(slope + c + v * L, some);
+            }
+            for (long p = begin; p < end; p++)
+#pragma GCC unroll 4
+                for (long v = 0; v < V; v++) {
+                    const long at = p * C + c + v * L;
+                    Vec<T> grad = get(g + at, some);
+                    if (y) grad = get(y + at, some) > T(0) ? grad : Vec<T>{};
+                    put(grad_x + at, s[v] * (grad - o[v] - (get(x + at, some) - m[v]) * k[v]), some);
+                }
+        });
+    });
+}
+
+// (P, C) -> (C): the sum over the pixels, the gradient of a bias
+template <typename T>
+void sum_pixels(long P, long C, const T* g, T* sum) {
+    const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
+    Buffer<T> parts(most(blocks, 1) * C);
+    for_each(blocks, [&](long b) {
+        const long begin = b * block, end = least(begin + block, P);
+        strips<T>(C, [&](long c, auto vectors, long some) {
+            constexpr long V = decltype(vectors)::value, L = LANES<T>;
+            Vec<T> total[2][V] = {};
+            for (long p = begin; p < end; p++)
+#pragma GCC unroll 4
+                for (long v = 0; v < V; v++) total[p & 1][v] += get(g + p * C + c + v * L, some);
+            for (long v = 0; v < V; v++) put(parts + b * C + c + v * L, total[0][v] + total[1][v], some);
+        });
+    });
+    for (long c = 0; c < C; c++) {
+        T total = 0;
+        for (long b = 0; b < blocks; b++) total += parts[b * C + c];
+        sum[c] = total;
+    }
+}
+
+}  // namespace

@@ -1,0 +1,101 @@
+// Convolution and its two gradients, all three as implicit GEMMs.
+#pragma once
+
+#include "gemm.h"
+#include "gemm_at.h"
+#include "kernels.h"
+
+namespace {
+
+using minires::cpu::Conv2d;
+
+template <typename T>
+void conv2d_forward(const Conv2d& c, const T* x, const T* w, const T* bias, const Finish<T>& finish, T* y, bool) {
+    const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
+    Buffer<long> row(c.KH), column(c.KW), tap(taps);
+    for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;
+    for (long s = 0; s < c.KW; s++) column[s] = s * c.dilation_w - c.padding_w;
+    for (long t = 0; t < taps; t++) tap[t] = t;
+    for (long g = 0; g < c.groups; g++) {
+        const Filters<T> filters{w + g * O * C * taps, O, C, taps, C * taps, taps, tap};
+        Buffer<T> packed(filters.packed_size());
+        pack<T>(filters, packed);
+        const Windows<T> windows{x + g * C, c.H, c.W, C, c.C, c.KH, c.KW, row, column, c.stride_h, c.stride_w, c.OH, c.OW};
+        Finish<T> here = at_column(finish, g * O);
+        if (here.added) here.added += g * O;
+        multiply<T>(windows, c.N, packed, O, bias ? bias + g * O : nullptr, here, Places<T>{y + g * O, c.OH, c.OW, c.O});
+    }
+}
+
+// Which taps of a filter reach the input pixels first, first + stride, first + 2 · stride, … along one axis, and how far
+// from pixel number q among them the output lies that they reach it from.  Descending taps are ascending outputs.
+inline long taps_of(long first, long K, long stride, long padding, long dilation, long* tap, long* distance) {
+    long found = 0;
+    for (long k = K - 1; k >= 0; k--) {
+        const long at = first + padding - k * dilation;
+        if (at % stride != 0) continue;
+        tap[found] = k, distance[found] = at / stride;
+        found++;
+    }
+    return found;
+}
+
+// Every input pixel gathers from the outputs that saw it.  With a stride, pixels of different parity are seen by
+// different taps: each parity is a dense convolution of the gradient with its share of the taps, and no multiplication
+// by a zero between two strides is ever made.
+template <typename T>
+void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T* added, T* grad_x, bool) {
+    const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
+    Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);
+    for (long a = 0; a < least(c.stride_h, c.H); a++)
+        for (long b = 0; b < least(c.stride_w, c.W); b++) {
+            const long rows = taps_of(a, c.KH, c.stride_h, c.padding_h, c.dilation_h, row_tap, row);
+            const long columns = taps_of(b, c.KW, c.stride_w, c.padding_w, c.dilation_w, column_tap, column);
+            const long H = ceil_div(c.H - a, c.stride_h), W = ceil_div(c.W - b, c.stride_w);
+            if (rows * columns == 0 || c.OH * c.OW == 0) {  // no output saw these pixels
+                for_each(c.N * H, [&](long nh) {
+                    const long n = nh / H, h = nh % H * c.stride_h + a;
+                    for (long v = 0; v < W; v++) {
+                        const long at = ((n * c.H + h) * c.W + v * c.stride_w + b) * c.C;
+                        added ? copy(grad_x + at, added + at, c.C) : zero(grad_x + at, c.C);
+                    }
+                });
+                continue;
+            }
+            for (long r = 0; r < rows; r++)
+                for (long s = 0; s < columns; s++) tap[r * columns + s] = row_tap[r] * c.KW + column_tap[s];
+            for (long g = 0; g < c.groups; g++) {
+                const Filters<T> filters{w + g * O * C * taps, C, O, rows * columns, taps, C * taps, tap};
+                Buffer<T> packed(filters.packed_size());
+                pack<T>(filters, packed);
+                const Windows<T> windows{grad_y + g * O, c.OH, c.OW, O, c.O, rows, columns, row, column, 1, 1, H, W};
+                const Places<T> places{grad_x + g * C, c.H, c.W, c.C, c.stride_h, c.stride_w, a, b};
+                const Finish<T> finish{nullptr, nullptr, nullptr, added ? added + g * C : nullptr, false};
+                multiply<T>(windows, c.N, packed, C, nullptr, finish, places);
+            }
+        }
+}
+
+template <typename T>
+void conv2d_backward_weight(const Conv2d& c, const T* grad_y, const T* x, T* grad_w, bool) {
+    const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
+    Buffer<long> row(c.KH), column(c.KW);
+    for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;
+    for (long s = 0; s < c.KW; s++) column[s] = s * c.dilation_w - c.padding_w;
+    Buffer<T> sums(taps > 1 ? O * taps * C : 1);
+    for (long g = 0; g < c.groups; g++) {
+        const Windows<T> windows{x + g * C, c.H, c.W, C, c.C, c.KH, c.KW, row, column, c.stride_h, c.stride_w, c.OH, c.OW};
+        T* const out = grad_w + g * O * C * taps;
+        T* const found = taps > 1 ? static_cast<T*>(sums) : out;
+        multiply_transposed<T>(grad_y + g * O, c.O, O, windows, c.N, found);
+        if (taps > 1)  // (O, KH, KW, C) -> (O, C, KH, KW)
+            for_each(O, [&](long o) {
+                const T* from = found + o * taps * C;
+                T* to = out + o * taps * C;
+                for (long i = 0; i < C; i++)
+                    for (long t = 0; t < taps; t++) to[i * taps + t] = from[t * C + i];
+            });
+    }
+}
+
+}  // namespace

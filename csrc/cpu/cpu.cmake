@@ -1,0 +1,36 @@
+# The native CPU backend: its kernels compiled once for each instruction set of the processor that is built for.
+#
+# MINIRES_SANITIZE=address|thread builds it with that sanitizer (and UBSan beside it), for the tests.
+find_package(Threads REQUIRED)
+set(CPU ${CMAKE_CURRENT_SOURCE_DIR}/cpu)
+
+function(minires_instruction_set name vector_bytes tile_rows)
+  add_library(cpu_${name} OBJECT ${CPU}/isa.cpp)
+  target_compile_definitions(
+    cpu_${name} PRIVATE MINIRES_ISA=${name} MINIRES_VECTOR_BYTES=${vector_bytes} MINIRES_TILE_ROWS=${tile_rows})
+  # Contraction: a · b + c in one instruction, rounded once.  No other liberty is taken with floating point.
+  target_compile_options(cpu_${name} PRIVATE -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Wno-psabi ${ARGN})
+  set_target_properties(cpu_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
+  target_sources(_native PRIVATE $<TARGET_OBJECTS:cpu_${name}>)
+  set(MINIRES_CPU_TARGETS ${MINIRES_CPU_TARGETS} cpu_${name} PARENT_SCOPE)
+endfunction()
+
+find_package(Python COMPONENTS NumPy REQUIRED)
+target_sources(
+  _native PRIVATE ${CPU}/bindings.cpp ${CPU}/dispatch.cpp ${CPU}/memory.cpp ${CPU}/numpy_memory.cpp ${CPU}/threads.cpp)
+target_link_libraries(_native PRIVATE Threads::Threads Python::NumPy)
+set(MINIRES_CPU_TARGETS _native)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+  minires_instruction_set(avx512 64 14 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512)
+  minires_instruction_set(avx2 32 6 -mavx2 -mfma)
+endif()
+minires_instruction_set(portable 16 6)
+
+if(MINIRES_SANITIZE)
+  foreach(target ${MINIRES_CPU_TARGETS})
+    target_compile_options(
+      ${target} PRIVATE -fsanitize=${MINIRES_SANITIZE},undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+                        -g -O1)
+  endforeach()
+  target_link_options(_native PRIVATE -fsanitize=${MINIRES_SANITIZE},undefined)
+endif()

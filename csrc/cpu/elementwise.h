@@ -1,0 +1,60 @@
+// ReLU, the skip-add and the update of the weights: one pass each, at the speed of memory.
+#pragma once
+
+#include "simd.h"
+#include "threads.h"
+
+namespace {
+
+constexpr long PIECE = 32768;  // numbers to a task
+
+template <typename Body>
+MINIRES_INLINE void pieces(long n, Body&& body) {
+    for_each(ceil_div(n, PIECE), [&](long i) { body(i * PIECE, least((i + 1) * PIECE, n)); });
+}
+
+template <typename T>
+void relu_forward(long n, const T* x, T* y) {
+    pieces(n, [=](long i, long end) {
+        for (; i + LANES<T> <= end; i += LANES<T>) {
+            const Vec<T> v = load(x + i);
+            store(y + i, v < T(0) ? Vec<T>{} : v);  // NaN stays NaN
+        }
+        for (; i < end; i++) y[i] = x[i] < T(0) ? T(0) : x[i];
+    });
+}
+
+template <typename T>
+void relu_backward(long n, const T* g, const T* y, T* grad_x) {
+    pieces(n, [=](long i, long end) {
+        for (; i + LANES<T> <= end; i += LANES<T>) store(grad_x + i, load(y + i) > T(0) ? load(g + i) : Vec<T>{});
+        for (; i < end; i++) grad_x[i] = y[i] > T(0) ? g[i] : T(0);
+    });
+}
+
+template <typename T>
+void add(long n, const T* a, const T* b, T* y, bool relu) {
+    pieces(n, [=](long i, long end) {
+        for (; i + LANES<T> <= end; i += LANES<T>) {
+            const Vec<T> v = load(a + i) + load(b + i);
+            store(y + i, relu ? (v < T(0) ? Vec<T>{} : v) : v);
+        }
+        for (; i < end; i++) {
+            const T v = a[i] + b[i];
+            y[i] = relu && v < T(0) ? T(0) : v;
+        }
+    });
+}
+
+// v ← momentum · v + g + weight_decay · p,  p ← p − lr · v
+template <typename T>
+void sgd_step(long n, T* p, const T* g, T* v, T lr, T momentum, T weight_decay) {
+    pieces(n, [=](long i, long end) {
+        for (; i < end; i++) {
+            v[i] = momentum * v[i] + (g[i] + weight_decay * p[i]);
+            p[i] -= lr * v[i];
+        }
+    });
+}
+
+}  // namespace

@@ -1,0 +1,148 @@
+// An implicit GEMM: windows of images times filters, one pixel a row, 1×1 windows being a plain product of matrices.
+//
+// A task takes some hundred windows and a range of filters.  It writes a block of their im2col rows, which stays in the
+// second-level cache, and walks the filters in strips of two vectors, which stay in the first-level cache while all
+// the block's tiles are multiplied with them.
+#pragma once
+
+#include "buffer.h"
+#include "threads.h"
+#include "tile.h"
+#include "windows.h"
+
+namespace {
+
+using minires::threads::for_each;
+using minires::threads::Scratch;
+using minires::threads::scratch;
+
+constexpr long BLOCK_ROWS = 8 * TILE_ROWS;  // windows that a task unrolls at a time
+
+// Filters as the tiles read them: strips of TILE_COLUMNS filters, in each of them filter after filter at every step of
+// the reduction.  Filter o at step (t, i), of tap t and channel i, is w[o · filter + i · channel + tap[t]].
+template <typename T>
+struct Filters {
+    const T* w;
+    long count, channels, taps;
+    long filter, channel;
+    const long* tap;
+
+    long depth() const { return taps * channels; }
+    long packed_size() const { return round_up(count, TILE_COLUMNS<T>) * depth(); }
+};
+
+template <typename T>
+void pack(const Filters<T>& f, T* packed) {
+    constexpr long S = TILE_COLUMNS<T>, PIECE = 64;
+    const long strips = ceil_div(f.count, S), pieces = ceil_div(f.channels, PIECE);
+    for_each(strips * pieces, [&](long task) {
+        const long strip = task / pieces, first = task % pieces * PIECE;
+        const long o = strip * S, n = least(S, f.count - o), last = least(first + PIECE, f.channels);
+        const T* w = f.w + o * f.filter;
+        T* strip_start = packed + strip * S * f.depth();
+        if (f.filter < f.channel) {  // neighbours in memory are filters (and their taps): read along them
+            for (long i = first; i < last; i++)
+                for (long t = 0; t < f.taps; t++) {
+                    const T* from = w + i * f.channel + f.tap[t];
+                    T* to = strip_start + (t * f.channels + i) * S;
+                    if (f.filter == 1)
+                        copy(to, from, n);
+                    else
+                        for (long j = 0; j < n; j++) to[j] = from[j * f.filter];
+                    zero(to + n, S - n);
+                }
+            return;
+        }
+        // Neighbours in memory are channels: read a line of each filter before the first is read again, because filters
+        // that are a power of two apart share one set of the cache.
+        constexpr long LINE = 16;
+        T lines[LINE][S];
+        for (long t = 0; t < f.taps; t++)
+            for (long i = first; i < last; i += LINE) {
+                const long m = least(LINE, last - i);
+                for (long j = 0; j < n; j++) {
+                    const T* from = w + j * f.filter + i * f.channel + f.tap[t];
+                    for (long e = 0; e < m; e++) lines[e][j] = from[e * f.channel];
+                }
+                for (long e = 0; e < m; e++) {
+                    T* to = strip_start + (t * f.channels + i + e) * S;
+                    copy(to, lines[e], n);
+                    zero(to + n, S - n);
+                }
+            }
+    });
+}
+
+// Where the result of window (n, h, w) goes: image n, row h · step_h + first_h, column w · step_w + first_w.
+template <typename T>
+struct Places {
+    T* image;  // of the first channel
+    long H, W, pitch;
+    long step_h = 1, step_w = 1, first_h = 0, first_w = 0;
+};
+
+template <typename T>
+Finish<T> at_column(const Finish<T>& f, long column) {
+    return f.scale ? Finish<T>{f.mean + column, f.scale + column, f.shift + column, f.added, f.relu} : f;
+}
+
+// The product of `images` images' windows with `count` packed filters; `bias` and the vectors of `finish` are `count` long.
+template <typename T>
+void multiply(const Windows<T>& windows, long images, const T* packed, long count, const T* bias,
+              const Finish<T>& finish, const Places<T>& places) {
+    constexpr long S = TILE_COLUMNS<T>;
+    const long M = images * windows.out_h * windows.out_w, K = windows.depth();
+    if (M == 0 || count == 0) return;
+    const long strips = ceil_div(count, S);
+    const long blocks = ceil_div(M, BLOCK_ROWS);
+    // A small image has few blocks: then the filters are divided too, down to one strip for a task.
+    const long ranges = least(strips, ceil_div(16, blocks));
+    const long runs = most(ceil_div(K, RUN), 1);
+    // The windows may be the pixels of the image as they lie: then nothing is written out.  Not where rows are a large
+    // power of two apart and fall on each other in the cache.
+    const bool as_they_lie = windows.are_pixels() && windows.pitch * sizeof(T) <= 2048;
+    const long pitch = as_they_lie ? windows.pitch : pitch_of<T>(least(K, RUN));
+
+    for_each(blocks * ranges, [&](long task) {
+        const long block = task / ranges, range = task % ranges;
+        const long begin = M * block / blocks, end = M * (block + 1) / blocks;
+        const long first_strip = strips * range / ranges, last_strip = strips * (range + 1) / ranges;
+        T* rows[BLOCK_ROWS];
+        for (long p = begin; p < end; p++) {
+            const long w = p % windows.out_w, h = p / windows.out_w % windows.out_h, n = p / windows.out_w / windows.out_h;
+            rows[p - begin] = places.image + ((n * places.H + h * places.step_h + places.first_h) * places.W +
+                                              w * places.step_w + places.first_w) * places.pitch;
+        }
+        T* written = as_they_lie ? nullptr : static_cast<T*>(scratch(Scratch::left, BLOCK_ROWS * pitch * sizeof(T)));
+        for (long run = 0; run < runs; run++) {
+            const long first = K * run / runs, last = K * (run + 1) / runs;
+            const T* left = as_they_lie ? windows.image + begin * pitch + first : written;
+            if (!as_they_lie) write_windows(windows, begin, end, first, last, written, pitch);
+            for (long strip = first_strip; strip < last_strip; strip++) {
+                const long column = strip * S, n = least(S, count - column);
+                const T* right = packed + strip * S * K + first * S;
+                const Finish<T> here = at_column(finish, column);
+                const Ends<T> ends{run == 0 && bias ? bias + column : nullptr, run > 0,
+                                   run == runs - 1 && !finish.nothing() ? &here : nullptr,
+                                   finish.added ? finish.added - places.image : 0};
+                const int vectors = n > LANES<T> ? 2 : 1;
+                panels(end - begin, [&](long row, long height) {
+                    TILES<T, false>.of[height][vectors](
+                        last - first, left + row * pitch, pitch, right, S, rows + row, column, n, ends);
+                });
+            }
+        }
+    });
+}
+
+template <typename T>
+void matmul(long M, long N, long K, const T* a, const T* b, bool transposed, const T* bias, T* c) {
+    static const long here = 0;
+    const Filters<T> filters{b, N, K, 1, transposed ? K : 1, transposed ? 1 : N, &here};
+    Buffer<T> packed(filters.packed_size());
+    pack<T>(filters, packed);
+    const Windows<T> rows{a, 1, M, K, K, 1, 1, &here, &here, 1, 1, 1, M};
+    multiply<T>(rows, 1, packed, N, bias, Finish<T>{}, Places<T>{c, 1, M, N});
+}
+
+}  // namespace

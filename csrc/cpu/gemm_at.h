@@ -1,0 +1,80 @@
+// aᵀ · windows: the gradient of a convolution's filters, a sum over all pixels.
+//
+// The result is small and the sum is long.  A task keeps its part of the result in the second-level cache and walks the
+// pixels.  A result of few tasks is summed in several segments of pixels, whose number depends on the shape alone, and
+// the segments' sums are added in order: the same bits for any number of threads.
+#pragma once
+
+#include "gemm.h"
+
+namespace {
+
+constexpr long SUM_ROWS = 192 / TILE_ROWS * TILE_ROWS;  // of the result, in a task
+constexpr long SUM_COLUMNS = 256;
+constexpr long SUM_DEPTH = 128;  // pixels between two visits of the result
+constexpr long RIGHT = 128;      // columns of the windows that are written at a time
+constexpr long SUM_TASKS = 32;  // fewer are divided by pixels
+
+// c (count, K) = Σ over windows p of a[p · a_pitch + o] · window[p][k];  from row to row of c it is K numbers
+template <typename T>
+void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>& windows, long images, T* c) {
+    constexpr long S = TILE_COLUMNS<T>;
+    const long M = images * windows.out_h * windows.out_w, K = windows.depth();
+    if (count == 0 || K == 0) return;
+    const long row_blocks = ceil_div(count, SUM_ROWS), column_blocks = ceil_div(K, SUM_COLUMNS);
+    const long blocks = row_blocks * column_blocks;
+    const long segments = most(least(ceil_div(SUM_TASKS, blocks), M / SUM_DEPTH), 1);
+    Buffer<T> sums(segments > 1 ? segments * count * K : 1);
+    T* const out = segments > 1 ? static_cast<T*>(sums) : c;
+
+    for_each(segments * blocks, [&](long task) {
+        const long segment = task / blocks, block = task % blocks;
+        const long row_block = block / column_blocks, column_block = block % column_blocks;
+        const long top = count * row_block / row_blocks, bottom = count * (row_block + 1) / row_blocks;
+        const long first = column_block * SUM_COLUMNS, last = least(first + SUM_COLUMNS, K);
+        const long begin = M * segment / segments, end = M * (segment + 1) / segments;
+        T* rows[SUM_ROWS];
+        for (long o = top; o < bottom; o++) {
+            rows[o - top] = out + (segment * count + o) * K;
+            if (begin == end) zero(rows[o - top] + first, last - first);
+        }
+        constexpr long left_pitch = pitch_of<T>(SUM_ROWS), right_pitch = pitch_of<T>(RIGHT);
+        T* left = static_cast<T*>(scratch(Scratch::left, SUM_DEPTH * left_pitch * sizeof(T)));
+        T* right = static_cast<T*>(scratch(Scratch::right, SUM_DEPTH * right_pitch * sizeof(T)));
+        for (long p = begin; p < end; p += SUM_DEPTH) {
+            const long depth = least(SUM_DEPTH, end - p);
+            for (long i = 0; i < depth; i++) copy(left + i * left_pitch, a + (p + i) * a_pitch + top, bottom - top);
+            for (long k = first; k < last; k += RIGHT) {
+                const long width = least(RIGHT, last - k);
+                write_windows(windows, p, p + depth, k, k + width, right, right_pitch);
+                for (long j = 0; j < width; j += S) {
+                    const long n = least(S, width - j);
+                    const int vectors = n > LANES<T> ? 2 : 1;
+                    panels(bottom - top, [&](long row, long height) {
+                        TILES<T, true>.of[height][vectors](depth, left + row, left_pitch, right + j, right_pitch, rows + row,
+                                                           k + j, n, Ends<T>{nullptr, p > begin, nullptr, 0});
+                    });
+                }
+            }
+        }
+    });
+    if (segments == 1) return;
+    const long pieces = ceil_div(count * K, 4096);
+    for_each(pieces, [&](long piece) {
+        const long last = least((piece + 1) * 4096, count * K);
+        for (long i = piece * 4096; i < last; i++) {
+            T sum = out[i];
+            for (long s = 1; s < segments; s++) sum += out[s * count * K + i];
+            c[i] = sum;
+        }
+    });
+}
+
+template <typename T>
+void matmul_at(long M, long N, long K, const T* a, const T* b, T* c) {
+    static const long here = 0;
+    const Windows<T> rows{b, 1, K, N, N, 1, 1, &here, &here, 1, 1, 1, K};
+    multiply_transposed<T>(a, M, M, rows, 1, c);
+}
+
+}  // namespace

@@ -1,0 +1,98 @@
+// What every instruction set computes.  The kernels are written once (*.h beside this file, in compiler vectors whose
+// width is a macro) and compiled once for each instruction set by isa.cpp; which one runs is decided at run time.
+//
+// Images lie channels-last, (N, H, W, C), without gaps; weights as (O, C/G, KH, KW), without gaps.
+#pragma once
+
+namespace minires::cpu {
+
+// A convolution: the sizes of its input, its filters and its output.
+struct Conv2d {
+    long N, C, H, W;
+    long O, KH, KW;
+    long OH, OW;
+    long stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
+};
+
+struct Pool2d {
+    long N, H, W, C, OH, OW;
+    long kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
+};
+
+// Averages over rectangles: output (h, w) of rows h_begin[h] … h_end[h] − 1 and columns w_begin[w] … w_end[w] − 1,
+// divided by size[h·OW + w].
+template <typename T>
+struct Average2d {
+    long N, H, W, C, OH, OW;
+    const long *h_begin, *h_end, *w_begin, *w_end;
+    const T* size;
+};
+
+// What is done to a sum before it is written, while it is still in a register:
+//     y = relu((sum − mean) · scale + shift + added)
+template <typename T>
+struct Finish {
+    const T *mean, *scale, *shift;  // one a column each, or all null
+    const T* added;                 // lies like y, or null
+    bool relu;
+
+    bool nothing() const { return !scale && !added && !relu; }
+};
+
+template <typename T>
+struct Kernels {
+    // y (N, OH, OW, O), bias (O) or null
+    void (*conv2d_forward)(
+        const Conv2d&, const T* x, const T* w, const T* bias, const Finish<T>&, T* y, bool winograd);
+    // `added`, like grad_x, or null: a gradient that reached x on another way
+    void (*conv2d_backward_input)(
+        const Conv2d&, const T* grad_y, const T* w, const T* added, T* grad_x, bool winograd);
+    void (*conv2d_backward_weight)(const Conv2d&, const T* grad_y, const T* x, T* grad_w, bool winograd);
+
+    // c (M, N) = a (M, K) · b, where b is (N, K) if `transposed`, otherwise (K, N); bias (N) or null
+    void (*matmul)(long M, long N, long K, const T* a, const T* b, bool transposed, const T* bias, T* c);
+    // c (M, N) = aᵀ · b, where a is (K, M) and b (K, N)
+    void (*matmul_at)(long M, long N, long K, const T* a, const T* b, T* c);
+
+    // P pixels of C channels
+    void (*batch_norm_statistics)(long P, long C, const T* x, T* mean, T* var);
+    void (*batch_norm_apply)(
+        long P, long C, const T* x, const T* mean, const T* scale, const T* bias, const T* added, T* y, bool relu);
+    void (*batch_norm_sums)(
+        long P, long C, const T* g, const T* x, const T* y, const T* mean, T* sum_g, T* sum_g_centred);
+    void (*batch_norm_input)(long P, long C, const T* g, const T* x, const T* y, const T* mean, const T* scale,
+        const T* mean_g, const T* slope, T* grad_x);
+
+    void (*relu_forward)(long n, const T* x, T* y);
+    void (*relu_backward)(long n, const T* g, const T* y, T* grad_x);
+    void (*add)(long n, const T* a, const T* b, T* y, bool relu);
+    void (*sum_pixels)(long P, long C, const T* g, T* sum);
+
+    // argmax: the number of the tap, in a byte where the kernel has no more than 256 (the other is null)
+    void (*max_pool2d_forward)(const Pool2d&, const T* x, T* y, unsigned char* argmax, int* argmax_large);
+    void (*max_pool2d_backward)(
+        const Pool2d&, const T* grad_y, const unsigned char* argmax, const int* argmax_large, T* grad_x);
+    void (*average2d_forward)(const Average2d<T>&, const T* x, T* y);
+    void (*average2d_backward)(const Average2d<T>&, const T* grad_y, T* grad_x);
+
+    // rows of C classes
+    void (*softmax)(long rows, long C, const T* x, T* y, bool log);
+    void (*softmax_backward)(long rows, long C, const T* g, const T* y, T* grad_x, bool log);
+    void (*cross_entropy_forward)(long rows, long C, const T* x, const long* labels, T smoothing, T* log_p, T* loss);
+    void (*cross_entropy_backward)(
+        long rows, long C, const T* grad_loss, const T* log_p, const long* labels, T smoothing, T* grad_x);
+
+    void (*sgd_step)(long n, T* p, const T* g, T* v, T lr, T momentum, T weight_decay);
+};
+
+struct InstructionSet {
+    const char* name;
+    bool (*supported)();
+    Kernels<float> f32;
+    Kernels<double> f64;
+};
+
+// The best first; ends with null.  "portable" is always among them.
+const InstructionSet* const* instruction_sets();
+
+}  // namespace minires::cpu

@@ -1,0 +1,127 @@
+#include "memory.h"
+
+#include <cstdlib>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <new>
+#include <set>
+#include <utility>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace minires::memory {
+namespace {
+
+constexpr std::size_t PAGE = std::size_t{2} << 20;    // a huge page: arenas are aligned to it and ask for such pages
+constexpr std::size_t ARENA = std::size_t{32} << 20;  // the least that is asked of the system
+constexpr std::size_t GRAIN = 64;                     // blocks are multiples of a cache line
+
+std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
+
+struct Heap {
+    std::mutex mutex;
+    std::map<char*, std::size_t> arenas;                 // start -> bytes
+    std::map<char*, std::size_t> free;                   // start -> bytes, of blocks with no free neighbour
+    std::set<std::pair<std::size_t, char*>> by_size;     // the same blocks
+    std::size_t reserved = 0, used = 0;
+
+    void add(char* start, std::size_t bytes) {
+        free.emplace(start, bytes);
+        by_size.emplace(bytes, start);
+    }
+    void remove(std::map<char*, std::size_t>::iterator block) {
+        by_size.erase({block->second, block->first});
+        free.erase(block);
+    }
+    // Blocks of two arenas that happen to lie side by side are not joined: each arena must be able to go.
+    bool starts_arena(char* at) const { return arenas.count(at) > 0; }
+};
+
+Heap& heap() {
+    static Heap* one = new Heap;  // never taken down: arrays may be freed after static objects are
+    return *one;
+}
+
+char* ask_the_system(std::size_t bytes) {
+    auto* start = static_cast<char*>(std::aligned_alloc(PAGE, bytes));
+    if (!start) throw std::bad_alloc();
+#if defined(__linux__)
+    madvise(start, bytes, MADV_HUGEPAGE);  // advice: where it is not taken, small pages do
+#endif
+    return start;
+}
+
+}  // namespace
+
+void* take(std::size_t bytes) {
+    bytes = round_up(bytes > 0 ? bytes : 1, GRAIN);
+    Heap& h = heap();
+    std::lock_guard<std::mutex> lock(h.mutex);
+    auto fit = h.by_size.lower_bound({bytes, nullptr});  // the smallest that is large enough
+    if (fit == h.by_size.end()) {
+        std::size_t size = round_up(bytes > ARENA ? bytes : ARENA, PAGE);
+        char* arena = ask_the_system(size);
+        h.arenas.emplace(arena, size);
+        h.reserved += size;
+        h.add(arena, size);
+        fit = h.by_size.find({size, arena});
+    }
+    auto [size, start] = *fit;
+    h.remove(h.free.find(start));
+    if (size > bytes) h.add(start + bytes, size - bytes);
+    h.used += bytes;
+    return start;
+}
+
+void give_back(void* pointer, std::size_t bytes) noexcept {
+    auto* start = static_cast<char*>(pointer);
+    bytes = round_up(bytes > 0 ? bytes : 1, GRAIN);
+    Heap& h = heap();
+    std::lock_guard<std::mutex> lock(h.mutex);
+    h.used -= bytes;
+    auto after = h.free.lower_bound(start);
+    if (after != h.free.end() && after->first == start + bytes && !h.starts_arena(after->first)) {
+        bytes += after->second;
+        auto gone = after++;
+        h.remove(gone);
+    }
+    if (after != h.free.begin() && !h.starts_arena(start)) {
+        auto before = std::prev(after);
+        if (before->first + before->second == start) {
+            start = before->first;
+            bytes += before->second;
+            h.remove(before);
+        }
+    }
+    h.add(start, bytes);
+}
+
+Usage usage() {
+    Heap& h = heap();
+    std::lock_guard<std::mutex> lock(h.mutex);
+    return {h.reserved, h.used};
+}
+
+std::size_t trim() {
+    Heap& h = heap();
+    std::lock_guard<std::mutex> lock(h.mutex);
+    std::size_t given = 0;
+    for (auto arena = h.arenas.begin(); arena != h.arenas.end();) {
+        auto block = h.free.find(arena->first);
+        if (block != h.free.end() && block->second == arena->second) {
+            h.remove(block);
+            std::free(arena->first);
+            given += arena->second;
+            arena = h.arenas.erase(arena);
+        } else {
+            ++arena;
+        }
+    }
+    h.reserved -= given;
+    return given;
+}
+
+}  // namespace minires::memory

@@ -1,0 +1,98 @@
+// NumPy arrays whose memory comes from the caching heap (memory.h), by way of NumPy's own interface for that (NEP 49):
+// the arrays own their memory as any other does, and give it back when they are freed.
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#include <pybind11/pybind11.h>
+// pybind11 comes first: it includes Python.h
+
+#include <numpy/arrayobject.h>
+
+#include <cstring>
+
+#include "bindings.h"
+#include "memory.h"
+
+namespace py = pybind11;
+
+namespace minires::cpu {
+namespace {
+
+constexpr std::size_t HEAD = 64;  // before each block: its size, which NumPy does not always know; a cache line
+
+void* take(void*, std::size_t bytes) {
+    try {
+        auto* head = static_cast<char*>(memory::take(bytes + HEAD));
+        std::memcpy(head, &bytes, sizeof bytes);
+        return head + HEAD;
+    } catch (const std::bad_alloc&) {
+        return nullptr;  // NumPy raises MemoryError
+    }
+}
+
+std::size_t size_of(void* block) {
+    std::size_t bytes;
+    std::memcpy(&bytes, static_cast<char*>(block) - HEAD, sizeof bytes);
+    return bytes;
+}
+
+void give_back(void*, void* block, std::size_t) {
+    if (block) memory::give_back(static_cast<char*>(block) - HEAD, size_of(block) + HEAD);
+}
+
+void* take_zeros(void*, std::size_t count, std::size_t bytes) {
+    void* block = take(nullptr, count * bytes);
+    if (block) std::memset(block, 0, count * bytes);
+    return block;
+}
+
+void* resize(void*, void* block, std::size_t bytes) {
+    void* larger = take(nullptr, bytes);
+    if (!larger || !block) return larger;
+    const std::size_t before = size_of(block);
+    std::memcpy(larger, block, before < bytes ? before : bytes);
+    give_back(nullptr, block, before);
+    return larger;
+}
+
+PyDataMem_Handler handler = {"minires", 1, {nullptr, take, take_zeros, resize, give_back}};
+
+py::object empty(const py::tuple& shape, py::handle dtype) {
+    npy_intp sizes[NPY_MAXDIMS];
+    if (shape.size() > NPY_MAXDIMS) throw py::value_error("an array cannot have so many axes");
+    for (std::size_t i = 0; i < shape.size(); i++) sizes[i] = shape[i].cast<npy_intp>();
+    PyArray_Descr* descr = nullptr;
+    if (!PyArray_DescrConverter(dtype.ptr(), &descr)) throw py::error_already_set();
+    static PyObject* const ours = PyCapsule_New(&handler, "mem_handler", nullptr);
+    const auto before = py::reinterpret_steal<py::object>(PyDataMem_SetHandler(ours));
+    if (!before) throw py::error_already_set();
+    PyObject* array = PyArray_Empty(static_cast<int>(shape.size()), sizes, descr, 0);
+    const auto back = py::reinterpret_steal<py::object>(PyDataMem_SetHandler(before.ptr()));
+    if (!array) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(array);
+}
+
+int import_numpy() {
+    import_array1(-1);
+    return 0;
+}
+
+}  // namespace
+
+void bind_memory(py::module_& module) {
+    if (import_numpy() < 0) throw py::error_already_set();
+    module.def("empty", &empty, py::arg("shape"), py::arg("dtype"),
+               "Like numpy.empty, in memory that is kept for the next array when this one is freed.");
+    module.def(
+        "memory",
+        [] {
+            const memory::Usage usage = memory::usage();
+            py::dict told;
+            told["reserved"] = usage.reserved;
+            told["used"] = usage.used;
+            return told;
+        },
+        "Bytes that were reserved from the system, and of those the bytes in use.");
+    module.def("trim", &memory::trim, "Gives memory of which nothing is in use back to the system; returns its bytes.");
+}
+
+}  // namespace minires::cpu

@@ -1,0 +1,118 @@
+// Pooling, a row of channels at a time.
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+#include "threads.h"
+
+namespace {
+
+using minires::cpu::Average2d;
+using minires::cpu::Pool2d;
+
+// The taps of the window at `start` that lie inside `size`: first … last − 1.
+inline void inside(long start, long size, long kernel, long dilation, long& first, long& last) {
+    first = start < 0 ? least(ceil_div(-start, dilation), kernel) : 0;
+    last = size > start ? least(ceil_div(size - start, dilation), kernel) : 0;
+    last = most(last, first);
+}
+
+// Of equal maxima the first counts; NaN wins over everything.  argmax holds the number of the tap.
+template <typename T, typename Tap>
+void max_pool2d_forward_of(const Pool2d& s, const T* x, T* y, Tap* argmax) {
+    for_each(s.N * s.OH, [&](long nh) {
+        const long n = nh / s.OH, top = nh % s.OH * s.stride_h - s.padding_h;
+        long r0, r1;
+        inside(top, s.H, s.kernel_h, s.dilation_h, r0, r1);
+        for (long ow = 0; ow < s.OW; ow++) {
+            const long left = ow * s.stride_w - s.padding_w;
+            long c0, c1;
+            inside(left, s.W, s.kernel_w, s.dilation_w, c0, c1);
+            T* out = y + (nh * s.OW + ow) * s.C;
+            Tap* arg = argmax + (nh * s.OW + ow) * s.C;
+            for (long c = 0; c < s.C; c++) out[c] = -__builtin_huge_val(), arg[c] = static_cast<Tap>(r0 * s.kernel_w + c0);
+            for (long r = r0; r < r1; r++)
+                for (long q = c0; q < c1; q++) {
+                    const T* in = x + ((n * s.H + top + r * s.dilation_h) * s.W + left + q * s.dilation_w) * s.C;
+                    const Tap tap = static_cast<Tap>(r * s.kernel_w + q);
+                    for (long c = 0; c < s.C; c++) {
+                        const bool better = !(in[c] <= out[c]) & (out[c] == out[c]);
+                        arg[c] = better ? tap : arg[c];
+                        out[c] = better ? in[c] : out[c];
+                    }
+                }
+        }
+    });
+}
+
+template <typename T, typename Tap>
+void max_pool2d_backward_of(const Pool2d& s, const T* grad_y, const Tap* argmax, T* grad_x) {
+    for_each(s.N * s.H, [&](long nh) {  // a row gathers what was sent to it: no two threads write one number
+        const long n = nh / s.H, h = nh % s.H;
+        T* row = grad_x + nh * s.W * s.C;
+        zero(row, s.W * s.C);
+        for (long r = 0; r < s.kernel_h; r++) {
+            const long at = h + s.padding_h - r * s.dilation_h;
+            if (at < 0 || at % s.stride_h != 0 || at / s.stride_h >= s.OH) continue;
+            const long from = (n * s.OH + at / s.stride_h) * s.OW;
+            for (long ow = 0; ow < s.OW; ow++)
+                for (long q = 0; q < s.kernel_w; q++) {
+                    const long w = ow * s.stride_w - s.padding_w + q * s.dilation_w;
+                    if (w < 0 || w >= s.W) continue;
+                    const T* g = grad_y + (from + ow) * s.C;
+                    const Tap* arg = argmax + (from + ow) * s.C;
+                    const Tap tap = static_cast<Tap>(r * s.kernel_w + q);
+                    T* out = row + w * s.C;
+                    for (long c = 0; c < s.C; c++) out[c] += arg[c] == tap ? g[c] : T(0);
+                }
+        }
+    });
+}
+
+template <typename T>
+void max_pool2d_forward(const Pool2d& s, const T* x, T* y, unsigned char* argmax, int* argmax_large) {
+    argmax ? max_pool2d_forward_of(s, x, y, argmax) : max_pool2d_forward_of(s, x, y, argmax_large);
+}
+
+template <typename T>
+void max_pool2d_backward(
+    const Pool2d& s, const T* grad_y, const unsigned char* argmax, const int* argmax_large, T* grad_x) {
+    argmax ? max_pool2d_backward_of(s, grad_y, argmax, grad_x) : max_pool2d_backward_of(s, grad_y, argmax_large, grad_x);
+}
+
+template <typename T>
+void average2d_forward(const Average2d<T>& s, const T* x, T* y) {
+    for_each(s.N * s.OH, [&](long nh) {
+        const long n = nh / s.OH, oh = nh % s.OH;
+        for (long ow = 0; ow < s.OW; ow++) {
+            T* out = y + (nh * s.OW + ow) * s.C;
+            zero(out, s.C);
+            for (long h = s.h_begin[oh]; h < s.h_end[oh]; h++)
+                for (long w = s.w_begin[ow]; w < s.w_end[ow]; w++) {
+                    const T* in = x + ((n * s.H + h) * s.W + w) * s.C;
+                    for (long c = 0; c < s.C; c++) out[c] += in[c];
+                }
+            for (long c = 0; c < s.C; c++) out[c] /= s.size[oh * s.OW + ow];
+        }
+    });
+}
+
+template <typename T>
+void average2d_backward(const Average2d<T>& s, const T* grad_y, T* grad_x) {
+    for_each(s.N * s.H, [&](long nh) {
+        const long n = nh / s.H, h = nh % s.H;
+        T* row = grad_x + nh * s.W * s.C;
+        zero(row, s.W * s.C);
+        for (long oh = 0; oh < s.OH; oh++) {
+            if (h < s.h_begin[oh] || h >= s.h_end[oh]) continue;
+            for (long ow = 0; ow < s.OW; ow++) {
+                const T* g = grad_y + ((n * s.OH + oh) * s.OW + ow) * s.C;
+                const T size = s.size[oh * s.OW + ow];
+                for (long w = s.w_begin[ow]; w < s.w_end[ow]; w++)
+                    for (long c = 0; c < s.C; c++) row[w * s.C + c] += g[c] / size;
+            }
+        }
+    });
+}
+
+}  // namespace

@@ -1,0 +1,81 @@
+// Vectors as the compiler knows them (GCC's and Clang's vector extensions): one source, whatever their width.
+//
+// MINIRES_VECTOR_BYTES   the width of a register
+// MINIRES_TILE_ROWS      how many rows of two vectors the registers hold as accumulators
+//
+// Everything here is in an unnamed namespace: the same template compiled for another instruction set must not be taken
+// for this one by the linker.
+#pragma once
+
+#define MINIRES_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+template <typename T>
+struct Simd;
+template <>
+struct Simd<float> {
+    typedef float V __attribute__((vector_size(MINIRES_VECTOR_BYTES)));
+    typedef float Anywhere __attribute__((vector_size(MINIRES_VECTOR_BYTES), aligned(4), may_alias));
+};
+template <>
+struct Simd<double> {
+    typedef double V __attribute__((vector_size(MINIRES_VECTOR_BYTES)));
+    typedef double Anywhere __attribute__((vector_size(MINIRES_VECTOR_BYTES), aligned(8), may_alias));
+};
+
+template <typename T>
+using Vec = typename Simd<T>::V;
+template <typename T>
+constexpr long LANES = MINIRES_VECTOR_BYTES / sizeof(T);
+
+constexpr int TILE_ROWS = MINIRES_TILE_ROWS;
+
+template <typename T>
+MINIRES_INLINE Vec<T> load(const T* from) {
+    return *reinterpret_cast<const typename Simd<T>::Anywhere*>(from);
+}
+
+template <typename T>
+MINIRES_INLINE void store(T* to, Vec<T> value) {
+    *reinterpret_cast<typename Simd<T>::Anywhere*>(to) = value;
+}
+
+template <typename T>
+MINIRES_INLINE Vec<T> splat(T value) {
+    return value - Vec<T>{};  // subtracting zero keeps −0, adding it would not
+}
+
+// The first n < LANES elements, zero beyond; nothing beyond is touched.
+template <typename T>
+MINIRES_INLINE Vec<T> load_some(const T* from, long n) {
+    Vec<T> v{};
+    for (long i = 0; i < n; i++) v[i] = from[i];
+    return v;
+}
+
+template <typename T>
+MINIRES_INLINE void store_some(T* to, Vec<T> value, long n) {
+    for (long i = 0; i < n; i++) to[i] = value[i];
+}
+
+template <typename T>
+MINIRES_INLINE void copy(T* to, const T* from, long n) {
+    long i = 0;
+    for (; i + LANES<T> <= n; i += LANES<T>) store(to + i, load(from + i));
+    for (; i < n; i++) to[i] = from[i];
+}
+
+template <typename T>
+MINIRES_INLINE void zero(T* to, long n) {
+    long i = 0;
+    for (; i + LANES<T> <= n; i += LANES<T>) store(to + i, Vec<T>{});
+    for (; i < n; i++) to[i] = T(0);
+}
+
+MINIRES_INLINE long least(long a, long b) { return a < b ? a : b; }
+MINIRES_INLINE long most(long a, long b) { return a > b ? a : b; }
+MINIRES_INLINE long ceil_div(long a, long b) { return (a + b - 1) / b; }
+MINIRES_INLINE long round_up(long a, long to) { return ceil_div(a, to) * to; }
+
+}  // namespace

@@ -1,0 +1,353 @@
+"""The contract of a backend, computed by the C++ kernels."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minires.arrays import Array, channels_first, channels_last
+from minires.backends.native.compiled import native
+from minires.backends.native.rectangles import bins, windows_of_pool
+
+Pair = tuple[int, int]
+
+
+class NativeBackend:
+    """The functions of `minires.backends.reference`, computed by the kernels of csrc/cpu.
+
+    kernels    of one instruction set
+    winograd   whether 3×3 convolutions of stride 1 may be computed by Winograd's algorithm
+    fused      this backend where nobody looks at every single result (see `FusedBackend`)
+    eager      this backend where someone does
+
+    Activations lie channels-last.  float32 and float64.  Results do not depend on the number of threads.
+    """
+
+    name = "native"
+    array_module: ModuleType = np
+
+    def __init__(self, kernels: Any, winograd: bool) -> None:
+        self.kernels = kernels
+        self.winograd = winograd
+        self.fused = self.eager = self
+
+    # -- convolution and linear
+
+    def conv2d_forward(
+        self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    ) -> Array:
+        y = empty(conv2d_shape(x.shape, w.shape, stride, padding, dilation), x)
+        self.kernels.conv2d_forward(
+            channels_last(x), contiguous(w), _optional(b), None, None, None, None, False, y,
+            stride, padding, dilation, groups, self.winograd,
+        )  # fmt: skip
+        return channels_first(y)
+
+    def conv2d_backward_input(
+        self, grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
+        groups: int,
+    ) -> Array:  # fmt: skip
+        N, C, H, W = x_shape
+        grad_x = empty((N, H, W, C), w)
+        self.kernels.conv2d_backward_input(
+            channels_last(grad_output), contiguous(w), None, grad_x, stride, padding, dilation, groups, self.winograd
+        )
+        return channels_first(grad_x)
+
+    def conv2d_backward_weight(
+        self, grad_output: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
+        groups: int,
+    ) -> Array:  # fmt: skip
+        grad_w = empty(w_shape, x)
+        self.kernels.conv2d_backward_weight(
+            channels_last(grad_output), channels_last(x), grad_w, stride, padding, dilation, groups, self.winograd
+        )
+        return grad_w
+
+    def conv2d_backward_bias(self, grad_output: Array) -> Array:
+        return self._column_sums(pixels(grad_output))
+
+    def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        y = empty((rows.shape[0], w.shape[0]), x)
+        self.kernels.matmul(contiguous(rows), contiguous(w), True, _optional(b), y)
+        return y.reshape(*x.shape[:-1], w.shape[0])
+
+    def linear_backward_input(self, grad_output: Array, w: Array) -> Array:
+        rows = grad_output.reshape(math.prod(grad_output.shape[:-1]), w.shape[0])
+        grad_x = empty((rows.shape[0], w.shape[1]), w)
+        self.kernels.matmul(contiguous(rows), contiguous(w), False, None, grad_x)
+        return grad_x.reshape(*grad_output.shape[:-1], w.shape[1])
+
+    def linear_backward_weight(self, grad_output: Array, x: Array) -> Array:
+        M = math.prod(x.shape[:-1])
+        grad_w = empty((grad_output.shape[-1], x.shape[-1]), x)
+        self.kernels.matmul_at(contiguous(grad_output.reshape(M, -1)), contiguous(x.reshape(M, -1)), grad_w)
+        return grad_w
+
+    def _column_sums(self, rows: Array) -> Array:
+        """(P, C) -> (C,)"""
+        sums = empty(rows.shape[1:], rows)
+        self.kernels.sum_pixels(rows, sums)
+        return sums
+
+    # -- batch norm
+
+    def batch_norm_forward(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        X = pixels(x)  # (N, C, ...) -> (P, C)
+        mean, var, inv_std = self._statistics(X, eps)
+        y = self._normalise(X, mean, _scale(inv_std, weight), bias)
+        return unpixels(y, x.shape), mean, var, (X, mean, inv_std)
+
+    def batch_norm_backward(self, grad_output: Array, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
+        """grad_x = weight · inv_std · (g − mean(g) − (x − mean) · inv_std² · mean(g · (x − mean)))"""
+        return self._gradients(pixels(grad_output), None, saved, weight, grad_output.shape)
+
+    def batch_norm_eval_forward(
+        self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> Array:
+        mean, scale, _ = constants(x, mean, var, weight, eps)
+        return unpixels(self._normalise(pixels(x), mean, scale, bias), x.shape)
+
+    def batch_norm_eval_backward(
+        self, grad_output: Array, x: Array, mean: Array, var: Array, weight: Array | None, eps: float
+    ) -> tuple[Array, Array, Array]:
+        mean, scale, inv_std = constants(x, mean, var, weight, eps)
+        G, X = pixels(grad_output), pixels(x)
+        grad_bias, centred = self._sums(G, None, X, mean)
+        grad_X = empty(X.shape, X)
+        nothing = np.zeros_like(mean)  # mean and variance are constants: nothing flows through them
+        self.kernels.batch_norm_input(G, X, None, mean, scale, nothing, nothing, grad_X)
+        return unpixels(grad_X, grad_output.shape), centred * inv_std, grad_bias
+
+    def _statistics(self, X: Array, eps: float) -> tuple[Array, Array, Array]:
+        """(P, C) -> mean, biased variance and 1/√(variance + eps), (C,) each"""
+        mean, var = empty(X.shape[1:], X), empty(X.shape[1:], X)
+        self.kernels.batch_norm_statistics(X, mean, var)
+        return mean, var, inverse_deviation(var, eps)
+
+    def _normalise(self, X: Array, mean: Array, scale: Array, bias: Array | None) -> Array:
+        y = empty(X.shape, X)
+        self.kernels.batch_norm_apply(X, mean, contiguous(scale), _optional(bias), None, False, y)
+        return y
+
+    def _sums(self, G: Array, passed: Array | None, X: Array, mean: Array) -> tuple[Array, Array]:
+        """Σ g and Σ g · (x − mean), (C,) each; g counts where `passed`, the output of a ReLU behind, is positive"""
+        sum_g, centred = empty(mean.shape, X), empty(mean.shape, X)
+        self.kernels.batch_norm_sums(G, X, passed, mean, sum_g, centred)
+        return sum_g, centred
+
+    def _gradients(
+        self, G: Array, passed: Array | None, saved: Any, weight: Array | None, shape: tuple[int, ...]
+    ) -> tuple[Array, Array, Array]:
+        X, mean, inv_std = saved
+        P = X.shape[0]
+        grad_bias, centred = self._sums(G, passed, X, mean)
+        grad_weight = centred * inv_std
+        grad_X = empty(X.shape, X)
+        scale = _scale(inv_std, weight)
+        self.kernels.batch_norm_input(G, X, passed, mean, scale, grad_bias / P, inv_std * grad_weight / P, grad_X)
+        return unpixels(grad_X, shape), grad_weight, grad_bias
+
+    # -- activation, the skip-add, and the update of the weights
+
+    def add_forward(self, a: Array, b: Array) -> Array:
+        if a.shape != b.shape:
+            return a + b  # broadcasting is NumPy's
+        A, B = packed(a), packed(b)
+        y = empty(A.shape, A)
+        self.kernels.add(A, B, False, y)
+        return unpacked(y)
+
+    def relu_forward(self, x: Array) -> Array:
+        X = packed(x)
+        y = empty(X.shape, X)
+        self.kernels.relu_forward(X, y)
+        return unpacked(y)
+
+    def relu_backward(self, grad_output: Array, y: Array) -> Array:
+        Y = packed(y)
+        grad_x = empty(Y.shape, Y)
+        self.kernels.relu_backward(packed(grad_output), Y, grad_x)
+        return unpacked(grad_x)
+
+    def sgd_step(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        velocities: list[Array],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        """v ← momentum · v + g + weight_decay · p,  p ← p − lr · v, for each parameter, in place.
+
+        The arrays are contiguous and of one dtype; a velocity that has not moved yet is zero.
+        """
+        for p, g, v in zip(params, grads, velocities, strict=True):
+            if not isinstance(p, np.ndarray) or not isinstance(g, np.ndarray):
+                raise TypeError("backend 'native' computes on numpy arrays, a parameter is of another module")
+            self.kernels.sgd_step(p, contiguous(g), v, lr, momentum, weight_decay)
+
+    # -- pooling
+
+    def max_pool2d_forward(
+        self, x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, output: Pair
+    ) -> tuple[Array, Array]:
+        X = channels_last(x)
+        y = empty((X.shape[0], *output, X.shape[3]), X)
+        argmax = np.empty(y.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
+        self.kernels.max_pool2d_forward(X, y, argmax, kernel, stride, padding, dilation)
+        return channels_first(y), argmax
+
+    def max_pool2d_backward(
+        self, grad_output: Array, argmax: Array, x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+        dilation: Pair,
+    ) -> Array:  # fmt: skip
+        N, C, H, W = x_shape
+        grad_x = empty((N, H, W, C), grad_output)
+        grad = channels_last(grad_output)
+        self.kernels.max_pool2d_backward(grad, argmax, grad_x, kernel, stride, padding, dilation)
+        return channels_first(grad_x)
+
+    def avg_pool2d_forward(
+        self, x: Array, kernel: Pair, stride: Pair, padding: Pair, output: Pair, count_include_pad: bool
+    ) -> Array:
+        rectangles = windows_of_pool(x.shape, kernel, stride, padding, output, count_include_pad)
+        return self._average(x, output, *rectangles)
+
+    def avg_pool2d_backward(
+        self, grad_output: Array, x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+        count_include_pad: bool,
+    ) -> Array:  # fmt: skip
+        output = (grad_output.shape[2], grad_output.shape[3])
+        rectangles = windows_of_pool(x_shape, kernel, stride, padding, output, count_include_pad)
+        return self._average_backward(grad_output, x_shape, *rectangles)
+
+    def adaptive_avg_pool2d_forward(self, x: Array, output: Pair) -> Array:
+        return self._average(x, output, *bins((x.shape[2], x.shape[3]), output))
+
+    def adaptive_avg_pool2d_backward(self, grad_output: Array, x_shape: tuple[int, ...]) -> Array:
+        output = (grad_output.shape[2], grad_output.shape[3])
+        return self._average_backward(grad_output, x_shape, *bins((x_shape[2], x_shape[3]), output))
+
+    def _average(self, x: Array, output: Pair, rows: Any, columns: Any, size: Array) -> Array:
+        X = channels_last(x)
+        y = empty((X.shape[0], *output, X.shape[3]), X)
+        self.kernels.average2d_forward(X, y, rows, columns, size.astype(X.dtype))
+        return channels_first(y)
+
+    def _average_backward(
+        self, grad_output: Array, x_shape: tuple[int, ...], rows: Any, columns: Any, size: Array
+    ) -> Array:
+        N, C, H, W = x_shape
+        G = channels_last(grad_output)
+        grad_x = empty((N, H, W, C), G)
+        self.kernels.average2d_backward(G, grad_x, rows, columns, size.astype(G.dtype))
+        return channels_first(grad_x)
+
+    # -- softmax and cross-entropy
+
+    def softmax_forward(self, x: Array, axis: int) -> Array:
+        return self._along_rows(self.kernels.softmax, axis, False, x)
+
+    def softmax_backward(self, grad_output: Array, y: Array, axis: int) -> Array:
+        return self._along_rows(self.kernels.softmax_backward, axis, False, grad_output, y)
+
+    def log_softmax_forward(self, x: Array, axis: int) -> Array:
+        return self._along_rows(self.kernels.softmax, axis, True, x)
+
+    def log_softmax_backward(self, grad_output: Array, y: Array, axis: int) -> Array:
+        return self._along_rows(self.kernels.softmax_backward, axis, True, grad_output, y)
+
+    def cross_entropy_forward(self, logits: Array, labels: Array, label_smoothing: float) -> tuple[Array, Array]:
+        X = contiguous(logits)
+        log_p, loss = empty(X.shape, X), empty(X.shape[:1], X)
+        self.kernels.cross_entropy_forward(X, _labels(labels), label_smoothing, log_p, loss)
+        return loss, log_p
+
+    def cross_entropy_backward(self, grad_loss: Array, log_p: Array, labels: Array, label_smoothing: float) -> Array:
+        grad_x = empty(log_p.shape, log_p)
+        self.kernels.cross_entropy_backward(contiguous(grad_loss), log_p, _labels(labels), label_smoothing, grad_x)
+        return grad_x
+
+    def _along_rows(self, kernel: Any, axis: int, log: bool, *arrays: Array) -> Array:
+        moved = [np.moveaxis(array, axis, -1) for array in arrays]
+        shape = moved[0].shape
+        rows = [contiguous(m.reshape(math.prod(shape[:-1]), shape[-1])) for m in moved]
+        out = empty(rows[0].shape, rows[0])
+        kernel(*rows, log, out)
+        return np.moveaxis(out.reshape(shape), -1, axis)
+
+
+# -- arrays as the kernels want them
+
+
+def empty(shape: tuple[int, ...], like: Array) -> Array:
+    """An array to be filled, of `like`'s dtype, in memory that is used again."""
+    array: Array = native().empty(shape, like.dtype)
+    return array
+
+
+def contiguous(x: Array) -> Array:
+    return np.require(x, requirements="CA")
+
+
+def pixels(x: Array) -> Array:
+    """(N, C, ...) -> (N·..., C), without gaps: a view where the memory is channels-last already"""
+    return contiguous(np.moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
+
+
+def unpixels(X: Array, shape: tuple[int, ...]) -> Array:
+    """(N·..., C) -> (N, C, ...), a view"""
+    N, C, *spatial = shape
+    return np.moveaxis(X.reshape(N, *spatial, C), -1, 1)
+
+
+def packed(x: Array) -> Array:
+    """Without gaps, images channels-last: two arrays of one shape lie alike whatever their strides were."""
+    return channels_last(x) if x.ndim == 4 else contiguous(x).reshape(x.shape)
+
+
+def unpacked(X: Array) -> Array:
+    return channels_first(X) if X.ndim == 4 else X
+
+
+def conv2d_shape(
+    x: tuple[int, ...], w: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[int, int, int, int]:
+    """(N, OH, OW, O)"""
+    OH, OW = (
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(x[2:], w[2:], stride, padding, dilation, strict=True)
+    )
+    return x[0], OH, OW, w[0]
+
+
+def inverse_deviation(var: Array, eps: float) -> Array:
+    """1/√(var + eps)"""
+    deviation: Array = 1 / np.sqrt(var + np.asarray(eps, var.dtype))
+    return deviation
+
+
+def constants(x: Array, mean: Array, var: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """What batch norm in evaluation computes with, in x's dtype: mean, scale and 1/√(var + eps), (C,) each."""
+    inv_std = inverse_deviation(var, eps).astype(x.dtype, copy=False)
+    return contiguous(mean.astype(x.dtype, copy=False)), contiguous(_scale(inv_std, weight)), inv_std
+
+
+def _scale(inv_std: Array, weight: Array | None) -> Array:
+    return inv_std if weight is None else inv_std * weight
+
+
+def _optional(vector: Array | None) -> Array | None:
+    return None if vector is None else contiguous(vector)
+
+
+def _labels(labels: Array) -> Array:
+    return contiguous(labels.astype(np.int64, copy=False))

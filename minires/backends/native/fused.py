@@ -1,0 +1,199 @@
+"""Operations that wait for the next one: convolution, batch norm, skip-add and ReLU in one pass over memory.
+
+What a training step of a residual network does between two convolutions takes longer to fetch and to write back than
+to compute.  Here batch norm and the skip-add answer with a `Deferred`, and the ReLU behind them computes the whole
+expression, each number fetched and written once; in inference the convolution before them waits as well and applies it
+to its sums while they are still in registers.  On the way back the ReLU waits for the batch norm before it, and the
+gradient of a convolution for the one that comes along the shortcut.
+
+The arithmetic is that of the operations one by one, in the same order and with the same roundings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minires.arrays import Array, channels_first, channels_last
+from minires.backends.native.backend import (
+    NativeBackend,
+    _optional,
+    _scale,
+    constants,
+    contiguous,
+    conv2d_shape,
+    empty,
+    packed,
+    pixels,
+    unpacked,
+    unpixels,
+)
+from minires.deferred import Deferred, resolved
+
+Pair = tuple[int, int]
+Maybe = Array | Deferred
+
+
+class Waiting(Deferred):
+    """A result of the forward pass that a skip-add and a ReLU can still join:  relu?(result (+ added))."""
+
+    def computed_with(self, added: Array | None, relu: bool) -> Array:
+        """The array, with `added`, an array of this shape, added to it and ReLU applied."""
+        raise NotImplementedError
+
+    def compute(self) -> Array:
+        return self.computed_with(None, relu=False)
+
+
+class WaitingConv2d(Waiting):
+    """A convolution, and what batch norm in evaluation makes of it:  (x ⋆ w + b − mean) · scale + shift."""
+
+    def __init__(self, backend: NativeBackend, x: Array, w: Array, b: Array | None, geometry: tuple[Any, ...]) -> None:
+        N, OH, OW, O = conv2d_shape(x.shape, w.shape, *geometry[:3])
+        super().__init__((N, O, OH, OW), x.dtype, needs=(x, w, b))
+        self.backend = backend
+        self.geometry = geometry
+        self.norm: tuple[Array | None, ...] = (None, None, None)
+
+    def normalised(self, mean: Array, scale: Array, shift: Array | None) -> WaitingConv2d:
+        x, w, b = self.needs
+        later = WaitingConv2d(self.backend, x, w, b, self.geometry)
+        later.norm = mean, scale, np.zeros_like(mean) if shift is None else contiguous(shift).copy()
+        return later
+
+    def computed_with(self, added: Array | None, relu: bool) -> Array:
+        x, w, b = self.needs
+        N, O, OH, OW = self.shape
+        y = empty((N, OH, OW, O), x)
+        self.backend.kernels.conv2d_forward(
+            channels_last(x), contiguous(w), _optional(b), *self.norm, None if added is None else channels_last(added), relu, y,
+            *self.geometry, self.backend.winograd,
+        )  # fmt: skip
+        return channels_first(y)
+
+
+class WaitingNorm(Waiting):
+    """Batch norm whose statistics are known:  (x − mean) · scale + bias."""
+
+    def __init__(
+        self, backend: NativeBackend, x: Array, X: Array, mean: Array, scale: Array, bias: Array | None
+    ) -> None:
+        super().__init__(x.shape, x.dtype, needs=(x, X))
+        self.backend = backend
+        self.constants = mean, contiguous(scale), None if bias is None else contiguous(bias).copy()
+
+    def computed_with(self, added: Array | None, relu: bool) -> Array:
+        _, X = self.needs
+        mean, scale, bias = self.constants
+        y = empty(X.shape, X)
+        self.backend.kernels.batch_norm_apply(X, mean, scale, bias, None if added is None else pixels(added), relu, y)
+        return unpixels(y, self.shape)
+
+
+class WaitingSum(Waiting):
+    """A skip-add, one side of which may be waiting as well."""
+
+    def __init__(self, backend: NativeBackend, first: Maybe, second: Array) -> None:
+        super().__init__(first.shape, first.dtype, needs=(first, second))
+        self.backend = backend
+
+    def computed_with(self, added: Array | None, relu: bool) -> Array:
+        if added is not None:  # a sum of a sum: the inner one is computed on its own
+            return WaitingSum(self.backend, self.array(), added).computed_with(None, relu)
+        first, second = self.needs
+        if isinstance(first, Waiting):
+            return first.computed_with(second, relu)
+        A, B = packed(first), packed(second)
+        y = empty(A.shape, A)
+        self.backend.kernels.add(A, B, relu, y)
+        return unpacked(y)
+
+
+class MaskedGradient(Deferred):
+    """What ReLU's backward passes on: the gradient where the output y is positive, else 0."""
+
+    def __init__(self, backend: NativeBackend, grad: Array, y: Array) -> None:
+        super().__init__(y.shape, y.dtype, needs=(grad, y))
+        self.backend = backend
+
+    def compute(self) -> Array:
+        return NativeBackend.relu_backward(self.backend, *self.needs)
+
+
+class GradientOfInput(Deferred):
+    """What a convolution's backward sends to its input; the gradient that reached it by the shortcut is added on the way."""
+
+    def __init__(
+        self, backend: NativeBackend, grad: Array, w: Array, x_shape: tuple[int, ...], geometry: tuple[Any, ...]
+    ) -> None:
+        super().__init__(x_shape, w.dtype, needs=(grad, w))
+        self.backend = backend
+        self.geometry = geometry
+
+    def compute(self) -> Array:
+        return self._with(None)
+
+    def plus(self, other: Array) -> Array:
+        return self._with(channels_last(other))
+
+    def _with(self, added: Array | None) -> Array:
+        grad, w = self.needs
+        N, C, H, W = self.shape
+        grad_x = empty((N, H, W, C), w)
+        self.backend.kernels.conv2d_backward_input(
+            channels_last(grad), contiguous(w), added, grad_x, *self.geometry, self.backend.winograd
+        )
+        return channels_first(grad_x)
+
+
+class FusedBackend(NativeBackend):
+    """The native backend, where results may be `Deferred`: the engine asks it where nobody looks at every one."""
+
+    def conv2d_forward(self, x: Array, w: Array, b: Array | None, *geometry: Any) -> Any:
+        return WaitingConv2d(self, x, w, b, geometry)
+
+    def conv2d_backward_input(self, grad_output: Array, w: Array, x_shape: tuple[int, ...], *geometry: Any) -> Any:
+        return GradientOfInput(self, grad_output, w, x_shape, geometry)
+
+    def batch_norm_forward(self, x: Maybe, weight: Array | None, bias: Array | None, eps: float) -> Any:
+        x = resolved(x)
+        X = pixels(x)
+        mean, var, inv_std = self._statistics(X, eps)
+        waiting = WaitingNorm(self, x, X, mean, _scale(inv_std, weight), bias)
+        return waiting, mean, var, (X, mean, inv_std)
+
+    def batch_norm_eval_forward(
+        self, x: Maybe, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> Any:
+        mean, scale, _ = constants(x, mean, var, weight, eps)  # type: ignore[arg-type]  # it has a dtype
+        mean, scale = mean.copy(), scale.copy()  # they may have moved on before the result is wanted
+        if isinstance(x, WaitingConv2d) and x.waits:
+            return x.normalised(mean, scale, bias)
+        x = resolved(x)
+        return WaitingNorm(self, x, pixels(x), mean, scale, bias)
+
+    def batch_norm_backward(self, grad_output: Maybe, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
+        if not (isinstance(grad_output, MaskedGradient) and grad_output.waits):
+            return super().batch_norm_backward(resolved(grad_output), saved, weight)
+        grad, y = grad_output.needs
+        return self._gradients(pixels(grad), pixels(y), saved, weight, grad_output.shape)
+
+    def batch_norm_eval_backward(self, grad_output: Maybe, *saved: Any) -> tuple[Array, Array, Array]:
+        return super().batch_norm_eval_backward(resolved(grad_output), *saved)
+
+    def add_forward(self, a: Maybe, b: Maybe) -> Any:
+        if a.shape != b.shape:
+            return resolved(a) + resolved(b)
+        if isinstance(b, Waiting) and b.waits and not (isinstance(a, Waiting) and a.waits):
+            a, b = b, a
+        first = a if isinstance(a, Waiting) and a.waits else resolved(a)
+        return WaitingSum(self, first, resolved(b))
+
+    def relu_forward(self, x: Maybe) -> Array:
+        if isinstance(x, Waiting) and x.waits:
+            return x.computed_with(None, relu=True)
+        return super().relu_forward(resolved(x))
+
+    def relu_backward(self, grad_output: Array, y: Array) -> Any:
+        return MaskedGradient(self, grad_output, y)
