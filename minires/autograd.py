@@ -22,7 +22,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from minires import _guard, backends
 from minires.arrays import Array, array_module, as_array, is_array
-from minires.deferred import Deferred, resolved
+from minires.deferred import Deferred, computed, resolved
 from minires.tensor import Tensor
 
 P = ParamSpec("P")
@@ -245,11 +245,12 @@ def backward(output: Tensor, grad_output: Array) -> None:
             if parent is None or grad_input is None:
                 continue
             if isinstance(parent, Tensor):
-                grad_input = resolved(grad_input)
+                array = resolved(grad_input)
                 # An array that somebody else holds as well (a view, the cotangent itself, a sibling's) is copied first.
-                shared = grad_input.base is not None or grad_input is grad
-                shared = shared or any(grad_input is other for other in grad_inputs[:position])
-                _accumulate(parent, grad_input, owned=not shared)
+                shared = array.base is not None or array is computed(grad)
+                shared = shared or any(array is computed(other) for other in grad_inputs[:position])
+                _accumulate(parent, array, owned=not shared)
+                del array
             elif parent in grads:
                 grads[parent] = as_array(grads[parent] + grad_input)
             else:
@@ -379,13 +380,15 @@ def module_scope(name: str) -> Iterator[None]:
     outer = _state.module
     _state.module = f"{outer}.{name}" if outer and name else outer or name
     _state.depth += 1
+    finished = False
     try:
         yield
+        finished = True
     finally:
         _state.module = outer
         _state.depth -= 1
         if _state.depth == 0 and _state.deferred:
             waiting, _state.deferred = _state.deferred, []
-            if sys.exc_info()[0] is None:
+            if finished:
                 for reference in waiting:
                     resolved(reference())

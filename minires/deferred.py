@@ -76,6 +76,11 @@ class Deferred:
             self._let_go()
 
 
+def computed(value: Any) -> Any:
+    """The array of a Deferred, None while it waits; anything else as it is."""
+    return value._array if isinstance(value, Deferred) else value
+
+
 def resolved(value: Any) -> Any:
     """A Deferred as the array it stands for; anything else as it is."""
     return value.array() if isinstance(value, Deferred) else value

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.arrays import Array, channels_first, channels_last
+from minires.arrays import Array, channels_first
 from minires.backends.native.compiled import native
 from minires.backends.native.rectangles import bins, windows_of_pool
 
@@ -83,9 +83,9 @@ class NativeBackend:
         return grad_x.reshape(*grad_output.shape[:-1], w.shape[1])
 
     def linear_backward_weight(self, grad_output: Array, x: Array) -> Array:
-        M = math.prod(x.shape[:-1])
-        grad_w = empty((grad_output.shape[-1], x.shape[-1]), x)
-        self.kernels.matmul_at(contiguous(grad_output.reshape(M, -1)), contiguous(x.reshape(M, -1)), grad_w)
+        M, O, K = math.prod(x.shape[:-1]), grad_output.shape[-1], x.shape[-1]
+        grad_w = empty((O, K), x)
+        self.kernels.matmul_at(contiguous(grad_output.reshape(M, O)), contiguous(x.reshape(M, K)), grad_w)
         return grad_w
 
     def _column_sums(self, rows: Array) -> Array:
@@ -192,7 +192,10 @@ class NativeBackend:
         for p, g, v in zip(params, grads, velocities, strict=True):
             if not isinstance(p, np.ndarray) or not isinstance(g, np.ndarray):
                 raise TypeError("backend 'native' computes on numpy arrays, a parameter is of another module")
-            self.kernels.sgd_step(p, contiguous(g), v, lr, momentum, weight_decay)
+            aligned = contiguous(p)
+            self.kernels.sgd_step(aligned, contiguous(g), v, lr, momentum, weight_decay)
+            if aligned is not p:
+                p[...] = aligned
 
     # -- pooling
 
@@ -295,7 +298,14 @@ def empty(shape: tuple[int, ...], like: Array) -> Array:
 
 
 def contiguous(x: Array) -> Array:
-    return np.require(x, requirements="CA")
+    """Without gaps, in C order and aligned: `x` itself where it lies so already."""
+    x = np.asarray(x, order="C")
+    return x if x.flags.aligned else x.copy()
+
+
+def channels_last(x: Array) -> Array:
+    """(N, C, H, W) -> (N, H, W, C), contiguous: a view where the memory already lies so"""
+    return contiguous(x.transpose(0, 2, 3, 1))
 
 
 def pixels(x: Array) -> Array:

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from minires.arrays import Array, channels_first, channels_last
+from minires.arrays import Array, channels_first
 from minires.backends.native.backend import (
     NativeBackend,
     _optional,
     _scale,
+    channels_last,
     constants,
     contiguous,
     conv2d_shape,
