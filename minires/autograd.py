@@ -390,5 +390,5 @@ def module_scope(name: str) -> Iterator[None]:
         if _state.depth == 0 and _state.deferred:
             waiting, _state.deferred = _state.deferred, []
             if finished:
-                for reference in waiting:
+                for reference in reversed(waiting):  # what an older one is part of takes it along
                     resolved(reference())

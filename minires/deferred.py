@@ -58,7 +58,9 @@ class Deferred:
         return total
 
     def __add__(self, other: Any) -> np.ndarray:
-        return (self.plus if self.waits else self.array().__add__)(resolved(other))
+        other = resolved(other)  # which may be this very one: then it waits no longer
+        total: np.ndarray = self.plus(other) if self.waits else self.array() + other
+        return total
 
     __radd__ = __add__
 

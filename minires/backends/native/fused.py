@@ -103,9 +103,9 @@ class WaitingSum(Waiting):
         if added is not None:  # a sum of a sum: the inner one is computed on its own
             return WaitingSum(self.backend, self.array(), added).computed_with(None, relu)
         first, second = self.needs
-        if isinstance(first, Waiting):
+        if isinstance(first, Waiting) and first.waits:
             return first.computed_with(second, relu)
-        A, B = packed(first), packed(second)
+        A, B = packed(resolved(first)), packed(second)  # somebody else has wanted it meanwhile
         y = empty(A.shape, A)
         self.backend.kernels.add(A, B, relu, y)
         return unpacked(y)
@@ -169,7 +169,7 @@ class FusedBackend(NativeBackend):
     ) -> Any:
         mean, scale, _ = constants(x, mean, var, weight, eps)  # type: ignore[arg-type]  # it has a dtype
         mean, scale = mean.copy(), scale.copy()  # they may have moved on before the result is wanted
-        if isinstance(x, WaitingConv2d) and x.waits:
+        if isinstance(x, WaitingConv2d) and x.waits and x.norm[0] is None:  # it has room for one norm
             return x.normalised(mean, scale, bias)
         x = resolved(x)
         return WaitingNorm(self, x, pixels(x), mean, scale, bias)
