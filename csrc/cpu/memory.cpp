@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <iterator>
 #include <map>
@@ -22,7 +23,9 @@ namespace minires::memory {
 namespace {
 
 constexpr std::size_t PAGE = std::size_t{2} << 20;    // a huge page: arenas are aligned to it and ask for such pages
-constexpr std::size_t ARENA = std::size_t{32} << 20;  // the least that is asked of the system
+// What is asked of the system, at least: as much again as there is, so that arrays of a fifth of an arena, which leave a
+// gap at its end, never have many arenas to leave gaps in.
+constexpr std::size_t ARENA = std::size_t{32} << 20, MOST = std::size_t{256} << 20;
 constexpr std::size_t GRAIN = 64;                     // blocks are multiples of a cache line
 
 // AddressSanitizer knows what malloc gives out; here it is told, and a gap behind every block lets it see an overrun.
@@ -91,7 +94,7 @@ void* take(std::size_t wanted) {
     std::lock_guard<std::mutex> lock(h.mutex);
     auto fit = h.by_size.lower_bound({bytes, nullptr});  // the smallest that is large enough
     if (fit == h.by_size.end()) {
-        std::size_t size = round_up(bytes > ARENA ? bytes : ARENA, PAGE);
+        std::size_t size = round_up(std::max(bytes, std::clamp(h.reserved, ARENA, MOST)), PAGE);
         char* arena = ask_the_system(size);
         h.arenas.emplace(arena, size);
         h.reserved += size;
