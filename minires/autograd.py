@@ -285,10 +285,16 @@ def _watched() -> bool:
     return bool(_state.observers) or sys.gettrace() is not None or _debugger() is not None
 
 
-# From Python 3.12 on a debugger need not trace: it registers here.
-_debugger = (
-    (lambda: sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)) if sys.version_info >= (3, 12) else lambda: None
-)
+if sys.version_info >= (3, 12):
+
+    def _debugger() -> str | None:
+        """A debugger need not trace any more: it registers here."""
+        return sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)
+
+else:
+
+    def _debugger() -> str | None:
+        return None
 
 
 _engines: dict[CodeType, bool] = {}

@@ -26,7 +26,6 @@ def tried(input_shape: Sequence[int]) -> tuple[int, int]:
     return (8, 16) if input_shape[-1] * input_shape[-2] <= 64 * 64 else (2, 4)
 
 
-
 def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     """Predicted bytes of all arrays at the peak of a training step: weights, gradients, momentum, activations, work.
 

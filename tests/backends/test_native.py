@@ -21,7 +21,7 @@ from minires.verify.properties import PROPERTIES
 if backends.available()["native"]:
     pytest.skip(backends.available()["native"], allow_module_level=True)
 
-from minires.backends.native.compiled import native  # noqa: E402
+from minires.backends.native.compiled import native
 
 # Those that this build has; one that this processor lacks is skipped, and told.
 SETS = [
@@ -223,7 +223,8 @@ def test_a_gradient_that_came_by_another_way_is_added(rng, isa, stride):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600), (9, 4, 0)]
+    "sizes",
+    [(1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600), (9, 4, 0)],
 )
 @pytest.mark.parametrize("isa", SETS)
 def test_products_of_matrices(rng, isa, sizes):
@@ -361,8 +362,8 @@ LAYOUTS = {
     "backwards": lambda a: a[:, ::-1][..., ::-1].copy()[..., ::-1][:, ::-1],
     "F": np.asfortranarray,
     "misaligned": beside_a_byte,
-    "misaligned, channels last": lambda a: (
-        beside_a_byte(a.transpose(0, *range(2, a.ndim), 1)).transpose(0, -1, *range(1, a.ndim - 1))
+    "misaligned, channels last": lambda a: beside_a_byte(a.transpose(0, *range(2, a.ndim), 1)).transpose(
+        0, -1, *range(1, a.ndim - 1)
     ),
     "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
 }

@@ -12,10 +12,10 @@ from minires import backends, ops
 from minires.verify.cases import CASES, draw
 from minires.verify.properties import PROPERTIES
 
-
 BACKENDS = [
-    pytest.param(name, marks=[pytest.mark.skip(reason=backends.available()[name])] if backends.available()[name] else [])
-    for name in ("reference", "native")
+    pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
+    for name, reason in backends.available().items()
+    if name in ("reference", "native")
 ]
 
 

@@ -20,6 +20,7 @@ def backend(request):
     with mr.backend(request.param):
         yield
 
+
 # Through 152 layers in float64 the rounding of both sides stays some orders below this; a wrong term does not.
 RELATIVE = 1e-8
 

@@ -22,6 +22,7 @@ def backend(request):
     with mr.backend(request.param):
         yield
 
+
 TOLERANCE = 1e-10  # relative to the largest value: sums of a few thousand products keep 12 of float64's 16 digits
 
 

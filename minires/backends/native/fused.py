@@ -68,8 +68,8 @@ class WaitingConv2d(Waiting):
         N, O, OH, OW = self.shape
         y = empty((N, OH, OW, O), x)
         self.backend.kernels.conv2d_forward(
-            channels_last(x), contiguous(w), _optional(b), *self.norm, None if added is None else channels_last(added), relu, y,
-            *self.geometry, self.backend.winograd,
+            channels_last(x), contiguous(w), _optional(b), *self.norm,
+            None if added is None else channels_last(added), relu, y, *self.geometry, self.backend.winograd,
         )  # fmt: skip
         return channels_first(y)
 
@@ -123,7 +123,7 @@ class MaskedGradient(Deferred):
 
 
 class GradientOfInput(Deferred):
-    """What a convolution's backward sends to its input; the gradient that reached it by the shortcut is added on the way."""
+    """What a convolution's backward sends to its input; what reached it by the shortcut is added on the way."""
 
     def __init__(
         self, backend: NativeBackend, grad: Array, w: Array, x_shape: tuple[int, ...], geometry: tuple[Any, ...]
@@ -158,10 +158,10 @@ class FusedBackend(NativeBackend):
         return GradientOfInput(self, grad_output, w, x_shape, geometry)
 
     def batch_norm_forward(self, x: Maybe, weight: Array | None, bias: Array | None, eps: float) -> Any:
-        x = resolved(x)
-        X = pixels(x)
+        array: Array = resolved(x)
+        X = pixels(array)
         mean, var, inv_std = self._statistics(X, eps)
-        waiting = WaitingNorm(self, x, X, mean, _scale(inv_std, weight), bias)
+        waiting = WaitingNorm(self, array, X, mean, _scale(inv_std, weight), bias)
         return waiting, mean, var, (X, mean, inv_std)
 
     def batch_norm_eval_forward(
@@ -171,8 +171,8 @@ class FusedBackend(NativeBackend):
         mean, scale = mean.copy(), scale.copy()  # they may have moved on before the result is wanted
         if isinstance(x, WaitingConv2d) and x.waits and x.norm[0] is None:  # it has room for one norm
             return x.normalised(mean, scale, bias)
-        x = resolved(x)
-        return WaitingNorm(self, x, pixels(x), mean, scale, bias)
+        array: Array = resolved(x)
+        return WaitingNorm(self, array, pixels(array), mean, scale, bias)
 
     def batch_norm_backward(self, grad_output: Maybe, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
         if not (isinstance(grad_output, MaskedGradient) and grad_output.waits):
