@@ -28,7 +28,7 @@ from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.machine import describe
+from minires.bench.machine import describe
 from benchmarks.tables import write_between_markers
 from minires.arrays import channels_last
 from minires.backends import reference

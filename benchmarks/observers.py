@@ -26,7 +26,7 @@ from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.machine import describe
+from minires.bench.machine import describe
 from benchmarks.tables import write_between_markers
 from minires import _guard, autograd, backends
 from minires.arrays import as_array

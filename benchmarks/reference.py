@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe
+from minires.bench.machine import describe
 from benchmarks.tables import write_between_markers
 
 RESULTS = Path(__file__).parent / "results" / "reference.json"
