@@ -4,13 +4,32 @@
 #include "gemm.h"
 #include "gemm_at.h"
 #include "kernels.h"
+#include "winograd.h"
 
 namespace {
 
 using minires::cpu::Conv2d;
 
+// Whether Winograd's algorithm can compute it, in whole vectors, and is worth its transforms: the tiles must fill up,
+// and be enough to pay for the transform of the filters.
 template <typename T>
-void conv2d_forward(const Conv2d& c, const T* x, const T* w, const T* bias, const Finish<T>& finish, T* y, bool) {
+bool suits_winograd(const Conv2d& c, bool allowed) {
+    const bool possible = allowed && sizeof(T) == 4 && c.KH == 3 && c.KW == 3 && c.groups == 1 && c.stride_h == 1 &&
+                          c.stride_w == 1 && c.dilation_h == 1 && c.dilation_w == 1 && c.padding_h <= 2 &&
+                          c.padding_w <= 2 && c.C % LANES<T> == 0 && c.O % LANES<T> == 0;
+    if (!possible) return false;
+    const long tiles = ceil_div(c.OH, 4) * ceil_div(c.OW, 4);
+    return c.N * tiles >= 32 && 16 * tiles <= 2 * c.OH * c.OW;
+}
+
+template <typename T>
+void conv2d_forward(const Conv2d& c, const T* x, const T* w, const T* bias, const Finish<T>& finish, T* y, bool winograd) {
+    if (suits_winograd<T>(c, winograd)) {
+        const long tap[9] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+        const Filters<T> filters{w, c.O, c.C, 9, 9 * c.C, 9, tap};
+        const Winograd s{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w};
+        return winograd_forward<T>(s, x, filters, bias, finish, y);
+    }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row(c.KH), column(c.KW), tap(taps);
     for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;
@@ -44,7 +63,16 @@ inline long taps_of(long first, long K, long stride, long padding, long dilation
 // different taps: each parity is a dense convolution of the gradient with its share of the taps, and no multiplication
 // by a zero between two strides is ever made.
 template <typename T>
-void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T* added, T* grad_x, bool) {
+void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T* added, T* grad_x, bool winograd) {
+    // Of stride 1 it is again a convolution, with flipped filters; the winograd shape is the one of the gradient's pixels.
+    if (suits_winograd<T>(Conv2d{c.N, c.O, c.OH, c.OW, c.C, c.KH, c.KW, c.H, c.W, c.stride_h, c.stride_w, 2 - c.padding_h,
+                                 2 - c.padding_w, c.dilation_h, c.dilation_w, c.groups},
+                          winograd && c.padding_h <= 2 && c.padding_w <= 2)) {
+        const long tap[9] = {8, 7, 6, 5, 4, 3, 2, 1, 0};
+        const Filters<T> filters{w, c.C, c.O, 9, 9, 9 * c.C, tap};
+        const Winograd s{c.N, c.O, c.OH, c.OW, c.C, c.H, c.W, 2 - c.padding_h, 2 - c.padding_w};
+        return winograd_forward<T>(s, grad_y, filters, nullptr, Finish<T>{nullptr, nullptr, nullptr, added, false}, grad_x);
+    }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);
     for (long a = 0; a < least(c.stride_h, c.H); a++)
@@ -77,7 +105,10 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T
 }
 
 template <typename T>
-void conv2d_backward_weight(const Conv2d& c, const T* grad_y, const T* x, T* grad_w, bool) {
+void conv2d_backward_weight(const Conv2d& c, const T* grad_y, const T* x, T* grad_w, bool winograd) {
+    if (suits_winograd<T>(c, winograd))
+        return winograd_backward_weight<T>(Winograd{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w}, grad_y,
+                                           x, grad_w);
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row(c.KH), column(c.KW);
     for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;
