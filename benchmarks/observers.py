@@ -26,10 +26,10 @@ from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from minires.bench.machine import describe
 from benchmarks.tables import write_between_markers
 from minires import _guard, autograd, backends
 from minires.arrays import as_array
+from minires.bench.machine import describe
 
 RESULTS = Path(__file__).parent / "results" / "observers.json"
 TARGET = 1.01

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires import autograd, backends, models
-from minires.arrays import channels_first, channels_last
+from minires.arrays import channels_first
 from minires.bench.networks import off
 from minires.bench.race import Player, Side, players, race, statistics_of
 from minires.bench.sides import CHANNELS_LAST, TORCH, environment

@@ -134,7 +134,7 @@ class Torch:
 
     def train(self) -> None:
         self.sgd.zero_grad()
-        loss = self.torch.nn.functional.cross_entropy(self.model(self.x), self.labels)
+        loss: Any = self.torch.nn.functional.cross_entropy(self.model(self.x), self.labels)
         loss.backward()
         self.sgd.step()
         self.loss = loss.item()
@@ -226,15 +226,18 @@ def _restored(work: Workload, files: Path) -> Module:
 
 
 def measure(
-    work: Workload, threads: int, rounds: int, budget: float, backend: str, peers: tuple[str, ...]
+    work: Workload, threads: int, rounds: int, until: float, backend: str, peers: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One workload: for each side its time, rate, peak of memory, and how far its result is from the judge's."""
+    """One workload: for each side its time, rate, peak of memory, and how far its result is from the judge's.
+
+    until   when it should be over, as `time.monotonic` tells it
+    """
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         prepare(work, files, onnx="onnxruntime" in peers and work.task == "inference")
         with players(sides(work, files, threads, backend, peers)) as ready:
             began = time.monotonic()
-            seconds = race(ready, ("run",), rounds, budget)["run"]
+            seconds = race(ready, ("run",), rounds, until - began)["run"]
             lasted = time.monotonic() - began
             results = {player.name: player.ask("result") for player in ready}
             usage = {player.name: player.usage() for player in ready}
@@ -261,8 +264,8 @@ def off(found: np.ndarray, expected: np.ndarray) -> float:
 
 def disagreeing(rows: dict[str, Any]) -> list[str]:
     """The sides whose results differ from the judge's by more than rounding explains."""
-    # float32 rounding grows on its way back through up to 53 layers of batch statistics, in PyTorch as well: two layouts
-    # of memory say by how much.  A wrong gradient would differ by the order of 1.
+    # float32 rounding grows on its way back through up to 53 layers of batch statistics, in PyTorch as well: its two
+    # layouts of memory say by how much.  A wrong gradient would differ by the order of 1.
     rounding = rows.get(CHANNELS_LAST, {}).get("difference", {}).get("gradient", 0.05)
     allowed = {"logits": 1e-3, "loss": 1e-3, "gradient": min(max(0.02, 3 * rounding), 0.2)}
     return [

@@ -77,9 +77,9 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     found["networks"] = []
     for number, work in enumerate(works):
         say(1 + len(shapes) + number, total, str(work))
-        budget = (until - time.monotonic()) / (len(works) - number)
-        row = networks.measure(work, plan.threads, plan.rounds, budget, plan.backend, peers)
-        found["networks"].append(row)
+        now = time.monotonic()
+        end = now + (until - now) / (len(works) - number)
+        found["networks"].append(networks.measure(work, plan.threads, plan.rounds, end, plan.backend, peers))
     say(total, total, "done")
     found["goals"] = report.goals(found)
     found["minutes"] = (time.monotonic() - began) / 60

@@ -27,7 +27,8 @@ from typing import Any
 from minires.training.side_by_side import interrupts_ignored
 
 REST = 0.1  # seconds before a turn: OpenBLAS's and onnxruntime's threads spin for some 50 ms, OpenMP's for less
-TURN = 0.25  # seconds that a turn lasts at least
+TURN = 0.25  # seconds that a turn should last
+COLD = 0.1  # seconds of a call beside which caches that others have filled don't matter
 WARM_UP = 2  # rounds that don't count
 FEWEST = 3  # rounds that count, even if the time is over
 
@@ -36,7 +37,7 @@ FEWEST = 3  # rounds that count, even if the time is over
 class Side:
     """Who takes part.
 
-    make          makes, in the side's process, the object whose methods are called there (a partial that pickle can name)
+    make          makes the object whose methods are called, in the side's process (a partial that pickle can name)
     environment   variables of that process, beside those of this one
     """
 
@@ -92,8 +93,7 @@ class Player:
         peak, idle = self.answer()
         return peak, idle
 
-    def close(self) -> None:
-        self.pipe.close()  # on which the process ends
+    def end(self) -> None:
         self.process.join(5)
         if self.process.is_alive():
             self.process.kill()
@@ -112,7 +112,9 @@ def players(sides: Sequence[Side]) -> Iterator[list[Player]]:
         yield started
     finally:
         for player in started:
-            player.close()
+            player.pipe.close()  # on which the process ends
+        for player in started:
+            player.end()
 
 
 def race(
@@ -124,12 +126,12 @@ def race(
     rounds    at most so many that count
     budget    seconds after which no further round begins, once FEWEST (or `rounds`) have counted
 
-    All sides make the same number of calls in a turn: as many as the slowest needs to fill it.
+    All sides make the same number of calls in a turn.
     """
     began = time.monotonic()
     for _ in range(WARM_UP):
         first = [player.turn(dict.fromkeys(methods, 1)) for player in sides]
-    calls = {method: _calls(max(found[method] for found in first), TURN / len(methods)) for method in methods}
+    calls = {method: _calls([found[method] for found in first], TURN / len(methods)) for method in methods}
     seconds: dict[str, dict[str, list[float]]] = {m: {player.name: [] for player in sides} for m in methods}
     for number in range(rounds):
         if number >= FEWEST and time.monotonic() - began > budget:
@@ -140,8 +142,9 @@ def race(
     return seconds
 
 
-def _calls(slowest: float, turn: float) -> int:
-    return 1 if slowest > turn / 2 else 1 + math.ceil(turn / slowest)
+def _calls(seconds: Sequence[float], turn: float) -> int:
+    """One, where a cold start matters to nobody; else one more than the slowest side needs to fill its turn."""
+    return 1 if min(seconds) > COLD else 1 + math.ceil(turn / max(seconds))
 
 
 def statistics_of(seconds: Sequence[float], operations: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from minires.bench.sides import CHANNELS_LAST, TORCH, TUNED
 
-Table = tuple[list[str], list[list[str]]]  # head, lines
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # head, lines
 
 
 @dataclass(frozen=True)
@@ -147,16 +147,19 @@ def remarks(found: dict[str, Any]) -> list[str]:
     told = [limits_line(found)]
     rows = found["networks"] + found["layers"]
     if rows:
-        counts = [side["rounds"] for row in rows for side in row["sides"].values()]
-        told.append(
-            f"medians of {min(counts)} to {max(counts)} rounds; the whole run took {found['minutes']:.1f} minutes"
-        )
-        alone = len(rows[0]["sides"]) == 1
-        told += ["nobody took part whose results could be compared with ours"] if alone else []
+        told.append(f"medians of {rounds(found)} rounds; all of it took {found['minutes']:.1f} minutes")
+        alone = any(len(row["sides"]) == 1 for row in rows)
+        told += ["where nobody else took part, no results could be compared"] if alone else []
     if found["networks"]:
         worst = max(side["out_of_turn"] for row in found["networks"] for side in row["sides"].values())
         told.append(f"processor time that a side took during another's turn: at most {100 * worst:.1f} %")
     return told + [f"left out: {peer}: {reason}" for peer, reason in found["left_out"].items()]
+
+
+def rounds(found: dict[str, Any]) -> str:
+    """How many counted, over all rows: "3 to 9"."""
+    counts = {side["rounds"] for row in found["networks"] + found["layers"] for side in row["sides"].values()}
+    return " to ".join(map(str, sorted({min(counts), max(counts)})))
 
 
 def disagreements(found: dict[str, Any]) -> list[str]:
@@ -174,15 +177,11 @@ def markdown(table: Table) -> str:
 
 
 def seconds(value: float) -> str:
+    """Three digits: 1.23 s, 123 ms, 12.3 ms, 1.23 ms."""
     if value >= 1:
         return f"{value:.2f} s"
-    return (
-        f"{1e3 * value:.0f} ms"
-        if value >= 0.1
-        else f"{1e3 * value:.1f} ms"
-        if value >= 0.01
-        else f"{1e3 * value:.2f} ms"
-    )
+    digits = 0 if value >= 0.1 else 1 if value >= 0.01 else 2
+    return f"{1e3 * value:.{digits}f} ms"
 
 
 def percent(share: float) -> str:

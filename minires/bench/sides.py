@@ -10,7 +10,7 @@ PEERS = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "reference
 
 TORCH, CHANNELS_LAST, TUNED = "torch", "torch channels_last", "torch channels_last, tuned"
 
-# glibc, asked to give nothing back to the system: else PyTorch has the pages of its large arrays zeroed again and again.
+# glibc, asked to give nothing back to the system: else the pages of PyTorch's large arrays are zeroed in every step.
 TUNED_ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),

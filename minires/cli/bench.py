@@ -23,16 +23,21 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="our speed beside PyTorch's and onnxruntime's",
-        description="Times single convolutions and whole networks, side by side with PyTorch eager, onnxruntime and the "
-        "reference backend: the same weights and images, the same number of threads, each side in a process of its own, "
-        "taking turns; their results are compared.  For figures to rely on, nothing else should be running.",
+        description="Times single convolutions and whole networks, side by side with PyTorch eager, onnxruntime and "
+        "the reference backend: the same weights and images, the same number of threads, each side in a process of its "
+        "own, taking turns; their results are compared.  For figures to rely on, nothing else should be running.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_bench)
+    add_flags(parser)
+    parser.add_argument("--out", metavar="DIR", help="write bench.json and bench.md there")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", default="all", metavar="WHAT", help="layers, networks or all (default)")
-    parser.add_argument(
-        "--networks", metavar="A,B", help="these, and of layers theirs (default: of the paper's Table 1)"
-    )
+    parser.add_argument("--networks", metavar="A,B", help="these; of layers, theirs (default: those of the paper)")
     parser.add_argument("--batch", type=int, metavar="N", help="images (default: what is usual for each)")
     parser.add_argument("--peers", metavar="A,B", help="torch, onnxruntime, reference, or none (default: all of them)")
     parser.add_argument("--quick", action="store_true", help="little, and once: a minute, to see that it works")
@@ -40,32 +45,34 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, metavar="M", help="that all of it should take (default: 12)")
     parser.add_argument("--backend", metavar="NAME", help="ours: native (default) or reference")
     parser.add_argument("--threads", type=int, metavar="N", help="of every side (default: all)")
-    parser.add_argument("--out", metavar="DIR", help="write bench.json and bench.md there")
-    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
-    return parser
 
 
 def _bench(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     out = None if arguments.out is None else folder_for_output(Path(arguments.out))
+    found, agree = measured(plan)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(found)
+    if out is not None:
+        files = [write(out / "bench.json", json.dumps(found, indent=2).encode() + b"\n")]
+        files.append(write(out / "bench.md", _page(found).encode()))
+        print(*files, sep="\n", file=sys.stderr if arguments.json else sys.stdout)
+    return 0 if agree else 1
 
+
+def measured(plan: Plan) -> tuple[dict[str, Any], bool]:
+    """What the run found, and whether all results agree; where not, stderr says whose."""
     from minires.bench import report
     from minires.bench.plan import run
 
     with progress() as say:
         found = run(plan, say)
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    else:
-        show(found)
     wrong = report.disagreements(found)
     for who in wrong:
         print(f"minires: {who} disagree: their times are of different computations", file=sys.stderr)
-    if out is not None:
-        files = [write(out / "bench.json", json.dumps(found, indent=2).encode() + b"\n")]
-        files.append(write(out / "bench.md", _page(found).encode()))
-        print(*files, sep="\n", file=sys.stderr if arguments.json else sys.stdout)
-    return 1 if wrong else 0
+    return found, not wrong
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
