@@ -19,26 +19,46 @@ bool suits_winograd(const Conv2d& c, bool allowed) {
                           c.padding_w <= 2 && c.C % LANES<T> == 0 && c.O % LANES<T> == 0;
     if (!possible) return false;
     const long tiles = ceil_div(c.OH, 4) * ceil_div(c.OW, 4);
-    return c.N * tiles >= 32 && 16 * tiles <= 2 * c.OH * c.OW;
+    return c.N * tiles >= 16 && 16 * tiles <= 2 * c.OH * c.OW;
+}
+
+// The filters of one group, (O/G, C/G, KH, KW) in memory.
+template <typename T>
+Filters<T> filters_of_group(const Conv2d& c, const T* w, const long* tap) {
+    const long C = c.C / c.groups, taps = c.KH * c.KW;
+    return {w, c.O / c.groups, C, taps, taps * C, taps, tap};
 }
 
 template <typename T>
-void conv2d_forward(const Conv2d& c, const T* x, const T* w, const T* bias, const Finish<T>& finish, T* y, bool winograd) {
+long conv2d_filters_size(const Conv2d& c, bool winograd) {
+    const Filters<T> one = filters_of_group<T>(c, nullptr, nullptr);
+    return suits_winograd<T>(c, winograd) ? transformed_size(one) : c.groups * one.packed_size();
+}
+
+template <typename T>
+void conv2d_filters(const Conv2d& c, const T* w, T* filters, bool winograd) {
+    Buffer<long> tap(c.KH * c.KW);
+    for (long t = 0; t < c.KH * c.KW; t++) tap[t] = t;
+    if (suits_winograd<T>(c, winograd)) return write_filters<T>(filters_of_group<T>(c, w, tap), filters);
+    for (long g = 0; g < c.groups; g++) {
+        const Filters<T> group = filters_of_group<T>(c, w + g * (c.O / c.groups) * (c.C / c.groups) * c.KH * c.KW, tap);
+        pack<T>(group, filters + g * group.packed_size());
+    }
+}
+
+template <typename T>
+void conv2d_forward(
+    const Conv2d& c, const T* x, const T* filters, const T* bias, const Finish<T>& finish, T* y, bool winograd) {
     if (suits_winograd<T>(c, winograd)) {
-        const long tap[9] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
-        const Filters<T> filters{w, c.O, c.C, 9, 9 * c.C, 9, tap};
         const Winograd s{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w};
         return winograd_forward<T>(s, x, filters, bias, finish, y);
     }
-    const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
-    Buffer<long> row(c.KH), column(c.KW), tap(taps);
+    const long C = c.C / c.groups, O = c.O / c.groups;
+    Buffer<long> row(c.KH), column(c.KW);
     for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;
     for (long s = 0; s < c.KW; s++) column[s] = s * c.dilation_w - c.padding_w;
-    for (long t = 0; t < taps; t++) tap[t] = t;
     for (long g = 0; g < c.groups; g++) {
-        const Filters<T> filters{w + g * O * C * taps, O, C, taps, C * taps, taps, tap};
-        Buffer<T> packed(filters.packed_size());
-        pack<T>(filters, packed);
+        const T* packed = filters + g * filters_of_group<T>(c, nullptr, nullptr).packed_size();
         const Windows<T> windows{x + g * C, c.H, c.W, C, c.C, c.KH, c.KW, row, column, c.stride_h, c.stride_w, c.OH, c.OW};
         Finish<T> here = at_column(finish, g * O);
         if (here.added) here.added += g * O;
@@ -71,7 +91,9 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T
         const long tap[9] = {8, 7, 6, 5, 4, 3, 2, 1, 0};
         const Filters<T> filters{w, c.C, c.O, 9, 9, 9 * c.C, tap};
         const Winograd s{c.N, c.O, c.OH, c.OW, c.C, c.H, c.W, 2 - c.padding_h, 2 - c.padding_w};
-        return winograd_forward<T>(s, grad_y, filters, nullptr, Finish<T>{nullptr, nullptr, nullptr, added, false}, grad_x);
+        Buffer<T> u(transformed_size(filters));
+        write_filters<T>(filters, u);
+        return winograd_forward<T>(s, grad_y, u, nullptr, Finish<T>{nullptr, nullptr, nullptr, added, false}, grad_x);
     }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);

@@ -46,6 +46,34 @@ MINIRES_INLINE Vec<T> splat(T value) {
     return value - Vec<T>{};  // subtracting zero keeps −0, adding it would not
 }
 
+// Past the caches, to memory: for results so large that they leave the cache before anybody reads them.  `to` is aligned
+// to a vector; `streamed` ends a task that streams.
+template <typename T>
+MINIRES_INLINE void stream(T* to, Vec<T> value) {
+#if defined(__clang__)
+    __builtin_nontemporal_store(value, reinterpret_cast<Vec<T>*>(to));
+#elif defined(__x86_64__) && MINIRES_VECTOR_BYTES == 64
+    __builtin_ia32_movntps512(reinterpret_cast<float*>(to), (Vec<float>)value);
+#elif defined(__x86_64__) && MINIRES_VECTOR_BYTES == 32
+    __builtin_ia32_movntps256(reinterpret_cast<float*>(to), (Vec<float>)value);
+#elif defined(__x86_64__)
+    __builtin_ia32_movntps(reinterpret_cast<float*>(to), (Vec<float>)value);
+#else
+    store(to, value);
+#endif
+}
+MINIRES_INLINE void streamed() {
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
+}
+constexpr long STREAM_FROM = 32l << 20;  // bytes
+template <typename T>
+MINIRES_INLINE bool may_stream(const T* to, long n, long C) {
+    return n * static_cast<long>(sizeof(T)) >= STREAM_FROM && C % LANES<T> == 0 &&
+           reinterpret_cast<unsigned long>(to) % MINIRES_VECTOR_BYTES == 0;
+}
+
 // The first n < LANES elements, zero beyond; nothing beyond is touched.
 template <typename T>
 MINIRES_INLINE Vec<T> load_some(const T* from, long n) {

@@ -32,6 +32,8 @@ struct Ends {
     bool accumulate;       // add to what stands in c
     const Finish<T>* finish;  // its vectors, like `start`, from this tile's first column on; null: nothing
     long added;            // from a number of c to the one of finish->added
+    bool streams = false;     // c goes past the caches to memory
+    const T* next = nullptr;  // the a of the next tile: it comes from memory while this one is multiplied; null: it is near
 };
 
 template <typename T, typename V>
@@ -52,10 +54,11 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     constexpr long L = LANES<T>;
     const bool whole = n == VECTORS * L;
     // c is on its way from memory while the product is computed.
+    if (!ends.streams)
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++)
+        for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
-        for (int j = 0; j < VECTORS; j++) __builtin_prefetch(rows[i] + column + j * L, 1);
+            for (int j = 0; j < VECTORS; j++) __builtin_prefetch(rows[i] + column + j * L, 1);
     Vec<T> c[ROWS][VECTORS];
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
@@ -70,19 +73,26 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     const long pitch = a_pitch * static_cast<long>(sizeof(T));
 #pragma GCC unroll 8
     for (int g = 0; g < BASES; g++) base[g] = reinterpret_cast<const char*>(TRANSPOSED ? a : a + 3 * g * a_pitch);
-    for (long k = 0; k < depth; k++, b += b_pitch) {
-        Vec<T> right[VECTORS];
-#pragma GCC unroll 2
-        for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * L);
+    const long LINE = TRANSPOSED ? depth : 64 / sizeof(T);
+    for (long line = 0; line < depth; line += LINE) {
+        if (!TRANSPOSED && ends.next)
 #pragma GCC unroll 16
-        for (int i = 0; i < ROWS; i++) {
-            const char* from = TRANSPOSED ? base[0] + i * sizeof(T) : base[i / 3] + (i % 3) * pitch;
-            Vec<T> left = splat(*reinterpret_cast<const T*>(from));
+            for (int i = 0; i < ROWS; i++) __builtin_prefetch(ends.next + i * a_pitch + line, 0, 2);
+        for (long k = line; k < least(line + LINE, depth); k++, b += b_pitch) {
+            Vec<T> right[VECTORS];
 #pragma GCC unroll 2
-            for (int j = 0; j < VECTORS; j++) c[i][j] += left * right[j];
-        }
+            for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * L);
+#pragma GCC unroll 16
+            for (int i = 0; i < ROWS; i++) {
+                const char* from = TRANSPOSED ? base[0] + i * sizeof(T) : base[i / 3] + (i % 3) * pitch;
+                Vec<T> left = splat(*reinterpret_cast<const T*>(from));
+#pragma GCC unroll 2
+                for (int j = 0; j < VECTORS; j++) c[i][j] += left * right[j];
+            }
 #pragma GCC unroll 8
-        for (int g = 0; g < (TRANSPOSED ? 1 : BASES); g++) base[g] += TRANSPOSED ? pitch : static_cast<long>(sizeof(T));
+            for (int g = 0; g < (TRANSPOSED ? 1 : BASES); g++)
+                base[g] += TRANSPOSED ? pitch : static_cast<long>(sizeof(T));
+        }
     }
     const Finish<T>* f = ends.finish;
     if (whole) {
@@ -95,7 +105,7 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
                 T* to = rows[i] + column + j * L;
                 if (ends.accumulate) c[i][j] += load(to);
                 if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? load(to + ends.added) : mean);
-                store(to, c[i][j]);
+                ends.streams ? stream(to, c[i][j]) : store(to, c[i][j]);
             }
         }
     } else {

@@ -189,6 +189,11 @@ void write_outputs(const Winograd& s, const T* m, long first, long count, long p
     });
 }
 
+template <typename T>
+long transformed_size(const Filters<T>& f) {
+    return POINTS * round_up(f.count, TILE_COLUMNS<T>) * f.channels;
+}
+
 // U[point] as `pack` (gemm.h) lays filters out; of the nine taps that f.tap names, three make a row of the filter.
 template <typename T>
 void write_filters(const Filters<T>& f, T* packed) {
@@ -243,12 +248,11 @@ long tiles_in(long bytes, const Winograd& s) {
 }
 
 template <typename T>
-void winograd_forward(const Winograd& s, const T* x, const Filters<T>& filters, const T* bias, const Finish<T>& finish, T* y) {
+void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Finish<T>& finish, T* y) {
     constexpr long S = TILE_COLUMNS<T>;
     const long u_plane = round_up(s.O, S) * s.C, v_pitch = pitch_of<T>(s.C), m_pitch = pitch_of<T>(s.O);
-    Buffer<T> u(POINTS * u_plane), zeros(most(s.C, s.O));
+    Buffer<T> zeros(s.C);
     zero(static_cast<T*>(zeros), s.C);
-    write_filters<T>(filters, u);
     const long strips = ceil_div(s.O, S), runs = ceil_div(s.C, RUN);
     const long small = most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
     groups_of_tiles(s, small, most(tiles_in<T>(WINOGRAD_LARGE, s), small), [&](long begin, long end) {
