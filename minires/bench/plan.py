@@ -63,7 +63,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
 
     say(0, total, "what this processor can do at best")
     found: dict[str, Any] = {"machine": machine, "left_out": left_out, "backend": plan.backend}
-    found["limits"] = limits.measure(plan.threads, min(plan.rounds, 5), "torch" in peers)
+    found["limits"] = limits.measure(plan.threads, min(plan.rounds, 5), torch="torch" in peers)
 
     found["layers"] = []
     if shapes:

@@ -81,7 +81,8 @@ class Player:
             kind, value = self.pipe.recv()
         except EOFError:
             self.process.join()
-            raise RuntimeError(f"{self.name}: its process ended with exit code {self.process.exitcode}") from None
+            told = f"{self.name}: its process ended with exit code {self.process.exitcode}"
+            raise ChildProcessError(told) from None
         if kind == "error":
             value.add_note(f"in the process of {self.name}")
             raise value

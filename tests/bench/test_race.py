@@ -116,7 +116,10 @@ def test_an_error_names_its_side():
     with pytest.raises(ValueError, match="no such luck") as caught, players([Side("unlucky", broken)]):
         pass
     assert "in the process of unlucky" in caught.value.__notes__
-    with pytest.raises(RuntimeError, match="dying: its process ended with exit code 7"), players([Side("dying", die)]):
+    with (
+        pytest.raises(ChildProcessError, match="dying: its process ended with exit code 7"),
+        players([Side("dying", die)]),
+    ):
         pass
 
 

@@ -46,13 +46,14 @@ def found():
 
 
 def test_goals_compare_times_of_the_same_run(found):
-    told = {(g["side"], g["what"], g["against"]): (g["ratio"], g["goal"], g["met"]) for g in report.goals(found)}
+    told = {(g["side"], g["measure"], g["against"]): (g["ratio"], g["goal"], g["met"]) for g in report.goals(found)}
     assert told == {
         ("native", "time", CHANNELS_LAST): (0.5, 0.65, True),
         ("native", "time", TUNED): (0.8, 0.95, True),
         ("reference", "time", CHANNELS_LAST): (1.5, 1.4, False),
         ("native", "peak memory", CHANNELS_LAST): (0.5, 1.0, True),
     }
+    assert report.goals(found)[-1]["workload"] == "all, worst resnet50 training 16"
     head, lines = report.goal_table(found | {"goals": report.goals(found)})
     assert len(head) == len(lines[0])
     assert lines[2] == ["resnet50 training 16", "reference", "time", CHANNELS_LAST, "1.50", "≤ 1.40", "missed"]

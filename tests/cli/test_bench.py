@@ -32,7 +32,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(race, "TURN", 0.01)
     monkeypatch.setattr(race, "WARM_UP", 1)
     told = {"peak_gflops": 100.0, "bandwidth_gbs": 10.0, "gemm_gflops": {"numpy": 100.0}, "add_gbs": {"numpy": 10.0}}
-    monkeypatch.setattr(limits, "measure", lambda *_: told)
+    monkeypatch.setattr(limits, "measure", lambda *_, **__: told)
 
 
 @pytest.mark.parametrize(
