@@ -56,7 +56,7 @@ class Workload:
 
 def workloads(network: str, batch: int | None = None, quick: bool = False) -> list[Workload]:
     """What is measured of a network; `batch` replaces the usual ones."""
-    training = 128 if models.input_shape(network)[1] == 32 else 16
+    training = 128 if models.input_shape(network)[1] == 32 and not quick else 16
     inference = (8,) if quick else (1, 8, 32)
     found = [Workload(network, "inference", n) for n in (inference if batch is None else (batch,))]
     return [*found, Workload(network, "training", training if batch is None else batch)]

@@ -14,7 +14,6 @@ from minires.bench.sides import PEERS, missing
 
 TABLE_1 = ("resnet18", "resnet34", "resnet50")
 RACED = ("resnet18", "resnet50", "resnet20", "resnet56")
-LAYER_BATCH = 16
 FOR_LAYERS = 0.3  # of the time, where networks are measured as well
 
 Say = Callable[[int, int, str], None]  # done, of how many, what comes next
@@ -31,7 +30,7 @@ class Plan:
     minutes    of the whole run; three rounds of everything it may take longer
     backend    what is ours
     peers      beside it, those of `sides.PEERS`
-    quick      fewer workloads
+    quick      fewer and smaller workloads
     """
 
     layers: tuple[str, ...] = TABLE_1
@@ -67,7 +66,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
 
     found["layers"] = []
     if shapes:
-        batch = plan.batch or LAYER_BATCH
+        batch = plan.batch or (4 if plan.quick else 16)
         say(1, total, f"{len(shapes)} convolutions")
         end = time.monotonic() + (until - time.monotonic()) * (FOR_LAYERS if works else 1)
         rows = layers.measure(shapes, batch, plan.threads, plan.rounds, end, plan.backend, peers)
