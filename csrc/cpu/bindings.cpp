@@ -84,11 +84,12 @@ void conv2d_filters(const InstructionSet& set, Shape x, py::array w, Shape y, py
     });
 }
 
-// `w` gives the shape alone; the numbers are read from `filters`
-void conv2d_forward(const InstructionSet& set, py::array x, py::array w, py::array filters, Optional bias, Optional mean,
+// w (O, C/groups, KH, KW) by its shape; its numbers are read from `filters`
+void conv2d_forward(const InstructionSet& set, py::array x, Shape ws, py::array filters, Optional bias, Optional mean,
                     Optional scale, Optional shift, Optional added, bool relu, py::array y, Pair stride, Pair padding, Pair dilation,
                     long groups, bool winograd) {
-    const Shape xs = sizes(x, "x", 4), ws = sizes(w, "w", 4), ys = sizes(y, "y", 4), channels{ws[0]};
+    expect(ws.size() == 4, "w must have four axes");
+    const Shape xs = sizes(x, "x", 4), ys = sizes(y, "y", 4), channels{ws[0]};
     const Conv2d c = geometry(xs, ws, ys, stride, padding, dilation, groups);
     expect(mean.has_value() == scale.has_value() && scale.has_value() == shift.has_value(),
            "mean, scale and shift must be given together");

@@ -62,7 +62,7 @@ class NativeBackend:
         y = empty(conv2d_shape(x.shape, w.shape, *geometry[:3]), x)
         filters = self.arrange(self.kernels, X.shape, w, y.shape, options)
         added = None if added is None else channels_last(added)
-        self.kernels.conv2d_forward(X, w, filters, optional(b), *norm, added, relu, y, *options)
+        self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, added, relu, y, *options)
         return channels_first(y)
 
     def conv2d_backward_input(
