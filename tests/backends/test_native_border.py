@@ -44,8 +44,8 @@ CALLS = {
         padding=(0, 0), dilation=ONE, groups=1, winograd=True,
     ),
     "conv2d_forward": given(
-        x=ones(2, 5, 6, 4), w_shape=(3, 4, 3, 3), filters=ones(FILTERS), bias=ones(3), mean=ones(3), scale=ones(3), shift=ones(3),
-        added=ones(2, 3, 4, 3), relu=True, y=ones(2, 3, 4, 3), stride=ONE, padding=(0, 0), dilation=ONE, groups=1,
+        x=ones(2, 5, 6, 4), w_shape=(3, 4, 3, 3), filters=ones(FILTERS), bias=ones(3), mean=ones(3), scale=ones(3),
+        shift=ones(3), added=ones(2, 3, 4, 3), relu=True, y=ones(2, 3, 4, 3), stride=ONE, padding=(0, 0), dilation=ONE, groups=1,
         winograd=True,
     ),
     "conv2d_backward_input": given(
