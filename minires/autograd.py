@@ -22,7 +22,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from minires import _guard, backends
 from minires.arrays import Array, array_module, as_array, is_array
-from minires.deferred import Deferred, resolved
+from minires.deferred import Deferred, computed, resolved
 from minires.tensor import Tensor
 
 P = ParamSpec("P")
@@ -245,11 +245,12 @@ def backward(output: Tensor, grad_output: Array) -> None:
             if parent is None or grad_input is None:
                 continue
             if isinstance(parent, Tensor):
-                grad_input = resolved(grad_input)
+                array = resolved(grad_input)
                 # An array that somebody else holds as well (a view, the cotangent itself, a sibling's) is copied first.
-                shared = grad_input.base is not None or grad_input is grad
-                shared = shared or any(grad_input is other for other in grad_inputs[:position])
-                _accumulate(parent, grad_input, owned=not shared)
+                shared = array.base is not None or array is computed(grad)
+                shared = shared or any(array is computed(other) for other in grad_inputs[:position])
+                _accumulate(parent, array, owned=not shared)
+                del array
             elif parent in grads:
                 grads[parent] = _sum(parent.backend, grads[parent], grad_input)
             else:
@@ -273,7 +274,7 @@ def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
 
 
 def _backend_for(node: Function, arrays: tuple[Any, ...], form: str) -> Any:
-    """The backend that computes on these arrays, in the form of it ("eager", "fused", "inference") if it has several."""
+    """The backend that computes on these arrays; of its forms, if it has some, "eager", "fused" or "inference"."""
     modules = {array_module(a).__name__ for a in arrays if a is not None}
     if len(modules) > 1:
         homes = " and of ".join(sorted(modules))
@@ -291,10 +292,16 @@ def _watched() -> bool:
     return bool(_state.observers) or sys.gettrace() is not None or _debugger() is not None
 
 
-# From Python 3.12 on a debugger need not trace: it registers here.
-_debugger = (
-    (lambda: sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)) if sys.version_info >= (3, 12) else lambda: None
-)
+if sys.version_info >= (3, 12):
+
+    def _debugger() -> str | None:
+        """A debugger need not trace any more: it registers here."""
+        return sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)
+
+else:
+
+    def _debugger() -> str | None:
+        return None
 
 
 _engines: dict[CodeType, bool] = {}
@@ -386,13 +393,15 @@ def module_scope(name: str) -> Iterator[None]:
     outer = _state.module
     _state.module = f"{outer}.{name}" if outer and name else outer or name
     _state.depth += 1
+    finished = False
     try:
         yield
+        finished = True
     finally:
         _state.module = outer
         _state.depth -= 1
         if _state.depth == 0 and _state.deferred:
             waiting, _state.deferred = _state.deferred, []
-            if sys.exc_info()[0] is None:
-                for reference in waiting:
+            if finished:
+                for reference in reversed(waiting):  # what an older one is part of takes it along
                     resolved(reference())

@@ -15,9 +15,9 @@ class Deferred:
     needs   what it will be computed from.  NumPy arrays among them are read-only until then (or until nobody wants the
             result any more), so that writing into one fails instead of changing the result.
 
-    A subclass defines `compute() -> array`; what else it can do lets the next operation join in: `plus`, a sum.  The engine passes a
-    Deferred only to an operation that declares so (`Function.takes_deferred`), and to nobody else ever: `Tensor.data`
-    is an array.
+    A subclass defines `compute() -> array`; what else it can do lets the next operation join in: `plus`, a sum.  The
+    engine passes a Deferred only to an operation that declares so (`Function.takes_deferred`), and to nobody else ever:
+    `Tensor.data` is an array.
     """
 
     __array_ufunc__ = None  # `array + deferred` asks the deferred
@@ -58,7 +58,9 @@ class Deferred:
         return total
 
     def __add__(self, other: Any) -> np.ndarray:
-        return (self.plus if self.waits else self.array().__add__)(resolved(other))
+        other = resolved(other)  # which may be this very one: then it waits no longer
+        total: np.ndarray = self.plus(other) if self.waits else self.array() + other
+        return total
 
     __radd__ = __add__
 
@@ -74,6 +76,11 @@ class Deferred:
     def __del__(self) -> None:
         if getattr(self, "_held", None):
             self._let_go()
+
+
+def computed(value: Any) -> Any:
+    """The array of a Deferred, None while it waits; anything else as it is."""
+    return value._array if isinstance(value, Deferred) else value
 
 
 def resolved(value: Any) -> Any:

@@ -4,9 +4,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace minires::cpu {
@@ -30,9 +32,36 @@ inline Shape sizes(const py::array& a, const char* name, size_t axes) {
     return shape;
 }
 
+// Python's lock, let go of while a kernel runs.
+//
+// When the process ends meanwhile, a daemon thread does not get it back: Python before 3.14 takes the thread's stack down
+// instead, and the arrays on it would be freed without the lock.  Such a thread waits here for the end.
+class Released {
+  public:
+    Released() : state_(PyEval_SaveThread()) {}
+    ~Released() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    Released(const Released&) = delete;
+    Released& operator=(const Released&) = delete;
+
+  private:
+    PyThreadState* state_;
+};
+
+// Whether `a` holds numbers of type T.  A dtype has many objects (one that was pickled is another), and names (long long).
+template <typename T>
+bool holds(const py::array& a) {
+    return py::isinstance<py::array_t<T>>(a);
+}
+
 template <typename T>
 void check(const py::array& a, const char* name, const Shape& shape) {
-    if (!a.dtype().is(py::dtype::of<T>()))
+    if (!holds<T>(a))
         throw py::type_error(std::string(name) + " must have dtype " +
                              py::str(py::dtype::of<T>()).template cast<std::string>() + ", got " +
                              py::str(a.dtype()).template cast<std::string>());
@@ -65,9 +94,9 @@ T* out(py::array& a, const char* name, const Shape& shape) {
 // body(number), where the type of the number is the dtype of `a`.
 template <typename Body>
 void with_dtype(const py::array& a, Body&& body) {
-    if (a.dtype().is(py::dtype::of<float>()))
+    if (holds<float>(a))
         body(float());
-    else if (a.dtype().is(py::dtype::of<double>()))
+    else if (holds<double>(a))
         body(double());
     else
         throw py::type_error("the native kernels compute in float32 and float64, got " +

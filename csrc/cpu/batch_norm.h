@@ -30,18 +30,6 @@ MINIRES_INLINE void strips(long C, Body&& body) {
     if (c < C) body(c, std::integral_constant<long, 1>(), C - c);
 }
 
-template <typename T>
-MINIRES_INLINE Vec<T> get(const T* from, long some) {
-    return some ? load_some(from, some) : load(from);
-}
-template <typename T>
-MINIRES_INLINE void put(T* to, Vec<T> v, long some) {
-    if (some)
-        store_some(to, v, some);
-    else
-        store(to, v);
-}
-
 // mean (C) and biased variance (C) of P pixels
 template <typename T>
 void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {

@@ -41,6 +41,7 @@ Conv2d geometry(const Shape& x, const Shape& w, const Shape& y, Pair stride, Pai
                    padding[0], padding[1], dilation[0], dilation[1], groups};
     expect(groups > 0 && x[3] == w[1] * groups && w[0] % groups == 0 && y[0] == x[0] && y[3] == w[0],
            "x (N, H, W, C), w (O, C/groups, KH, KW) and y (N, OH, OW, O) must fit one another");
+    expect(w[1] > 0 && w[2] > 0 && w[3] > 0, "w must have at least one channel and one tap");
     expect(stride[0] > 0 && stride[1] > 0 && dilation[0] > 0 && dilation[1] > 0 && padding[0] >= 0 && padding[1] >= 0,
            "stride and dilation must be at least 1, padding at least 0");
     for (int axis = 0; axis < 2; axis++) {
@@ -78,16 +79,17 @@ void conv2d_filters(const InstructionSet& set, Shape x, py::array w, Shape y, py
         using T = decltype(number);
         const T* pw = in<T>(w, "w", ws);
         T* to = out<T>(filters, "filters", {of<T>(set).conv2d_filters_size(c, winograd)});
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).conv2d_filters(c, pw, to, winograd);
     });
 }
 
-// `w` gives the shape alone; the numbers are read from `filters`
-void conv2d_forward(const InstructionSet& set, py::array x, py::array w, py::array filters, Optional bias, Optional mean,
+// w (O, C/groups, KH, KW) by its shape; its numbers are read from `filters`
+void conv2d_forward(const InstructionSet& set, py::array x, Shape ws, py::array filters, Optional bias, Optional mean,
                     Optional scale, Optional shift, Optional added, bool relu, py::array y, Pair stride, Pair padding, Pair dilation,
                     long groups, bool winograd) {
-    const Shape xs = sizes(x, "x", 4), ws = sizes(w, "w", 4), ys = sizes(y, "y", 4), channels{ws[0]};
+    expect(ws.size() == 4, "w must have four axes");
+    const Shape xs = sizes(x, "x", 4), ys = sizes(y, "y", 4), channels{ws[0]};
     const Conv2d c = geometry(xs, ws, ys, stride, padding, dilation, groups);
     expect(mean.has_value() == scale.has_value() && scale.has_value() == shift.has_value(),
            "mean, scale and shift must be given together");
@@ -98,7 +100,7 @@ void conv2d_forward(const InstructionSet& set, py::array x, py::array w, py::arr
         const Finish<T> finish{in<T>(mean, "mean", channels), in<T>(scale, "scale", channels),
                                in<T>(shift, "shift", channels), in<T>(added, "added", ys), relu};
         T* py_ = out<T>(y, "y", ys);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).conv2d_forward(c, px, pw, pb, finish, py_, winograd);
     });
 }
@@ -111,7 +113,7 @@ void conv2d_backward_input(const InstructionSet& set, py::array grad_y, py::arra
         using T = decltype(number);
         const T *pg = in<T>(grad_y, "grad_y", ys), *pw = in<T>(w, "w", ws), *pa = in<T>(added, "added", xs);
         T* px = out<T>(grad_x, "grad_x", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).conv2d_backward_input(c, pg, pw, pa, px, winograd);
     });
 }
@@ -124,7 +126,7 @@ void conv2d_backward_weight(const InstructionSet& set, py::array grad_y, py::arr
         using T = decltype(number);
         const T *pg = in<T>(grad_y, "grad_y", ys), *px = in<T>(x, "x", xs);
         T* pw = out<T>(grad_w, "grad_w", ws);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).conv2d_backward_weight(c, pg, px, pw, winograd);
     });
 }
@@ -136,7 +138,7 @@ void matmul(const InstructionSet& set, py::array a, py::array b, bool transposed
         using T = decltype(number);
         const T *pa = in<T>(a, "a", as), *pb = in<T>(b, "b", bs), *start = in<T>(bias, "bias", {cs[1]});
         T* pc = out<T>(c, "c", cs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).matmul(cs[0], cs[1], as[1], pa, pb, transposed, start, pc);
     });
 }
@@ -148,7 +150,7 @@ void matmul_at(const InstructionSet& set, py::array a, py::array b, py::array c)
         using T = decltype(number);
         const T *pa = in<T>(a, "a", as), *pb = in<T>(b, "b", bs);
         T* pc = out<T>(c, "c", cs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).matmul_at(cs[0], cs[1], as[0], pa, pb, pc);
     });
 }
@@ -160,7 +162,7 @@ void batch_norm_statistics(const InstructionSet& set, py::array x, py::array mea
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T *pm = out<T>(mean, "mean", channels), *pv = out<T>(var, "var", channels);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).batch_norm_statistics(xs[0], xs[1], px, pm, pv);
     });
 }
@@ -173,7 +175,7 @@ void batch_norm_apply(const InstructionSet& set, py::array x, py::array mean, py
         const T *px = in<T>(x, "x", xs), *pm = in<T>(mean, "mean", channels), *ps = in<T>(scale, "scale", channels),
                 *pb = in<T>(bias, "bias", channels), *pa = in<T>(added, "added", xs);
         T* to = out<T>(y, "y", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).batch_norm_apply(xs[0], xs[1], px, pm, ps, pb, pa, to, relu);
     });
 }
@@ -186,7 +188,7 @@ void batch_norm_sums(const InstructionSet& set, py::array g, py::array x, py::ar
         const T *pg = in<T>(g, "g", xs), *px = in<T>(x, "x", xs), *pm = in<T>(mean, "mean", channels),
                 *ps = in<T>(scale, "scale", channels), *pb = in<T>(bias, "bias", channels);
         T *first = out<T>(sum_g, "sum_g", channels), *second = out<T>(sum_g_centred, "sum_g_centred", channels);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).batch_norm_sums(xs[0], xs[1], pg, px, pm, ps, pb, first, second);
     });
 }
@@ -200,7 +202,7 @@ void batch_norm_input(const InstructionSet& set, py::array g, py::array x, py::a
                 *ps = in<T>(scale, "scale", channels), *pb = in<T>(bias, "bias", channels),
                 *po = in<T>(mean_g, "mean_g", channels), *pk = in<T>(slope, "slope", channels);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).batch_norm_input(xs[0], xs[1], pg, px, pm, ps, pb, relu, po, pk, to);
     });
 }
@@ -211,7 +213,7 @@ void sum_pixels(const InstructionSet& set, py::array g, py::array sum) {
         using T = decltype(number);
         const T* pg = in<T>(g, "g", gs);
         T* to = out<T>(sum, "sum", {gs[1]});
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).sum_pixels(gs[0], gs[1], pg, to);
     });
 }
@@ -223,7 +225,7 @@ void relu_forward(const InstructionSet& set, py::array x, py::array y) {
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", xs);
         const long n = x.size();
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).relu_forward(n, px, to);
     });
 }
@@ -235,7 +237,7 @@ void relu_backward(const InstructionSet& set, py::array g, py::array y, py::arra
         const T *pg = in<T>(g, "g", ys), *passed = in<T>(y, "y", ys);
         T* to = out<T>(grad_x, "grad_x", ys);
         const long n = y.size();
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).relu_backward(n, pg, passed, to);
     });
 }
@@ -247,7 +249,7 @@ void add(const InstructionSet& set, py::array a, py::array b, bool relu, py::arr
         const T *pa = in<T>(a, "a", as), *pb = in<T>(b, "b", as);
         T* to = out<T>(y, "y", as);
         const long n = a.size();
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).add(n, pa, pb, to, relu);
     });
 }
@@ -265,7 +267,7 @@ void max_pool2d_forward(const InstructionSet& set, py::array x, py::array y, py:
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", ys);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).max_pool2d_forward(s, px, to, small, large);
     });
 }
@@ -280,7 +282,7 @@ void max_pool2d_backward(const InstructionSet& set, py::array grad_y, py::array 
         using T = decltype(number);
         const T* pg = in<T>(grad_y, "grad_y", ys);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).max_pool2d_backward(s, pg, small, large, to);
     });
 }
@@ -307,7 +309,7 @@ void average2d_forward(const InstructionSet& set, py::array x, py::array y, std:
         const Average2d<T> s = averages<T>(xs, ys, rows, columns, size);
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", ys);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).average2d_forward(s, px, to);
     });
 }
@@ -320,7 +322,7 @@ void average2d_backward(const InstructionSet& set, py::array grad_y, py::array g
         const Average2d<T> s = averages<T>(xs, ys, rows, columns, size);
         const T* pg = in<T>(grad_y, "grad_y", ys);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).average2d_backward(s, pg, to);
     });
 }
@@ -331,7 +333,7 @@ void softmax(const InstructionSet& set, py::array x, bool log, py::array y) {
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).softmax(xs[0], xs[1], px, to, log);
     });
 }
@@ -342,7 +344,7 @@ void softmax_backward(const InstructionSet& set, py::array g, py::array y, bool 
         using T = decltype(number);
         const T *pg = in<T>(g, "g", ys), *from = in<T>(y, "y", ys);
         T* to = out<T>(grad_x, "grad_x", ys);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).softmax_backward(ys[0], ys[1], pg, from, to, log);
     });
 }
@@ -361,7 +363,7 @@ void cross_entropy_forward(const InstructionSet& set, py::array x, py::array lab
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T *to = out<T>(log_p, "log_p", xs), *losses = out<T>(loss, "loss", {xs[0]});
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).cross_entropy_forward(xs[0], xs[1], px, given, T(smoothing), to, losses);
     });
 }
@@ -374,7 +376,7 @@ void cross_entropy_backward(const InstructionSet& set, py::array grad_loss, py::
         using T = decltype(number);
         const T *pg = in<T>(grad_loss, "grad_loss", {xs[0]}), *from = in<T>(log_p, "log_p", xs);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).cross_entropy_backward(xs[0], xs[1], pg, from, given, T(smoothing), to);
     });
 }
@@ -386,7 +388,7 @@ py::bytes digest(const InstructionSet& set, py::array x) {
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         const long n = x.size();
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).digest(n, px, lanes);
     });
     return py::bytes(reinterpret_cast<const char*>(lanes), sizeof lanes);
@@ -400,7 +402,7 @@ void sgd_step(const InstructionSet& set, py::array p, py::array g, py::array v, 
         const T* pg = in<T>(g, "g", shape);
         T *pp = out<T>(p, "p", shape), *pv = out<T>(v, "v", shape);
         const long n = p.size();
-        const py::gil_scoped_release released;
+        const Released released;
         of<T>(set).sgd_step(n, pp, pg, pv, T(lr), T(momentum), T(weight_decay));
     });
 }

@@ -10,13 +10,13 @@ namespace {
 
 using minires::cpu::Conv2d;
 
-// Whether Winograd's algorithm can compute it, in whole vectors, and is worth its transforms: the tiles must fill up,
-// and be enough to pay for the transform of the filters.
+// Whether Winograd's algorithm can compute it and is worth its transforms: the channels must fill vectors half at least,
+// and the outputs the tiles, and the tiles must be enough to pay for the transform of the filters.
 template <typename T>
 bool suits_winograd(const Conv2d& c, bool allowed) {
     const bool possible = allowed && sizeof(T) == 4 && c.KH == 3 && c.KW == 3 && c.groups == 1 && c.stride_h == 1 &&
                           c.stride_w == 1 && c.dilation_h == 1 && c.dilation_w == 1 && c.padding_h <= 2 &&
-                          c.padding_w <= 2 && c.C % LANES<T> == 0 && c.O % LANES<T> == 0;
+                          c.padding_w <= 2 && c.C >= 8 && c.O >= 8;
     if (!possible) return false;
     const long tiles = ceil_div(c.OH, 4) * ceil_div(c.OW, 4);
     return c.N * tiles >= 16 && 16 * tiles <= 2 * c.OH * c.OW;

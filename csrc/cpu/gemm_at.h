@@ -17,6 +17,11 @@ template <typename T>
 constexpr long SLOT = (TILE_ROWS + LANES<T> - 1) / LANES<T> * LANES<T>;  // a panel's numbers of one pixel, in whole vectors
 constexpr long SUM_TASKS = 32;  // fewer are divided by pixels
 
+template <typename T>
+MINIRES_INLINE void fetch(const T* from, long n) {
+    for (long i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
+}
+
 // c (count, K) = Σ over windows p of a[p · a_pitch + o] · window[p][k];  from row to row of c it is K numbers
 template <typename T>
 void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>& windows, long images, T* c) {
@@ -56,6 +61,17 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
                     else
                         for (long o = 0; o < height; o++) slots[o] = from[o];
             });
+            // The pixels after these come from memory while these are multiplied: a few before each tile.
+            const long tiles = ceil_div(bottom - top, TILE_ROWS) * ceil_div(last - first, S);
+            long tile_number = 0;
+            auto fetch_ahead = [&] {
+                const long ahead = p + SUM_DEPTH;
+                for (long i = SUM_DEPTH * tile_number / tiles; i < SUM_DEPTH * (tile_number + 1) / tiles && ahead + i < end; i++) {
+                    fetch(a + (ahead + i) * a_pitch + top, bottom - top);
+                    if (windows.are_pixels()) fetch(windows.image + (ahead + i) * windows.pitch + first, last - first);
+                }
+                tile_number++;
+            };
             for (long k = first; k < last; k += RIGHT) {
                 const long width = least(RIGHT, last - k);
                 write_windows(windows, p, p + depth, k, k + width, right, right_pitch);
@@ -64,6 +80,7 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
                     const int vectors = n > LANES<T> ? 2 : 1;
                     const T* slots_of_panel = left;
                     panels(bottom - top, [&](long row, long height) {
+                        fetch_ahead();
                         TILES<T, true>.of[height][vectors](depth, slots_of_panel, SLOT<T>, right + j, right_pitch,
                                                            rows + row, k + j, n, Ends<T>{nullptr, p > begin, nullptr, 0});
                         slots_of_panel += depth * SLOT<T>;

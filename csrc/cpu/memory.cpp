@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <iterator>
 #include <map>
@@ -11,13 +12,32 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace minires::memory {
 namespace {
 
 constexpr std::size_t PAGE = std::size_t{2} << 20;    // a huge page: arenas are aligned to it and ask for such pages
-constexpr std::size_t ARENA = std::size_t{32} << 20;  // the least that is asked of the system
+// What is asked of the system, at least: as much again as there is, so that arrays of a fifth of an arena, which leave a
+// gap at its end, never have many arenas to leave gaps in.
+constexpr std::size_t ARENA = std::size_t{32} << 20, MOST = std::size_t{256} << 20;
 constexpr std::size_t GRAIN = 64;                     // blocks are multiples of a cache line
+
+// AddressSanitizer knows what malloc gives out; here it is told, and a gap behind every block lets it see an overrun.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t GAP = GRAIN;
+void forbid(char* start, std::size_t bytes) { __asan_poison_memory_region(start, bytes); }
+void allow(char* start, std::size_t bytes) { __asan_unpoison_memory_region(start, bytes); }
+#else
+constexpr std::size_t GAP = 0;
+void forbid(char*, std::size_t) {}
+void allow(char*, std::size_t) {}
+#endif
 
 std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -40,8 +60,20 @@ struct Heap {
     bool starts_arena(char* at) const { return arenas.count(at) > 0; }
 };
 
+std::size_t block_of(std::size_t bytes) { return round_up((bytes > 0 ? bytes : 1) + GAP, GRAIN); }
+
+Heap& heap();
+
+Heap* make_heap() {
+#if defined(__unix__) || defined(__APPLE__)
+    // A thread may be in here while another forks: the child would wait for it for ever.
+    pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
+#endif
+    return new Heap;
+}
+
 Heap& heap() {
-    static Heap* one = new Heap;  // never taken down: arrays may be freed after static objects are
+    static Heap* one = make_heap();  // never taken down: arrays may be freed after static objects are
     return *one;
 }
 
@@ -56,31 +88,34 @@ char* ask_the_system(std::size_t bytes) {
 
 }  // namespace
 
-void* take(std::size_t bytes) {
-    bytes = round_up(bytes > 0 ? bytes : 1, GRAIN);
+void* take(std::size_t wanted) {
+    const std::size_t bytes = block_of(wanted);
     Heap& h = heap();
     std::lock_guard<std::mutex> lock(h.mutex);
     auto fit = h.by_size.lower_bound({bytes, nullptr});  // the smallest that is large enough
     if (fit == h.by_size.end()) {
-        std::size_t size = round_up(bytes > ARENA ? bytes : ARENA, PAGE);
+        std::size_t size = round_up(std::max(bytes, std::clamp(h.reserved, ARENA, MOST)), PAGE);
         char* arena = ask_the_system(size);
         h.arenas.emplace(arena, size);
         h.reserved += size;
         h.add(arena, size);
+        forbid(arena, size);
         fit = h.by_size.find({size, arena});
     }
     auto [size, start] = *fit;
     h.remove(h.free.find(start));
     if (size > bytes) h.add(start + bytes, size - bytes);
     h.used += bytes;
+    allow(start, wanted);
     return start;
 }
 
 void give_back(void* pointer, std::size_t bytes) noexcept {
     auto* start = static_cast<char*>(pointer);
-    bytes = round_up(bytes > 0 ? bytes : 1, GRAIN);
+    bytes = block_of(bytes);
     Heap& h = heap();
     std::lock_guard<std::mutex> lock(h.mutex);
+    forbid(start, bytes);
     h.used -= bytes;
     auto after = h.free.lower_bound(start);
     if (after != h.free.end() && after->first == start + bytes && !h.starts_arena(after->first)) {
@@ -113,6 +148,7 @@ std::size_t trim() {
         auto block = h.free.find(arena->first);
         if (block != h.free.end() && block->second == arena->second) {
             h.remove(block);
+            allow(arena->first, arena->second);
             std::free(arena->first);
             given += arena->second;
             arena = h.arenas.erase(arena);

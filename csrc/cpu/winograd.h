@@ -120,11 +120,12 @@ void write_inputs(const Winograd& s, const T* x, long first, long count, const T
         square<T, 6>(x + tile.n * s.H * s.W * s.C, s.H, s.W, s.C, tile.h - s.padding_h, tile.w - s.padding_w, zeros, at);
         T* out = v + i * pitch;
         for (long c = 0; c < s.C; c += LANES<T>) {
+            const long some = some_of<T>(s.C - c, 0);
             Vec<T> half[6][6], line[6];
 #pragma GCC unroll 6
             for (int k = 0; k < 6; k++)  // down the columns
-                transform_input<T>(load(at[0][k] + c), load(at[1][k] + c), load(at[2][k] + c), load(at[3][k] + c),
-                                   load(at[4][k] + c), load(at[5][k] + c), &half[0][k], 6);
+                transform_input<T>(get(at[0][k] + c, some), get(at[1][k] + c, some), get(at[2][k] + c, some),
+                                   get(at[3][k] + c, some), get(at[4][k] + c, some), get(at[5][k] + c, some), &half[0][k], 6);
 #pragma GCC unroll 6
             for (int r = 0; r < 6; r++) {
                 transform_input<T>(half[r][0], half[r][1], half[r][2], half[r][3], half[r][4], half[r][5], line, 1);
@@ -143,11 +144,12 @@ void write_gradients(const Winograd& s, const T* g, long first, long count, cons
         square<T, 4>(g + tile.n * s.OH * s.OW * s.O, s.OH, s.OW, s.O, tile.h, tile.w, zeros, at);
         T* out = z + i * pitch;
         for (long o = 0; o < s.O; o += LANES<T>) {
+            const long some = some_of<T>(s.O - o, 0);
             Vec<T> half[6][4], line[6];
 #pragma GCC unroll 4
             for (int k = 0; k < 4; k++)
-                transform_gradient<T>(load(at[0][k] + o), load(at[1][k] + o), load(at[2][k] + o), load(at[3][k] + o),
-                                      &half[0][k], 4);
+                transform_gradient<T>(get(at[0][k] + o, some), get(at[1][k] + o, some), get(at[2][k] + o, some),
+                                      get(at[3][k] + o, some), &half[0][k], 4);
 #pragma GCC unroll 6
             for (int r = 0; r < 6; r++) {
                 transform_gradient<T>(half[r][0], half[r][1], half[r][2], half[r][3], line, 1);
@@ -176,14 +178,16 @@ void write_outputs(const Winograd& s, const T* m, long first, long count, long p
             }
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) transform_output<T>(half[r], 1, out[r], 1);
-            const Vec<T> start = bias ? load(bias + o) : Vec<T>{};
+            const long some = some_of<T>(s.O - o, 0);
+            const Vec<T> start = bias ? get(bias + o, some) : Vec<T>{};
             Vec<T> mean{}, scale{}, shift{};
-            if (finish.scale) mean = load(finish.mean + o), scale = load(finish.scale + o), shift = load(finish.shift + o);
+            if (finish.scale)
+                mean = get(finish.mean + o, some), scale = get(finish.scale + o, some), shift = get(finish.shift + o, some);
             for (long r = 0; r < height; r++)
                 for (long k = 0; k < width; k++) {
                     T* to = corner + (r * s.OW + k) * s.O + o;
                     const Vec<T> sum = bias ? out[r][k] + start : out[r][k];
-                    store(to, finished<T>(sum, finish, mean, scale, shift, finish.added ? load(to + added) : mean));
+                    put(to, finished<T>(sum, finish, mean, scale, shift, finish.added ? get(to + added, some) : mean), some);
                 }
         }
     });
@@ -251,7 +255,7 @@ template <typename T>
 void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Finish<T>& finish, T* y) {
     constexpr long S = TILE_COLUMNS<T>;
     const long u_plane = round_up(s.O, S) * s.C, v_pitch = pitch_of<T>(s.C), m_pitch = pitch_of<T>(s.O);
-    Buffer<T> zeros(s.C);
+    Buffer<T> zeros(s.C);  // a pixel outside of the image
     zero(static_cast<T*>(zeros), s.C);
     const long strips = ceil_div(s.O, S), runs = ceil_div(s.C, RUN);
     const long small = most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
@@ -324,11 +328,12 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
     for_each(s.O, [&](long o) {
         T line[9][LANES<T>];
         for (long c = 0; c < s.C; c += LANES<T>) {
+            const long some = some_of<T>(s.C - c, 0);
             Vec<T> u[POINTS], half[3][6], g[3];
             for (long p = 0; p < POINTS; p++) {
                 const T* from = sums + p * u_plane + o * s.C + c;
-                u[p] = load(from);
-                for (long k = 1; k < segments; k++) u[p] += load(from + k * POINTS * u_plane);
+                u[p] = get(from, some);
+                for (long k = 1; k < segments; k++) u[p] += get(from + k * POINTS * u_plane, some);
             }
 #pragma GCC unroll 6
             for (int k = 0; k < 6; k++) transform_filter_back<T>(u + k, 6, &half[0][k], 6);
@@ -338,7 +343,7 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
                 for (int k = 0; k < 3; k++) store(line[r * 3 + k], g[k]);
             }
             T* to = grad_w + (o * s.C + c) * 9;  // (…, channel, tap)
-            for (long i = 0; i < LANES<T>; i++)
+            for (long i = 0; i < least(LANES<T>, s.C - c); i++)
                 for (int t = 0; t < 9; t++) to[i * 9 + t] = line[t][i];
         }
     });

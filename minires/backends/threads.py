@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from threadpoolctl import ThreadpoolController
 
@@ -21,10 +22,8 @@ def set_num_threads(threads: int) -> None:
     if _controller is None:
         _controller = ThreadpoolController()  # looks the loaded libraries up once: NumPy's BLAS is loaded by then
     _controller.select(user_api="blas").limit(limits=_threads)
-    try:
+    with suppress(BackendUnavailable):  # then there is nobody to tell
         native().set_num_threads(_threads)
-    except BackendUnavailable:
-        pass  # nothing to tell
 
 
 def get_num_threads() -> int:

@@ -97,7 +97,23 @@ def _gpu() -> str:
 def _backends() -> dict[str, str]:
     from minires import backends
 
-    return {name: reason or "available" for name, reason in backends.available().items()}
+    told = {name: reason or "available" for name, reason in backends.available().items()}
+    if told["native"] == "available":
+        told["native"] += f": {_instruction_sets()}"
+    try:
+        default = backends.active().name
+    except (ValueError, backends.BackendUnavailable) as error:  # MINIRES_BACKEND names one that is not here
+        default = str(error)
+    return {"default": default} | told
+
+
+def _instruction_sets() -> str:
+    """Those of the native backend that this processor has, and what it uses of them."""
+    from minires.backends.native.compiled import default_winograd, instruction_set, native
+
+    here = [name for name, kernels in native().instruction_sets().items() if kernels is not None]
+    winograd = "on" if default_winograd() else "off"
+    return f"{', '.join(here)}; uses {instruction_set('auto').name}, winograd {winograd}"
 
 
 def _data_found(data_dir: str | None) -> dict[str, str]:

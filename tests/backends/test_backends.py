@@ -16,16 +16,50 @@ import minires.functional as F
 from minires.backends import reference, workspace
 
 
-def test_reference_is_the_default():
-    assert mr.backends.active() is reference
+@pytest.fixture
+def default(monkeypatch):
+    """What computes where nobody says anything."""
+    monkeypatch.delenv("MINIRES_BACKEND", raising=False)
+    return mr.backends.active()
 
 
-def test_the_backend_is_that_of_the_innermost_with_and_comes_back_after_an_error():
-    with mr.backend("reference") as inner:
-        assert mr.backends.active() is inner
+def test_native_is_the_default_where_it_is_installed_and_reference_otherwise(default):
+    expected = "reference" if mr.backends.available()["native"] else "native"
+    assert default.name == expected
+    assert mr.backends.active("cupy") is reference
+
+
+def test_without_the_compiled_kernels_one_line_says_that_reference_computes():
+    """Once, however much is computed; and nothing where somebody has chosen a backend."""
+    code = (
+        "import numpy as np, minires as mr, minires.functional as F\n"
+        "for _ in range(3): F.relu(np.ones(2))\n"
+        "print(mr.backends.active().name)"
+    )
+    ran = python(code, MINIRES_NATIVE="/nonexistent", MINIRES_BACKEND="")
+    assert ran.stdout == "reference\n"
+    assert ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith("minires: computing with the backend 'reference': backend 'native' cannot be used")
+    assert "MINIRES_NATIVE names /nonexistent, which holds no _native" in ran.stderr
+    chosen = python(code, MINIRES_NATIVE="/nonexistent", MINIRES_BACKEND="reference")
+    assert (chosen.stdout, chosen.stderr) == ("reference\n", "")
+    failed = python(code, MINIRES_NATIVE="/nonexistent", MINIRES_BACKEND="native")
+    assert failed.returncode == 1
+    assert "BackendUnavailable: backend 'native' cannot be used here" in failed.stderr
+    threads = "import minires as mr\nmr.set_num_threads(2)\nprint(mr.get_num_threads())"
+    assert python(threads, MINIRES_NATIVE="/nonexistent").stdout == "2\n"
+
+
+def test_the_backend_is_that_of_the_innermost_with_and_comes_back_after_an_error(default):
+    with mr.backend("reference") as outer:
+        assert mr.backends.active() is outer is reference
+        if default is not reference:
+            with mr.backend("native") as inner:
+                assert mr.backends.active() is inner is not reference
+            assert mr.backends.active() is reference
     with pytest.raises(ZeroDivisionError), mr.backend("reference"):
         raise ZeroDivisionError
-    assert mr.backends.active() is reference
+    assert mr.backends.active() is default
 
 
 @pytest.mark.parametrize("name", ["refrence", "", None, 3])
@@ -39,12 +73,12 @@ def test_a_near_miss_is_suggested():
         pass
 
 
-def test_a_backend_that_is_not_here_raises_and_nothing_falls_back():
+def test_a_backend_that_is_not_here_raises_and_nothing_falls_back(default):
     missing = [name for name, reason in mr.backends.available().items() if reason]
     for name in missing:
         with pytest.raises(mr.BackendUnavailable, match=name), mr.backend(name):
             pass
-    assert mr.backends.active() is reference
+    assert mr.backends.active() is default
 
 
 def test_a_node_stays_with_its_backend_in_backward(rng):

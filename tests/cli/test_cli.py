@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -334,7 +335,11 @@ def test_doctor(call, tmp_path):
     told = json.loads(out)
     assert code == 0
     assert told["backends"]["reference"] == "available"
-    assert set(told["backends"]) == set(backends.names())
+    assert set(told["backends"]) == {"default", *backends.names()}
+    assert told["backends"]["default"] == backends.active().name
+    if not backends.available()["native"]:
+        sets = r"available: (avx512, )?(avx2, )?portable; uses (avx512|avx2|portable), winograd (on|off)"
+        assert re.fullmatch(sets, told["backends"]["native"])
     assert told["data"]["digits"].endswith("digits.csv.gz")
     assert told["versions"]["minires"] == minires.__version__
     assert {"python", "numpy", "safetensors"} <= set(told["versions"])
@@ -342,6 +347,21 @@ def test_doctor(call, tmp_path):
     out = call("doctor")[1]
     assert "reference" in out
     assert "fashion-mnist" in out
+
+
+def test_doctor_where_the_native_backend_is_missing():
+    environment = os.environ | {"MINIRES_NATIVE": "/nonexistent", "MINIRES_BACKEND": ""}
+    command = [sys.executable, "-m", "minires", "doctor", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    told = json.loads(ended.stdout)["backends"]
+    assert told["default"] == "reference"
+    assert "holds no _native" in told["native"]
+    assert ended.stderr.count("\n") == 1
+    assert "computing with the backend 'reference'" in ended.stderr
+    wrong = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment | {"MINIRES_BACKEND": "nativ"}
+    )
+    assert "MINIRES_BACKEND must be one of" in json.loads(wrong.stdout)["backends"]["default"]
 
 
 def test_help_and_version(call):

@@ -43,7 +43,7 @@ def test_a_session_with_pdb(tmp_path):
     assert "conv2d.py(27)forward()\n-> self.check(x, w, b)" in out  # the first line of its body has not run yet
     assert "('in', (2, 4, 8, 8), (2, 2))" in out
     assert "conv2d.py(28)forward()\n-> self.saved = x, w" in out
-    assert "batch_norm.py(44)backward()\n-> if not self.training:" in out
+    assert "batch_norm.py(47)backward()\n-> if not self.training:" in out
     assert "('grad', (2, 8, 4, 4), 'BatchNorm')" in out
     assert "finished with (4, 3, 3, 3)" in out
 

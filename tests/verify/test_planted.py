@@ -33,16 +33,18 @@ def test_at_least_three_in_every_operation():
 def test_a_bug_is_taken_out_again():
     relu = Mutation("relu", planted.reference.relu_forward, "maximum", "minimum")
     x = mr.tensor(np.array([-1.0, 2.0]))
-    with relu.planted():
-        np.testing.assert_array_equal(F.relu(x).data, [-1, 0])
-    np.testing.assert_array_equal(F.relu(x).data, [0, 2])
+    with mr.backend("reference"):
+        with relu.planted():
+            np.testing.assert_array_equal(F.relu(x).data, [-1, 0])
+        np.testing.assert_array_equal(F.relu(x).data, [0, 2])
 
 
 def test_a_bug_is_taken_out_after_an_error_too():
     relu = Mutation("relu", planted.reference.relu_forward, "maximum", "no_such_function")
-    with pytest.raises(AttributeError), relu.planted():
-        F.relu(mr.tensor(np.ones(2)))
-    np.testing.assert_array_equal(F.relu(mr.tensor(np.array([-1.0, 2.0]))).data, [0, 2])
+    with mr.backend("reference"):
+        with pytest.raises(AttributeError), relu.planted():
+            F.relu(mr.tensor(np.ones(2)))
+        np.testing.assert_array_equal(F.relu(mr.tensor(np.array([-1.0, 2.0]))).data, [0, 2])
 
 
 def test_an_edit_that_fits_nothing_is_an_error():

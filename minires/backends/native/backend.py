@@ -62,7 +62,7 @@ class NativeBackend:
         y = empty(conv2d_shape(x.shape, w.shape, *geometry[:3]), x)
         filters = self.arrange(self.kernels, X.shape, w, y.shape, options)
         added = None if added is None else channels_last(added)
-        self.kernels.conv2d_forward(X, w, filters, optional(b), *norm, added, relu, y, *options)
+        self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, added, relu, y, *options)
         return channels_first(y)
 
     def conv2d_backward_input(
@@ -102,9 +102,9 @@ class NativeBackend:
         return grad_x.reshape(*grad_output.shape[:-1], w.shape[1])
 
     def linear_backward_weight(self, grad_output: Array, x: Array) -> Array:
-        M = math.prod(x.shape[:-1])
-        grad_w = empty((grad_output.shape[-1], x.shape[-1]), x)
-        self.kernels.matmul_at(contiguous(grad_output.reshape(M, -1)), contiguous(x.reshape(M, -1)), grad_w)
+        M, O, K = math.prod(x.shape[:-1]), grad_output.shape[-1], x.shape[-1]
+        grad_w = empty((O, K), x)
+        self.kernels.matmul_at(contiguous(grad_output.reshape(M, O)), contiguous(x.reshape(M, K)), grad_w)
         return grad_w
 
     def _column_sums(self, rows: Array) -> Array:
@@ -156,9 +156,7 @@ class NativeBackend:
         self.kernels.batch_norm_apply(X, mean, contiguous(scale), optional(bias), None, False, y)
         return y
 
-    def _sums(
-        self, G: Array, X: Array, mean: Array, scale: Array | None, bias: Array | None
-    ) -> tuple[Array, Array]:
+    def _sums(self, G: Array, X: Array, mean: Array, scale: Array | None, bias: Array | None) -> tuple[Array, Array]:
         """Σ g and Σ g · (x − mean), (C,) each; with a scale, g counts where (x − mean) · scale + bias is positive"""
         sum_g, centred = empty(mean.shape, X), empty(mean.shape, X)
         self.kernels.batch_norm_sums(G, X, mean, scale, bias, sum_g, centred)
@@ -214,7 +212,10 @@ class NativeBackend:
         for p, g, v in zip(params, grads, velocities, strict=True):
             if not isinstance(p, np.ndarray) or not isinstance(g, np.ndarray):
                 raise TypeError("backend 'native' computes on numpy arrays, a parameter is of another module")
-            self.kernels.sgd_step(p, contiguous(g), v, lr, momentum, weight_decay)
+            aligned = contiguous(p)
+            self.kernels.sgd_step(aligned, contiguous(g), v, lr, momentum, weight_decay)
+            if aligned is not p:
+                p[...] = aligned
 
     # -- pooling
 

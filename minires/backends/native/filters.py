@@ -42,6 +42,5 @@ class KeptFilters:
         kept = self._kept.get(key)
         if kept is None or kept.w() is not w or kept.digest != digest:
             filters = arranged(kernels, x_shape, w, y_shape, options)
-            forget = weakref.ref(w, lambda _, kept=self._kept, key=key: kept.pop(key, None))
-            self._kept[key] = kept = _Kept(forget, digest, filters)
+            self._kept[key] = kept = _Kept(weakref.ref(w, lambda _: self._kept.pop(key, None)), digest, filters)
         return kept.filters

@@ -107,9 +107,9 @@ class WaitingSum(Waiting):
         if added is not None:  # a sum of a sum: the inner one is computed on its own
             return WaitingSum(self.backend, self.array(), added).computed_with(None, relu)
         first, second = self.needs
-        if isinstance(first, Waiting):
+        if isinstance(first, Waiting) and first.waits:
             return first.computed_with(second, relu)
-        A, B = packed(first), packed(second)
+        A, B = packed(resolved(first)), packed(second)  # somebody else has wanted it meanwhile
         y = empty(A.shape, A)
         self.backend.kernels.add(A, B, relu, y)
         return unpacked(y)
@@ -127,7 +127,7 @@ class MaskedGradient(Deferred):
 
 
 class GradientOfInput(Deferred):
-    """What a convolution's backward sends to its input; the gradient that reached it by the shortcut is added on the way."""
+    """What a convolution's backward sends to its input; what reached it by the shortcut is added on the way."""
 
     def __init__(
         self, backend: NativeBackend, grad: Array, w: Array, x_shape: tuple[int, ...], geometry: tuple[Any, ...]
@@ -170,10 +170,10 @@ class FusedBackend(NativeBackend):
         return GradientOfInput(self, grad_output, w, x_shape, geometry)
 
     def batch_norm_forward(self, x: Maybe, weight: Array | None, bias: Array | None, eps: float) -> Any:
-        x = resolved(x)
-        X = pixels(x)
+        array: Array = resolved(x)
+        X = pixels(array)
         mean, var, inv_std = self._statistics(X, eps)
-        waiting = WaitingNorm(self, x, X, mean, scaled(inv_std, weight), bias)
+        waiting = WaitingNorm(self, array, X, mean, scaled(inv_std, weight), bias)
         return waiting, mean, var, (X, mean, inv_std, waiting.used)
 
     def batch_norm_eval_forward(
@@ -181,10 +181,10 @@ class FusedBackend(NativeBackend):
     ) -> Any:
         mean, scale, _ = constants(x, mean, var, weight, eps)  # type: ignore[arg-type]  # it has a dtype
         mean, scale = mean.copy(), scale.copy()  # they may have moved on before the result is wanted
-        if isinstance(x, WaitingConv2d) and x.waits:
+        if isinstance(x, WaitingConv2d) and x.waits and x.norm[0] is None:  # it has room for one norm
             return x.normalised(mean, scale, bias)
-        x = resolved(x)
-        return WaitingNorm(self, x, pixels(x), mean, scale, bias)
+        array: Array = resolved(x)
+        return WaitingNorm(self, array, pixels(array), mean, scale, bias)
 
     def batch_norm_backward(self, grad_output: Maybe, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
         X, mean, inv_std, used = saved
