@@ -43,6 +43,7 @@ def main() -> int:
             "peak": f"{limits['peak_gflops']:.0f} GFLOP/s",
             "memory": f"{limits['bandwidth_gbs']:.0f} GB/s",
             "rounds": report.rounds(found),
+            "other programs": f"{100 * (found['others'] or 0):.0f} %",
         }
         write_between_markers("native-goals", *report.goal_table(found), machine)
         write_between_markers("native-networks", *report.network_table(found), machine)

@@ -9,7 +9,7 @@ from typing import Any
 
 from minires import backends
 from minires.bench import layers, limits, networks, report
-from minires.bench.machine import describe
+from minires.bench.machine import Others, describe
 from minires.bench.sides import PEERS, missing
 
 TABLE_1 = ("resnet18", "resnet34", "resnet50")
@@ -48,7 +48,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     """Measures everything; raises BackendUnavailable if ours is missing, and leaves out a peer that is."""
     with backends.backend(plan.backend) as ours:
         kernels = getattr(ours, "kernels", None)
-    began = time.monotonic()
+    began, others = time.monotonic(), Others()
     until = began + 60 * plan.minutes
     left_out = missing(plan.peers)
     peers = tuple(peer for peer in plan.peers if peer not in left_out)
@@ -81,5 +81,6 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         found["networks"].append(networks.measure(work, plan.threads, plan.rounds, end, plan.backend, peers))
     say(total, total, "done")
     found["goals"] = report.goals(found)
+    found["others"] = others.share()
     found["minutes"] = (time.monotonic() - began) / 60
     return found

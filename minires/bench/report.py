@@ -156,6 +156,8 @@ def remarks(found: dict[str, Any]) -> list[str]:
     if found["networks"]:
         worst = max(side["out_of_turn"] for row in found["networks"] for side in row["sides"].values())
         told.append(f"processor time that a side took during another's turn: at most {100 * worst:.1f} %")
+    if found["others"] is not None:
+        told.append(f"processor time that other programs took: {100 * found['others']:.0f} %")
     return told + [f"left out: {peer}: {reason}" for peer, reason in found["left_out"].items()]
 
 

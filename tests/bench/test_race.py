@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minires.bench import race
+from minires.bench import machine, race
 from minires.bench.race import Side, players
 
 
@@ -141,3 +141,18 @@ def test_who_computes_out_of_turn_is_told(monkeypatch, tmp_path):
         race.race([polite, rude], ("run",), rounds=2, budget=0)
         assert polite.usage()[1] < 0.03
         assert rude.usage()[1] > 0.1
+
+
+def test_the_share_of_others_is_what_is_not_ours(monkeypatch):
+    busy, own, now = [100.0], [10.0], [50.0]
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: busy[0])
+    monkeypatch.setattr(machine.os, "times", lambda: (own[0], 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(machine.time, "monotonic", lambda: now[0])
+    others = machine.Others()
+    busy[0], own[0], now[0] = 112.0, 18.0, 60.0  # of 2 · 10 seconds 12 were busy, 8 of them ours
+    assert others.share() == pytest.approx(0.2)
+    own[0] = 24.0  # the clocks differ by a tick
+    assert others.share() == 0
+    busy[0] = None
+    assert others.share() is None

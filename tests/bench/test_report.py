@@ -42,6 +42,7 @@ def found():
             {"convolution": "c", "direction": "forward", "judge": TORCH, "sides": layer, "disagree": ["native"]}
         ],
         "minutes": 1.0,
+        "others": 0.25,
     }
 
 
@@ -89,7 +90,14 @@ def test_layers_in_a_table(found):
 
 def test_what_is_said_of_a_run(found):
     told = "\n".join(report.remarks(found))
-    for words in ("100 GFLOP/s", "30 GB/s", "medians of 3 to 5 rounds", "1.0 minutes", "at most 0.1 %"):
+    for words in (
+        "100 GFLOP/s",
+        "30 GB/s",
+        "medians of 3 to 5 rounds",
+        "1.0 minutes",
+        "at most 0.1 %",
+        "other programs took: 25 %",
+    ):
         assert words in told
     assert "left out: onnxruntime: onnxruntime is not installed" in told
     assert "no results could be compared" not in told

@@ -92,6 +92,7 @@ def test_json_is_all_that_stdout_has(call):
     assert code == 0
     assert told["machine"]["threads"] == backends.get_num_threads()
     assert told["layers"] == told["goals"] == []
+    assert told["others"] is None or 0 <= told["others"] <= 1
     inference, training = told["networks"]
     assert (inference["task"], training["task"]) == ("inference", "training")
     assert "reference" in inference["sides"]
