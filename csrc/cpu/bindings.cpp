@@ -61,12 +61,16 @@ Pool2d pooling(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair pa
 }
 
 // x (N, H, W, C) and y by their shapes, for the choice of the algorithm
-py::ssize_t conv2d_filters_size(const InstructionSet& set, Shape x, py::array w, Shape y, Pair stride, Pair padding,
-                                Pair dilation, long groups, bool winograd) {
+template <bool WORKING>
+py::ssize_t conv2d_size(const InstructionSet& set, Shape x, py::array w, Shape y, Pair stride, Pair padding,
+                        Pair dilation, long groups, bool winograd) {
     expect(x.size() == 4 && y.size() == 4, "x and y must have four axes");
     const Conv2d c = geometry(x, sizes(w, "w", 4), y, stride, padding, dilation, groups);
     py::ssize_t size = 0;
-    with_dtype(w, [&](auto number) { size = of<decltype(number)>(set).conv2d_filters_size(c, winograd); });
+    with_dtype(w, [&](auto number) {
+        const auto& kernels = of<decltype(number)>(set);
+        size = WORKING ? kernels.conv2d_working_size(c, winograd) : kernels.conv2d_filters_size(c, winograd);
+    });
     return size;
 }
 
@@ -414,7 +418,8 @@ void bind(py::module_& module) {
                                "The kernels compiled for one instruction set.  Each writes into arrays it is given; "
                                "images lie (N, H, W, C), pixels (P, C), rows (rows, classes).")
         .def_property_readonly("name", [](const InstructionSet& set) { return set.name; })
-        .def("conv2d_filters_size", &conv2d_filters_size)
+        .def("conv2d_filters_size", &conv2d_size<false>)
+        .def("conv2d_working_size", &conv2d_size<true>)
         .def("conv2d_filters", &conv2d_filters)
         .def("conv2d_forward", &conv2d_forward)
         .def("conv2d_backward_input", &conv2d_backward_input)

@@ -35,6 +35,14 @@ long conv2d_filters_size(const Conv2d& c, bool winograd) {
     return suits_winograd<T>(c, winograd) ? transformed_size(one) : c.groups * one.packed_size();
 }
 
+// How many numbers a training step holds for it beside its arrays, at most.
+template <typename T>
+long conv2d_working_size(const Conv2d& c, bool winograd) {
+    const Filters<T> one = filters_of_group<T>(c, nullptr, nullptr);
+    if (!suits_winograd<T>(c, winograd)) return c.groups * one.packed_size();
+    return winograd_working_size(Winograd{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w}, one);
+}
+
 template <typename T>
 void conv2d_filters(const Conv2d& c, const T* w, T* filters, bool winograd) {
     Buffer<long> tap(c.KH * c.KW);

@@ -22,7 +22,7 @@ namespace {
 template <typename T>
 constexpr minires::cpu::Kernels<T> kernels() {
     return {
-        conv2d_filters_size<T>, conv2d_filters<T>, conv2d_forward<T>, conv2d_backward_input<T>, conv2d_backward_weight<T>,
+        conv2d_filters_size<T>, conv2d_working_size<T>, conv2d_filters<T>, conv2d_forward<T>, conv2d_backward_input<T>, conv2d_backward_weight<T>,
         matmul<T>, matmul_at<T>,
         batch_norm_statistics<T>, batch_norm_apply<T>, batch_norm_sums<T>, batch_norm_input<T>,
         relu_forward<T>, relu_backward<T>, add<T>, sum_pixels<T>,

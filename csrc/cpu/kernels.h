@@ -43,8 +43,10 @@ struct Finish {
 
 template <typename T>
 struct Kernels {
-    // w as conv2d_forward reads it: how many numbers that is, and the numbers
+    // w as conv2d_forward reads it: how many numbers that is, how many a training step holds at most beside its arrays,
+    // and the numbers
     long (*conv2d_filters_size)(const Conv2d&, bool winograd);
+    long (*conv2d_working_size)(const Conv2d&, bool winograd);
     void (*conv2d_filters)(const Conv2d&, const T* w, T* filters, bool winograd);
     // y (N, OH, OW, O), bias (O) or null
     void (*conv2d_forward)(

@@ -13,12 +13,10 @@
 
 namespace {
 
-#ifndef WINOGRAD_SMALL
-#define WINOGRAD_SMALL (768l << 10)
-#define WINOGRAD_LARGE (16l << 20)
-#define WINOGRAD_SUMS (20l << 20)
-#define WINOGRAD_LEAST 28l
-#endif
+// Bytes of a group of tiles: one that a thread works on alone stays in its second-level cache, one that all work on in
+// the last.  No fewer tiles than that many: each reads all filters once.
+constexpr long WINOGRAD_SMALL = 768 << 10, WINOGRAD_LARGE = 16 << 20, WINOGRAD_LEAST = 28;
+constexpr long WINOGRAD_SUMS = 20 << 20;  // bytes of the sums of all segments of a weight gradient
 constexpr long POINTS = 36;
 constexpr double P = 0.75, Q = 1.5, P2 = P * P, Q2 = Q * Q, P3 = P2 * P, Q3 = Q2 * Q;
 // Π (point − other points), by which G divides
@@ -252,13 +250,33 @@ long tiles_in(long bytes, const Winograd& s) {
 }
 
 template <typename T>
+long small_group(const Winograd& s) {
+    return most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
+}
+
+// Segments of the tiles, each with a sum of its own, are added at the end, always in the same order.
+template <typename T>
+long segments_of(const Winograd& s) {
+    const long fitting = WINOGRAD_SUMS / (POINTS * s.O * s.C * static_cast<long>(sizeof(T)));
+    return fitting >= 4 ? least(least(fitting, 8), most(s.tiles() / 64, 1)) : 1;
+}
+
+// How many numbers its three passes hold at most beside what they are given: filters or sums, and a group of tiles.
+template <typename T>
+long winograd_working_size(const Winograd& s, const Filters<T>& filters) {
+    const long held = most(transformed_size(filters), segments_of<T>(s) * POINTS * s.O * s.C);
+    const long tiles = least(s.tiles(), most(tiles_in<T>(WINOGRAD_LARGE, s), small_group<T>(s)));
+    return held + POINTS * tiles * (pitch_of<T>(s.C) + pitch_of<T>(s.O));
+}
+
+template <typename T>
 void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Finish<T>& finish, T* y) {
     constexpr long S = TILE_COLUMNS<T>;
     const long u_plane = round_up(s.O, S) * s.C, v_pitch = pitch_of<T>(s.C), m_pitch = pitch_of<T>(s.O);
     Buffer<T> zeros(s.C);  // a pixel outside of the image
     zero(static_cast<T*>(zeros), s.C);
     const long strips = ceil_div(s.O, S), runs = ceil_div(s.C, RUN);
-    const long small = most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
+    const long small = small_group<T>(s);
     groups_of_tiles(s, small, most(tiles_in<T>(WINOGRAD_LARGE, s), small), [&](long begin, long end) {
         const long count = end - begin;
         const long v_plane = count * v_pitch + 16, m_plane = count * m_pitch + 16;
@@ -294,11 +312,8 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
     constexpr long S = TILE_COLUMNS<T>;
     const long v_pitch = pitch_of<T>(round_up(s.C, S)), z_pitch = pitch_of<T>(s.O), u_plane = s.O * s.C;
     const long tiles = s.tiles();
-    // Segments of the tiles, each with a sum of its own, are added at the end, always in the same order.
-    const long fitting = WINOGRAD_SUMS / (POINTS * u_plane * static_cast<long>(sizeof(T)));
-    const long segments = fitting >= 4 ? least(least(fitting, 8), most(tiles / 64, 1)) : 1;
-    const long group = segments > 1 ? most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST)
-                                    : tiles_in<T>(WINOGRAD_LARGE, s);
+    const long segments = segments_of<T>(s);
+    const long group = segments > 1 ? small_group<T>(s) : tiles_in<T>(WINOGRAD_LARGE, s);
     Buffer<T> sums(segments * POINTS * u_plane), zeros(most(s.C, s.O));
     zero(static_cast<T*>(zeros), most(s.C, s.O));
     for_each(segments, [&](long segment) {

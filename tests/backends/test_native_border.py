@@ -45,8 +45,8 @@ CALLS = {
     ),
     "conv2d_forward": given(
         x=ones(2, 5, 6, 4), w_shape=(3, 4, 3, 3), filters=ones(FILTERS), bias=ones(3), mean=ones(3), scale=ones(3),
-        shift=ones(3), added=ones(2, 3, 4, 3), relu=True, y=ones(2, 3, 4, 3), stride=ONE, padding=(0, 0), dilation=ONE, groups=1,
-        winograd=True,
+        shift=ones(3), added=ones(2, 3, 4, 3), relu=True, y=ones(2, 3, 4, 3), stride=ONE, padding=(0, 0), dilation=ONE,
+        groups=1, winograd=True,
     ),
     "conv2d_backward_input": given(
         grad_y=ones(2, 3, 4, 3), w=ones(3, 4, 3, 3), added=ones(2, 5, 6, 4), grad_x=ones(2, 5, 6, 4), stride=ONE,
@@ -103,7 +103,7 @@ FILLED = (
     "y", "c", "grad_x", "grad_w", "mean_out", "var_out", "sum_g", "sum_g_centred", "sum", "argmax", "log_p_out", "loss",
     "p", "v", "filters_out",
 )  # fmt: skip
-ANSWERING = {"conv2d_filters_size", "digest"}  # which return a value and fill nothing
+ANSWERING = {"conv2d_filters_size", "conv2d_working_size", "digest"}  # which return a value and fill nothing
 ARRAYS = [(kernel, name) for kernel, given in CALLS.items() for name, a in given.items() if isinstance(a, np.ndarray)]
 
 

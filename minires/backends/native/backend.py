@@ -86,6 +86,13 @@ class NativeBackend:
         )
         return grad_w
 
+    def conv2d_working_bytes(self, x_shape: tuple[int, ...], w: Array, *geometry: Any) -> int:
+        """What a training step holds for this convolution beside its arrays, at most."""
+        N, C, H, W = x_shape
+        y_shape = conv2d_shape(x_shape, w.shape, *geometry[:3])
+        size: int = self.kernels.conv2d_working_size((N, H, W, C), w, y_shape, *geometry, self.winograd)
+        return size * w.itemsize
+
     def conv2d_backward_bias(self, grad_output: Array) -> Array:
         return self._column_sums(pixels(grad_output))
 
