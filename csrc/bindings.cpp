@@ -12,15 +12,13 @@ pybind11::dict build() {
     told["compiler"] = "clang " __clang_version__;
 #elif defined(__GNUC__)
     told["compiler"] = "gcc " __VERSION__;
-#elif defined(_MSC_VER)
-    told["compiler"] = "msvc " + std::to_string(_MSC_VER);
 #else
     told["compiler"] = "unknown";
 #endif
     told["standard"] = static_cast<long>(__cplusplus);
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
     told["processor"] = "x86-64";
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
     told["processor"] = "aarch64";
 #else
     told["processor"] = "other";

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import operator
 import sys
 import threading
 import weakref
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from minires import _guard, backends
 from minires.arrays import Array, array_module, as_array, is_array
-from minires.deferred import Deferred, computed, resolved
+from minires.deferred import Deferred, array_if_computed, resolved
 from minires.tensor import Tensor
 
 P = ParamSpec("P")
@@ -143,13 +144,13 @@ class Function:
             for t, wanted in zip(inputs, self.needs_input_grad, strict=True)
         )
         recorded = any(self.needs_input_grad)
-        unseen = _state.depth > 0 and not _watched()
-        if unseen and (self.takes_deferred == "always" or (self.takes_deferred and not recorded)):
-            arrays: tuple[Any, ...] = tuple(None if t is None else t.promised for t in inputs)
-        else:
+        form = "eager" if _state.depth == 0 or _watched() else "fused" if recorded else "inference"
+        arrays: tuple[Any, ...] = tuple(None if t is None else t.promised for t in inputs)
+        self.backend = _backend_for(self, arrays, form)
+        joins = self.takes_deferred == "always" or (self.takes_deferred and not recorded)
+        if not (joins and getattr(self.backend, "defers", False)):
             arrays = tuple(None if t is None else t.data for t in inputs)
         self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-        self.backend = _backend_for(self, arrays, "eager" if not unseen else "fused" if recorded else "inference")
         if recorded or _state.observers:
             self._caller = _caller()
         for observer in _state.observers:
@@ -162,6 +163,7 @@ class Function:
             raise
         self.output_shape = output.shape
         if isinstance(output, Deferred):
+            output.origin = f"in forward of {self!r}"
             _state.deferred.append(weakref.ref(output))
         for observer in reversed(_state.observers):
             observer.after_forward(self, arrays, output)
@@ -178,8 +180,7 @@ class Function:
             )
         if _watched():
             self.backend = getattr(self.backend, "eager", self.backend)  # someone may look at every single result
-            grad_output = resolved(grad_output)
-        elif not self.takes_deferred_gradient:
+        if not (self.takes_deferred_gradient and getattr(self.backend, "defers", False)):
             grad_output = resolved(grad_output)
         for observer in _state.observers:
             observer.before_backward(self, grad_output)
@@ -247,8 +248,8 @@ def backward(output: Tensor, grad_output: Array) -> None:
             if isinstance(parent, Tensor):
                 array = resolved(grad_input)
                 # An array that somebody else holds as well (a view, the cotangent itself, a sibling's) is copied first.
-                shared = array.base is not None or array is computed(grad)
-                shared = shared or any(array is computed(other) for other in grad_inputs[:position])
+                shared = array.base is not None or array is array_if_computed(grad)
+                shared = shared or any(array is array_if_computed(other) for other in grad_inputs[:position])
                 _accumulate(parent, array, owned=not shared)
                 del array
             elif parent in grads:
@@ -263,7 +264,7 @@ def _sum(backend: Any, a: Any, b: Any) -> Any:
     """Of two gradients that reach one node.  One that waits is computed with the other added on the way."""
     if isinstance(a, Deferred) or isinstance(b, Deferred):
         return a + b
-    return as_array(getattr(backend, "eager", backend).add_forward(a, b))
+    return as_array(getattr(backend, "accumulate", operator.add)(a, b))
 
 
 def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
@@ -402,6 +403,9 @@ def module_scope(name: str) -> Iterator[None]:
         _state.depth -= 1
         if _state.depth == 0 and _state.deferred:
             waiting, _state.deferred = _state.deferred, []
-            if finished:
-                for reference in reversed(waiting):  # what an older one is part of takes it along
-                    resolved(reference())
+            # The newest first: computing a sum computes the norm inside it, and what the sum alone held is gone by then.
+            for result in (reference() for reference in reversed(waiting)):
+                if finished:
+                    resolved(result)
+                elif result is not None:  # a traceback holds it: its arrays are writable again all the same
+                    result.let_go()

@@ -94,14 +94,19 @@ class SGD:
 
     def _step_of_backend(self, lr: float) -> bool:
         """The whole step by the backend's one kernel for all parameters, where it has one; only for plain momentum."""
-        kernel = getattr(backends.active(), "sgd_step", None)
         moved = [i for i, p in enumerate(self.params) if p.grad is not None]
         arrays = [self.params[i].data for i in moved]
         plain = self.momentum > 0 and not self.nesterov and not self.dampening
-        if kernel is None or not plain or not arrays or not all(a.flags.c_contiguous for a in arrays):
+        if not plain or not arrays:
             return False
+        kernel = getattr(backends.active(array_module(arrays[0]).__name__), "sgd_step", None)
         grads: list[Any] = [self.params[i].grad for i in moved]
-        if len({a.dtype for a in arrays}) > 1 or any(g.shape != a.shape for g, a in zip(grads, arrays, strict=True)):
+        moving = [v for i in moved if (v := self._velocity[i]) is not None]
+        if kernel is None or not all(a.flags.c_contiguous for a in (*arrays, *moving)):
+            return False
+        if len({a.dtype for a in (*arrays, *grads, *moving)}) > 1:
+            return False
+        if any(g.shape != a.shape for g, a in zip(grads, arrays, strict=True)):
             return False
         for i in moved:
             if self._velocity[i] is None:
@@ -129,7 +134,7 @@ class SGD:
                 raise ValueError(
                     f"{name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"
                 )
-            velocity[names[name]] = array_module(p).array(array)
+            velocity[names[name]] = array_module(p).array(array, order="C")
         self._velocity = velocity
 
     def _scratch_like(self, p: Array) -> Array:

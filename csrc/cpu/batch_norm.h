@@ -5,6 +5,8 @@
 // 1979), which neither cancels where the mean is large nor depends on the number of threads.
 #pragma once
 
+#include <type_traits>
+
 #include "buffer.h"
 #include "simd.h"
 #include "threads.h"
@@ -14,7 +16,6 @@ namespace {
 constexpr long BLOCK_NUMBERS = 32768;  // of a block of pixels: 128 KB of float32
 constexpr long STRIP = 4;              // vectors of channels at a time
 
-template <typename T>
 inline long pixels_of_block(long P, long C) {
     // Not more than 64 blocks: their partial sums are merged by one thread.
     return most(ceil_div(P, 64), most(BLOCK_NUMBERS / most(C, 1), 1));
@@ -33,28 +34,28 @@ MINIRES_INLINE void strips(long C, Body&& body) {
 // mean (C) and biased variance (C) of P pixels
 template <typename T>
 void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
-    const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
+    const long block = pixels_of_block(P, C), blocks = ceil_div(P, block);
     Buffer<T> means(blocks * C), squares(blocks * C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
-        strips<T>(C, [&](long c, auto vectors, long some) {
+        strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             // Two of each: an addition takes several cycles, and the next pixel's need not wait for it.
             Vec<T> sum[2][V] = {}, square[2][V] = {}, centre[V];
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
-                for (long v = 0; v < V; v++) sum[p & 1][v] += get(x + p * C + c + v * L, some);
+                for (long v = 0; v < V; v++) sum[p & 1][v] += get(x + p * C + c + v * L, tail);
             for (long v = 0; v < V; v++) {
                 centre[v] = (sum[0][v] + sum[1][v]) / T(end - begin);
-                put(means + b * C + c + v * L, centre[v], some);
+                put(means + b * C + c + v * L, centre[v], tail);
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
-                    const Vec<T> d = get(x + p * C + c + v * L, some) - centre[v];
+                    const Vec<T> d = get(x + p * C + c + v * L, tail) - centre[v];
                     square[p & 1][v] += d * d;
                 }
-            for (long v = 0; v < V; v++) put(squares + b * C + c + v * L, square[0][v] + square[1][v], some);
+            for (long v = 0; v < V; v++) put(squares + b * C + c + v * L, square[0][v] + square[1][v], tail);
         });
     });
     for (long c = 0; c < C; c++) {
@@ -70,12 +71,6 @@ void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
     }
 }
 
-// The one expression of the forward pass; backward asks it again whether a ReLU behind let a number pass.
-template <typename V>
-MINIRES_INLINE V normalised(V x, V mean, V scale, V bias) {
-    return (x - mean) * scale + bias;
-}
-
 // y = (x − mean) · scale + bias (+ added), and ReLU of it if `relu`; bias and added may be null
 template <typename T>
 void batch_norm_apply(
@@ -84,21 +79,21 @@ void batch_norm_apply(
     const bool streams = may_stream(y, P * C, C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
-        strips<T>(C, [&](long c, auto vectors, long some) {
+        strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> m[V], s[V], d[V];
             for (long v = 0; v < V; v++) {
-                m[v] = get(mean + c + v * L, some), s[v] = get(scale + c + v * L, some);
-                d[v] = bias ? get(bias + c + v * L, some) : Vec<T>{};
+                m[v] = get(mean + c + v * L, tail), s[v] = get(scale + c + v * L, tail);
+                d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> value = normalised(get(x + at, some), m[v], s[v], d[v]);
-                    if (added) value += get(added + at, some);
-                    if (relu) value = value < T(0) ? Vec<T>{} : value;  // NaN stays NaN
-                    streams ? stream(y + at, value) : put(y + at, value, some);
+                    Vec<T> value = normalised(get(x + at, tail), m[v], s[v], d[v]);
+                    if (added) value += get(added + at, tail);
+                    if (relu) value = rectified(value);
+                    streams ? stream(y + at, value) : put(y + at, value, tail);
                 }
         });
         if (streams) streamed();
@@ -110,31 +105,31 @@ void batch_norm_apply(
 template <typename T>
 void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias, T* sum_g,
                      T* sum_g_centred) {
-    const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
+    const long block = pixels_of_block(P, C), blocks = ceil_div(P, block);
     Buffer<T> first(blocks * C), second(blocks * C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
-        strips<T>(C, [&](long c, auto vectors, long some) {
+        strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> sum[2][V] = {}, product[2][V] = {}, m[V], s[V], d[V];
             for (long v = 0; v < V; v++) {
-                m[v] = get(mean + c + v * L, some);
-                s[v] = scale ? get(scale + c + v * L, some) : Vec<T>{};
-                d[v] = bias ? get(bias + c + v * L, some) : Vec<T>{};
+                m[v] = get(mean + c + v * L, tail);
+                s[v] = scale ? get(scale + c + v * L, tail) : Vec<T>{};
+                d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> grad = get(g + at, some);
-                    const Vec<T> value = get(x + at, some);
+                    Vec<T> grad = get(g + at, tail);
+                    const Vec<T> value = get(x + at, tail);
                     if (scale) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
                     sum[p & 1][v] += grad;
                     product[p & 1][v] += grad * (value - m[v]);
                 }
             for (long v = 0; v < V; v++) {
-                put(first + b * C + c + v * L, sum[0][v] + sum[1][v], some);
-                put(second + b * C + c + v * L, product[0][v] + product[1][v], some);
+                put(first + b * C + c + v * L, sum[0][v] + sum[1][v], tail);
+                put(second + b * C + c + v * L, product[0][v] + product[1][v], tail);
             }
         });
     });
@@ -153,23 +148,23 @@ void batch_norm_input(long P, long C, const T* g, const T* x, const T* mean, con
     const bool streams = may_stream(grad_x, P * C, C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
-        strips<T>(C, [&](long c, auto vectors, long some) {
+        strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> m[V], s[V], o[V], k[V], d[V];
             for (long v = 0; v < V; v++) {
-                m[v] = get(mean + c + v * L, some), s[v] = get(scale + c + v * L, some);
-                o[v] = get(mean_g + c + v * L, some), k[v] = get(slope + c + v * L, some);
-                d[v] = bias ? get(bias + c + v * L, some) : Vec<T>{};
+                m[v] = get(mean + c + v * L, tail), s[v] = get(scale + c + v * L, tail);
+                o[v] = get(mean_g + c + v * L, tail), k[v] = get(slope + c + v * L, tail);
+                d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> grad = get(g + at, some);
-                    const Vec<T> value = get(x + at, some);
+                    Vec<T> grad = get(g + at, tail);
+                    const Vec<T> value = get(x + at, tail);
                     if (relu) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
                     const Vec<T> result = s[v] * (grad - o[v] - (value - m[v]) * k[v]);
-                    streams ? stream(grad_x + at, result) : put(grad_x + at, result, some);
+                    streams ? stream(grad_x + at, result) : put(grad_x + at, result, tail);
                 }
         });
         if (streams) streamed();
@@ -179,17 +174,17 @@ void batch_norm_input(long P, long C, const T* g, const T* x, const T* mean, con
 // (P, C) -> (C): the sum over the pixels, the gradient of a bias
 template <typename T>
 void sum_pixels(long P, long C, const T* g, T* sum) {
-    const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
+    const long block = pixels_of_block(P, C), blocks = ceil_div(P, block);
     Buffer<T> parts(most(blocks, 1) * C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
-        strips<T>(C, [&](long c, auto vectors, long some) {
+        strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> total[2][V] = {};
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
-                for (long v = 0; v < V; v++) total[p & 1][v] += get(g + p * C + c + v * L, some);
-            for (long v = 0; v < V; v++) put(parts + b * C + c + v * L, total[0][v] + total[1][v], some);
+                for (long v = 0; v < V; v++) total[p & 1][v] += get(g + p * C + c + v * L, tail);
+            for (long v = 0; v < V; v++) put(parts + b * C + c + v * L, total[0][v] + total[1][v], tail);
         });
     });
     for (long c = 0; c < C; c++) {

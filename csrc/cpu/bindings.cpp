@@ -449,7 +449,7 @@ void bind(py::module_& module) {
         [] {
             py::dict all;
             for (auto set = instruction_sets(); *set; set++)
-                all[(*set)->name] = (*set)->supported()
+                all[(*set)->name] = supported(**set)
                                         ? py::cast(*set, py::return_value_policy::reference)
                                         : py::object(py::none());
             return all;

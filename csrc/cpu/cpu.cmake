@@ -2,6 +2,7 @@
 #
 # MINIRES_SANITIZE=address|thread builds it with that sanitizer (and UBSan beside it), for the tests.
 find_package(Threads REQUIRED)
+include(CheckCXXSourceCompiles)
 set(CPU ${CMAKE_CURRENT_SOURCE_DIR}/cpu)
 
 function(minires_instruction_set name vector_bytes tile_rows)
@@ -20,7 +21,9 @@ target_sources(
   _native PRIVATE ${CPU}/bindings.cpp ${CPU}/dispatch.cpp ${CPU}/memory.cpp ${CPU}/numpy_memory.cpp ${CPU}/threads.cpp)
 target_link_libraries(_native PRIVATE Threads::Threads Python::NumPy)
 set(MINIRES_CPU_TARGETS _native)
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+check_cxx_source_compiles("#if !defined(__x86_64__)\n#error\n#endif\nint main() { return 0; }" MINIRES_FOR_X86)
+if(MINIRES_FOR_X86)
+  set_source_files_properties(${CPU}/dispatch.cpp PROPERTIES COMPILE_DEFINITIONS MINIRES_X86=1)
   minires_instruction_set(avx512 64 14 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512)
   minires_instruction_set(avx2 32 6 -mavx2 -mfma)
 endif()

@@ -1,8 +1,8 @@
 // Whether an array has changed: a digest at the speed of memory.
 //
 // 128 lanes of 32 bits go through the array side by side, each mixing what it meets into its state:
-// state = rotate((state ^ word) · odd).  All lanes together are the digest: two contents of an array that share one by
-// chance need 4,096 equal bits.
+// state = rotate((state ^ word) · odd), which can be undone step by step.  So a change of one word in a lane, or of a lane
+// by one word, is always noticed, and any other change in a lane is missed with a chance of 2⁻³², in k lanes of 2⁻³²ᵏ.
 #pragma once
 
 #include "kernels.h"

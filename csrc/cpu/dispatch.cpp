@@ -1,9 +1,14 @@
-// Which instruction sets this build has, the best first.
+// Which instruction sets this build has, the best first, and which of them this processor has.  This file is compiled for
+// every processor: the question must not be asked in the instructions it is about.
+//
+// MINIRES_X86   the build has the kernels for AVX-512 and AVX2
+#include <cstring>
+
 #include "kernels.h"
 
 namespace minires::cpu {
 
-#if defined(__x86_64__)
+#if MINIRES_X86
 extern const InstructionSet avx512;
 extern const InstructionSet avx2;
 #endif
@@ -11,7 +16,7 @@ extern const InstructionSet portable;
 
 const InstructionSet* const* instruction_sets() {
     static const InstructionSet* const all[] = {
-#if defined(__x86_64__)
+#if MINIRES_X86
         &avx512,
         &avx2,
 #endif
@@ -19,6 +24,17 @@ const InstructionSet* const* instruction_sets() {
         nullptr,
     };
     return all;
+}
+
+bool supported(const InstructionSet& set) {
+#if MINIRES_X86
+    if (std::strcmp(set.name, "avx512") == 0)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (std::strcmp(set.name, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    (void)set;
+    return true;
 }
 
 }  // namespace minires::cpu

@@ -18,9 +18,9 @@ void relu_forward(long n, const T* x, T* y) {
     pieces(n, [=](long i, long end) {
         for (; i + LANES<T> <= end; i += LANES<T>) {
             const Vec<T> v = load(x + i);
-            store(y + i, v < T(0) ? Vec<T>{} : v);  // NaN stays NaN
+            store(y + i, rectified(v));
         }
-        for (; i < end; i++) y[i] = x[i] < T(0) ? T(0) : x[i];
+        for (; i < end; i++) y[i] = rectified(x[i]);
     });
 }
 
@@ -42,11 +42,11 @@ void add(long n, const T* a, const T* b, T* y, bool relu) {
     pieces(n, [=](long i, long end) {
         for (; i + LANES<T> <= end; i += LANES<T>) {
             const Vec<T> v = load(a + i) + load(b + i);
-            store(y + i, relu ? (v < T(0) ? Vec<T>{} : v) : v);
+            store(y + i, relu ? rectified(v) : v);
         }
         for (; i < end; i++) {
             const T v = a[i] + b[i];
-            y[i] = relu && v < T(0) ? T(0) : v;
+            y[i] = relu ? rectified(v) : v;
         }
     });
 }

@@ -82,6 +82,11 @@ struct Places {
 };
 
 template <typename T>
+bool does_something(const Finish<T>& f) {
+    return f.scale || f.added || f.relu;
+}
+
+template <typename T>
 Finish<T> at_column(const Finish<T>& f, long column) {
     return f.scale ? Finish<T>{f.mean + column, f.scale + column, f.shift + column, f.added, f.relu} : f;
 }
@@ -95,7 +100,8 @@ void multiply(const Windows<T>& windows, long images, const T* packed, long coun
     if (M == 0 || count == 0) return;
     const long strips = ceil_div(count, S);
     const long blocks = ceil_div(M, BLOCK_ROWS);
-    // A small image has few blocks: then the filters are divided too, down to one strip for a task.
+    // A small image has few blocks: then the filters are divided too, down to one strip for a task; 16 tasks keep several
+    // threads busy to the end.
     const long ranges = least(strips, ceil_div(16, blocks));
     const long runs = most(ceil_div(K, RUN), 1);
     // The windows may be the pixels of the image as they lie: then nothing is written out.  Not where rows are a large
@@ -126,7 +132,7 @@ void multiply(const Windows<T>& windows, long images, const T* packed, long coun
                 const T* right = packed + strip * S * K + first * S;
                 const Finish<T> here = at_column(finish, column);
                 Ends<T> ends{run == 0 && bias ? bias + column : nullptr, run > 0,
-                                   run == runs - 1 && !finish.nothing() ? &here : nullptr,
+                                   run == runs - 1 && does_something(finish) ? &here : nullptr,
                              finish.added ? finish.added - places.image : 0, streams};
                 const int vectors = n > LANES<T> ? 2 : 1;
                 panels(end - begin, [&](long row, long height) {

@@ -32,20 +32,9 @@ constexpr minires::cpu::Kernels<T> kernels() {
     };
 }
 
-#define MINIRES_IS(word) (__builtin_strcmp(MINIRES_TEXT(MINIRES_ISA), word) == 0)
-
-bool supported() {
-#if defined(__x86_64__)
-    if (MINIRES_IS("avx512")) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (MINIRES_IS("avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    return true;
-}
-
 }  // namespace
 
 namespace minires::cpu {
 extern const InstructionSet MINIRES_ISA;
-const InstructionSet MINIRES_ISA{MINIRES_TEXT(MINIRES_ISA), supported, kernels<float>(), kernels<double>()};
+constexpr InstructionSet MINIRES_ISA{MINIRES_TEXT(MINIRES_ISA), kernels<float>(), kernels<double>()};
 }  // namespace minires::cpu

@@ -37,8 +37,6 @@ struct Finish {
     const T *mean, *scale, *shift;  // one a column each, or all null
     const T* added;                 // lies like y, or null
     bool relu;
-
-    bool nothing() const { return !scale && !added && !relu; }
 };
 
 template <typename T>
@@ -97,12 +95,12 @@ struct Kernels {
 
 struct InstructionSet {
     const char* name;
-    bool (*supported)();
     Kernels<float> f32;
     Kernels<double> f64;
 };
 
 // The best first; ends with null.  "portable" is always among them.
 const InstructionSet* const* instruction_sets();
+bool supported(const InstructionSet&);  // by this processor
 
 }  // namespace minires::cpu

@@ -15,6 +15,11 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1  // Clang's word for it
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
@@ -23,8 +28,8 @@ namespace minires::memory {
 namespace {
 
 constexpr std::size_t PAGE = std::size_t{2} << 20;    // a huge page: arenas are aligned to it and ask for such pages
-// What is asked of the system, at least: as much again as there is, so that arrays of a fifth of an arena, which leave a
-// gap at its end, never have many arenas to leave gaps in.
+// What is asked of the system, at least: as much again as there is, up to 256 MB, so that arrays of a fifth of an arena,
+// which leave a gap at its end, don't have many arenas to leave gaps in.
 constexpr std::size_t ARENA = std::size_t{32} << 20, MOST = std::size_t{256} << 20;
 constexpr std::size_t GRAIN = 64;                     // blocks are multiples of a cache line
 

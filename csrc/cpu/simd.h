@@ -71,7 +71,7 @@ MINIRES_INLINE void streamed() {
     __builtin_ia32_sfence();
 #endif
 }
-constexpr long STREAM_FROM = 32l << 20;  // bytes
+constexpr long STREAM_FROM = 32l << 20;  // bytes: what the last cache of a server's processor holds for some cores
 template <typename T>
 MINIRES_INLINE bool may_stream(const T* to, long n, long C) {
     return n * static_cast<long>(sizeof(T)) >= STREAM_FROM && C % LANES<T> == 0 &&
@@ -122,17 +122,28 @@ MINIRES_INLINE void store_some(double* to, Vec<double> value, long n) {
 }
 #endif
 
-// `some` elements, or a whole vector where some is 0.
+// The last vector of a row may be a part of one: `tail` elements.  0 stands for a whole vector.
 template <typename T>
-MINIRES_INLINE Vec<T> get(const T* from, long some) {
-    return some ? load_some(from, some) : load(from);
+MINIRES_INLINE Vec<T> get(const T* from, long tail) {
+    return tail ? load_some(from, tail) : load(from);
 }
 template <typename T>
-MINIRES_INLINE void put(T* to, Vec<T> v, long some) {
-    if (some)
-        store_some(to, v, some);
+MINIRES_INLINE void put(T* to, Vec<T> v, long tail) {
+    if (tail)
+        store_some(to, v, tail);
     else
         store(to, v);
+}
+
+// The expressions that several kernels share, written once so that all of them round alike: what backward asks again
+// (did the ReLU let this number pass?) has the bits of forward.
+template <typename V>
+MINIRES_INLINE V normalised(V x, V mean, V scale, V bias) {
+    return (x - mean) * scale + bias;
+}
+template <typename V>
+MINIRES_INLINE V rectified(V x) {
+    return x < 0 ? V{} : x;  // NaN stays NaN
 }
 
 template <typename T>

@@ -5,8 +5,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,10 +22,12 @@
 namespace minires::threads {
 namespace {
 
-constexpr int SPINS = 20000;  // looks at the next job before going to sleep: some 100 µs
+// Looks at the next job before going to sleep: 0.2 to 1 ms, by the processor's `pause`.  Operations of a network follow
+// one another faster than that, and waking a sleeper takes longer than many of them.
+constexpr int SPINS = 20000;
 
 inline void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
@@ -33,7 +37,11 @@ inline void relax() {
 class Pool {
   public:
     explicit Pool(int workers) {
-        for (int i = 0; i < workers; i++) workers_.emplace_back([this] { work(); });
+        try {
+            for (int i = 0; i < workers; i++) workers_.emplace_back([this] { work(); });
+        } catch (const std::system_error&) {
+            // The system gives no more threads: those there are compute, and the results are the same.
+        }
     }
 
     ~Pool() {
@@ -46,8 +54,10 @@ class Pool {
         for (auto& worker : workers_) worker.join();
     }
 
+    // Rethrows the first exception of a body, once nobody is inside any more.
     void run(long items, void (*body)(void*, long), void* context) {
         body_ = body, context_ = context, items_ = items;
+        failure_ = nullptr;
         next_.store(0);
         open_.store(true);  // publishes the job: a worker reads it only after it has seen `open_`
         {
@@ -59,12 +69,19 @@ class Pool {
         open_.store(false);
         // A worker counts itself in before it looks at `open_`: whoever saw it open is counted here.  One that the
         // system has not let run until now is not waited for.
-        for (int spins = 0; inside_.load() > 0; spins++) spins < SPINS ? relax() : std::this_thread::yield();
+        for (long spins = 0; inside_.load() > 0; spins++) spins < SPINS ? relax() : std::this_thread::yield();
+        if (failure_) std::rethrow_exception(failure_);
     }
 
   private:
     void take() {
-        for (long item = next_.fetch_add(1); item < items_; item = next_.fetch_add(1)) body_(context_, item);
+        try {
+            for (long item = next_.fetch_add(1); item < items_; item = next_.fetch_add(1)) body_(context_, item);
+        } catch (...) {
+            next_.store(items_);  // the others need not go on
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (!failure_) failure_ = std::current_exception();
+        }
     }
 
     void work() {
@@ -93,6 +110,7 @@ class Pool {
     void (*body_)(void*, long) = nullptr;
     void* context_ = nullptr;
     long items_ = 0;
+    std::exception_ptr failure_;
     std::atomic<bool> stop_{false};
     std::atomic<int> sleepers_{0};
     std::mutex mutex_;
@@ -100,13 +118,18 @@ class Pool {
     std::vector<std::thread> workers_;
 };
 
-int available() {  // processors that this process may use
+int count_processors() {  // that this process may use
 #if defined(__linux__)
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
 #endif
     unsigned found = std::thread::hardware_concurrency();
     return found > 0 ? static_cast<int>(found) : 1;
+}
+
+int available() {
+    static const int found = count_processors();
+    return found;
 }
 
 std::atomic<int> wanted{0};  // 0: one for each processor
@@ -151,10 +174,10 @@ int get() {
 }
 
 void run(long items, void (*body)(void*, long), void* context) {
-    int count = get();
-    std::unique_lock<std::mutex> lock(busy, std::defer_lock);
     static thread_local bool inside = false;
-    if (items < 2 || count < 2 || inside || !lock.try_lock()) {
+    std::unique_lock<std::mutex> lock(busy, std::defer_lock);
+    int count;
+    if (items < 2 || inside || (count = get()) < 2 || !lock.try_lock()) {
         for (long item = 0; item < items; item++) body(context, item);
         return;
     }
@@ -162,13 +185,15 @@ void run(long items, void (*body)(void*, long), void* context) {
         static const bool looked_after = (look_after(), true);
         (void)looked_after;
         delete pool;
-        pool = nullptr;
+        pool = nullptr, made = 0;
         pool = new Pool(count - 1);
         made = count;
     }
-    inside = true;
+    struct Inside {
+        Inside() { inside = true; }
+        ~Inside() { inside = false; }
+    } here;
     pool->run(items, body, context);
-    inside = false;
 }
 
 void* scratch(Scratch slot, unsigned long bytes) {

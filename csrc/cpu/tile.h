@@ -38,15 +38,14 @@ struct Ends {
 
 template <typename T, typename V>
 MINIRES_INLINE V finished(V v, const Finish<T>& f, V mean, V scale, V shift, V added) {
-    if (f.scale) v = (v - mean) * scale + shift;
+    if (f.scale) v = normalised(v, mean, scale, shift);
     if (f.added) v += added;
-    if (f.relu) v = v < T(0) ? V{} : v;  // NaN stays NaN
-    return v;
+    return f.relu ? rectified(v) : v;
 }
 
-// How many of n numbers vector number j holds, 0 if it is whole.
+// The tail (simd.h) of vector number j of n numbers.
 template <typename T>
-MINIRES_INLINE long some_of(long n, long j) {
+MINIRES_INLINE long tail_of(long n, long j) {
     return n - j * LANES<T> < LANES<T> ? n - j * LANES<T> : 0;
 }
 
@@ -67,7 +66,7 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     Vec<T> c[ROWS][VECTORS];
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
-        const Vec<T> first = ends.start && j * L < n ? get(ends.start + j * L, some_of<T>(n, j)) : Vec<T>{};
+        const Vec<T> first = ends.start && j * L < n ? get(ends.start + j * L, tail_of<T>(n, j)) : Vec<T>{};
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) c[i][j] = first;
     }
@@ -102,16 +101,16 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
         if (j * L >= n) break;
-        const long some = some_of<T>(n, j);
+        const long tail = tail_of<T>(n, j);
         Vec<T> mean{}, scale{}, shift{};
         if (f && f->scale)
-            mean = get(f->mean + j * L, some), scale = get(f->scale + j * L, some), shift = get(f->shift + j * L, some);
+            mean = get(f->mean + j * L, tail), scale = get(f->scale + j * L, tail), shift = get(f->shift + j * L, tail);
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
             T* to = rows[i] + column + j * L;
-            if (ends.accumulate) c[i][j] += get(to, some);
-            if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? get(to + ends.added, some) : mean);
-            ends.streams ? stream(to, c[i][j]) : put(to, c[i][j], some);
+            if (ends.accumulate) c[i][j] += get(to, tail);
+            if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? get(to + ends.added, tail) : mean);
+            ends.streams ? stream(to, c[i][j]) : put(to, c[i][j], tail);
         }
     }
 }

@@ -18,21 +18,21 @@ namespace {
 constexpr long WINOGRAD_SMALL = 768 << 10, WINOGRAD_LARGE = 16 << 20, WINOGRAD_LEAST = 28;
 constexpr long WINOGRAD_SUMS = 20 << 20;  // bytes of the sums of all segments of a weight gradient
 constexpr long POINTS = 36;
-constexpr double P = 0.75, Q = 1.5, P2 = P * P, Q2 = Q * Q, P3 = P2 * P, Q3 = Q2 * Q;
+constexpr double POINT_P = 0.75, POINT_Q = 1.5, POINT_P2 = POINT_P * POINT_P, POINT_Q2 = POINT_Q * POINT_Q, POINT_P3 = POINT_P2 * POINT_P, POINT_Q3 = POINT_Q2 * POINT_Q;
 // Π (point − other points), by which G divides
-constexpr double AT_0 = P2 * Q2, AT_P = 2 * P2 * (P2 - Q2), AT_Q = 2 * Q2 * (Q2 - P2);
+constexpr double AT_0 = POINT_P2 * POINT_Q2, AT_P = 2 * POINT_P2 * (POINT_P2 - POINT_Q2), AT_Q = 2 * POINT_Q2 * (POINT_Q2 - POINT_P2);
 
 // Bᵀ d: six numbers of an image
 template <typename T, typename V>
 MINIRES_INLINE void transform_input(V d0, V d1, V d2, V d3, V d4, V d5, V* to, int step) {
-    const V even_p = d4 - d2 * T(Q2), odd_p = (d3 - d1 * T(Q2)) * T(P);
-    const V even_q = d4 - d2 * T(P2), odd_q = (d3 - d1 * T(P2)) * T(Q);
-    to[0] = d0 * T(P2 * Q2) - d2 * T(P2 + Q2) + d4;
+    const V even_p = d4 - d2 * T(POINT_Q2), odd_p = (d3 - d1 * T(POINT_Q2)) * T(POINT_P);
+    const V even_q = d4 - d2 * T(POINT_P2), odd_q = (d3 - d1 * T(POINT_P2)) * T(POINT_Q);
+    to[0] = d0 * T(POINT_P2 * POINT_Q2) - d2 * T(POINT_P2 + POINT_Q2) + d4;
     to[step] = even_p + odd_p;
     to[2 * step] = even_p - odd_p;
     to[3 * step] = even_q + odd_q;
     to[4 * step] = even_q - odd_q;
-    to[5 * step] = d1 * T(P2 * Q2) - d3 * T(P2 + Q2) + d5;
+    to[5 * step] = d1 * T(POINT_P2 * POINT_Q2) - d3 * T(POINT_P2 + POINT_Q2) + d5;
 }
 
 // Aᵀ m: four outputs
@@ -41,16 +41,16 @@ MINIRES_INLINE void transform_output(const V* m, int step, V* to, int to_step) {
     const V sum_p = m[step] + m[2 * step], difference_p = m[step] - m[2 * step];
     const V sum_q = m[3 * step] + m[4 * step], difference_q = m[3 * step] - m[4 * step];
     to[0] = m[0] + sum_p + sum_q;
-    to[to_step] = difference_p * T(P) + difference_q * T(Q);
-    to[2 * to_step] = sum_p * T(P2) + sum_q * T(Q2);
-    to[3 * to_step] = difference_p * T(P3) + difference_q * T(Q3) + m[5 * step];
+    to[to_step] = difference_p * T(POINT_P) + difference_q * T(POINT_Q);
+    to[2 * to_step] = sum_p * T(POINT_P2) + sum_q * T(POINT_Q2);
+    to[3 * to_step] = difference_p * T(POINT_P3) + difference_q * T(POINT_Q3) + m[5 * step];
 }
 
 // G g: three numbers of a filter
 template <typename T, typename V>
 MINIRES_INLINE void transform_filter(V g0, V g1, V g2, V* to, int step) {
-    const V even_p = g0 * T(1 / AT_P) + g2 * T(P2 / AT_P), odd_p = g1 * T(P / AT_P);
-    const V even_q = g0 * T(1 / AT_Q) + g2 * T(Q2 / AT_Q), odd_q = g1 * T(Q / AT_Q);
+    const V even_p = g0 * T(1 / AT_P) + g2 * T(POINT_P2 / AT_P), odd_p = g1 * T(POINT_P / AT_P);
+    const V even_q = g0 * T(1 / AT_Q) + g2 * T(POINT_Q2 / AT_Q), odd_q = g1 * T(POINT_Q / AT_Q);
     to[0] = g0 * T(1 / AT_0);
     to[step] = even_p + odd_p;
     to[2 * step] = even_p - odd_p;
@@ -62,8 +62,8 @@ MINIRES_INLINE void transform_filter(V g0, V g1, V g2, V* to, int step) {
 // A y: the transpose of transform_output, for four gradients of outputs
 template <typename T, typename V>
 MINIRES_INLINE void transform_gradient(V y0, V y1, V y2, V y3, V* to, int step) {
-    const V even_p = y0 + y2 * T(P2), odd_p = y1 * T(P) + y3 * T(P3);
-    const V even_q = y0 + y2 * T(Q2), odd_q = y1 * T(Q) + y3 * T(Q3);
+    const V even_p = y0 + y2 * T(POINT_P2), odd_p = y1 * T(POINT_P) + y3 * T(POINT_P3);
+    const V even_q = y0 + y2 * T(POINT_Q2), odd_q = y1 * T(POINT_Q) + y3 * T(POINT_Q3);
     to[0] = y0;
     to[step] = even_p + odd_p;
     to[2 * step] = even_p - odd_p;
@@ -78,8 +78,8 @@ MINIRES_INLINE void transform_filter_back(const V* u, int step, V* to, int to_st
     const V sum_p = u[step] + u[2 * step], difference_p = u[step] - u[2 * step];
     const V sum_q = u[3 * step] + u[4 * step], difference_q = u[3 * step] - u[4 * step];
     to[0] = u[0] * T(1 / AT_0) + sum_p * T(1 / AT_P) + sum_q * T(1 / AT_Q);
-    to[to_step] = difference_p * T(P / AT_P) + difference_q * T(Q / AT_Q);
-    to[2 * to_step] = sum_p * T(P2 / AT_P) + sum_q * T(Q2 / AT_Q) + u[5 * step];
+    to[to_step] = difference_p * T(POINT_P / AT_P) + difference_q * T(POINT_Q / AT_Q);
+    to[2 * to_step] = sum_p * T(POINT_P2 / AT_P) + sum_q * T(POINT_Q2 / AT_Q) + u[5 * step];
 }
 
 // A 3×3 convolution of stride 1: C channels of H×W pixels to O channels of OH×OW, in tiles of 4×4 outputs.
@@ -118,12 +118,12 @@ void write_inputs(const Winograd& s, const T* x, long first, long count, const T
         square<T, 6>(x + tile.n * s.H * s.W * s.C, s.H, s.W, s.C, tile.h - s.padding_h, tile.w - s.padding_w, zeros, at);
         T* out = v + i * pitch;
         for (long c = 0; c < s.C; c += LANES<T>) {
-            const long some = some_of<T>(s.C - c, 0);
+            const long tail = tail_of<T>(s.C - c, 0);
             Vec<T> half[6][6], line[6];
 #pragma GCC unroll 6
             for (int k = 0; k < 6; k++)  // down the columns
-                transform_input<T>(get(at[0][k] + c, some), get(at[1][k] + c, some), get(at[2][k] + c, some),
-                                   get(at[3][k] + c, some), get(at[4][k] + c, some), get(at[5][k] + c, some), &half[0][k], 6);
+                transform_input<T>(get(at[0][k] + c, tail), get(at[1][k] + c, tail), get(at[2][k] + c, tail),
+                                   get(at[3][k] + c, tail), get(at[4][k] + c, tail), get(at[5][k] + c, tail), &half[0][k], 6);
 #pragma GCC unroll 6
             for (int r = 0; r < 6; r++) {
                 transform_input<T>(half[r][0], half[r][1], half[r][2], half[r][3], half[r][4], half[r][5], line, 1);
@@ -142,12 +142,12 @@ void write_gradients(const Winograd& s, const T* g, long first, long count, cons
         square<T, 4>(g + tile.n * s.OH * s.OW * s.O, s.OH, s.OW, s.O, tile.h, tile.w, zeros, at);
         T* out = z + i * pitch;
         for (long o = 0; o < s.O; o += LANES<T>) {
-            const long some = some_of<T>(s.O - o, 0);
+            const long tail = tail_of<T>(s.O - o, 0);
             Vec<T> half[6][4], line[6];
 #pragma GCC unroll 4
             for (int k = 0; k < 4; k++)
-                transform_gradient<T>(get(at[0][k] + o, some), get(at[1][k] + o, some), get(at[2][k] + o, some),
-                                      get(at[3][k] + o, some), &half[0][k], 4);
+                transform_gradient<T>(get(at[0][k] + o, tail), get(at[1][k] + o, tail), get(at[2][k] + o, tail),
+                                      get(at[3][k] + o, tail), &half[0][k], 4);
 #pragma GCC unroll 6
             for (int r = 0; r < 6; r++) {
                 transform_gradient<T>(half[r][0], half[r][1], half[r][2], half[r][3], line, 1);
@@ -176,16 +176,16 @@ void write_outputs(const Winograd& s, const T* m, long first, long count, long p
             }
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) transform_output<T>(half[r], 1, out[r], 1);
-            const long some = some_of<T>(s.O - o, 0);
-            const Vec<T> start = bias ? get(bias + o, some) : Vec<T>{};
+            const long tail = tail_of<T>(s.O - o, 0);
+            const Vec<T> start = bias ? get(bias + o, tail) : Vec<T>{};
             Vec<T> mean{}, scale{}, shift{};
             if (finish.scale)
-                mean = get(finish.mean + o, some), scale = get(finish.scale + o, some), shift = get(finish.shift + o, some);
+                mean = get(finish.mean + o, tail), scale = get(finish.scale + o, tail), shift = get(finish.shift + o, tail);
             for (long r = 0; r < height; r++)
                 for (long k = 0; k < width; k++) {
                     T* to = corner + (r * s.OW + k) * s.O + o;
                     const Vec<T> sum = bias ? out[r][k] + start : out[r][k];
-                    put(to, finished<T>(sum, finish, mean, scale, shift, finish.added ? get(to + added, some) : mean), some);
+                    put(to, finished<T>(sum, finish, mean, scale, shift, finish.added ? get(to + added, tail) : mean), tail);
                 }
         }
     });
@@ -242,6 +242,13 @@ void groups_of_tiles(const Winograd& s, long small, long large, Body&& body) {
     }
 }
 
+// From point to point: a line more than the tiles take, since the 36 numbers that a transform writes at once would fall
+// on each other in the cache if they were a power of two apart.
+template <typename T>
+long plane_of(long tiles, long pitch) {
+    return tiles * pitch + 64 / sizeof(T);
+}
+
 // How many tiles fill `bytes` with their 36 points of C + O channels; whole panels of the product's tiles.
 template <typename T>
 long tiles_in(long bytes, const Winograd& s) {
@@ -279,7 +286,7 @@ void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, 
     const long small = small_group<T>(s);
     groups_of_tiles(s, small, most(tiles_in<T>(WINOGRAD_LARGE, s), small), [&](long begin, long end) {
         const long count = end - begin;
-        const long v_plane = count * v_pitch + 16, m_plane = count * m_pitch + 16;
+        const long v_plane = plane_of<T>(count, v_pitch), m_plane = plane_of<T>(count, m_pitch);
         T* v = static_cast<T*>(scratch(Scratch::left, POINTS * v_plane * sizeof(T)));
         T* m = static_cast<T*>(scratch(Scratch::right, POINTS * m_plane * sizeof(T)));
         write_inputs<T>(s, x, begin, count, zeros, v, v_pitch, v_plane);
@@ -321,7 +328,7 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
         T* const u = sums + segment * POINTS * u_plane;
         for (long begin = start; begin < stop; begin += group) {
             const long count = least(group, stop - begin);
-            const long v_plane = count * v_pitch + 16, z_plane = count * z_pitch + 16;
+            const long v_plane = plane_of<T>(count, v_pitch), z_plane = plane_of<T>(count, z_pitch);
             T* v = static_cast<T*>(scratch(Scratch::left, (POINTS * v_plane + S) * sizeof(T)));
             T* z = static_cast<T*>(scratch(Scratch::right, POINTS * z_plane * sizeof(T)));
             write_inputs<T>(s, x, begin, count, zeros, v, v_pitch, v_plane);
@@ -343,12 +350,12 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
     for_each(s.O, [&](long o) {
         T line[9][LANES<T>];
         for (long c = 0; c < s.C; c += LANES<T>) {
-            const long some = some_of<T>(s.C - c, 0);
+            const long tail = tail_of<T>(s.C - c, 0);
             Vec<T> u[POINTS], half[3][6], g[3];
             for (long p = 0; p < POINTS; p++) {
                 const T* from = sums + p * u_plane + o * s.C + c;
-                u[p] = get(from, some);
-                for (long k = 1; k < segments; k++) u[p] += get(from + k * POINTS * u_plane, some);
+                u[p] = get(from, tail);
+                for (long k = 1; k < segments; k++) u[p] += get(from + k * POINTS * u_plane, tail);
             }
 #pragma GCC unroll 6
             for (int k = 0; k < 6; k++) transform_filter_back<T>(u + k, 6, &half[0][k], 6);

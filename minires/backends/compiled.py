@@ -24,12 +24,17 @@ def load(name: str, variable: str, otherwise: str) -> ModuleType:
             return importlib.import_module(f"minires.{name}")
         except ModuleNotFoundError:
             raise BackendUnavailable(otherwise) from None
+        except ImportError as error:  # it is there, and does not fit this Python, NumPy or system
+            raise BackendUnavailable(f"minires.{name} cannot be loaded: {error}") from None
     files = sorted(Path(other).glob(f"{name}*.so"))
     if not files:
         raise BackendUnavailable(f"{variable} names {other}, which holds no {name}*.so")
     spec = importlib.util.spec_from_file_location(name, files[0])
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise BackendUnavailable(f"{files[0]} cannot be loaded: {error}") from None
     return module

@@ -161,8 +161,8 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
     yield from _of("relu", reference.relu_backward, [
         ("y > 0", "y >= 0"),
-        ("grad_output * ", ""),
-        ("(y > 0)", "(y < 0)"),
+        ("grad_output, y.dtype.type(0)", "grad_output, grad_output"),
+        ("(y > 0,", "(y < 0,"),
     ])  # fmt: skip
 
     yield from _of("max_pool2d", reference.max_pool2d_forward, [

@@ -673,7 +673,7 @@ def test_two_leaves_never_share_a_gradient(rng, shape):
 # -- memory, threads
 
 
-def test_what_is_not_wanted_any_more_is_let_go_of():
+def test_what_is_not_wanted_any_more_islet_go_of():
     x, w = np.ones((4, 16, 32, 32), np.float32), np.ones((16, 16, 3, 3), np.float32)
     backend = native.create().fused
     waiting = backend.conv2d_forward(x, w, None, (1, 1), (1, 1), (1, 1), 1)

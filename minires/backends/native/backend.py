@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array, channels_first
+from minires.backends.native.compiled import native
 from minires.backends.native.filters import arranged
 from minires.backends.native.layout import (
     channels_last,
@@ -38,6 +39,7 @@ class NativeBackend:
     """
 
     name = "native"
+    defers = False  # whether a result may be a Deferred
     array_module: ModuleType = np
 
     def __init__(self, kernels: Any, winograd: bool) -> None:
@@ -58,9 +60,10 @@ class NativeBackend:
         added: Array | None, relu: bool,
     ) -> Array:  # fmt: skip
         """relu?((x ⋆ w + b − mean) · scale + shift + added);  norm is (mean, scale, shift) or three times None"""
-        X, w, options = channels_last(x), contiguous(w), (*geometry, self.winograd)
+        X, options = channels_last(x), (*geometry, self.winograd)
         y = empty(conv2d_shape(x.shape, w.shape, *geometry[:3]), x)
-        filters = self.arrange(self.kernels, X.shape, w, y.shape, options)
+        arrange = self.arrange if w.flags.c_contiguous and w.flags.aligned else arranged  # a copy won't come again
+        filters = arrange(self.kernels, X.shape, contiguous(w), y.shape, options)
         added = None if added is None else channels_last(added)
         self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, added, relu, y, *options)
         return channels_first(y)
@@ -69,11 +72,18 @@ class NativeBackend:
         self, grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
         groups: int,
     ) -> Array:  # fmt: skip
+        return self._gradient_of_input(grad_output, w, x_shape, (stride, padding, dilation, groups), None)
+
+    def _gradient_of_input(
+        self, grad_output: Array, w: Array, x_shape: tuple[int, ...], geometry: tuple[Any, ...], added: Array | None
+    ) -> Array:
+        """With `added`, of x's shape, added to it"""
         N, C, H, W = x_shape
         grad_x = empty((N, H, W, C), w)
         self.kernels.conv2d_backward_input(
-            channels_last(grad_output), contiguous(w), None, grad_x, stride, padding, dilation, groups, self.winograd
-        )
+            channels_last(grad_output), contiguous(w), None if added is None else channels_last(added), grad_x,
+            *geometry, self.winograd,
+        )  # fmt: skip
         return channels_first(grad_x)
 
     def conv2d_backward_weight(
@@ -147,9 +157,7 @@ class NativeBackend:
         mean, scale, inv_std = constants(x, mean, var, weight, eps)
         G, X = pixels(grad_output), pixels(x)
         grad_bias, centred = self._sums(G, X, mean, None, None)
-        grad_X = empty(X.shape, X)
-        nothing = np.zeros_like(mean)  # mean and variance are constants: nothing flows through them
-        self.kernels.batch_norm_input(G, X, mean, scale, None, False, nothing, nothing, grad_X)
+        grad_X = self._normalise(G, np.zeros_like(mean), scale, None)  # mean and variance are constants: g · scale
         return unpixels(grad_X, grad_output.shape), centred * inv_std, grad_bias
 
     def _statistics(self, X: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -184,12 +192,14 @@ class NativeBackend:
     # -- activation, the skip-add, and the update of the weights
 
     def add_forward(self, a: Array, b: Array) -> Array:
-        if a.shape != b.shape:
-            return a + b  # broadcasting is NumPy's
+        if a.shape != b.shape or not computes(a):
+            return a + b  # broadcasting is NumPy's, and so are other dtypes
         A, B = packed(a), packed(b)
         y = empty(A.shape, A)
         self.kernels.add(A, B, False, y)
         return unpacked(y)
+
+    accumulate = add_forward  # of two gradients that reach one node
 
     def relu_forward(self, x: Array) -> Array:
         X = packed(x)
@@ -231,7 +241,7 @@ class NativeBackend:
     ) -> tuple[Array, Array]:
         X = channels_last(x)
         y = empty((X.shape[0], *output, X.shape[3]), X)
-        argmax = np.empty(y.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
+        argmax = native().empty(y.shape, np.dtype(np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32))
         self.kernels.max_pool2d_forward(X, y, argmax, kernel, stride, padding, dilation)
         return channels_first(y), argmax
 
@@ -324,6 +334,11 @@ def conv2d_shape(
         for n, k, s, p, d in zip(x[2:], w[2:], stride, padding, dilation, strict=True)
     )
     return x[0], OH, OW, w[0]
+
+
+def computes(x: Any) -> bool:
+    """Whether the kernels compute in x's dtype."""
+    return x.dtype in (np.float32, np.float64) and x.dtype.isnative
 
 
 def inverse_deviation(var: Array, eps: float) -> Array:

@@ -31,13 +31,11 @@ class KeptFilters:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, int], _Kept] = {}
+        self._kept: dict[tuple[int, int, int], _Kept] = {}
 
     def arranged(self, kernels: Any, x_shape: Any, w: Array, y_shape: Any, options: tuple[Any, ...]) -> Array:
-        if w.base is not None:  # a view or a copy made for this call: it will not come again
-            return arranged(kernels, x_shape, w, y_shape, options)
-        size = kernels.conv2d_filters_size(x_shape, w, y_shape, *options)  # tells the arrangements apart
-        key = (id(w), size)
+        groups, size = options[3], kernels.conv2d_filters_size(x_shape, w, y_shape, *options)
+        key = (id(w), groups, size)  # the arrangement depends on the groups, and on the algorithm, which the size tells
         digest = kernels.digest(w)
         kept = self._kept.get(key)
         if kept is None or kept.w() is not w or kept.digest != digest:

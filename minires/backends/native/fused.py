@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minires.arrays import Array, channels_first
-from minires.backends.native.backend import NativeBackend, constants, conv2d_shape, scaled
+from minires.arrays import Array
+from minires.backends.native.backend import NativeBackend, computes, constants, conv2d_shape, scaled
 from minires.backends.native.filters import KeptFilters
 from minires.backends.native.layout import (
-    channels_last,
     contiguous,
     empty,
     packed,
@@ -36,7 +35,17 @@ Maybe = Array | Deferred
 
 
 class Waiting(Deferred):
-    """A result of the forward pass that a skip-add and a ReLU can still join:  relu?(result (+ added))."""
+    """A result of the forward pass that a skip-add and a ReLU can still join:  relu?(result (+ added)).
+
+    One operation joins.  If a second one wants the result, it is computed on its own for that one and all after it.
+    """
+
+    joined = False
+
+    def join(self) -> bool:
+        """Whether the next operation may compute this result as a part of its own; it may from now on, others not."""
+        free, self.joined = self.waits and not self.joined, True
+        return free
 
     def computed_with(self, added: Array | None, relu: bool) -> Array:
         """The array, with `added`, an array of this shape, added to it and ReLU applied."""
@@ -67,7 +76,7 @@ class WaitingConv2d(Waiting):
         return self.backend._convolve(x, w, b, self.geometry, self.norm, added, relu)
 
 
-class Used:
+class NormRecord:
     """What a batch norm computed with, and the output of the ReLU that joined in, if one did."""
 
     def __init__(self, mean: Array, scale: Array, bias: Array | None) -> None:
@@ -83,7 +92,7 @@ class WaitingNorm(Waiting):
     ) -> None:
         super().__init__(x.shape, x.dtype, needs=(x, X))
         self.backend = backend
-        self.used = Used(mean, contiguous(scale), None if bias is None else contiguous(bias).copy())
+        self.used = NormRecord(mean, contiguous(scale), None if bias is None else contiguous(bias).copy())
 
     def computed_with(self, added: Array | None, relu: bool) -> Array:
         _, X = self.needs
@@ -109,7 +118,7 @@ class WaitingSum(Waiting):
         first, second = self.needs
         if isinstance(first, Waiting) and first.waits:
             return first.computed_with(second, relu)
-        A, B = packed(resolved(first)), packed(second)  # somebody else has wanted it meanwhile
+        A, B = packed(resolved(first)), packed(second)
         y = empty(A.shape, A)
         self.backend.kernels.add(A, B, relu, y)
         return unpacked(y)
@@ -137,19 +146,11 @@ class GradientOfInput(Deferred):
         self.geometry = geometry
 
     def compute(self) -> Array:
-        return self._with(None)
+        return self.backend._gradient_of_input(*self.needs, self.shape, self.geometry, None)
 
     def plus(self, other: Array) -> Array:
-        return self._with(channels_last(other))
+        return self.backend._gradient_of_input(*self.needs, self.shape, self.geometry, other)
 
-    def _with(self, added: Array | None) -> Array:
-        grad, w = self.needs
-        N, C, H, W = self.shape
-        grad_x = empty((N, H, W, C), w)
-        self.backend.kernels.conv2d_backward_input(
-            channels_last(grad), contiguous(w), added, grad_x, *self.geometry, self.backend.winograd
-        )
-        return channels_first(grad_x)
 
 
 class FusedBackend(NativeBackend):
@@ -157,6 +158,8 @@ class FusedBackend(NativeBackend):
 
     keeps_filters   whether filters, once arranged, are kept for the next call with the same weights
     """
+
+    defers = True
 
     def __init__(self, kernels: Any, winograd: bool, keeps_filters: bool = False) -> None:
         super().__init__(kernels, winograd)
@@ -181,7 +184,7 @@ class FusedBackend(NativeBackend):
     ) -> Any:
         mean, scale, _ = constants(x, mean, var, weight, eps)  # type: ignore[arg-type]  # it has a dtype
         mean, scale = mean.copy(), scale.copy()  # they may have moved on before the result is wanted
-        if isinstance(x, WaitingConv2d) and x.waits and x.norm[0] is None:  # it has room for one norm
+        if isinstance(x, WaitingConv2d) and x.norm[0] is None and x.join():  # it has room for one norm
             return x.normalised(mean, scale, bias)
         array: Array = resolved(x)
         return WaitingNorm(self, array, pixels(array), mean, scale, bias)
@@ -198,15 +201,15 @@ class FusedBackend(NativeBackend):
         return super().batch_norm_eval_backward(resolved(grad_output), *saved)
 
     def add_forward(self, a: Maybe, b: Maybe) -> Any:
-        if a.shape != b.shape:
+        if a.shape != b.shape or not computes(a):
             return resolved(a) + resolved(b)
-        if isinstance(b, Waiting) and b.waits and not (isinstance(a, Waiting) and a.waits):
+        if not isinstance(a, Waiting):
             a, b = b, a
-        first = a if isinstance(a, Waiting) and a.waits else resolved(a)
-        return WaitingSum(self, first, resolved(b))
+        second: Array = resolved(b)  # which may be the same as the first: then that waits no longer
+        return WaitingSum(self, a if isinstance(a, Waiting) and a.join() else resolved(a), second)
 
     def relu_forward(self, x: Maybe) -> Array:
-        if isinstance(x, Waiting) and x.waits:
+        if isinstance(x, Waiting) and x.join():
             return x.computed_with(None, relu=True)
         return super().relu_forward(resolved(x))
 

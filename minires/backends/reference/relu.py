@@ -12,4 +12,4 @@ def relu_forward(x: Array) -> Array:
 
 def relu_backward(grad_output: Array, y: Array) -> Array:
     """The gradient passes where the output y is positive; the kink at 0 counts as flat."""
-    return grad_output * (y > 0)
+    return array_module(y).where(y > 0, grad_output, y.dtype.type(0))
