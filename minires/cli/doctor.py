@@ -102,7 +102,7 @@ def _backends() -> dict[str, str]:
         told["native"] += f": {_instruction_sets()}"
     try:
         default = backends.active().name
-    except (ValueError, backends.BackendUnavailable) as error:  # MINIRES_BACKEND names one that is not here
+    except backends.BackendUnavailable as error:  # MINIRES_BACKEND names one that is not here
         default = str(error)
     return {"default": default} | told
 
