@@ -25,9 +25,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe
 from benchmarks.tables import write_between_markers
 from minires import backends, data, random
+from minires.bench.machine import describe
 from minires.paper import experiment, figure1
 from minires.paper.experiment import Plan
 from minires.training import Config

@@ -28,7 +28,6 @@ from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.machine import describe
 from benchmarks.tables import write_between_markers
 from minires.arrays import channels_last
 from minires.backends import reference
@@ -36,6 +35,8 @@ from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import CONVOLUTIONS, GEMMS
 from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Emulator, Provider, device
+from minires.bench.layers import convolutions
+from minires.bench.machine import describe
 
 RESULTS = Path(__file__).parent / "results"
 # Relative difference in norm that rounding explains: float32 sums in another order, tf32 (11 bits), bf16 (8 bits).
@@ -115,7 +116,7 @@ def gemm_shapes(bench: Bench) -> list[tuple[str, int, int, int]]:
         return [("33", 33, 33, 33), ("im2col 50×12×27", 50, 12, 27)]
     squares = [(f"{n}³", n, n, n) for n in (512, 1024, 2048, 4096, 8192)]
     im2col = {}
-    for x, w, stride, padding, *_ in table_1_shapes(("resnet50",)):
+    for x, w, stride, padding, *_ in convolutions(("resnet50",)):
         g = conv2d.Geometry.of((32, *x), w, stride, padding, (1, 1), 1)
         im2col[g.pixels, g.O, g.depth] = (f"im2col {g.pixels}×{g.O}×{g.depth}", g.pixels, g.O, g.depth)
     return squares + list(im2col.values())
@@ -139,27 +140,12 @@ def gemm_rows(bench: Bench) -> Iterator[Row]:
 # -- convolutions
 
 
-def table_1_shapes(networks: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Every distinct (x (C, H, W), w (O, C, KH, KW), stride, padding) of these networks at 224×224."""
-    seen: dict[tuple[Any, ...], None] = {}
-
-    class Shapes(mr.Observer):
-        def before_forward(self, node: mr.Function, arrays: tuple[Any, ...]) -> None:
-            if node.name == "Conv2d":
-                seen[arrays[0].shape[1:], arrays[1].shape, node.stride, node.padding] = None
-
-    for name in networks:
-        with mr.no_grad(), Shapes(), mr.backend("reference"):
-            mr.models.create(name).eval()(mr.tensor(np.zeros((1, 3, 224, 224), np.float32)))
-    return list(seen)
-
-
 def conv_rows(bench: Bench) -> Iterator[Row]:
     if bench.rehearse:
         shapes: list[Any] = [((8, 6, 5), (12, 8, 3, 3), (1, 1), (1, 1)), ((4, 6, 5), (8, 4, 1, 1), (1, 1), (0, 0))]
         batches: tuple[int, ...] = (2,)
     else:
-        shapes = table_1_shapes(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"))
+        shapes = list(convolutions(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")))
         batches = (32, 128)
     for batch in batches:
         for x_shape, w_shape, stride, padding in shapes:

@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.machine import describe
 from benchmarks.tables import write_between_markers
-from minires import _guard, autograd, backends
+from minires import _guard, autograd
 from minires.arrays import as_array
+from minires.bench.machine import describe
+from minires.deferred import Deferred, resolved
 
 RESULTS = Path(__file__).parent / "results" / "observers.json"
 TARGET = 1.01
@@ -40,20 +42,24 @@ def bare_call(node: Any, *inputs: Any) -> mr.Tensor:
     """`Function.__call__` without what observing needs."""
     node.serial = next(autograd._serials)
     node.module = autograd._state.module
-    node.backend = backends.active()
     node.needs_input_grad = tuple(t is not None and t.requires_grad for t in inputs)
     node.parents = tuple((t.node or t) if t is not None and t.requires_grad else None for t in inputs)
-    arrays = tuple(None if t is None else t.data for t in inputs)
+    recorded, inside = any(node.needs_input_grad), autograd._state.depth > 0
+    if inside and (node.takes_deferred == "always" or (node.takes_deferred and not recorded)):
+        arrays = tuple(None if t is None else t.promised for t in inputs)
+    else:
+        arrays = tuple(None if t is None else t.data for t in inputs)
     node.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-    autograd._one_home(node, arrays)
+    node.backend = autograd._backend_for(node, arrays, "fused" if inside else "eager")
     output = as_array(node.forward(*arrays))
-    recorded = any(node.needs_input_grad)
+    if isinstance(output, Deferred):
+        autograd._state.deferred.append(weakref.ref(output))
     return mr.Tensor(output, requires_grad=recorded, node=node if recorded else None)
 
 
 def bare_backward(node: Any, grad_output: Any) -> tuple[Any, ...]:
     """`Function.run_backward` without what observing needs."""
-    grads = node.backward(grad_output)
+    grads = node.backward(grad_output if node.takes_deferred_gradient else resolved(grad_output))
     grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
     node._check(grads)
     return grads
@@ -89,7 +95,7 @@ def race(network: str, batch: int, size: int, rounds: int) -> tuple[dict[str, fl
     step = stepper(network, batch, size)
     hold = _guard.hold
     sides: dict[str, tuple[dict[str, Any], Any]] = {
-        "bare": (BARE, hold),
+        "bare": (BARE, lambda saved: None),
         "observable": (WHOLE, lambda saved: None),
         "as it is": (WHOLE, hold),
     }
@@ -127,7 +133,7 @@ def main() -> int:
         shown = {side: f"{1e3 * seconds:.1f} ms" for side, seconds in median.items()}
         rows.append([f"{network} at {size}×{size}", str(batch), shown["bare"], shown["observable"]])
         rows[-1] += [f"{ratios['observable']:.3f}", shown["as it is"], f"{ratios['as it is']:.3f}"]
-    machine = describe(args.threads, "numpy") | {"rounds": args.rounds}
+    machine = describe(args.threads, "numpy") | {"backend": mr.backends.active().name, "rounds": args.rounds}
     table = Table(*head, title=", ".join(f"{k} {v}" for k, v in machine.items()))
     for row in rows:
         table.add_row(*row)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from minires.bench.report import markdown
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -16,8 +18,7 @@ def write_between_markers(
     text = README.read_text()
     if text.count(begin) != 1 or text.count(end) != 1:
         raise SystemExit(f"README.md must hold the markers {begin} and {end} once each")
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
     told = ", ".join(f"{key} {value}" for key, value in machine.items())
     before, _, rest = text.partition(begin)
     after = rest.partition(end)[2]
-    README.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n\nMeasured: {told}.\n{end}{after}")
+    README.write_text(f"{before}{begin}\n{markdown((head, rows))}\n\nMeasured: {told}.\n{end}{after}")

@@ -149,7 +149,7 @@ class Function:
         else:
             arrays = tuple(None if t is None else t.data for t in inputs)
         self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-        self.backend = _backend_for(self, arrays, unseen)
+        self.backend = _backend_for(self, arrays, "eager" if not unseen else "fused" if recorded else "inference")
         if recorded or _state.observers:
             self._caller = _caller()
         for observer in _state.observers:
@@ -252,11 +252,18 @@ def backward(output: Tensor, grad_output: Array) -> None:
                 _accumulate(parent, array, owned=not shared)
                 del array
             elif parent in grads:
-                grads[parent] = as_array(grads[parent] + grad_input)
+                grads[parent] = _sum(parent.backend, grads[parent], grad_input)
             else:
                 grads[parent] = grad_input
                 heapq.heappush(newest_first, (-parent.serial, parent))
         del grad, grad_inputs, grad_input, parent, parents
+
+
+def _sum(backend: Any, a: Any, b: Any) -> Any:
+    """Of two gradients that reach one node.  One that waits is computed with the other added on the way."""
+    if isinstance(a, Deferred) or isinstance(b, Deferred):
+        return a + b
+    return as_array(getattr(backend, "eager", backend).add_forward(a, b))
 
 
 def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
@@ -266,8 +273,8 @@ def _accumulate(leaf: Tensor, grad: Array, owned: bool) -> None:
         leaf.grad = grad if owned else grad.copy(order="C")
 
 
-def _backend_for(node: Function, arrays: tuple[Any, ...], unseen: bool) -> Any:
-    """The backend that computes on these arrays; where `unseen`, the form of it that may answer with a Deferred."""
+def _backend_for(node: Function, arrays: tuple[Any, ...], form: str) -> Any:
+    """The backend that computes on these arrays; of its forms, if it has some, "eager", "fused" or "inference"."""
     modules = {array_module(a).__name__ for a in arrays if a is not None}
     if len(modules) > 1:
         homes = " and of ".join(sorted(modules))
@@ -277,7 +284,7 @@ def _backend_for(node: Function, arrays: tuple[Any, ...], unseen: bool) -> Any:
     wanted = getattr(backend, "array_module", None)  # the reference backend takes them all
     if wanted is not None and home != wanted.__name__:
         raise TypeError(f"{node.name}: backend {backend.name!r} computes on {wanted.__name__} arrays, got {home}'s")
-    return getattr(backend, "fused", None) or backend if unseen else backend
+    return getattr(backend, form, backend)
 
 
 def _watched() -> bool:

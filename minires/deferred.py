@@ -15,9 +15,9 @@ class Deferred:
     needs   what it will be computed from.  NumPy arrays among them are read-only until then (or until nobody wants the
             result any more), so that writing into one fails instead of changing the result.
 
-    A subclass defines `compute() -> array`; what else it can do lets the next operation join in.  The engine passes a
-    Deferred only to an operation that declares so (`Function.takes_deferred`), and to nobody else ever: `Tensor.data`
-    is an array.
+    A subclass defines `compute() -> array`; what else it can do lets the next operation join in: `plus`, a sum.  The
+    engine passes a Deferred only to an operation that declares so (`Function.takes_deferred`), and to nobody else ever:
+    `Tensor.data` is an array.
     """
 
     __array_ufunc__ = None  # `array + deferred` asks the deferred

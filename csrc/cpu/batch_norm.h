@@ -30,18 +30,6 @@ MINIRES_INLINE void strips(long C, Body&& body) {
     if (c < C) body(c, std::integral_constant<long, 1>(), C - c);
 }
 
-template <typename T>
-MINIRES_INLINE Vec<T> get(const T* from, long some) {
-    return some ? load_some(from, some) : load(from);
-}
-template <typename T>
-MINIRES_INLINE void put(T* to, Vec<T> v, long some) {
-    if (some)
-        store_some(to, v, some);
-    else
-        store(to, v);
-}
-
 // mean (C) and biased variance (C) of P pixels
 template <typename T>
 void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
@@ -82,11 +70,18 @@ void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
     }
 }
 
+// The one expression of the forward pass; backward asks it again whether a ReLU behind let a number pass.
+template <typename V>
+MINIRES_INLINE V normalised(V x, V mean, V scale, V bias) {
+    return (x - mean) * scale + bias;
+}
+
 // y = (x − mean) · scale + bias (+ added), and ReLU of it if `relu`; bias and added may be null
 template <typename T>
 void batch_norm_apply(
     long P, long C, const T* x, const T* mean, const T* scale, const T* bias, const T* added, T* y, bool relu) {
     const long block = most(BLOCK_NUMBERS / most(C, 1), 1), blocks = ceil_div(P, block);
+    const bool streams = may_stream(y, P * C, C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long some) {
@@ -100,34 +95,42 @@ void batch_norm_apply(
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> value = (get(x + at, some) - m[v]) * s[v] + d[v];
+                    Vec<T> value = normalised(get(x + at, some), m[v], s[v], d[v]);
                     if (added) value += get(added + at, some);
                     if (relu) value = value < T(0) ? Vec<T>{} : value;  // NaN stays NaN
-                    put(y + at, value, some);
+                    streams ? stream(y + at, value) : put(y + at, value, some);
                 }
         });
+        if (streams) streamed();
     });
 }
 
-// Σ g and Σ g · (x − mean) over the pixels.  If y is given, g counts only where y > 0: the ReLU behind is walked as well.
+// Σ g and Σ g · (x − mean) over the pixels.  If scale is given, g counts only where the output was positive: the ReLU
+// behind is walked as well.
 template <typename T>
-void batch_norm_sums(long P, long C, const T* g, const T* x, const T* y, const T* mean, T* sum_g, T* sum_g_centred) {
+void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias, T* sum_g,
+                     T* sum_g_centred) {
     const long block = pixels_of_block<T>(P, C), blocks = ceil_div(P, block);
     Buffer<T> first(blocks * C), second(blocks * C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long some) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
-            Vec<T> sum[2][V] = {}, product[2][V] = {}, m[V];
-            for (long v = 0; v < V; v++) m[v] = get(mean + c + v * L, some);
+            Vec<T> sum[2][V] = {}, product[2][V] = {}, m[V], s[V], d[V];
+            for (long v = 0; v < V; v++) {
+                m[v] = get(mean + c + v * L, some);
+                s[v] = scale ? get(scale + c + v * L, some) : Vec<T>{};
+                d[v] = bias ? get(bias + c + v * L, some) : Vec<T>{};
+            }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
                     Vec<T> grad = get(g + at, some);
-                    if (y) grad = get(y + at, some) > T(0) ? grad : Vec<T>{};
+                    const Vec<T> value = get(x + at, some);
+                    if (scale) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
                     sum[p & 1][v] += grad;
-                    product[p & 1][v] += grad * (get(x + at, some) - m[v]);
+                    product[p & 1][v] += grad * (value - m[v]);
                 }
             for (long v = 0; v < V; v++) {
                 put(first + b * C + c + v * L, sum[0][v] + sum[1][v], some);
@@ -142,29 +145,34 @@ void batch_norm_sums(long P, long C, const T* g, const T* x, const T* y, const T
     }
 }
 
-// grad_x = scale · (g − mean_g − (x − mean) · slope), g as in `batch_norm_sums`
+// grad_x = scale · (g − mean_g − (x − mean) · slope); with `relu` g counts as in `batch_norm_sums`
 template <typename T>
-void batch_norm_input(long P, long C, const T* g, const T* x, const T* y, const T* mean, const T* scale, const T* mean_g,
-                      const T* slope, T* grad_x) {
+void batch_norm_input(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias, bool relu,
+                      const T* mean_g, const T* slope, T* grad_x) {
     const long block = most(BLOCK_NUMBERS / most(C, 1), 1), blocks = ceil_div(P, block);
+    const bool streams = may_stream(grad_x, P * C, C);
     for_each(blocks, [&](long b) {
         const long begin = b * block, end = least(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long some) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
-            Vec<T> m[V], s[V], o[V], k[V];
+            Vec<T> m[V], s[V], o[V], k[V], d[V];
             for (long v = 0; v < V; v++) {
                 m[v] = get(mean + c + v * L, some), s[v] = get(scale + c + v * L, some);
                 o[v] = get(mean_g + c + v * L, some), k[v] = get(slope + c + v * L, some);
+                d[v] = bias ? get(bias + c + v * L, some) : Vec<T>{};
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
                     Vec<T> grad = get(g + at, some);
-                    if (y) grad = get(y + at, some) > T(0) ? grad : Vec<T>{};
-                    put(grad_x + at, s[v] * (grad - o[v] - (get(x + at, some) - m[v]) * k[v]), some);
+                    const Vec<T> value = get(x + at, some);
+                    if (relu) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
+                    const Vec<T> result = s[v] * (grad - o[v] - (value - m[v]) * k[v]);
+                    streams ? stream(grad_x + at, result) : put(grad_x + at, result, some);
                 }
         });
+        if (streams) streamed();
     });
 }
 

@@ -60,16 +60,47 @@ Pool2d pooling(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair pa
             padding[0], padding[1], dilation[0], dilation[1]};
 }
 
-void conv2d_forward(const InstructionSet& set, py::array x, py::array w, Optional bias, Optional mean, Optional scale,
-                    Optional shift, Optional added, bool relu, py::array y, Pair stride, Pair padding, Pair dilation,
+// x (N, H, W, C) and y by their shapes, for the choice of the algorithm
+template <bool WORKING>
+py::ssize_t conv2d_size(const InstructionSet& set, Shape x, py::array w, Shape y, Pair stride, Pair padding,
+                        Pair dilation, long groups, bool winograd) {
+    expect(x.size() == 4 && y.size() == 4, "x and y must have four axes");
+    const Conv2d c = geometry(x, sizes(w, "w", 4), y, stride, padding, dilation, groups);
+    py::ssize_t size = 0;
+    with_dtype(w, [&](auto number) {
+        const auto& kernels = of<decltype(number)>(set);
+        size = WORKING ? kernels.conv2d_working_size(c, winograd) : kernels.conv2d_filters_size(c, winograd);
+    });
+    return size;
+}
+
+void conv2d_filters(const InstructionSet& set, Shape x, py::array w, Shape y, py::array filters, Pair stride,
+                    Pair padding, Pair dilation, long groups, bool winograd) {
+    expect(x.size() == 4 && y.size() == 4, "x and y must have four axes");
+    const Shape ws = sizes(w, "w", 4);
+    const Conv2d c = geometry(x, ws, y, stride, padding, dilation, groups);
+    with_dtype(w, [&](auto number) {
+        using T = decltype(number);
+        const T* pw = in<T>(w, "w", ws);
+        T* to = out<T>(filters, "filters", {of<T>(set).conv2d_filters_size(c, winograd)});
+        const Released released;
+        of<T>(set).conv2d_filters(c, pw, to, winograd);
+    });
+}
+
+// w (O, C/groups, KH, KW) by its shape; its numbers are read from `filters`
+void conv2d_forward(const InstructionSet& set, py::array x, Shape ws, py::array filters, Optional bias, Optional mean,
+                    Optional scale, Optional shift, Optional added, bool relu, py::array y, Pair stride, Pair padding, Pair dilation,
                     long groups, bool winograd) {
-    const Shape xs = sizes(x, "x", 4), ws = sizes(w, "w", 4), ys = sizes(y, "y", 4), channels{ws[0]};
+    expect(ws.size() == 4, "w must have four axes");
+    const Shape xs = sizes(x, "x", 4), ys = sizes(y, "y", 4), channels{ws[0]};
     const Conv2d c = geometry(xs, ws, ys, stride, padding, dilation, groups);
     expect(mean.has_value() == scale.has_value() && scale.has_value() == shift.has_value(),
            "mean, scale and shift must be given together");
     with_dtype(x, [&](auto number) {
         using T = decltype(number);
-        const T *px = in<T>(x, "x", xs), *pw = in<T>(w, "w", ws), *pb = in<T>(bias, "bias", channels);
+        const T *px = in<T>(x, "x", xs), *pb = in<T>(bias, "bias", channels),
+                *pw = in<T>(filters, "filters", {of<T>(set).conv2d_filters_size(c, winograd)});
         const Finish<T> finish{in<T>(mean, "mean", channels), in<T>(scale, "scale", channels),
                                in<T>(shift, "shift", channels), in<T>(added, "added", ys), relu};
         T* py_ = out<T>(y, "y", ys);
@@ -153,30 +184,30 @@ void batch_norm_apply(const InstructionSet& set, py::array x, py::array mean, py
     });
 }
 
-void batch_norm_sums(const InstructionSet& set, py::array g, py::array x, Optional y, py::array mean, py::array sum_g,
-                     py::array sum_g_centred) {
+void batch_norm_sums(const InstructionSet& set, py::array g, py::array x, py::array mean, Optional scale, Optional bias,
+                     py::array sum_g, py::array sum_g_centred) {
     const Shape xs = sizes(x, "x", 2), channels{xs[1]};
     with_dtype(x, [&](auto number) {
         using T = decltype(number);
-        const T *pg = in<T>(g, "g", xs), *px = in<T>(x, "x", xs), *passed = in<T>(y, "y", xs),
-                *pm = in<T>(mean, "mean", channels);
+        const T *pg = in<T>(g, "g", xs), *px = in<T>(x, "x", xs), *pm = in<T>(mean, "mean", channels),
+                *ps = in<T>(scale, "scale", channels), *pb = in<T>(bias, "bias", channels);
         T *first = out<T>(sum_g, "sum_g", channels), *second = out<T>(sum_g_centred, "sum_g_centred", channels);
         const Released released;
-        of<T>(set).batch_norm_sums(xs[0], xs[1], pg, px, passed, pm, first, second);
+        of<T>(set).batch_norm_sums(xs[0], xs[1], pg, px, pm, ps, pb, first, second);
     });
 }
 
-void batch_norm_input(const InstructionSet& set, py::array g, py::array x, Optional y, py::array mean, py::array scale,
-                      py::array mean_g, py::array slope, py::array grad_x) {
+void batch_norm_input(const InstructionSet& set, py::array g, py::array x, py::array mean, py::array scale, Optional bias,
+                      bool relu, py::array mean_g, py::array slope, py::array grad_x) {
     const Shape xs = sizes(x, "x", 2), channels{xs[1]};
     with_dtype(x, [&](auto number) {
         using T = decltype(number);
-        const T *pg = in<T>(g, "g", xs), *px = in<T>(x, "x", xs), *passed = in<T>(y, "y", xs),
-                *pm = in<T>(mean, "mean", channels), *ps = in<T>(scale, "scale", channels),
+        const T *pg = in<T>(g, "g", xs), *px = in<T>(x, "x", xs), *pm = in<T>(mean, "mean", channels),
+                *ps = in<T>(scale, "scale", channels), *pb = in<T>(bias, "bias", channels),
                 *po = in<T>(mean_g, "mean_g", channels), *pk = in<T>(slope, "slope", channels);
         T* to = out<T>(grad_x, "grad_x", xs);
         const Released released;
-        of<T>(set).batch_norm_input(xs[0], xs[1], pg, px, passed, pm, ps, po, pk, to);
+        of<T>(set).batch_norm_input(xs[0], xs[1], pg, px, pm, ps, pb, relu, po, pk, to);
     });
 }
 
@@ -354,6 +385,19 @@ void cross_entropy_backward(const InstructionSet& set, py::array grad_loss, py::
     });
 }
 
+py::bytes digest(const InstructionSet& set, py::array x) {
+    const Shape xs = shape_of(x);
+    unsigned lanes[LANES_OF_DIGEST];
+    with_dtype(x, [&](auto number) {
+        using T = decltype(number);
+        const T* px = in<T>(x, "x", xs);
+        const long n = x.size();
+        const Released released;
+        of<T>(set).digest(n, px, lanes);
+    });
+    return py::bytes(reinterpret_cast<const char*>(lanes), sizeof lanes);
+}
+
 void sgd_step(const InstructionSet& set, py::array p, py::array g, py::array v, double lr, double momentum,
               double weight_decay) {
     const Shape shape = shape_of(p);
@@ -374,6 +418,9 @@ void bind(py::module_& module) {
                                "The kernels compiled for one instruction set.  Each writes into arrays it is given; "
                                "images lie (N, H, W, C), pixels (P, C), rows (rows, classes).")
         .def_property_readonly("name", [](const InstructionSet& set) { return set.name; })
+        .def("conv2d_filters_size", &conv2d_size<false>)
+        .def("conv2d_working_size", &conv2d_size<true>)
+        .def("conv2d_filters", &conv2d_filters)
         .def("conv2d_forward", &conv2d_forward)
         .def("conv2d_backward_input", &conv2d_backward_input)
         .def("conv2d_backward_weight", &conv2d_backward_weight)
@@ -395,6 +442,7 @@ void bind(py::module_& module) {
         .def("softmax_backward", &softmax_backward)
         .def("cross_entropy_forward", &cross_entropy_forward)
         .def("cross_entropy_backward", &cross_entropy_backward)
+        .def("digest", &digest)
         .def("sgd_step", &sgd_step);
     module.def(
         "instruction_sets",

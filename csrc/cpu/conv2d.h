@@ -4,22 +4,69 @@
 #include "gemm.h"
 #include "gemm_at.h"
 #include "kernels.h"
+#include "winograd.h"
 
 namespace {
 
 using minires::cpu::Conv2d;
 
+// Whether Winograd's algorithm can compute it and is worth its transforms: the channels must fill vectors half at least,
+// and the outputs the tiles, and the tiles must be enough to pay for the transform of the filters.
 template <typename T>
-void conv2d_forward(const Conv2d& c, const T* x, const T* w, const T* bias, const Finish<T>& finish, T* y, bool) {
-    const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
-    Buffer<long> row(c.KH), column(c.KW), tap(taps);
+bool suits_winograd(const Conv2d& c, bool allowed) {
+    const bool possible = allowed && sizeof(T) == 4 && c.KH == 3 && c.KW == 3 && c.groups == 1 && c.stride_h == 1 &&
+                          c.stride_w == 1 && c.dilation_h == 1 && c.dilation_w == 1 && c.padding_h <= 2 &&
+                          c.padding_w <= 2 && c.C >= 8 && c.O >= 8;
+    if (!possible) return false;
+    const long tiles = ceil_div(c.OH, 4) * ceil_div(c.OW, 4);
+    return c.N * tiles >= 16 && 16 * tiles <= 2 * c.OH * c.OW;
+}
+
+// The filters of one group, (O/G, C/G, KH, KW) in memory.
+template <typename T>
+Filters<T> filters_of_group(const Conv2d& c, const T* w, const long* tap) {
+    const long C = c.C / c.groups, taps = c.KH * c.KW;
+    return {w, c.O / c.groups, C, taps, taps * C, taps, tap};
+}
+
+template <typename T>
+long conv2d_filters_size(const Conv2d& c, bool winograd) {
+    const Filters<T> one = filters_of_group<T>(c, nullptr, nullptr);
+    return suits_winograd<T>(c, winograd) ? transformed_size(one) : c.groups * one.packed_size();
+}
+
+// How many numbers a training step holds for it beside its arrays, at most.
+template <typename T>
+long conv2d_working_size(const Conv2d& c, bool winograd) {
+    const Filters<T> one = filters_of_group<T>(c, nullptr, nullptr);
+    if (!suits_winograd<T>(c, winograd)) return c.groups * one.packed_size();
+    return winograd_working_size(Winograd{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w}, one);
+}
+
+template <typename T>
+void conv2d_filters(const Conv2d& c, const T* w, T* filters, bool winograd) {
+    Buffer<long> tap(c.KH * c.KW);
+    for (long t = 0; t < c.KH * c.KW; t++) tap[t] = t;
+    if (suits_winograd<T>(c, winograd)) return write_filters<T>(filters_of_group<T>(c, w, tap), filters);
+    for (long g = 0; g < c.groups; g++) {
+        const Filters<T> group = filters_of_group<T>(c, w + g * (c.O / c.groups) * (c.C / c.groups) * c.KH * c.KW, tap);
+        pack<T>(group, filters + g * group.packed_size());
+    }
+}
+
+template <typename T>
+void conv2d_forward(
+    const Conv2d& c, const T* x, const T* filters, const T* bias, const Finish<T>& finish, T* y, bool winograd) {
+    if (suits_winograd<T>(c, winograd)) {
+        const Winograd s{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w};
+        return winograd_forward<T>(s, x, filters, bias, finish, y);
+    }
+    const long C = c.C / c.groups, O = c.O / c.groups;
+    Buffer<long> row(c.KH), column(c.KW);
     for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;
     for (long s = 0; s < c.KW; s++) column[s] = s * c.dilation_w - c.padding_w;
-    for (long t = 0; t < taps; t++) tap[t] = t;
     for (long g = 0; g < c.groups; g++) {
-        const Filters<T> filters{w + g * O * C * taps, O, C, taps, C * taps, taps, tap};
-        Buffer<T> packed(filters.packed_size());
-        pack<T>(filters, packed);
+        const T* packed = filters + g * filters_of_group<T>(c, nullptr, nullptr).packed_size();
         const Windows<T> windows{x + g * C, c.H, c.W, C, c.C, c.KH, c.KW, row, column, c.stride_h, c.stride_w, c.OH, c.OW};
         Finish<T> here = at_column(finish, g * O);
         if (here.added) here.added += g * O;
@@ -44,7 +91,18 @@ inline long taps_of(long first, long K, long stride, long padding, long dilation
 // different taps: each parity is a dense convolution of the gradient with its share of the taps, and no multiplication
 // by a zero between two strides is ever made.
 template <typename T>
-void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T* added, T* grad_x, bool) {
+void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T* added, T* grad_x, bool winograd) {
+    // Of stride 1 it is again a convolution, with flipped filters; the winograd shape is the one of the gradient's pixels.
+    if (suits_winograd<T>(Conv2d{c.N, c.O, c.OH, c.OW, c.C, c.KH, c.KW, c.H, c.W, c.stride_h, c.stride_w, 2 - c.padding_h,
+                                 2 - c.padding_w, c.dilation_h, c.dilation_w, c.groups},
+                          winograd && c.padding_h <= 2 && c.padding_w <= 2)) {
+        const long tap[9] = {8, 7, 6, 5, 4, 3, 2, 1, 0};
+        const Filters<T> filters{w, c.C, c.O, 9, 9, 9 * c.C, tap};
+        const Winograd s{c.N, c.O, c.OH, c.OW, c.C, c.H, c.W, 2 - c.padding_h, 2 - c.padding_w};
+        Buffer<T> u(transformed_size(filters));
+        write_filters<T>(filters, u);
+        return winograd_forward<T>(s, grad_y, u, nullptr, Finish<T>{nullptr, nullptr, nullptr, added, false}, grad_x);
+    }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);
     for (long a = 0; a < least(c.stride_h, c.H); a++)
@@ -77,7 +135,10 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T
 }
 
 template <typename T>
-void conv2d_backward_weight(const Conv2d& c, const T* grad_y, const T* x, T* grad_w, bool) {
+void conv2d_backward_weight(const Conv2d& c, const T* grad_y, const T* x, T* grad_w, bool winograd) {
+    if (suits_winograd<T>(c, winograd))
+        return winograd_backward_weight<T>(Winograd{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w}, grad_y,
+                                           x, grad_w);
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row(c.KH), column(c.KW);
     for (long r = 0; r < c.KH; r++) row[r] = r * c.dilation_h - c.padding_h;

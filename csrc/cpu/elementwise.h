@@ -26,8 +26,13 @@ void relu_forward(long n, const T* x, T* y) {
 
 template <typename T>
 void relu_backward(long n, const T* g, const T* y, T* grad_x) {
+    const bool streams = may_stream(grad_x, n, 0);
     pieces(n, [=](long i, long end) {
-        for (; i + LANES<T> <= end; i += LANES<T>) store(grad_x + i, load(y + i) > T(0) ? load(g + i) : Vec<T>{});
+        for (; i + LANES<T> <= end; i += LANES<T>) {
+            const Vec<T> v = load(y + i) > T(0) ? load(g + i) : Vec<T>{};
+            streams ? stream(grad_x + i, v) : store(grad_x + i, v);
+        }
+        if (streams) streamed();
         for (; i < end; i++) grad_x[i] = y[i] > T(0) ? g[i] : T(0);
     });
 }

@@ -101,6 +101,9 @@ void multiply(const Windows<T>& windows, long images, const T* packed, long coun
     // The windows may be the pixels of the image as they lie: then nothing is written out.  Not where rows are a large
     // power of two apart and fall on each other in the cache.
     const bool as_they_lie = windows.are_pixels() && windows.pitch * sizeof(T) <= 2048;
+    // Whole lines of a result that is larger than the caches go to memory without being fetched first.
+    const bool streams = MINIRES_VECTOR_BYTES == 64 && runs == 1 && places.pitch == count && places.step_w == 1 &&
+                         may_stream(places.image, M * count, count);
     const long pitch = as_they_lie ? windows.pitch : pitch_of<T>(least(K, RUN));
 
     for_each(blocks * ranges, [&](long task) {
@@ -122,16 +125,18 @@ void multiply(const Windows<T>& windows, long images, const T* packed, long coun
                 const long column = strip * S, n = least(S, count - column);
                 const T* right = packed + strip * S * K + first * S;
                 const Finish<T> here = at_column(finish, column);
-                const Ends<T> ends{run == 0 && bias ? bias + column : nullptr, run > 0,
+                Ends<T> ends{run == 0 && bias ? bias + column : nullptr, run > 0,
                                    run == runs - 1 && !finish.nothing() ? &here : nullptr,
-                                   finish.added ? finish.added - places.image : 0};
+                             finish.added ? finish.added - places.image : 0, streams};
                 const int vectors = n > LANES<T> ? 2 : 1;
                 panels(end - begin, [&](long row, long height) {
+                    if (as_they_lie) ends.next = strip == first_strip ? left + (row + height) * pitch : nullptr;
                     TILES<T, false>.of[height][vectors](
                         last - first, left + row * pitch, pitch, right, S, rows + row, column, n, ends);
                 });
             }
         }
+        if (streams) streamed();
     });
 }
 

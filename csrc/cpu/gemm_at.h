@@ -13,7 +13,14 @@ constexpr long SUM_ROWS = 192 / TILE_ROWS * TILE_ROWS;  // of the result, in a t
 constexpr long SUM_COLUMNS = 256;
 constexpr long SUM_DEPTH = 128;  // pixels between two visits of the result
 constexpr long RIGHT = 128;      // columns of the windows that are written at a time
+template <typename T>
+constexpr long SLOT = (TILE_ROWS + LANES<T> - 1) / LANES<T> * LANES<T>;  // a panel's numbers of one pixel, in whole vectors
 constexpr long SUM_TASKS = 32;  // fewer are divided by pixels
+
+template <typename T>
+MINIRES_INLINE void fetch(const T* from, long n) {
+    for (long i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
+}
 
 // c (count, K) = Σ over windows p of a[p · a_pitch + o] · window[p][k];  from row to row of c it is K numbers
 template <typename T>
@@ -21,6 +28,7 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
     constexpr long S = TILE_COLUMNS<T>;
     const long M = images * windows.out_h * windows.out_w, K = windows.depth();
     if (count == 0 || K == 0) return;
+    const long numbers = (M - 1) * a_pitch + count;  // of a, as far as it is known to reach
     const long row_blocks = ceil_div(count, SUM_ROWS), column_blocks = ceil_div(K, SUM_COLUMNS);
     const long blocks = row_blocks * column_blocks;
     const long segments = most(least(ceil_div(SUM_TASKS, blocks), M / SUM_DEPTH), 1);
@@ -38,21 +46,44 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
             rows[o - top] = out + (segment * count + o) * K;
             if (begin == end) zero(rows[o - top] + first, last - first);
         }
-        constexpr long left_pitch = pitch_of<T>(SUM_ROWS), right_pitch = pitch_of<T>(RIGHT);
-        T* left = static_cast<T*>(scratch(Scratch::left, SUM_DEPTH * left_pitch * sizeof(T)));
+        constexpr long right_pitch = pitch_of<T>(RIGHT);
+        T* left = static_cast<T*>(scratch(Scratch::left, SUM_DEPTH * SLOT<T> * ceil_div(SUM_ROWS, TILE_ROWS) * sizeof(T)));
         T* right = static_cast<T*>(scratch(Scratch::right, SUM_DEPTH * right_pitch * sizeof(T)));
         for (long p = begin; p < end; p += SUM_DEPTH) {
             const long depth = least(SUM_DEPTH, end - p);
-            for (long i = 0; i < depth; i++) copy(left + i * left_pitch, a + (p + i) * a_pitch + top, bottom - top);
+            // Each panel of rows by itself, a slot a pixel: then it takes a small part of the first-level cache.
+            T* slots = left;
+            panels(bottom - top, [&](long row, long height) {
+                const T* from = a + p * a_pitch + top + row;
+                for (long i = 0; i < depth; i++, from += a_pitch, slots += SLOT<T>)
+                    if ((p + i) * a_pitch + top + row + SLOT<T> <= numbers)  // a whole slot can be read
+                        for (long v = 0; v < SLOT<T>; v += LANES<T>) store(slots + v, load(from + v));
+                    else
+                        for (long o = 0; o < height; o++) slots[o] = from[o];
+            });
+            // The pixels after these come from memory while these are multiplied: a few before each tile.
+            const long tiles = ceil_div(bottom - top, TILE_ROWS) * ceil_div(last - first, S);
+            long tile_number = 0;
+            auto fetch_ahead = [&] {
+                const long ahead = p + SUM_DEPTH;
+                for (long i = SUM_DEPTH * tile_number / tiles; i < SUM_DEPTH * (tile_number + 1) / tiles && ahead + i < end; i++) {
+                    fetch(a + (ahead + i) * a_pitch + top, bottom - top);
+                    if (windows.are_pixels()) fetch(windows.image + (ahead + i) * windows.pitch + first, last - first);
+                }
+                tile_number++;
+            };
             for (long k = first; k < last; k += RIGHT) {
                 const long width = least(RIGHT, last - k);
                 write_windows(windows, p, p + depth, k, k + width, right, right_pitch);
                 for (long j = 0; j < width; j += S) {
                     const long n = least(S, width - j);
                     const int vectors = n > LANES<T> ? 2 : 1;
+                    const T* slots_of_panel = left;
                     panels(bottom - top, [&](long row, long height) {
-                        TILES<T, true>.of[height][vectors](depth, left + row, left_pitch, right + j, right_pitch, rows + row,
-                                                           k + j, n, Ends<T>{nullptr, p > begin, nullptr, 0});
+                        fetch_ahead();
+                        TILES<T, true>.of[height][vectors](depth, slots_of_panel, SLOT<T>, right + j, right_pitch,
+                                                           rows + row, k + j, n, Ends<T>{nullptr, p > begin, nullptr, 0});
+                        slots_of_panel += depth * SLOT<T>;
                     });
                 }
             }

@@ -9,6 +9,7 @@
 
 #include "batch_norm.h"
 #include "conv2d.h"
+#include "digest.h"
 #include "elementwise.h"
 #include "pool.h"
 #include "softmax.h"
@@ -21,13 +22,13 @@ namespace {
 template <typename T>
 constexpr minires::cpu::Kernels<T> kernels() {
     return {
-        conv2d_forward<T>, conv2d_backward_input<T>, conv2d_backward_weight<T>,
+        conv2d_filters_size<T>, conv2d_working_size<T>, conv2d_filters<T>, conv2d_forward<T>, conv2d_backward_input<T>, conv2d_backward_weight<T>,
         matmul<T>, matmul_at<T>,
         batch_norm_statistics<T>, batch_norm_apply<T>, batch_norm_sums<T>, batch_norm_input<T>,
         relu_forward<T>, relu_backward<T>, add<T>, sum_pixels<T>,
         max_pool2d_forward<T>, max_pool2d_backward<T>, average2d_forward<T>, average2d_backward<T>,
         softmax<T>, softmax_backward<T>, cross_entropy_forward<T>, cross_entropy_backward<T>,
-        sgd_step<T>,
+        digest<T>, sgd_step<T>,
     };
 }
 

@@ -14,6 +14,8 @@ struct Conv2d {
     long stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
 };
 
+constexpr long LANES_OF_DIGEST = 128;
+
 struct Pool2d {
     long N, H, W, C, OH, OW;
     long kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
@@ -41,9 +43,14 @@ struct Finish {
 
 template <typename T>
 struct Kernels {
+    // w as conv2d_forward reads it: how many numbers that is, how many a training step holds at most beside its arrays,
+    // and the numbers
+    long (*conv2d_filters_size)(const Conv2d&, bool winograd);
+    long (*conv2d_working_size)(const Conv2d&, bool winograd);
+    void (*conv2d_filters)(const Conv2d&, const T* w, T* filters, bool winograd);
     // y (N, OH, OW, O), bias (O) or null
     void (*conv2d_forward)(
-        const Conv2d&, const T* x, const T* w, const T* bias, const Finish<T>&, T* y, bool winograd);
+        const Conv2d&, const T* x, const T* filters, const T* bias, const Finish<T>&, T* y, bool winograd);
     // `added`, like grad_x, or null: a gradient that reached x on another way
     void (*conv2d_backward_input)(
         const Conv2d&, const T* grad_y, const T* w, const T* added, T* grad_x, bool winograd);
@@ -58,10 +65,10 @@ struct Kernels {
     void (*batch_norm_statistics)(long P, long C, const T* x, T* mean, T* var);
     void (*batch_norm_apply)(
         long P, long C, const T* x, const T* mean, const T* scale, const T* bias, const T* added, T* y, bool relu);
-    void (*batch_norm_sums)(
-        long P, long C, const T* g, const T* x, const T* y, const T* mean, T* sum_g, T* sum_g_centred);
-    void (*batch_norm_input)(long P, long C, const T* g, const T* x, const T* y, const T* mean, const T* scale,
-        const T* mean_g, const T* slope, T* grad_x);
+    void (*batch_norm_sums)(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias,
+        T* sum_g, T* sum_g_centred);
+    void (*batch_norm_input)(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias,
+        bool relu, const T* mean_g, const T* slope, T* grad_x);
 
     void (*relu_forward)(long n, const T* x, T* y);
     void (*relu_backward)(long n, const T* g, const T* y, T* grad_x);
@@ -81,6 +88,9 @@ struct Kernels {
     void (*cross_entropy_forward)(long rows, long C, const T* x, const long* labels, T smoothing, T* log_p, T* loss);
     void (*cross_entropy_backward)(
         long rows, long C, const T* grad_loss, const T* log_p, const long* labels, T smoothing, T* grad_x);
+
+    // LANES_OF_DIGEST numbers that tell whether n others have changed
+    void (*digest)(long n, const T* x, unsigned* to);
 
     void (*sgd_step)(long n, T* p, const T* g, T* v, T lr, T momentum, T weight_decay);
 };

@@ -1,6 +1,8 @@
 // Pooling, a row of channels at a time.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels.h"
 #include "simd.h"
 #include "threads.h"
@@ -17,30 +19,40 @@ inline void inside(long start, long size, long kernel, long dilation, long& firs
     last = most(last, first);
 }
 
+constexpr long PIECE_OF_CHANNELS = 64;
+template <typename T>
+using Number = std::conditional_t<sizeof(T) == 4, int, long>;
+
 // Of equal maxima the first counts; NaN wins over everything.  argmax holds the number of the tap.
 template <typename T, typename Tap>
 void max_pool2d_forward_of(const Pool2d& s, const T* x, T* y, Tap* argmax) {
     for_each(s.N * s.OH, [&](long nh) {
-        const long n = nh / s.OH, top = nh % s.OH * s.stride_h - s.padding_h;
+        const long n_image = nh / s.OH, top = nh % s.OH * s.stride_h - s.padding_h;
         long r0, r1;
         inside(top, s.H, s.kernel_h, s.dilation_h, r0, r1);
         for (long ow = 0; ow < s.OW; ow++) {
             const long left = ow * s.stride_w - s.padding_w;
             long c0, c1;
             inside(left, s.W, s.kernel_w, s.dilation_w, c0, c1);
-            T* out = y + (nh * s.OW + ow) * s.C;
-            Tap* arg = argmax + (nh * s.OW + ow) * s.C;
-            for (long c = 0; c < s.C; c++) out[c] = -__builtin_huge_val(), arg[c] = static_cast<Tap>(r0 * s.kernel_w + c0);
-            for (long r = r0; r < r1; r++)
-                for (long q = c0; q < c1; q++) {
-                    const T* in = x + ((n * s.H + top + r * s.dilation_h) * s.W + left + q * s.dilation_w) * s.C;
-                    const Tap tap = static_cast<Tap>(r * s.kernel_w + q);
-                    for (long c = 0; c < s.C; c++) {
-                        const bool better = !(in[c] <= out[c]) & (out[c] == out[c]);
-                        arg[c] = better ? tap : arg[c];
-                        out[c] = better ? in[c] : out[c];
+            // A piece of the channels at a time: their maxima stay in the first-level cache while the taps go by.
+            for (long first = 0; first < s.C; first += PIECE_OF_CHANNELS) {
+                const long n = least(PIECE_OF_CHANNELS, s.C - first);
+                T best[PIECE_OF_CHANNELS];
+                Number<T> tap_of_best[PIECE_OF_CHANNELS];  // as wide as T: then the compiler compares whole vectors
+                for (long c = 0; c < n; c++) best[c] = -__builtin_huge_val(), tap_of_best[c] = Number<T>(r0 * s.kernel_w + c0);
+                for (long r = r0; r < r1; r++)
+                    for (long q = c0; q < c1; q++) {
+                        const T* in = x + ((n_image * s.H + top + r * s.dilation_h) * s.W + left + q * s.dilation_w) * s.C + first;
+                        const Number<T> tap = Number<T>(r * s.kernel_w + q);
+                        for (long c = 0; c < n; c++) {
+                            const bool better = !(in[c] <= best[c]) & (best[c] == best[c]);
+                            tap_of_best[c] = better ? tap : tap_of_best[c];
+                            best[c] = better ? in[c] : best[c];
+                        }
                     }
-                }
+                const long at = (nh * s.OW + ow) * s.C + first;
+                for (long c = 0; c < n; c++) y[at + c] = best[c], argmax[at + c] = static_cast<Tap>(tap_of_best[c]);
+            }
         }
     });
 }

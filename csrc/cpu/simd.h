@@ -7,6 +7,10 @@
 // for this one by the linker.
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #define MINIRES_INLINE inline __attribute__((always_inline))
 
 namespace {
@@ -46,7 +50,35 @@ MINIRES_INLINE Vec<T> splat(T value) {
     return value - Vec<T>{};  // subtracting zero keeps −0, adding it would not
 }
 
-// The first n < LANES elements, zero beyond; nothing beyond is touched.
+// Past the caches, to memory: for results so large that they leave the cache before anybody reads them.  `to` is aligned
+// to a vector; `streamed` ends a task that streams.
+template <typename T>
+MINIRES_INLINE void stream(T* to, Vec<T> value) {
+#if defined(__clang__)
+    __builtin_nontemporal_store(value, reinterpret_cast<Vec<T>*>(to));
+#elif defined(__x86_64__) && MINIRES_VECTOR_BYTES == 64
+    __builtin_ia32_movntps512(reinterpret_cast<float*>(to), (Vec<float>)value);
+#elif defined(__x86_64__) && MINIRES_VECTOR_BYTES == 32
+    __builtin_ia32_movntps256(reinterpret_cast<float*>(to), (Vec<float>)value);
+#elif defined(__x86_64__)
+    __builtin_ia32_movntps(reinterpret_cast<float*>(to), (Vec<float>)value);
+#else
+    store(to, value);
+#endif
+}
+MINIRES_INLINE void streamed() {
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
+}
+constexpr long STREAM_FROM = 32l << 20;  // bytes
+template <typename T>
+MINIRES_INLINE bool may_stream(const T* to, long n, long C) {
+    return n * static_cast<long>(sizeof(T)) >= STREAM_FROM && C % LANES<T> == 0 &&
+           reinterpret_cast<unsigned long>(to) % MINIRES_VECTOR_BYTES == 0;
+}
+
+// The first n < LANES elements, zero beyond; nothing beyond is touched.  x86 has instructions for that.
 template <typename T>
 MINIRES_INLINE Vec<T> load_some(const T* from, long n) {
     Vec<T> v{};
@@ -57,6 +89,50 @@ MINIRES_INLINE Vec<T> load_some(const T* from, long n) {
 template <typename T>
 MINIRES_INLINE void store_some(T* to, Vec<T> value, long n) {
     for (long i = 0; i < n; i++) to[i] = value[i];
+}
+
+#if MINIRES_VECTOR_BYTES == 64 && defined(__AVX512F__)
+MINIRES_INLINE __mmask16 first_of_16(long n) { return static_cast<__mmask16>((1u << n) - 1); }
+MINIRES_INLINE Vec<float> load_some(const float* from, long n) { return _mm512_maskz_loadu_ps(first_of_16(n), from); }
+MINIRES_INLINE Vec<double> load_some(const double* from, long n) {
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>(first_of_16(n)), from);
+}
+MINIRES_INLINE void store_some(float* to, Vec<float> value, long n) { _mm512_mask_storeu_ps(to, first_of_16(n), value); }
+MINIRES_INLINE void store_some(double* to, Vec<double> value, long n) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(first_of_16(n)), value);
+}
+#elif MINIRES_VECTOR_BYTES == 32 && defined(__AVX2__)
+template <typename Word>
+MINIRES_INLINE __m256i first_words(long n) {
+    alignas(32) static const Word ONES[2 * 32 / sizeof(Word)] = {static_cast<Word>(-1), static_cast<Word>(-1),
+        static_cast<Word>(-1), static_cast<Word>(-1), sizeof(Word) == 4 ? Word(-1) : Word(0),
+        sizeof(Word) == 4 ? Word(-1) : Word(0), sizeof(Word) == 4 ? Word(-1) : Word(0),
+        sizeof(Word) == 4 ? Word(-1) : Word(0)};
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ONES + 32 / sizeof(Word) - n));
+}
+MINIRES_INLINE Vec<float> load_some(const float* from, long n) { return _mm256_maskload_ps(from, first_words<int>(n)); }
+MINIRES_INLINE Vec<double> load_some(const double* from, long n) {
+    return _mm256_maskload_pd(from, first_words<long long>(n));
+}
+MINIRES_INLINE void store_some(float* to, Vec<float> value, long n) {
+    _mm256_maskstore_ps(to, first_words<int>(n), value);
+}
+MINIRES_INLINE void store_some(double* to, Vec<double> value, long n) {
+    _mm256_maskstore_pd(to, first_words<long long>(n), value);
+}
+#endif
+
+// `some` elements, or a whole vector where some is 0.
+template <typename T>
+MINIRES_INLINE Vec<T> get(const T* from, long some) {
+    return some ? load_some(from, some) : load(from);
+}
+template <typename T>
+MINIRES_INLINE void put(T* to, Vec<T> v, long some) {
+    if (some)
+        store_some(to, v, some);
+    else
+        store(to, v);
 }
 
 template <typename T>

@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include "memory.h"
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
@@ -134,7 +136,9 @@ void look_after() {
 struct Memory {
     void* start = nullptr;
     unsigned long bytes = 0;
-    ~Memory() { std::free(start); }
+    ~Memory() {
+        if (start) memory::give_back(start, bytes);
+    }
 };
 
 }  // namespace
@@ -171,11 +175,10 @@ void* scratch(Scratch slot, unsigned long bytes) {
     static thread_local Memory memory[static_cast<int>(Scratch::count)];
     Memory& found = memory[static_cast<int>(slot)];
     if (found.bytes < bytes) {
-        std::free(found.start);
+        if (found.start) memory::give_back(found.start, found.bytes);
         found.start = nullptr, found.bytes = 0;
-        unsigned long rounded = (bytes + 4095) / 4096 * 4096;
-        found.start = std::aligned_alloc(4096, rounded);
-        if (!found.start) throw std::bad_alloc();
+        const unsigned long rounded = (bytes + 4095) / 4096 * 4096;
+        found.start = memory::take(rounded);
         found.bytes = rounded;
     }
     return found.start;

@@ -32,6 +32,8 @@ struct Ends {
     bool accumulate;       // add to what stands in c
     const Finish<T>* finish;  // its vectors, like `start`, from this tile's first column on; null: nothing
     long added;            // from a number of c to the one of finish->added
+    bool streams = false;     // c goes past the caches to memory
+    const T* next = nullptr;  // the a of the next tile: it comes from memory while this one is multiplied; null: it is near
 };
 
 template <typename T, typename V>
@@ -42,6 +44,12 @@ MINIRES_INLINE V finished(V v, const Finish<T>& f, V mean, V scale, V shift, V a
     return v;
 }
 
+// How many of n numbers vector number j holds, 0 if it is whole.
+template <typename T>
+MINIRES_INLINE long some_of(long n, long j) {
+    return n - j * LANES<T> < LANES<T> ? n - j * LANES<T> : 0;
+}
+
 // c[i][0 … n − 1] (+)= Σ_k a(i, k) · b[k][…], rows of c at rows[i] + column.
 //
 // a(i, k) is a[i · a_pitch + k], or a[k · a_pitch + i] if TRANSPOSED; b[k] begins at b + k · b_pitch and can be read up to
@@ -50,17 +58,16 @@ template <typename T, int ROWS, int VECTORS, bool TRANSPOSED>
 void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* const* rows, long column, long n,
           const Ends<T>& ends) {
     constexpr long L = LANES<T>;
-    const bool whole = n == VECTORS * L;
     // c is on its way from memory while the product is computed.
+    if (!ends.streams)
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++)
+        for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
-        for (int j = 0; j < VECTORS; j++) __builtin_prefetch(rows[i] + column + j * L, 1);
+            for (int j = 0; j < VECTORS; j++) __builtin_prefetch(rows[i] + column + j * L, 1);
     Vec<T> c[ROWS][VECTORS];
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
-        Vec<T> first{};
-        if (ends.start) first = whole ? load(ends.start + j * L) : load_some(ends.start + j * L, least(L, most(n - j * L, 0)));
+        const Vec<T> first = ends.start && j * L < n ? get(ends.start + j * L, some_of<T>(n, j)) : Vec<T>{};
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) c[i][j] = first;
     }
@@ -70,50 +77,41 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     const long pitch = a_pitch * static_cast<long>(sizeof(T));
 #pragma GCC unroll 8
     for (int g = 0; g < BASES; g++) base[g] = reinterpret_cast<const char*>(TRANSPOSED ? a : a + 3 * g * a_pitch);
-    for (long k = 0; k < depth; k++, b += b_pitch) {
-        Vec<T> right[VECTORS];
-#pragma GCC unroll 2
-        for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * L);
+    const long LINE = TRANSPOSED ? depth : 64 / sizeof(T);
+    for (long line = 0; line < depth; line += LINE) {
+        if (!TRANSPOSED && ends.next)
 #pragma GCC unroll 16
-        for (int i = 0; i < ROWS; i++) {
-            const char* from = TRANSPOSED ? base[0] + i * sizeof(T) : base[i / 3] + (i % 3) * pitch;
-            Vec<T> left = splat(*reinterpret_cast<const T*>(from));
+            for (int i = 0; i < ROWS; i++) __builtin_prefetch(ends.next + i * a_pitch + line, 0, 2);
+        for (long k = line; k < least(line + LINE, depth); k++, b += b_pitch) {
+            Vec<T> right[VECTORS];
 #pragma GCC unroll 2
-            for (int j = 0; j < VECTORS; j++) c[i][j] += left * right[j];
-        }
-#pragma GCC unroll 8
-        for (int g = 0; g < (TRANSPOSED ? 1 : BASES); g++) base[g] += TRANSPOSED ? pitch : static_cast<long>(sizeof(T));
-    }
-    const Finish<T>* f = ends.finish;
-    if (whole) {
-#pragma GCC unroll 2
-        for (int j = 0; j < VECTORS; j++) {
-            Vec<T> mean{}, scale{}, shift{};
-            if (f && f->scale) mean = load(f->mean + j * L), scale = load(f->scale + j * L), shift = load(f->shift + j * L);
+            for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * L);
 #pragma GCC unroll 16
             for (int i = 0; i < ROWS; i++) {
-                T* to = rows[i] + column + j * L;
-                if (ends.accumulate) c[i][j] += load(to);
-                if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? load(to + ends.added) : mean);
-                store(to, c[i][j]);
+                const char* from = TRANSPOSED ? base[0] + i * sizeof(T) : base[i / 3] + (i % 3) * pitch;
+                Vec<T> left = splat(*reinterpret_cast<const T*>(from));
+#pragma GCC unroll 2
+                for (int j = 0; j < VECTORS; j++) c[i][j] += left * right[j];
             }
+#pragma GCC unroll 8
+            for (int g = 0; g < (TRANSPOSED ? 1 : BASES); g++)
+                base[g] += TRANSPOSED ? pitch : static_cast<long>(sizeof(T));
         }
-    } else {
-        T line[VECTORS * L];
+    }
+    const Finish<T>* f = ends.finish;
+#pragma GCC unroll 2
+    for (int j = 0; j < VECTORS; j++) {
+        if (j * L >= n) break;
+        const long some = some_of<T>(n, j);
+        Vec<T> mean{}, scale{}, shift{};
+        if (f && f->scale)
+            mean = get(f->mean + j * L, some), scale = get(f->scale + j * L, some), shift = get(f->shift + j * L, some);
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
-#pragma GCC unroll 2
-            for (int j = 0; j < VECTORS; j++) store(line + j * L, c[i][j]);
-            T* to = rows[i] + column;
-            for (long j = 0; j < n; j++) {
-                T v = ends.accumulate ? to[j] + line[j] : line[j];
-                if (f) {
-                    const T none = T(0);
-                    v = finished<T>(v, *f, f->scale ? f->mean[j] : none, f->scale ? f->scale[j] : none,
-                                    f->scale ? f->shift[j] : none, f->added ? to[j + ends.added] : none);
-                }
-                to[j] = v;
-            }
+            T* to = rows[i] + column + j * L;
+            if (ends.accumulate) c[i][j] += get(to, some);
+            if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? get(to + ends.added, some) : mean);
+            ends.streams ? stream(to, c[i][j]) : put(to, c[i][j], some);
         }
     }
 }

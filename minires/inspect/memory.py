@@ -11,9 +11,11 @@ import numpy as np
 from minires import functional as F
 from minires import random
 from minires._checks import integer
-from minires.autograd import enable_grad
+from minires.arrays import Array
+from minires.autograd import Function, Observer, enable_grad, no_grad
 from minires.inspect.summary import blank_images
 from minires.nn import Module
+from minires.ops import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor
 
@@ -41,7 +43,29 @@ def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     a, b = tried(input_shape)
     low, high = (_measured(model, input_shape, images) for images in (a, b))
     per_image = (high - low) / (b - a)
-    return int(low + per_image * (batch - a))
+    return int(low + per_image * (batch - a)) + _held_by_kernels(model, input_shape, batch)
+
+
+class _Working(Observer):
+    """The most that the backend's kernels hold beside arrays for any one convolution of a forward pass."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.bytes = 0
+
+    def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
+        tell = getattr(node.backend, "conv2d_working_bytes", None)
+        if isinstance(node, Conv2d) and tell is not None:
+            x, w, _ = arrays
+            shape = (self.batch, *x.shape[1:])  # type: ignore[union-attr]
+            self.bytes = max(self.bytes, tell(shape, w, node.stride, node.padding, node.dilation, node.groups))
+
+
+def _held_by_kernels(model: Module, input_shape: Sequence[int], batch: int) -> int:
+    """It is not in proportion to the images: with more of them another algorithm may be the faster one."""
+    with no_grad(), np.errstate(all="ignore"), _Working(batch) as working:
+        copy.deepcopy(model).eval()(Tensor(blank_images(model, input_shape, 1)))
+    return int(working.bytes)
 
 
 def _measured(model: Module, input_shape: Sequence[int], batch: int) -> int:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.autograd import Function
-from minires.deferred import resolved
 
 
 def sum_to(grad: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of a broadcast: sums over the axes along which `shape` was repeated."""
     if grad.shape == shape:
         return grad
-    grad = resolved(grad)
     leading = grad.ndim - len(shape)
     repeated = tuple(range(leading)) + tuple(
         leading + axis for axis, size in enumerate(shape) if size == 1 and grad.shape[leading + axis] != 1
@@ -23,7 +21,6 @@ class Add(Function):
     """a + b"""
 
     takes_deferred = "always"
-    takes_deferred_gradient = True
 
     def forward(self, a: Array, b: Array) -> Array:
         self.saved = a.shape, b.shape

@@ -48,7 +48,7 @@ def side_by_side(tasks: Sequence[Callable[[Silent], T]], reports: Sequence[Silen
                 number, task = waiting.pop()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(theirs, task, max(1, threads // jobs)))
-                with _interrupts_ignored():  # inherited: at the terminal Ctrl-C goes to every process
+                with interrupts_ignored():  # inherited: at the terminal Ctrl-C goes to every process
                     process.start()
                 theirs.close()
                 running[ours] = number, process
@@ -97,7 +97,8 @@ def _stop(running: dict[Connection, tuple[int, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
+    """A process that is started within it is not reached by Ctrl-C: the one that started it decides."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

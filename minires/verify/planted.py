@@ -307,8 +307,8 @@ def _mutations() -> Iterator[Mutation]:
     yield from _of("dropout", ops.Dropout.backward, [("* self.saved", ""), ("* self.saved", "* (self.saved != 0)")])
 
     yield from _of("shortcut", autograd.backward, [
-        ("grads[parent] = as_array(grads[parent] + grad_input)", "grads[parent] = grad_input"),
-        ("grads[parent] = as_array(grads[parent] + grad_input)", "pass"),
+        ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "grads[parent] = grad_input"),
+        ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "pass"),
         ("(-parent.serial, parent)", "(parent.serial, parent)"),
     ])  # fmt: skip
     yield from _of("shortcut", autograd._accumulate, [

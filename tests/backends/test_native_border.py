@@ -34,12 +34,19 @@ def ones(*shape, dtype=np.float32):
     return np.ones(shape, dtype)
 
 
+# How many numbers the filters of the convolution below become.
+FILTERS = KERNELS.conv2d_filters_size((2, 5, 6, 4), ones(3, 4, 3, 3), (2, 3, 4, 3), ONE, (0, 0), ONE, 1, True)
+
 # Each kernel with arguments that it takes; an array that it fills stands under a name of `FILLED`.
 CALLS = {
+    "conv2d_filters": given(
+        x_shape=(2, 5, 6, 4), w=ones(3, 4, 3, 3), y_shape=(2, 3, 4, 3), filters_out=ones(FILTERS), stride=ONE,
+        padding=(0, 0), dilation=ONE, groups=1, winograd=True,
+    ),
     "conv2d_forward": given(
-        x=ones(2, 5, 6, 4), w=ones(3, 4, 3, 3), bias=ones(3), mean=ones(3), scale=ones(3), shift=ones(3),
-        added=ones(2, 3, 4, 3), relu=True, y=ones(2, 3, 4, 3), stride=ONE, padding=(0, 0), dilation=ONE, groups=1,
-        winograd=True,
+        x=ones(2, 5, 6, 4), w_shape=(3, 4, 3, 3), filters=ones(FILTERS), bias=ones(3), mean=ones(3), scale=ones(3),
+        shift=ones(3), added=ones(2, 3, 4, 3), relu=True, y=ones(2, 3, 4, 3), stride=ONE, padding=(0, 0), dilation=ONE,
+        groups=1, winograd=True,
     ),
     "conv2d_backward_input": given(
         grad_y=ones(2, 3, 4, 3), w=ones(3, 4, 3, 3), added=ones(2, 5, 6, 4), grad_x=ones(2, 5, 6, 4), stride=ONE,
@@ -56,11 +63,11 @@ CALLS = {
         x=ones(7, 3), mean=ones(3), scale=ones(3), bias=ones(3), added=ones(7, 3), relu=False, y=ones(7, 3)
     ),
     "batch_norm_sums": given(
-        g=ones(7, 3), x=ones(7, 3), passed=ones(7, 3), mean=ones(3), sum_g=ones(3), sum_g_centred=ones(3)
+        g=ones(7, 3), x=ones(7, 3), mean=ones(3), scale=ones(3), bias=ones(3), sum_g=ones(3), sum_g_centred=ones(3)
     ),
     "batch_norm_input": given(
-        g=ones(7, 3), x=ones(7, 3), passed=ones(7, 3), mean=ones(3), scale=ones(3), mean_g=ones(3), slope=ones(3),
-        grad_x=ones(7, 3),
+        g=ones(7, 3), x=ones(7, 3), mean=ones(3), scale=ones(3), bias=ones(3), relu=True, mean_g=ones(3),
+        slope=ones(3), grad_x=ones(7, 3),
     ),
     "sum_pixels": given(g=ones(7, 3), sum=ones(3)),
     "relu_forward": given(x=ones(7, 3), y=ones(7, 3)),
@@ -94,8 +101,9 @@ CALLS = {
 }  # fmt: skip
 FILLED = (
     "y", "c", "grad_x", "grad_w", "mean_out", "var_out", "sum_g", "sum_g_centred", "sum", "argmax", "log_p_out", "loss",
-    "p", "v",
+    "p", "v", "filters_out",
 )  # fmt: skip
+ANSWERING = {"conv2d_filters_size", "conv2d_working_size", "digest"}  # which return a value and fill nothing
 ARRAYS = [(kernel, name) for kernel, given in CALLS.items() for name, a in given.items() if isinstance(a, np.ndarray)]
 
 
@@ -105,7 +113,7 @@ def call(kernel, /, **changed):
 
 
 def test_no_kernel_is_left_out():
-    assert set(CALLS) == {name for name in dir(KERNELS) if not name.startswith("_") and name != "name"}
+    assert set(CALLS) | ANSWERING == {name for name in dir(KERNELS) if not name.startswith("_") and name != "name"}
     for kernel in CALLS:
         assert call(kernel) is None
 
@@ -169,9 +177,11 @@ def test_a_convolution_refuses_a_geometry_that_does_not_fit(kernel):
         with pytest.raises(ValueError, match=r"must|has not the size"):
             call(kernel, **changed)
     nothing = {"w": ones(3, 4, 0, 3), "grad_w": ones(3, 4, 0, 3), "y": ones(2, 6, 4, 3), "grad_y": ones(2, 6, 4, 3)}
+    nothing |= {"w_shape": (3, 4, 0, 3), "y_shape": (2, 6, 4, 3)}
     with pytest.raises(ValueError, match=r"at least one channel and one tap|must have shape"):
         call(kernel, **{k: v for k, v in nothing.items() if k in CALLS[kernel]})
     without = {"x": ones(2, 5, 6, 0), "grad_x": ones(2, 5, 6, 0), "w": ones(3, 0, 3, 3), "grad_w": ones(3, 0, 3, 3)}
+    without |= {"x_shape": (2, 5, 6, 0), "w_shape": (3, 0, 3, 3)}
     with pytest.raises(ValueError, match=r"at least one channel and one tap|must have shape"):
         call(kernel, **{k: v for k, v in without.items() if k in CALLS[kernel]})
 

@@ -362,6 +362,9 @@ def test_doctor_where_the_native_backend_is_missing():
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "holds no _native" in json.loads(ended.stdout)["backends"]["default"]
     assert ended.stderr == ""
+    wrong = subprocess.run(command, capture_output=True, text=True, env=environment | {"MINIRES_BACKEND": "nativ"})
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("minires: MINIRES_BACKEND must be one of")
 
 
 def test_help_and_version(call):

@@ -23,6 +23,8 @@ def create(isa: str = "auto", winograd: bool | None = None) -> NativeBackend:
     key = (kernels.name, winograd)
     if key not in _made:
         eager, fused = NativeBackend(kernels, winograd), FusedBackend(kernels, winograd)
-        eager.fused, fused.eager = fused, eager
+        inference = FusedBackend(kernels, winograd, keeps_filters=True)
+        for backend in (eager, fused, inference):
+            backend.eager, backend.fused, backend.inference = eager, fused, inference
         _made[key] = eager
     return _made[key]

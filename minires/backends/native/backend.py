@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array, channels_first
-from minires.backends.native.compiled import native
+from minires.backends.native.filters import arranged
+from minires.backends.native.layout import (
+    channels_last,
+    contiguous,
+    empty,
+    optional,
+    packed,
+    pixels,
+    unpacked,
+    unpixels,
+)
 from minires.backends.native.rectangles import bins, windows_of_pool
 
 Pair = tuple[int, int]
@@ -21,7 +31,8 @@ class NativeBackend:
     kernels    of one instruction set
     winograd   whether 3×3 convolutions of stride 1 may be computed by Winograd's algorithm
     fused      this backend where nobody looks at every single result (see `FusedBackend`)
-    eager      this backend where someone does
+    inference  the same where no tape is recorded: filters are kept from call to call
+    eager      this backend where someone does look
 
     Activations lie channels-last.  float32 and float64.  Results do not depend on the number of threads.
     """
@@ -32,18 +43,26 @@ class NativeBackend:
     def __init__(self, kernels: Any, winograd: bool) -> None:
         self.kernels = kernels
         self.winograd = winograd
-        self.fused = self.eager = self
+        self.fused = self.inference = self.eager = self
+        self.arrange: Any = arranged  # how filters come into the order in which they are read
 
     # -- convolution and linear
 
     def conv2d_forward(
         self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
     ) -> Array:
-        y = empty(conv2d_shape(x.shape, w.shape, stride, padding, dilation), x)
-        self.kernels.conv2d_forward(
-            channels_last(x), contiguous(w), _optional(b), None, None, None, None, False, y,
-            stride, padding, dilation, groups, self.winograd,
-        )  # fmt: skip
+        return self._convolve(x, w, b, (stride, padding, dilation, groups), (None, None, None), None, False)
+
+    def _convolve(
+        self, x: Array, w: Array, b: Array | None, geometry: tuple[Any, ...], norm: tuple[Array | None, ...],
+        added: Array | None, relu: bool,
+    ) -> Array:  # fmt: skip
+        """relu?((x ⋆ w + b − mean) · scale + shift + added);  norm is (mean, scale, shift) or three times None"""
+        X, w, options = channels_last(x), contiguous(w), (*geometry, self.winograd)
+        y = empty(conv2d_shape(x.shape, w.shape, *geometry[:3]), x)
+        filters = self.arrange(self.kernels, X.shape, w, y.shape, options)
+        added = None if added is None else channels_last(added)
+        self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, added, relu, y, *options)
         return channels_first(y)
 
     def conv2d_backward_input(
@@ -67,13 +86,20 @@ class NativeBackend:
         )
         return grad_w
 
+    def conv2d_working_bytes(self, x_shape: tuple[int, ...], w: Array, *geometry: Any) -> int:
+        """What a training step holds for this convolution beside its arrays, at most."""
+        N, C, H, W = x_shape
+        y_shape = conv2d_shape(x_shape, w.shape, *geometry[:3])
+        size: int = self.kernels.conv2d_working_size((N, H, W, C), w, y_shape, *geometry, self.winograd)
+        return size * w.itemsize
+
     def conv2d_backward_bias(self, grad_output: Array) -> Array:
         return self._column_sums(pixels(grad_output))
 
     def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         y = empty((rows.shape[0], w.shape[0]), x)
-        self.kernels.matmul(contiguous(rows), contiguous(w), True, _optional(b), y)
+        self.kernels.matmul(contiguous(rows), contiguous(w), True, optional(b), y)
         return y.reshape(*x.shape[:-1], w.shape[0])
 
     def linear_backward_input(self, grad_output: Array, w: Array) -> Array:
@@ -101,12 +127,13 @@ class NativeBackend:
     ) -> tuple[Array, Array, Array, Any]:
         X = pixels(x)  # (N, C, ...) -> (P, C)
         mean, var, inv_std = self._statistics(X, eps)
-        y = self._normalise(X, mean, _scale(inv_std, weight), bias)
+        y = self._normalise(X, mean, scaled(inv_std, weight), bias)
         return unpixels(y, x.shape), mean, var, (X, mean, inv_std)
 
     def batch_norm_backward(self, grad_output: Array, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
         """grad_x = weight · inv_std · (g − mean(g) − (x − mean) · inv_std² · mean(g · (x − mean)))"""
-        return self._gradients(pixels(grad_output), None, saved, weight, grad_output.shape)
+        X, mean, inv_std = saved[:3]
+        return self._gradients(grad_output, X, mean, inv_std, scaled(inv_std, weight), None, relu=False)
 
     def batch_norm_eval_forward(
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
@@ -119,10 +146,10 @@ class NativeBackend:
     ) -> tuple[Array, Array, Array]:
         mean, scale, inv_std = constants(x, mean, var, weight, eps)
         G, X = pixels(grad_output), pixels(x)
-        grad_bias, centred = self._sums(G, None, X, mean)
+        grad_bias, centred = self._sums(G, X, mean, None, None)
         grad_X = empty(X.shape, X)
         nothing = np.zeros_like(mean)  # mean and variance are constants: nothing flows through them
-        self.kernels.batch_norm_input(G, X, None, mean, scale, nothing, nothing, grad_X)
+        self.kernels.batch_norm_input(G, X, mean, scale, None, False, nothing, nothing, grad_X)
         return unpixels(grad_X, grad_output.shape), centred * inv_std, grad_bias
 
     def _statistics(self, X: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -133,26 +160,26 @@ class NativeBackend:
 
     def _normalise(self, X: Array, mean: Array, scale: Array, bias: Array | None) -> Array:
         y = empty(X.shape, X)
-        self.kernels.batch_norm_apply(X, mean, contiguous(scale), _optional(bias), None, False, y)
+        self.kernels.batch_norm_apply(X, mean, contiguous(scale), optional(bias), None, False, y)
         return y
 
-    def _sums(self, G: Array, passed: Array | None, X: Array, mean: Array) -> tuple[Array, Array]:
-        """Σ g and Σ g · (x − mean), (C,) each; g counts where `passed`, the output of a ReLU behind, is positive"""
+    def _sums(self, G: Array, X: Array, mean: Array, scale: Array | None, bias: Array | None) -> tuple[Array, Array]:
+        """Σ g and Σ g · (x − mean), (C,) each; with a scale, g counts where (x − mean) · scale + bias is positive"""
         sum_g, centred = empty(mean.shape, X), empty(mean.shape, X)
-        self.kernels.batch_norm_sums(G, X, passed, mean, sum_g, centred)
+        self.kernels.batch_norm_sums(G, X, mean, scale, bias, sum_g, centred)
         return sum_g, centred
 
     def _gradients(
-        self, G: Array, passed: Array | None, saved: Any, weight: Array | None, shape: tuple[int, ...]
+        self, grad: Array, X: Array, mean: Array, inv_std: Array, scale: Array, bias: Array | None, relu: bool
     ) -> tuple[Array, Array, Array]:
-        X, mean, inv_std = saved
-        P = X.shape[0]
-        grad_bias, centred = self._sums(G, passed, X, mean)
+        """Of batch norm in training and, if `relu`, of the ReLU behind it."""
+        G, P = pixels(grad), X.shape[0]
+        grad_bias, centred = self._sums(G, X, mean, scale if relu else None, bias)
         grad_weight = centred * inv_std
         grad_X = empty(X.shape, X)
-        scale = _scale(inv_std, weight)
-        self.kernels.batch_norm_input(G, X, passed, mean, scale, grad_bias / P, inv_std * grad_weight / P, grad_X)
-        return unpixels(grad_X, shape), grad_weight, grad_bias
+        mean_g, slope = grad_bias / P, inv_std * grad_weight / P
+        self.kernels.batch_norm_input(G, X, mean, scale, bias, relu, mean_g, slope, grad_X)
+        return unpixels(grad_X, grad.shape), grad_weight, grad_bias
 
     # -- activation, the skip-add, and the update of the weights
 
@@ -288,46 +315,6 @@ class NativeBackend:
         return np.moveaxis(out.reshape(shape), -1, axis)
 
 
-# -- arrays as the kernels want them
-
-
-def empty(shape: tuple[int, ...], like: Array) -> Array:
-    """An array to be filled, of `like`'s dtype, in memory that is used again."""
-    array: Array = native().empty(shape, like.dtype)
-    return array
-
-
-def contiguous(x: Array) -> Array:
-    """Without gaps, in C order and aligned: `x` itself where it lies so already."""
-    x = np.asarray(x, order="C")
-    return x if x.flags.aligned else x.copy()
-
-
-def channels_last(x: Array) -> Array:
-    """(N, C, H, W) -> (N, H, W, C), contiguous: a view where the memory already lies so"""
-    return contiguous(x.transpose(0, 2, 3, 1))
-
-
-def pixels(x: Array) -> Array:
-    """(N, C, ...) -> (N·..., C), without gaps: a view where the memory is channels-last already"""
-    return contiguous(np.moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
-
-
-def unpixels(X: Array, shape: tuple[int, ...]) -> Array:
-    """(N·..., C) -> (N, C, ...), a view"""
-    N, C, *spatial = shape
-    return np.moveaxis(X.reshape(N, *spatial, C), -1, 1)
-
-
-def packed(x: Array) -> Array:
-    """Without gaps, images channels-last: two arrays of one shape lie alike whatever their strides were."""
-    return channels_last(x) if x.ndim == 4 else contiguous(x).reshape(x.shape)
-
-
-def unpacked(X: Array) -> Array:
-    return channels_first(X) if X.ndim == 4 else X
-
-
 def conv2d_shape(
     x: tuple[int, ...], w: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair
 ) -> tuple[int, int, int, int]:
@@ -348,15 +335,11 @@ def inverse_deviation(var: Array, eps: float) -> Array:
 def constants(x: Array, mean: Array, var: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """What batch norm in evaluation computes with, in x's dtype: mean, scale and 1/√(var + eps), (C,) each."""
     inv_std = inverse_deviation(var, eps).astype(x.dtype, copy=False)
-    return contiguous(mean.astype(x.dtype, copy=False)), contiguous(_scale(inv_std, weight)), inv_std
+    return contiguous(mean.astype(x.dtype, copy=False)), contiguous(scaled(inv_std, weight)), inv_std
 
 
-def _scale(inv_std: Array, weight: Array | None) -> Array:
+def scaled(inv_std: Array, weight: Array | None) -> Array:
     return inv_std if weight is None else inv_std * weight
-
-
-def _optional(vector: Array | None) -> Array | None:
-    return None if vector is None else contiguous(vector)
 
 
 def _labels(labels: Array) -> Array:

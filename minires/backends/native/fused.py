@@ -11,19 +11,18 @@ The arithmetic is that of the operations one by one, in the same order and with 
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minires.arrays import Array, channels_first
-from minires.backends.native.backend import (
-    NativeBackend,
-    _optional,
-    _scale,
+from minires.backends.native.backend import NativeBackend, constants, conv2d_shape, scaled
+from minires.backends.native.filters import KeptFilters
+from minires.backends.native.layout import (
     channels_last,
-    constants,
     contiguous,
-    conv2d_shape,
     empty,
     packed,
     pixels,
@@ -65,13 +64,15 @@ class WaitingConv2d(Waiting):
 
     def computed_with(self, added: Array | None, relu: bool) -> Array:
         x, w, b = self.needs
-        N, O, OH, OW = self.shape
-        y = empty((N, OH, OW, O), x)
-        self.backend.kernels.conv2d_forward(
-            channels_last(x), contiguous(w), _optional(b), *self.norm,
-            None if added is None else channels_last(added), relu, y, *self.geometry, self.backend.winograd,
-        )  # fmt: skip
-        return channels_first(y)
+        return self.backend._convolve(x, w, b, self.geometry, self.norm, added, relu)
+
+
+class Used:
+    """What a batch norm computed with, and the output of the ReLU that joined in, if one did."""
+
+    def __init__(self, mean: Array, scale: Array, bias: Array | None) -> None:
+        self.mean, self.scale, self.bias = mean, scale, bias
+        self.relu: Callable[[], Array | None] = lambda: None
 
 
 class WaitingNorm(Waiting):
@@ -82,14 +83,17 @@ class WaitingNorm(Waiting):
     ) -> None:
         super().__init__(x.shape, x.dtype, needs=(x, X))
         self.backend = backend
-        self.constants = mean, contiguous(scale), None if bias is None else contiguous(bias).copy()
+        self.used = Used(mean, contiguous(scale), None if bias is None else contiguous(bias).copy())
 
     def computed_with(self, added: Array | None, relu: bool) -> Array:
         _, X = self.needs
-        mean, scale, bias = self.constants
+        mean, scale, bias = self.used.mean, self.used.scale, self.used.bias
         y = empty(X.shape, X)
         self.backend.kernels.batch_norm_apply(X, mean, scale, bias, None if added is None else pixels(added), relu, y)
-        return unpixels(y, self.shape)
+        result = unpixels(y, self.shape)
+        if relu and added is None:
+            self.used.relu = weakref.ref(result)
+        return result
 
 
 class WaitingSum(Waiting):
@@ -149,7 +153,15 @@ class GradientOfInput(Deferred):
 
 
 class FusedBackend(NativeBackend):
-    """The native backend, where results may be `Deferred`: the engine asks it where nobody looks at every one."""
+    """The native backend, where results may be `Deferred`: the engine asks it where nobody looks at every one.
+
+    keeps_filters   whether filters, once arranged, are kept for the next call with the same weights
+    """
+
+    def __init__(self, kernels: Any, winograd: bool, keeps_filters: bool = False) -> None:
+        super().__init__(kernels, winograd)
+        if keeps_filters:
+            self.arrange = KeptFilters().arranged
 
     def conv2d_forward(self, x: Array, w: Array, b: Array | None, *geometry: Any) -> Any:
         return WaitingConv2d(self, x, w, b, geometry)
@@ -161,8 +173,8 @@ class FusedBackend(NativeBackend):
         array: Array = resolved(x)
         X = pixels(array)
         mean, var, inv_std = self._statistics(X, eps)
-        waiting = WaitingNorm(self, array, X, mean, _scale(inv_std, weight), bias)
-        return waiting, mean, var, (X, mean, inv_std)
+        waiting = WaitingNorm(self, array, X, mean, scaled(inv_std, weight), bias)
+        return waiting, mean, var, (X, mean, inv_std, waiting.used)
 
     def batch_norm_eval_forward(
         self, x: Maybe, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
@@ -175,10 +187,12 @@ class FusedBackend(NativeBackend):
         return WaitingNorm(self, array, pixels(array), mean, scale, bias)
 
     def batch_norm_backward(self, grad_output: Maybe, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
-        if not (isinstance(grad_output, MaskedGradient) and grad_output.waits):
-            return super().batch_norm_backward(resolved(grad_output), saved, weight)
-        grad, y = grad_output.needs
-        return self._gradients(pixels(grad), pixels(y), saved, weight, grad_output.shape)
+        X, mean, inv_std, used = saved
+        if isinstance(grad_output, MaskedGradient) and grad_output.waits:
+            grad, y = grad_output.needs
+            if y is used.relu():  # where y is positive can be told from x, which is read anyway
+                return self._gradients(grad, X, mean, inv_std, used.scale, used.bias, relu=True)
+        return super().batch_norm_backward(resolved(grad_output), saved, weight)
 
     def batch_norm_eval_backward(self, grad_output: Maybe, *saved: Any) -> tuple[Array, Array, Array]:
         return super().batch_norm_eval_backward(resolved(grad_output), *saved)

@@ -1,0 +1,56 @@
+"""The native backend beside PyTorch eager, onnxruntime and the reference backend: `minires bench`, into README.md.
+
+python -m benchmarks.native [--write] [the flags of minires bench]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.tables import write_between_markers
+from minires.bench import report
+from minires.bench.plan import Plan
+from minires.bench.sides import missing
+from minires.cli import bench
+from minires.cli.words import UsageError
+
+RESULTS = Path(__file__).parent / "results" / "native.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the tables in README.md")
+    bench.add_flags(parser)
+    args = parser.parse_args()
+    try:
+        plan = bench.plan_of(args)
+    except UsageError as error:
+        parser.error(str(error))
+    if args.write:
+        if plan != Plan(threads=plan.threads, rounds=plan.rounds, minutes=plan.minutes):
+            parser.error("--write goes with everything, not with a part of it or with --quick")
+        for reason in missing(plan.peers).values():
+            parser.error(f"--write: {reason}")
+
+    found, agree = bench.measured(plan)
+    bench.show(found)
+    if args.write and agree:
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+        limits = found["limits"]
+        machine = found["machine"] | {
+            "peak": f"{limits['peak_gflops']:.0f} GFLOP/s",
+            "memory": f"{limits['bandwidth_gbs']:.0f} GB/s",
+            "rounds": report.rounds(found),
+            "other programs": f"{100 * (found['others'] or 0):.0f} %",
+        }
+        write_between_markers("native-goals", *report.goal_table(found), machine)
+        write_between_markers("native-networks", *report.network_table(found), machine)
+        write_between_markers("native-layers", *report.layer_table(found), machine)
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, README.md")
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,367 @@
+// Winograd's minimal filtering F(4×4, 3×3): 36 multiplications for the 16 outputs of a 3×3 filter, instead of 144.
+//
+// Overlapping 6×6 tiles d of the image and the filters g are transformed, multiplied number by number, and transformed
+// back:  Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A   (Lavin and Gray, arXiv:1509.09308).  The sum over the channels stands
+// between the transforms, so ⊙ becomes 36 products of matrices, tiles × channels × filters.
+//
+// A transform evaluates a polynomial at five points and infinity.  The points here are 0, ±3/4, ±3/2: their powers are
+// exact in binary, and the result is off by 1e-6 in norm where the usual 0, ±1, ±2 give 2e-6 and a plain sum 4e-7
+// (float32, 128 channels).  float64 is not computed this way: whoever asks for it asks for digits.
+#pragma once
+
+#include "gemm.h"
+
+namespace {
+
+// Bytes of a group of tiles: one that a thread works on alone stays in its second-level cache, one that all work on in
+// the last.  No fewer tiles than that many: each reads all filters once.
+constexpr long WINOGRAD_SMALL = 768 << 10, WINOGRAD_LARGE = 16 << 20, WINOGRAD_LEAST = 28;
+constexpr long WINOGRAD_SUMS = 20 << 20;  // bytes of the sums of all segments of a weight gradient
+constexpr long POINTS = 36;
+constexpr double P = 0.75, Q = 1.5, P2 = P * P, Q2 = Q * Q, P3 = P2 * P, Q3 = Q2 * Q;
+// Π (point − other points), by which G divides
+constexpr double AT_0 = P2 * Q2, AT_P = 2 * P2 * (P2 - Q2), AT_Q = 2 * Q2 * (Q2 - P2);
+
+// Bᵀ d: six numbers of an image
+template <typename T, typename V>
+MINIRES_INLINE void transform_input(V d0, V d1, V d2, V d3, V d4, V d5, V* to, int step) {
+    const V even_p = d4 - d2 * T(Q2), odd_p = (d3 - d1 * T(Q2)) * T(P);
+    const V even_q = d4 - d2 * T(P2), odd_q = (d3 - d1 * T(P2)) * T(Q);
+    to[0] = d0 * T(P2 * Q2) - d2 * T(P2 + Q2) + d4;
+    to[step] = even_p + odd_p;
+    to[2 * step] = even_p - odd_p;
+    to[3 * step] = even_q + odd_q;
+    to[4 * step] = even_q - odd_q;
+    to[5 * step] = d1 * T(P2 * Q2) - d3 * T(P2 + Q2) + d5;
+}
+
+// Aᵀ m: four outputs
+template <typename T, typename V>
+MINIRES_INLINE void transform_output(const V* m, int step, V* to, int to_step) {
+    const V sum_p = m[step] + m[2 * step], difference_p = m[step] - m[2 * step];
+    const V sum_q = m[3 * step] + m[4 * step], difference_q = m[3 * step] - m[4 * step];
+    to[0] = m[0] + sum_p + sum_q;
+    to[to_step] = difference_p * T(P) + difference_q * T(Q);
+    to[2 * to_step] = sum_p * T(P2) + sum_q * T(Q2);
+    to[3 * to_step] = difference_p * T(P3) + difference_q * T(Q3) + m[5 * step];
+}
+
+// G g: three numbers of a filter
+template <typename T, typename V>
+MINIRES_INLINE void transform_filter(V g0, V g1, V g2, V* to, int step) {
+    const V even_p = g0 * T(1 / AT_P) + g2 * T(P2 / AT_P), odd_p = g1 * T(P / AT_P);
+    const V even_q = g0 * T(1 / AT_Q) + g2 * T(Q2 / AT_Q), odd_q = g1 * T(Q / AT_Q);
+    to[0] = g0 * T(1 / AT_0);
+    to[step] = even_p + odd_p;
+    to[2 * step] = even_p - odd_p;
+    to[3 * step] = even_q + odd_q;
+    to[4 * step] = even_q - odd_q;
+    to[5 * step] = g2;
+}
+
+// A y: the transpose of transform_output, for four gradients of outputs
+template <typename T, typename V>
+MINIRES_INLINE void transform_gradient(V y0, V y1, V y2, V y3, V* to, int step) {
+    const V even_p = y0 + y2 * T(P2), odd_p = y1 * T(P) + y3 * T(P3);
+    const V even_q = y0 + y2 * T(Q2), odd_q = y1 * T(Q) + y3 * T(Q3);
+    to[0] = y0;
+    to[step] = even_p + odd_p;
+    to[2 * step] = even_p - odd_p;
+    to[3 * step] = even_q + odd_q;
+    to[4 * step] = even_q - odd_q;
+    to[5 * step] = y3;
+}
+
+// Gᵀ u: the transpose of transform_filter
+template <typename T, typename V>
+MINIRES_INLINE void transform_filter_back(const V* u, int step, V* to, int to_step) {
+    const V sum_p = u[step] + u[2 * step], difference_p = u[step] - u[2 * step];
+    const V sum_q = u[3 * step] + u[4 * step], difference_q = u[3 * step] - u[4 * step];
+    to[0] = u[0] * T(1 / AT_0) + sum_p * T(1 / AT_P) + sum_q * T(1 / AT_Q);
+    to[to_step] = difference_p * T(P / AT_P) + difference_q * T(Q / AT_Q);
+    to[2 * to_step] = sum_p * T(P2 / AT_P) + sum_q * T(Q2 / AT_Q) + u[5 * step];
+}
+
+// A 3×3 convolution of stride 1: C channels of H×W pixels to O channels of OH×OW, in tiles of 4×4 outputs.
+struct Winograd {
+    long N, C, H, W, O, OH, OW, padding_h, padding_w;
+
+    long rows() const { return ceil_div(OH, 4); }
+    long columns() const { return ceil_div(OW, 4); }
+    long tiles() const { return N * rows() * columns(); }
+};
+
+// Where tile number t begins: the image, and its first output's row and column.
+struct TileAt {
+    long n, h, w;
+    TileAt(const Winograd& s, long t)
+        : n(t / (s.rows() * s.columns())), h(t / s.columns() % s.rows() * 4), w(t % s.columns() * 4) {}
+};
+
+// Addresses of a SIZE×SIZE square of pixels, first channel; those outside the image are `outside`.
+template <typename T, int SIZE>
+MINIRES_INLINE void square(const T* image, long H, long W, long C, long top, long left, const T* outside,
+                           const T* (&at)[SIZE][SIZE]) {
+    for (long r = 0; r < SIZE; r++)
+        for (long c = 0; c < SIZE; c++) {
+            const long h = top + r, w = left + c;
+            at[r][c] = h >= 0 && h < H && w >= 0 && w < W ? image + (h * W + w) * C : outside;
+        }
+}
+
+// V[point][tile][channel] = Bᵀ d B of tiles first … first + count − 1; from point to point it is `plane` numbers
+template <typename T>
+void write_inputs(const Winograd& s, const T* x, long first, long count, const T* zeros, T* v, long pitch, long plane) {
+    for_each(count, [&](long i) {
+        const TileAt tile(s, first + i);
+        const T* at[6][6];
+        square<T, 6>(x + tile.n * s.H * s.W * s.C, s.H, s.W, s.C, tile.h - s.padding_h, tile.w - s.padding_w, zeros, at);
+        T* out = v + i * pitch;
+        for (long c = 0; c < s.C; c += LANES<T>) {
+            const long some = some_of<T>(s.C - c, 0);
+            Vec<T> half[6][6], line[6];
+#pragma GCC unroll 6
+            for (int k = 0; k < 6; k++)  // down the columns
+                transform_input<T>(get(at[0][k] + c, some), get(at[1][k] + c, some), get(at[2][k] + c, some),
+                                   get(at[3][k] + c, some), get(at[4][k] + c, some), get(at[5][k] + c, some), &half[0][k], 6);
+#pragma GCC unroll 6
+            for (int r = 0; r < 6; r++) {
+                transform_input<T>(half[r][0], half[r][1], half[r][2], half[r][3], half[r][4], half[r][5], line, 1);
+                for (int k = 0; k < 6; k++) store(out + (r * 6 + k) * plane + c, line[k]);
+            }
+        }
+    });
+}
+
+// Z[point][tile][filter] = A g Aᵀ of the gradients of the tiles' outputs
+template <typename T>
+void write_gradients(const Winograd& s, const T* g, long first, long count, const T* zeros, T* z, long pitch, long plane) {
+    for_each(count, [&](long i) {
+        const TileAt tile(s, first + i);
+        const T* at[4][4];
+        square<T, 4>(g + tile.n * s.OH * s.OW * s.O, s.OH, s.OW, s.O, tile.h, tile.w, zeros, at);
+        T* out = z + i * pitch;
+        for (long o = 0; o < s.O; o += LANES<T>) {
+            const long some = some_of<T>(s.O - o, 0);
+            Vec<T> half[6][4], line[6];
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++)
+                transform_gradient<T>(get(at[0][k] + o, some), get(at[1][k] + o, some), get(at[2][k] + o, some),
+                                      get(at[3][k] + o, some), &half[0][k], 4);
+#pragma GCC unroll 6
+            for (int r = 0; r < 6; r++) {
+                transform_gradient<T>(half[r][0], half[r][1], half[r][2], half[r][3], line, 1);
+                for (int k = 0; k < 6; k++) store(out + (r * 6 + k) * plane + o, line[k]);
+            }
+        }
+    });
+}
+
+// y of the tiles from M[point][tile][filter]
+template <typename T>
+void write_outputs(const Winograd& s, const T* m, long first, long count, long pitch, long plane, const T* bias,
+                   const Finish<T>& finish, T* y) {
+    for_each(count, [&](long i) {
+        const TileAt tile(s, first + i);
+        const T* in = m + i * pitch;
+        const long height = least(4, s.OH - tile.h), width = least(4, s.OW - tile.w);
+        T* const corner = y + ((tile.n * s.OH + tile.h) * s.OW + tile.w) * s.O;
+        const long added = finish.added ? finish.added - y : 0;
+        for (long o = 0; o < s.O; o += LANES<T>) {
+            Vec<T> half[4][6], out[4][4], line[6];
+#pragma GCC unroll 6
+            for (int k = 0; k < 6; k++) {
+                for (int r = 0; r < 6; r++) line[r] = load(in + (r * 6 + k) * plane + o);
+                transform_output<T>(line, 1, &half[0][k], 6);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) transform_output<T>(half[r], 1, out[r], 1);
+            const long some = some_of<T>(s.O - o, 0);
+            const Vec<T> start = bias ? get(bias + o, some) : Vec<T>{};
+            Vec<T> mean{}, scale{}, shift{};
+            if (finish.scale)
+                mean = get(finish.mean + o, some), scale = get(finish.scale + o, some), shift = get(finish.shift + o, some);
+            for (long r = 0; r < height; r++)
+                for (long k = 0; k < width; k++) {
+                    T* to = corner + (r * s.OW + k) * s.O + o;
+                    const Vec<T> sum = bias ? out[r][k] + start : out[r][k];
+                    put(to, finished<T>(sum, finish, mean, scale, shift, finish.added ? get(to + added, some) : mean), some);
+                }
+        }
+    });
+}
+
+template <typename T>
+long transformed_size(const Filters<T>& f) {
+    return POINTS * round_up(f.count, TILE_COLUMNS<T>) * f.channels;
+}
+
+// U[point] as `pack` (gemm.h) lays filters out; of the nine taps that f.tap names, three make a row of the filter.
+template <typename T>
+void write_filters(const Filters<T>& f, T* packed) {
+    constexpr long S = TILE_COLUMNS<T>, LINE = 16;
+    const long plane = round_up(f.count, S) * f.channels;
+    const long strips = ceil_div(f.count, S), pieces = ceil_div(f.channels, LINE);
+    for_each(strips * pieces, [&](long task) {
+        const long strip = task / pieces, first = task % pieces * LINE, last = least(first + LINE, f.channels);
+        const long o = strip * S, n = least(S, f.count - o);
+        T taps[LINE][9][S];  // read along the memory of each filter, not across the filters
+        for (long j = 0; j < S; j++) {
+            const T* filter = f.w + (o + least(j, n - 1)) * f.filter;
+            for (long i = first; i < last; i++)
+                for (int t = 0; t < 9; t++) taps[i - first][t][j] = j < n ? filter[i * f.channel + f.tap[t]] : T(0);
+        }
+        for (long i = first; i < last; i++)
+            for (long j = 0; j < S; j += LANES<T>) {
+                Vec<T> g[9], half[6][3], line[6];
+#pragma GCC unroll 9
+                for (int t = 0; t < 9; t++) g[t] = load(&taps[i - first][t][j]);
+#pragma GCC unroll 3
+                for (int k = 0; k < 3; k++) transform_filter<T>(g[k], g[3 + k], g[6 + k], &half[0][k], 3);
+#pragma GCC unroll 6
+                for (int r = 0; r < 6; r++) {
+                    transform_filter<T>(half[r][0], half[r][1], half[r][2], line, 1);
+                    for (int k = 0; k < 6; k++)
+                        store(packed + (r * 6 + k) * plane + (strip * f.channels + i) * S + j, line[k]);
+                }
+            }
+    });
+}
+
+// A group of tiles is transformed, multiplied and transformed back by one thread, and its numbers stay in that thread's
+// second-level cache; where there are few groups all threads work on one.
+template <typename Body>
+void groups_of_tiles(const Winograd& s, long small, long large, Body&& body) {
+    const long tiles = s.tiles();
+    if (tiles >= 8 * small) {
+        const long groups = ceil_div(tiles, small);
+        for_each(groups, [&](long g) { body(tiles * g / groups, tiles * (g + 1) / groups); });
+    } else {
+        const long groups = ceil_div(tiles, large);
+        for (long g = 0; g < groups; g++) body(tiles * g / groups, tiles * (g + 1) / groups);
+    }
+}
+
+// How many tiles fill `bytes` with their 36 points of C + O channels; whole panels of the product's tiles.
+template <typename T>
+long tiles_in(long bytes, const Winograd& s) {
+    const long fit = bytes / (POINTS * (s.C + s.O) * static_cast<long>(sizeof(T)));
+    return most(fit / TILE_ROWS, 1) * TILE_ROWS;
+}
+
+template <typename T>
+long small_group(const Winograd& s) {
+    return most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
+}
+
+// Segments of the tiles, each with a sum of its own, are added at the end, always in the same order.
+template <typename T>
+long segments_of(const Winograd& s) {
+    const long fitting = WINOGRAD_SUMS / (POINTS * s.O * s.C * static_cast<long>(sizeof(T)));
+    return fitting >= 4 ? least(least(fitting, 8), most(s.tiles() / 64, 1)) : 1;
+}
+
+// How many numbers its three passes hold at most beside what they are given: filters or sums, and a group of tiles.
+template <typename T>
+long winograd_working_size(const Winograd& s, const Filters<T>& filters) {
+    const long held = most(transformed_size(filters), segments_of<T>(s) * POINTS * s.O * s.C);
+    const long tiles = least(s.tiles(), most(tiles_in<T>(WINOGRAD_LARGE, s), small_group<T>(s)));
+    return held + POINTS * tiles * (pitch_of<T>(s.C) + pitch_of<T>(s.O));
+}
+
+template <typename T>
+void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Finish<T>& finish, T* y) {
+    constexpr long S = TILE_COLUMNS<T>;
+    const long u_plane = round_up(s.O, S) * s.C, v_pitch = pitch_of<T>(s.C), m_pitch = pitch_of<T>(s.O);
+    Buffer<T> zeros(s.C);  // a pixel outside of the image
+    zero(static_cast<T*>(zeros), s.C);
+    const long strips = ceil_div(s.O, S), runs = ceil_div(s.C, RUN);
+    const long small = small_group<T>(s);
+    groups_of_tiles(s, small, most(tiles_in<T>(WINOGRAD_LARGE, s), small), [&](long begin, long end) {
+        const long count = end - begin;
+        const long v_plane = count * v_pitch + 16, m_plane = count * m_pitch + 16;
+        T* v = static_cast<T*>(scratch(Scratch::left, POINTS * v_plane * sizeof(T)));
+        T* m = static_cast<T*>(scratch(Scratch::right, POINTS * m_plane * sizeof(T)));
+        write_inputs<T>(s, x, begin, count, zeros, v, v_pitch, v_plane);
+        const long blocks = ceil_div(count, BLOCK_ROWS);
+        for_each(POINTS * blocks, [&](long task) {
+            const long point = task / blocks, block = task % blocks;
+            const long top = count * block / blocks, bottom = count * (block + 1) / blocks;
+            T* rows[BLOCK_ROWS];
+            for (long t = top; t < bottom; t++) rows[t - top] = m + point * m_plane + t * m_pitch;
+            for (long strip = 0; strip < strips; strip++)
+                for (long run = 0; run < runs; run++) {
+                    const long first = s.C * run / runs, last = s.C * (run + 1) / runs;
+                    const long column = strip * S, n = least(S, s.O - column);
+                    const T* right = u + point * u_plane + strip * S * s.C + first * S;
+                    const Ends<T> ends{nullptr, run > 0, nullptr, 0};
+                    panels(bottom - top, [&](long row, long height) {
+                        TILES<T, false>.of[height][n > LANES<T> ? 2 : 1](
+                            last - first, v + point * v_plane + (top + row) * v_pitch + first, v_pitch, right, S,
+                            rows + row, column, n, ends);
+                    });
+                }
+        });
+        write_outputs<T>(s, m, begin, count, m_pitch, m_plane, bias, finish, y);
+    });
+}
+
+// grad_w (O, C, 3, 3) = Gᵀ [ Σ over tiles (A grad_y Aᵀ) ⊙ (Bᵀ d B) ] G
+template <typename T>
+void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T* grad_w) {
+    constexpr long S = TILE_COLUMNS<T>;
+    const long v_pitch = pitch_of<T>(round_up(s.C, S)), z_pitch = pitch_of<T>(s.O), u_plane = s.O * s.C;
+    const long tiles = s.tiles();
+    const long segments = segments_of<T>(s);
+    const long group = segments > 1 ? small_group<T>(s) : tiles_in<T>(WINOGRAD_LARGE, s);
+    Buffer<T> sums(segments * POINTS * u_plane), zeros(most(s.C, s.O));
+    zero(static_cast<T*>(zeros), most(s.C, s.O));
+    for_each(segments, [&](long segment) {
+        const long start = tiles * segment / segments, stop = tiles * (segment + 1) / segments;
+        T* const u = sums + segment * POINTS * u_plane;
+        for (long begin = start; begin < stop; begin += group) {
+            const long count = least(group, stop - begin);
+            const long v_plane = count * v_pitch + 16, z_plane = count * z_pitch + 16;
+            T* v = static_cast<T*>(scratch(Scratch::left, (POINTS * v_plane + S) * sizeof(T)));
+            T* z = static_cast<T*>(scratch(Scratch::right, POINTS * z_plane * sizeof(T)));
+            write_inputs<T>(s, x, begin, count, zeros, v, v_pitch, v_plane);
+            write_gradients<T>(s, grad_y, begin, count, zeros, z, z_pitch, z_plane);
+            for_each(POINTS, [&](long point) {
+                for (long column = 0; column < s.C; column += S) {
+                    const long n = least(S, s.C - column);
+                    panels(s.O, [&](long row, long height) {
+                        T* rows[TILE_ROWS];
+                        for (long o = 0; o < height; o++) rows[o] = u + point * u_plane + (row + o) * s.C;
+                        TILES<T, true>.of[height][n > LANES<T> ? 2 : 1](
+                            count, z + point * z_plane + row, z_pitch, v + point * v_plane + column, v_pitch, rows, column, n,
+                            Ends<T>{nullptr, begin > start, nullptr, 0});
+                    });
+                }
+            });
+        }
+    });
+    for_each(s.O, [&](long o) {
+        T line[9][LANES<T>];
+        for (long c = 0; c < s.C; c += LANES<T>) {
+            const long some = some_of<T>(s.C - c, 0);
+            Vec<T> u[POINTS], half[3][6], g[3];
+            for (long p = 0; p < POINTS; p++) {
+                const T* from = sums + p * u_plane + o * s.C + c;
+                u[p] = get(from, some);
+                for (long k = 1; k < segments; k++) u[p] += get(from + k * POINTS * u_plane, some);
+            }
+#pragma GCC unroll 6
+            for (int k = 0; k < 6; k++) transform_filter_back<T>(u + k, 6, &half[0][k], 6);
+#pragma GCC unroll 3
+            for (int r = 0; r < 3; r++) {
+                transform_filter_back<T>(half[r], 1, g, 1);
+                for (int k = 0; k < 3; k++) store(line[r * 3 + k], g[k]);
+            }
+            T* to = grad_w + (o * s.C + c) * 9;  // (…, channel, tap)
+            for (long i = 0; i < least(LANES<T>, s.C - c); i++)
+                for (int t = 0; t < 9; t++) to[i * 9 + t] = line[t][i];
+        }
+    });
+}
+
+}  // namespace

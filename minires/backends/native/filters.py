@@ -1,0 +1,46 @@
+"""A convolution's filters as its kernel reads them, and where they are kept from call to call."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+from minires.arrays import Array
+from minires.backends.native.layout import empty
+
+
+def arranged(kernels: Any, x_shape: Any, w: Array, y_shape: Any, options: tuple[Any, ...]) -> Array:
+    """The filters w (O, C/G, KH, KW) arranged for the convolution of x (N, H, W, C) to y (N, OH, OW, O)."""
+    size = kernels.conv2d_filters_size(x_shape, w, y_shape, *options)
+    filters = empty((size,), w)
+    kernels.conv2d_filters(x_shape, w, y_shape, filters, *options)
+    return filters
+
+
+class _Kept(NamedTuple):
+    w: weakref.ref[Array]
+    digest: bytes
+    filters: Array
+
+
+class KeptFilters:
+    """Arranged filters, kept as long as the weights live and stay the same.
+
+    With one image arranging the filters costs as much as the convolution itself, with many it doesn't matter.  Whether
+    the weights have changed is read off the weights, by a digest of all of them: nobody has to announce a change.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], _Kept] = {}
+
+    def arranged(self, kernels: Any, x_shape: Any, w: Array, y_shape: Any, options: tuple[Any, ...]) -> Array:
+        if w.base is not None:  # a view or a copy made for this call: it will not come again
+            return arranged(kernels, x_shape, w, y_shape, options)
+        size = kernels.conv2d_filters_size(x_shape, w, y_shape, *options)  # tells the arrangements apart
+        key = (id(w), size)
+        digest = kernels.digest(w)
+        kept = self._kept.get(key)
+        if kept is None or kept.w() is not w or kept.digest != digest:
+            filters = arranged(kernels, x_shape, w, y_shape, options)
+            self._kept[key] = kept = _Kept(weakref.ref(w, lambda _: self._kept.pop(key, None)), digest, filters)
+        return kept.filters

@@ -1,0 +1,186 @@
+"""Single convolutions: every distinct one of some networks, forward, data gradient and weight gradient.
+
+GFLOP/s count the multiply-adds of the definition, twice each.  Winograd's algorithm needs fewer, so that it can exceed
+the processor's peak.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minires import autograd, backends, models
+from minires.arrays import channels_first
+from minires.bench.networks import off
+from minires.bench.race import Player, Side, players, race, statistics_of
+from minires.bench.sides import CHANNELS_LAST, TORCH, environment
+from minires.tensor import tensor
+
+DIRECTIONS = ("forward", "data_gradient", "weight_gradient")
+ALLOWED = 1e-4  # relative difference in norm: float32 sums in another order, and Winograd's transformations
+
+
+class Convolution(NamedTuple):
+    """x (C, H, W) of one image, w (O, C, KH, KW)."""
+
+    x: tuple[int, int, int]
+    w: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    def __str__(self) -> str:
+        O, _, KH, KW = self.w
+        return f"{'×'.join(map(str, self.x))} → {O}, {KH}×{KW}" + (f"/{self.stride[0]}" if self.stride[0] > 1 else "")
+
+    @property
+    def y(self) -> tuple[int, int, int]:
+        sizes = zip(self.x[1:], self.w[2:], self.stride, self.padding, strict=True)
+        OH, OW = ((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
+        return self.w[0], OH, OW
+
+    def operations(self, batch: int) -> int:
+        return 2 * batch * math.prod(self.y) * math.prod(self.w[1:])
+
+    def arrays(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x (N, C, H, W) and a cotangent of y, channels-last in memory, and w"""
+        rng = np.random.default_rng(0)
+        (C, H, W), (O, OH, OW) = self.x, self.y
+        x, grad = (rng.standard_normal((batch, *shape), np.float32) for shape in ((H, W, C), (OH, OW, O)))
+        return channels_first(x), rng.standard_normal(self.w, np.float32), channels_first(grad)
+
+
+def convolutions(networks: Sequence[str]) -> dict[Convolution, list[str]]:
+    """Every distinct convolution of these networks, and which of them have it."""
+    found: dict[Convolution, list[str]] = {}
+
+    class Watch(autograd.Observer):
+        def before_forward(self, node: Any, arrays: tuple[Any, ...]) -> None:
+            if node.name == "Conv2d":
+                x, w = arrays[:2]
+                having = found.setdefault(Convolution(x.shape[1:], w.shape, node.stride, node.padding), [])
+                if network not in having:
+                    having.append(network)
+
+    for network in networks:
+        with autograd.no_grad(), Watch():
+            models.create(network).eval()(tensor(np.zeros((1, *models.input_shape(network)), np.float32)))
+    return found
+
+
+class Ours:
+    """minires; which backend computes, the environment says."""
+
+    def __init__(self, threads: int) -> None:
+        backends.set_num_threads(threads)
+        self.backend = backends.active()
+        self.found: dict[str, np.ndarray] = {}  # direction -> what it last gave
+
+    def take(self, convolution: Convolution, batch: int) -> None:
+        self.x, self.w, self.grad = convolution.arrays(batch)
+        self.geometry = convolution.stride, convolution.padding, (1, 1), 1
+
+    def forward(self) -> None:
+        self.found["forward"] = self.backend.conv2d_forward(self.x, self.w, None, *self.geometry)
+
+    def data_gradient(self) -> None:
+        found = self.backend.conv2d_backward_input(self.grad, self.w, self.x.shape, *self.geometry)
+        self.found["data_gradient"] = found
+
+    def weight_gradient(self) -> None:
+        found = self.backend.conv2d_backward_weight(self.grad, self.x, self.w.shape, *self.geometry)
+        self.found["weight_gradient"] = found
+
+    def result(self, direction: str) -> np.ndarray:
+        return np.ascontiguousarray(self.found.pop(direction))
+
+
+class Torch:
+    """PyTorch: the operations that its autograd calls."""
+
+    def __init__(self, threads: int, channels_last: bool) -> None:
+        import torch
+
+        self.torch = torch
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("highest")
+        torch.set_grad_enabled(False)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.found: dict[str, Any] = {}
+
+    def take(self, convolution: Convolution, batch: int) -> None:
+        arrays = convolution.arrays(batch)
+        self.x, self.w, self.grad = (self.torch.from_numpy(a).contiguous(memory_format=self.layout) for a in arrays)
+        self.stride, self.padding = convolution.stride, convolution.padding
+
+    def forward(self) -> None:
+        self.found["forward"] = self.torch.nn.functional.conv2d(self.x, self.w, None, self.stride, self.padding)
+
+    def data_gradient(self) -> None:
+        self.found["data_gradient"] = self._backward([True, False, False])[0]
+
+    def weight_gradient(self) -> None:
+        self.found["weight_gradient"] = self._backward([False, True, False])[1]
+
+    def _backward(self, wanted: list[bool]) -> Any:
+        same = (self.grad, self.x, self.w, None, self.stride, self.padding, [1, 1], False, [0, 0], 1)
+        return self.torch.ops.aten.convolution_backward(*same, wanted)
+
+    def result(self, direction: str) -> np.ndarray:
+        found: np.ndarray = self.found.pop(direction).contiguous().numpy()
+        return found
+
+
+def sides(threads: int, backend: str, peers: tuple[str, ...]) -> list[Side]:
+    """Who takes part; the first is ours."""
+    ours = [backend] + (["reference"] if "reference" in peers and backend != "reference" else [])
+    found = [Side(name, partial(Ours, threads), environment(threads, name)) for name in ours]
+    if "torch" in peers:
+        layouts = {TORCH: False, CHANNELS_LAST: True}
+        found += [Side(name, partial(Torch, threads, last), environment(threads)) for name, last in layouts.items()]
+    return found
+
+
+def measure(
+    shapes: Mapping[Convolution, Sequence[str]], batch: int, threads: int, rounds: int, until: float, backend: str,
+    peers: tuple[str, ...],
+) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
+    """For each convolution three rows, one a direction.
+
+    shapes   convolutions, and the networks that have them
+    until    when it should be over, as `time.monotonic` tells it: each convolution has its share of the time left
+    """
+    with players(sides(threads, backend, peers)) as ready:
+        for number, (convolution, networks) in enumerate(shapes.items()):
+            for player in ready:
+                player.ask("take", convolution, batch)
+            budget = (until - time.monotonic()) / (len(shapes) - number)
+            seconds = race(ready, DIRECTIONS, rounds, budget)
+            yield [
+                {
+                    "convolution": str(convolution),
+                    **convolution._asdict(),
+                    "batch": batch,
+                    "networks": list(networks),
+                    "direction": direction.replace("_", " "),
+                    **_compared(ready, direction, seconds[direction], convolution.operations(batch)),
+                }
+                for direction in DIRECTIONS
+            ]
+
+
+def _compared(
+    ready: Sequence[Player], direction: str, seconds: dict[str, list[float]], operations: int
+) -> dict[str, Any]:
+    results = {player.name: player.ask("result", direction) for player in ready}
+    judge = next((name for name in (TORCH, "reference") if name in results), ready[0].name)
+    rows = {
+        name: {**statistics_of(taken, operations), "difference": off(results[name], results[judge])}
+        for name, taken in seconds.items()
+    }
+    disagree = [name for name, row in rows.items() if not row["difference"] <= ALLOWED]
+    return {"operations": operations, "judge": judge, "sides": rows, "disagree": disagree}

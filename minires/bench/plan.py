@@ -1,0 +1,86 @@
+"""What a run measures, and the run: everything it finds, as numbers and words that JSON can hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from minires import backends
+from minires.bench import layers, limits, networks, report
+from minires.bench.machine import Others, describe
+from minires.bench.sides import PEERS, missing
+
+TABLE_1 = ("resnet18", "resnet34", "resnet50")
+RACED = ("resnet18", "resnet50", "resnet20", "resnet56")
+FOR_LAYERS = 0.3  # of the time, where networks are measured as well
+
+Say = Callable[[int, int, str], None]  # done, of how many, what comes next
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    layers     the networks whose convolutions are measured, none: no layers
+    networks   the networks that are measured as a whole
+    batch      instead of the usual batches
+    threads    of every side
+    rounds     at most so many
+    minutes    of the whole run; three rounds of everything it may take longer
+    backend    what is ours
+    peers      beside it, those of `sides.PEERS`
+    quick      fewer and smaller workloads
+    """
+
+    layers: tuple[str, ...] = TABLE_1
+    networks: tuple[str, ...] = RACED
+    batch: int | None = None
+    threads: int = 1
+    rounds: int = 9
+    minutes: float = 12
+    backend: str = "native"
+    peers: tuple[str, ...] = tuple(PEERS)
+    quick: bool = False
+
+
+def run(plan: Plan, say: Say) -> dict[str, Any]:
+    """Measures everything; raises BackendUnavailable if ours is missing, and leaves out a peer that is."""
+    with backends.backend(plan.backend) as ours:
+        kernels = getattr(ours, "kernels", None)
+    began, others = time.monotonic(), Others()
+    until = began + 60 * plan.minutes
+    left_out = missing(plan.peers)
+    peers = tuple(peer for peer in plan.peers if peer not in left_out)
+    packages = ["numpy", *(package for peer in peers for package in PEERS[peer] if package != "onnx")]
+    machine: dict[str, Any] = dict(describe(plan.threads, *packages))
+    if kernels is not None:
+        machine["native"] = f"{kernels.name}{', winograd' if ours.winograd else ''}"
+    shapes = layers.convolutions(plan.layers)
+    works = [work for name in plan.networks for work in networks.workloads(name, plan.batch, plan.quick)]
+    total = 1 + len(shapes) + len(works)
+
+    say(0, total, "what this processor can do at best")
+    found: dict[str, Any] = {"machine": machine, "left_out": left_out, "backend": plan.backend}
+    found["limits"] = limits.measure(plan.threads, min(plan.rounds, 5), torch="torch" in peers)
+
+    found["layers"] = []
+    if shapes:
+        batch = plan.batch or (4 if plan.quick else 16)
+        say(1, total, f"{len(shapes)} convolutions")
+        end = time.monotonic() + (until - time.monotonic()) * (FOR_LAYERS if works else 1)
+        rows = layers.measure(shapes, batch, plan.threads, plan.rounds, end, plan.backend, peers)
+        for done, three in enumerate(rows, start=2):
+            found["layers"] += three
+            say(done, total, three[0]["convolution"])
+    found["networks"] = []
+    for number, work in enumerate(works):
+        say(1 + len(shapes) + number, total, str(work))
+        now = time.monotonic()
+        end = now + (until - now) / (len(works) - number)
+        found["networks"].append(networks.measure(work, plan.threads, plan.rounds, end, plan.backend, peers))
+    say(total, total, "done")
+    found["goals"] = report.goals(found)
+    found["others"] = others.share()
+    found["minutes"] = (time.monotonic() - began) / 60
+    return found

@@ -1,0 +1,35 @@
+"""Who may take part in a race: the packages that peers need, and what a side's process is told by its environment."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+
+# peer -> the packages that it needs
+PEERS = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "reference": ()}
+
+TORCH, CHANNELS_LAST, TUNED = "torch", "torch channels_last", "torch channels_last, tuned"
+
+# glibc, asked to give nothing back to the system: else the pages of PyTorch's large arrays are zeroed in every step.
+TUNED_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(1 << 28),
+}
+
+
+def missing(peers: Iterable[str]) -> dict[str, str]:
+    """peer -> why it cannot take part here; nothing is imported to find out."""
+    reasons = {}
+    for peer in peers:
+        lacking = [package for package in PEERS[peer] if importlib.util.find_spec(package) is None]
+        if lacking:
+            are = "is" if len(lacking) == 1 else "are"
+            reasons[peer] = f"{' and '.join(lacking)} {are} not installed (extra bench)"
+    return reasons
+
+
+def environment(threads: int, backend: str | None = None, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of a process that computes with `threads` threads, whichever library it asks."""
+    told = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    return told | ({"MINIRES_BACKEND": backend} if backend else {}) | dict(more or {})

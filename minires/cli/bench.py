@@ -1,0 +1,173 @@
+"""`minires bench`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires._checks import suggest
+from minires.cli.words import UsageError, folder_for_output, known_network, write
+
+if TYPE_CHECKING:
+    from minires.bench.plan import Plan, Say
+
+WHAT = ("layers", "networks", "all")
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "bench",
+        help="our speed beside PyTorch's and onnxruntime's",
+        description="Times single convolutions and whole networks, side by side with PyTorch eager, onnxruntime and "
+        "the reference backend: the same weights and images, the same number of threads, each side in a process of its "
+        "own, taking turns; their results are compared.  For figures to rely on, nothing else should be running.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_bench)
+    add_flags(parser)
+    parser.add_argument("--out", metavar="DIR", help="write bench.json and bench.md there")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", default="all", metavar="WHAT", help="layers, networks or all (default)")
+    parser.add_argument("--networks", metavar="A,B", help="these; of layers, theirs (default: those of the paper)")
+    parser.add_argument("--batch", type=int, metavar="N", help="images (default: what is usual for each)")
+    parser.add_argument("--peers", metavar="A,B", help="torch, onnxruntime, reference, or none (default: all of them)")
+    parser.add_argument("--quick", action="store_true", help="little, and once: a minute, to see that it works")
+    parser.add_argument("--rounds", type=int, metavar="K", help="at most so many of everything (default: 9)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="that all of it should take (default: 12)")
+    parser.add_argument("--backend", metavar="NAME", help="ours: native (default) or reference")
+    parser.add_argument("--threads", type=int, metavar="N", help="of every side (default: all)")
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    plan = plan_of(arguments)
+    out = None if arguments.out is None else folder_for_output(Path(arguments.out))
+    found, agree = measured(plan)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(found)
+    if out is not None:
+        files = [write(out / "bench.json", json.dumps(found, indent=2).encode() + b"\n")]
+        files.append(write(out / "bench.md", _page(found).encode()))
+        print(*files, sep="\n", file=sys.stderr if arguments.json else sys.stdout)
+    return 0 if agree else 1
+
+
+def measured(plan: Plan) -> tuple[dict[str, Any], bool]:
+    """What the run found, and whether all results agree; where not, stderr says whose."""
+    from minires.bench import report
+    from minires.bench.plan import run
+
+    with progress() as say:
+        found = run(plan, say)
+    wrong = report.disagreements(found)
+    for who in wrong:
+        print(f"minires: {who} disagree: their times are of different computations", file=sys.stderr)
+    return found, not wrong
+
+
+def plan_of(arguments: argparse.Namespace) -> Plan:
+    from minires import backends
+    from minires.bench import plan
+    from minires.bench.sides import PEERS
+
+    if arguments.what not in WHAT:
+        raise UsageError(f"{arguments.what!r} is not one of {', '.join(WHAT)}.{suggest(arguments.what, WHAT)}")
+    for name in ("batch", "rounds", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    if arguments.minutes is not None and not 0 < arguments.minutes < 1e6:
+        raise UsageError(f"--minutes must be above 0, got {arguments.minutes}")
+    if arguments.backend not in (None, "native", "reference"):
+        raise UsageError(f"--backend must be native or reference, got {arguments.backend!r}")
+    names = _list(arguments.networks)
+    for name in names or ():
+        known_network(name)
+    peers = tuple(PEERS) if arguments.peers is None else () if arguments.peers == "none" else _list(arguments.peers)
+    for peer in peers:
+        if peer not in PEERS:
+            raise UsageError(f"--peers: {peer!r} is not one of {', '.join(PEERS)}.{suggest(peer, PEERS)}")
+    layers, networks = (("resnet18",), ("resnet20",)) if arguments.quick else (plan.TABLE_1, plan.RACED)
+    rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else plan.Plan.rounds
+    return plan.Plan(
+        layers=(names or layers) if arguments.what != "networks" else (),
+        networks=(names or networks) if arguments.what != "layers" else (),
+        batch=arguments.batch,
+        threads=arguments.threads or backends.get_num_threads(),
+        rounds=rounds,
+        minutes=arguments.minutes or plan.Plan.minutes,
+        backend=arguments.backend or plan.Plan.backend,
+        peers=peers,
+        quick=arguments.quick,
+    )
+
+
+def _list(words: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in words.split(","))) if words else ()
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Say]:
+    """How far it is, on stderr: a bar on a terminal, a line for everything that begins elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, told: print(f"{done}/{total}  {told}", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    # It draws when there is news, not by the clock: a thread that wakes up would disturb what is measured.
+    with Progress(*columns, console=Console(file=sys.stderr), auto_refresh=False) as bar:
+        task = bar.add_task("")
+        yield lambda done, total, told: bar.update(task, completed=done, total=total, description=told, refresh=True)
+
+
+def show(found: dict[str, Any]) -> None:
+    """The tables and remarks, on stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from minires.bench import report
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    for title, (head, lines) in _tables(found).items():
+        table = Table(*head, title=title)
+        for line in lines:
+            table.add_row(*map(escape, line))
+        console.print(table)
+    for remark in report.remarks(found):
+        print(remark)
+    print(", ".join(f"{key} {value}" for key, value in found["machine"].items()))
+
+
+def _tables(found: dict[str, Any]) -> dict[str, Any]:
+    """Title -> table, those that have lines."""
+    from minires.bench import report
+
+    beside = "in brackets: our time divided by theirs"
+    tables = {
+        f"single convolutions, {beside}": report.layer_table(found),
+        f"whole networks, {beside}": report.network_table(found),
+        "goals": report.goal_table(found),
+    }
+    return {title: table for title, table in tables.items() if table[1]}
+
+
+def _page(found: dict[str, Any]) -> str:
+    from minires.bench import report
+
+    parts = [f"## {title}\n\n{report.markdown(table)}" for title, table in _tables(found).items()]
+    parts += report.remarks(found)
+    parts.append(", ".join(f"{key} {value}" for key, value in found["machine"].items()))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,149 @@
+"""`minires bench`: usage, what it prints, what it writes, and what it says of missing peers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from minires import backends
+from minires.bench import limits, plan, race, sides
+from minires.bench.sides import CHANNELS_LAST
+from minires.cli import main
+
+TINY = ["networks", "--networks", "resnet20", "--batch", "2", "--rounds", "1"]
+OURS = ["--backend", "reference" if backends.available()["native"] else "native"]
+
+
+@pytest.fixture
+def call(capsys):
+    def call(*words):
+        code = main(["bench", *map(str, words)])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    """Short turns; the limits are those of another machine."""
+    monkeypatch.setattr(race, "TURN", 0.01)
+    monkeypatch.setattr(race, "WARM_UP", 1)
+    told = {"peak_gflops": 100.0, "bandwidth_gbs": 10.0, "gemm_gflops": {"numpy": 100.0}, "add_gbs": {"numpy": 10.0}}
+    monkeypatch.setattr(limits, "measure", lambda *_, **__: told)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["layer"], ["'layer' is not one of layers, networks, all", "Did you mean 'layers'?"]),
+        (["networks", "resnet20"], ["'resnet20'"]),
+        (["--networks", "resnet21"], ["'resnet21'", "Did you mean"]),
+        (["--networks", "resnet20,"], ["''"]),
+        (["--peers", "pytorch"], ["--peers", "'pytorch'", "Did you mean 'torch'?"]),
+        (["--peers", "torch,none"], ["--peers", "'none'"]),
+        (["--batch", "0"], ["--batch must be at least 1"]),
+        (["--rounds", "0"], ["--rounds must be at least 1"]),
+        (["--rounds", "many"], ["--rounds", "'many'"]),
+        (["--threads", "0"], ["--threads must be at least 1"]),
+        (["--minutes", "0"], ["--minutes must be above 0"]),
+        (["--minutes", "nan"], ["--minutes must be above 0"]),
+        (["--backend", "cuda"], ["--backend must be native or reference", "'cuda'"]),
+        (["--quik"], ["--quik", "Did you mean '--quick'?"]),
+        (["--out", "/dev/null/x"], ["--out", "/dev/null/x"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_usage_is_one_line_and_exit_2(call, words, told):
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    for word in told:
+        assert word in err
+
+
+def test_without_the_native_backend_it_is_exit_3(call, monkeypatch):
+    def unavailable(name, **options):
+        raise backends.BackendUnavailable("backend 'native' is not part of this installation")
+
+    monkeypatch.setattr(backends, "backend", unavailable)
+    code, out, err = call(*TINY, "--peers", "none")
+    assert (code, out) == (3, "")
+    assert "native" in err
+
+
+def test_alone(call, tmp_path):
+    code, out, err = call(*TINY, *OURS, "--peers", "none", "--threads", 1, "--out", tmp_path / "out")
+    assert code == 0
+    for words in ("resnet20", "inference", "training", "threads 1", "no results could be compared", "medians of 1 "):
+        assert words in out
+    assert "resnet20 training 2" in err
+    assert out.splitlines()[-2:] == [str(tmp_path / "out" / name) for name in ("bench.json", "bench.md")]
+    page = (tmp_path / "out" / "bench.md").read_text()
+    assert page.count("\n| resnet20 | ") == 2
+    assert "goals" not in page
+
+
+def test_json_is_all_that_stdout_has(call):
+    code, out, _ = call(*TINY, *OURS, "--peers", "reference", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["machine"]["threads"] == backends.get_num_threads()
+    assert told["layers"] == told["goals"] == []
+    assert told["others"] is None or 0 <= told["others"] <= 1
+    inference, training = told["networks"]
+    assert (inference["task"], training["task"]) == ("inference", "training")
+    assert "reference" in inference["sides"]
+    assert any(name.endswith(", unfused") for name in inference["sides"])
+    for row in told["networks"]:
+        assert row["disagree"] == []
+        for side in row["sides"].values():
+            assert side["rounds"] == 1
+            assert side["gflops"] == pytest.approx(row["operations"] / side["seconds"] / 1e9)
+            assert side["peak_bytes"] > 2**20
+
+
+def test_layers(call):
+    code, out, _ = call("layers", *TINY[1:], *OURS, "--peers", "none", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["networks"] == []
+    assert len(told["layers"]) == 3 * 6
+    assert {row["direction"] for row in told["layers"]} == {"forward", "data gradient", "weight gradient"}
+    assert {row["batch"] for row in told["layers"]} == {2}
+
+
+def test_beside_pytorch(call):
+    pytest.importorskip("torch")
+    code, out, _ = call(*TINY, *OURS, "--peers", "torch", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert "torch" in told["machine"]
+    for row in told["networks"]:
+        assert row["judge"] == "torch"
+        assert CHANNELS_LAST in row["sides"]
+        assert all(value < 0.05 for value in row["sides"][OURS[1]]["difference"].values())
+
+
+def test_missing_peers_are_said_and_left_out(call, monkeypatch):
+    real = importlib.util.find_spec
+    gone = ("torch", "onnx", "onnxruntime")
+    monkeypatch.setattr(sides.importlib.util, "find_spec", lambda name: None if name in gone else real(name))
+    code, out, _ = call(*TINY, *OURS, "--peers", "torch,onnxruntime")
+    assert code == 0
+    assert "left out: torch: torch is not installed (extra bench)" in out
+    assert "left out: onnxruntime: onnx and onnxruntime are not installed (extra bench)" in out
+
+
+def test_results_that_disagree_are_exit_1(call, monkeypatch):
+    def found(chosen, say):
+        row = {"network": "resnet20", "task": "training", "batch": 2, "judge": "torch", "disagree": ["native"]}
+        limits_told = limits.measure()
+        return {"networks": [row], "layers": [], "machine": {}, "limits": limits_told, "left_out": {}}
+
+    monkeypatch.setattr(plan, "run", found)
+    code, _, err = call(*TINY, "--json")
+    assert code == 1
+    assert "resnet20 training 2: native and torch disagree" in err
