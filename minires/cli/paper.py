@@ -54,7 +54,7 @@ def _item_parser(item: str) -> argparse.ArgumentParser:
         parser.add_argument("--quick", action="store_true", help="300 iterations instead of the whole run")
         parser.add_argument("--seeds", type=int, default=1, metavar="K", help="runs of each network (default: 1)")
         parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a processor)")
-        parser.add_argument("--backend", metavar="NAME", help="default: $MINIRES_BACKEND, else reference")
+        parser.add_argument("--backend", metavar="NAME", help="default: $MINIRES_BACKEND, else native")
     if item in ("figure1", "figure4", "figure7", "all"):
         parser.add_argument("--data-dir", metavar="DIR", help="look for the data here first")
     if item == "figure1":

@@ -48,7 +48,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     network.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: with --weights)")
-    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else reference)")
+    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
 
 
 @contextlib.contextmanager

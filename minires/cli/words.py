@@ -33,7 +33,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the machine")
-    group.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else reference)")
+    group.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
     group.add_argument("--threads", type=int, metavar="N", help="of the CPU backends, BLAS included (default: all)")
     group.add_argument("--workers", type=int, metavar="N", help="threads that prepare batches (default: 2)")
 

@@ -497,6 +497,18 @@ def test_an_error_amid_a_module_leaves_nothing_behind(training, recorded):
         np.testing.assert_array_equal(model(x).data, ready(None, training)(image()).data)
 
 
+@pytest.mark.parametrize(("training", "recorded"), MODES)
+def test_nan_goes_through_what_waits(training, recorded):
+    results = []
+    for watcher in (Nobody(), Watching()):
+        x = image()
+        x.data[1, 2, 3, 4] = np.nan
+        with watcher, grad_mode(recorded):
+            results.append(ready(None, training)(x).data)
+    np.testing.assert_array_equal(*results)
+    assert np.isnan(results[0]).sum() == (results[0].size if training else 4 * 6)  # of a corner's six neighbours
+
+
 def test_a_module_may_catch_the_error_of_another():
     class Careful(Module):
         def __init__(self):

@@ -14,7 +14,7 @@ from minires import backends
 from minires.arrays import channels_first, channels_last
 from minires.backends import reference
 from minires.backends.native import backend as module
-from minires.backends.native import fused
+from minires.backends.native import filters, fused
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.properties import PROPERTIES
 
@@ -57,8 +57,8 @@ def poisoned(monkeypatch):
         array.fill(np.nan)
         return array
 
-    monkeypatch.setattr(module, "empty", empty)
-    monkeypatch.setattr(fused, "empty", empty)
+    for place in (module, fused, filters):
+        monkeypatch.setattr(place, "empty", empty)
 
 
 @pytest.fixture(autouse=True)
@@ -193,12 +193,12 @@ def test_what_follows_a_convolution(rng, isa, shapes, winograd):
         expected = (expected - mean) * scale + shift if norm else expected
         expected = expected + (added if more else 0)
         expected = np.maximum(expected, 0) if relu else expected
-        y = np.full(expected.shape, np.nan, dtype)
-        with mr.backend("native", isa=isa) as backend:
-            backend.kernels.conv2d_forward(
-                channels_last(x), w, b if bias else None, *((mean, scale, shift) if norm else (None,) * 3),
-                added if more else None, relu, y, *options, winograd,
+        with mr.backend("native", isa=isa, winograd=winograd) as backend:
+            y = backend._convolve(
+                x, w, b if bias else None, options, (mean, scale, shift) if norm else (None,) * 3,
+                channels_first(added) if more else None, relu,
             )  # fmt: skip
+        y = channels_last(y)
         assert off(y, expected) <= (WINOGRAD[dtype] if winograd else tolerance(dtype, 9 * x_shape[1]))
 
 

@@ -358,6 +358,10 @@ def test_doctor_where_the_native_backend_is_missing():
     assert "holds no _native" in told["native"]
     assert ended.stderr.count("\n") == 1
     assert "computing with the backend 'reference'" in ended.stderr
+    environment["MINIRES_BACKEND"] = "native"  # nothing falls back, and doctor says why nothing else works
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "holds no _native" in json.loads(ended.stdout)["backends"]["default"]
+    assert ended.stderr == ""
     wrong = subprocess.run(command, capture_output=True, text=True, env=environment | {"MINIRES_BACKEND": "nativ"})
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("minires: MINIRES_BACKEND must be one of")
