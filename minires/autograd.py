@@ -403,7 +403,7 @@ def module_scope(name: str) -> Iterator[None]:
         _state.depth -= 1
         if _state.depth == 0 and _state.deferred:
             waiting, _state.deferred = _state.deferred, []
-            # The newest first: computing a sum computes the norm inside it, and what the sum alone held is gone by then.
+            # The newest first: computing a sum computes the norm inside it, and what the sum alone held is gone then.
             for result in (reference() for reference in reversed(waiting)):
                 if finished:
                     resolved(result)

@@ -23,17 +23,22 @@ class _Kept(NamedTuple):
     filters: Array
 
 
-class KeptFilters:
-    """Arranged filters, kept as long as the weights live and stay the same.
+FEW = 8  # images: with more of them arranging the filters takes little of the time, and keeping them much memory
 
-    With one image arranging the filters costs as much as the convolution itself, with many it doesn't matter.  Whether
-    the weights have changed is read off the weights, by a digest of all of them: nobody has to announce a change.
+
+class KeptFilters:
+    """Arranged filters, kept as long as the weights live and stay the same, for batches of few images.
+
+    With one image arranging the filters costs as much as the convolution itself.  Whether the weights have changed is
+    read off the weights, by a digest of all of them: nobody has to announce a change.
     """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int, int], _Kept] = {}
 
     def arranged(self, kernels: Any, x_shape: Any, w: Array, y_shape: Any, options: tuple[Any, ...]) -> Array:
+        if x_shape[0] > FEW:
+            return arranged(kernels, x_shape, w, y_shape, options)
         groups, size = options[3], kernels.conv2d_filters_size(x_shape, w, y_shape, *options)
         key = (id(w), groups, size)  # the arrangement depends on the groups, and on the algorithm, which the size tells
         digest = kernels.digest(w)

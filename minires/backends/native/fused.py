@@ -113,8 +113,7 @@ class WaitingSum(Waiting):
         self.backend = backend
 
     def computed_with(self, added: Array | None, relu: bool) -> Array:
-        if added is not None:  # a sum of a sum: the inner one is computed on its own
-            return WaitingSum(self.backend, self.array(), added).computed_with(None, relu)
+        assert added is None, "a sum joins no other sum"
         first, second = self.needs
         if isinstance(first, Waiting) and first.waits:
             return first.computed_with(second, relu)
@@ -146,11 +145,12 @@ class GradientOfInput(Deferred):
         self.geometry = geometry
 
     def compute(self) -> Array:
-        return self.backend._gradient_of_input(*self.needs, self.shape, self.geometry, None)
+        grad, w = self.needs
+        return self.backend._gradient_of_input(grad, w, self.shape, self.geometry, None)
 
     def plus(self, other: Array) -> Array:
-        return self.backend._gradient_of_input(*self.needs, self.shape, self.geometry, other)
-
+        grad, w = self.needs
+        return self.backend._gradient_of_input(grad, w, self.shape, self.geometry, other)
 
 
 class FusedBackend(NativeBackend):
@@ -203,10 +203,11 @@ class FusedBackend(NativeBackend):
     def add_forward(self, a: Maybe, b: Maybe) -> Any:
         if a.shape != b.shape or not computes(a):
             return resolved(a) + resolved(b)
-        if not isinstance(a, Waiting):
+        if not isinstance(a, (WaitingConv2d, WaitingNorm)):
             a, b = b, a
         second: Array = resolved(b)  # which may be the same as the first: then that waits no longer
-        return WaitingSum(self, a if isinstance(a, Waiting) and a.join() else resolved(a), second)
+        joins = isinstance(a, (WaitingConv2d, WaitingNorm)) and a.join()  # a sum of a sum is computed one by one
+        return WaitingSum(self, a if joins else resolved(a), second)
 
     def relu_forward(self, x: Maybe) -> Array:
         if isinstance(x, Waiting) and x.join():
