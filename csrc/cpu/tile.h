@@ -1,7 +1,8 @@
-// The innermost product: a tile of c, up to 14 × 32 numbers, stays in registers while the reduction runs past it.
+// The innermost product: a tile of c stays in registers while the reduction runs past it.
 //
-// Each step multiplies a few numbers of a, one for each row, with two vectors of b: 28 fused multiply-adds for 16
-// loads, so that the multipliers, not the loads, set the pace.
+// With AVX-512 it has 14 rows of two vectors, 14 × 32 float32: each step of the reduction multiplies 14 numbers of a, one
+// a row, with two vectors of b, 28 fused multiply-adds for 16 loads, so that the multipliers, not the loads, set the pace.
+// With AVX2 and the portable vectors 6 rows fill the 16 registers.
 #pragma once
 
 #include "kernels.h"

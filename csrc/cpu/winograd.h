@@ -18,9 +18,11 @@ namespace {
 constexpr long WINOGRAD_SMALL = 768 << 10, WINOGRAD_LARGE = 16 << 20, WINOGRAD_LEAST = 28;
 constexpr long WINOGRAD_SUMS = 20 << 20;  // bytes of the sums of all segments of a weight gradient
 constexpr long POINTS = 36;
-constexpr double POINT_P = 0.75, POINT_Q = 1.5, POINT_P2 = POINT_P * POINT_P, POINT_Q2 = POINT_Q * POINT_Q, POINT_P3 = POINT_P2 * POINT_P, POINT_Q3 = POINT_Q2 * POINT_Q;
+constexpr double POINT_P = 0.75, POINT_P2 = POINT_P * POINT_P, POINT_P3 = POINT_P2 * POINT_P;
+constexpr double POINT_Q = 1.5, POINT_Q2 = POINT_Q * POINT_Q, POINT_Q3 = POINT_Q2 * POINT_Q;
 // Π (point − other points), by which G divides
-constexpr double AT_0 = POINT_P2 * POINT_Q2, AT_P = 2 * POINT_P2 * (POINT_P2 - POINT_Q2), AT_Q = 2 * POINT_Q2 * (POINT_Q2 - POINT_P2);
+constexpr double AT_0 = POINT_P2 * POINT_Q2;
+constexpr double AT_P = 2 * POINT_P2 * (POINT_P2 - POINT_Q2), AT_Q = 2 * POINT_Q2 * (POINT_Q2 - POINT_P2);
 
 // Bᵀ d: six numbers of an image
 template <typename T, typename V>
@@ -229,7 +231,7 @@ void write_filters(const Filters<T>& f, T* packed) {
 }
 
 // A group of tiles is transformed, multiplied and transformed back by one thread, and its numbers stay in that thread's
-// second-level cache; where there are few groups all threads work on one.
+// second-level cache; where there are fewer than eight, too few to keep several threads busy, all threads work on one.
 template <typename Body>
 void groups_of_tiles(const Winograd& s, long small, long large, Body&& body) {
     const long tiles = s.tiles();
