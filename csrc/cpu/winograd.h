@@ -4,6 +4,18 @@
 // back:  Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A   (Lavin and Gray, arXiv:1509.09308).  The sum over the channels stands
 // between the transforms, so ⊙ becomes 36 products of matrices, tiles × channels × filters.
 //
+// In one dimension, with the points p = 3/4 and q = 3/2, four outputs of three taps from six numbers of the image:
+//
+//        ⎡ p²q²   0   −p²−q²   0    1  0 ⎤         ⎡  1/p²q²    0     0  ⎤         ⎡ 1  1  1  1  1  0 ⎤
+//        ⎢  0   −pq²   −q²     p    1  0 ⎥         ⎢   1/P     p/P  p²/P ⎥         ⎢ 0  p −p  q −q  0 ⎥
+//   Bᵀ = ⎢  0    pq²   −q²    −p    1  0 ⎥     G = ⎢   1/P    −p/P  p²/P ⎥    Aᵀ = ⎢ 0  p² p² q² q² 0 ⎥
+//        ⎢  0   −qp²   −p²     q    1  0 ⎥         ⎢   1/Q     q/Q  q²/Q ⎥         ⎣ 0  p³−p³ q³−q³ 1 ⎦
+//        ⎢  0    qp²   −p²    −q    1  0 ⎥         ⎢   1/Q    −q/Q  q²/Q ⎥
+//        ⎣  0   p²q²    0   −p²−q²  0  1 ⎦         ⎣    0       0     1  ⎦    P = 2p²(p²−q²), Q = 2q²(q²−p²)
+//
+// Rows for p and −p share their even and their odd powers: each is computed once, added for one and subtracted for the
+// other.  The gradient of the image is again such a convolution (conv2d.h), the one of the filters the transpose of all.
+//
 // A transform evaluates a polynomial at five points and infinity.  The points here are 0, ±3/4, ±3/2: their powers are
 // exact in binary, and the result is off by 1e-6 in norm where the usual 0, ±1, ±2 give 2e-6 and a plain sum 4e-7
 // (float32, 128 channels).  float64 is not computed this way: whoever asks for it asks for digits.

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without × gets a ?, not a traceback
     try:
         arguments = _parse(list(sys.argv[1:] if argv is None else argv))
-        _known_backend()
+        _known_environment()
         code: int = arguments.command(arguments)
         sys.stdout.flush()
         return code
@@ -51,12 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return failure
 
 
-def _known_backend() -> None:
+def _known_environment() -> None:
     from minires import backends
 
-    name = os.environ.get("MINIRES_BACKEND")
-    if name and name not in backends.names():
-        raise UsageError(f"MINIRES_BACKEND must be one of {', '.join(backends.names())}, got {name!r}")
+    allowed = {
+        "MINIRES_BACKEND": backends.names(),
+        "MINIRES_ISA": ("auto", "avx512", "avx2", "portable"),
+        "MINIRES_WINOGRAD": ("0", "1"),
+    }
+    for variable, words in allowed.items():
+        word = os.environ.get(variable)
+        if word and word not in words:
+            raise UsageError(f"{variable} must be one of {', '.join(words)}, got {word!r}.{suggest(word, words)}")
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -400,6 +400,15 @@ def test_an_unknown_default_backend_is_one_line(call, monkeypatch):
     one_line(err, "MINIRES_BACKEND must be one of reference", "'foo'")
 
 
+@pytest.mark.parametrize(("variable", "word"), [("MINIRES_ISA", "sse"), ("MINIRES_WINOGRAD", "no")])
+def test_a_wrong_word_in_the_environment_is_one_line(call, monkeypatch, variable, word):
+    monkeypatch.setenv(variable, word)
+    for command in ("doctor", "models"):
+        code, _, err = call(command)
+        assert code == 2
+        one_line(err, f"{variable} must be one of", repr(word))
+
+
 @pytest.mark.skipif(bool(backends.available()["emulated"]), reason="the emulator is not built")
 def test_training_on_another_backend(call, tmp_path):
     """A run says which backend trained it, goes on with it, and is evaluated by it."""
