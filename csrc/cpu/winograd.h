@@ -36,16 +36,22 @@ constexpr double POINT_Q = 1.5, POINT_Q2 = POINT_Q * POINT_Q, POINT_Q3 = POINT_Q
 constexpr double AT_0 = POINT_P2 * POINT_Q2;
 constexpr double AT_P = 2 * POINT_P2 * (POINT_P2 - POINT_Q2), AT_Q = 2 * POINT_Q2 * (POINT_Q2 - POINT_P2);
 
+// The values at p, −p, q and −q of polynomials whose even and odd parts are given.
+template <typename V>
+MINIRES_INLINE void for_both_signs(V even_p, V odd_p, V even_q, V odd_q, V* to, int step) {
+    to[step] = even_p + odd_p;
+    to[2 * step] = even_p - odd_p;
+    to[3 * step] = even_q + odd_q;
+    to[4 * step] = even_q - odd_q;
+}
+
 // Bᵀ d: six numbers of an image
 template <typename T, typename V>
 MINIRES_INLINE void transform_input(V d0, V d1, V d2, V d3, V d4, V d5, V* to, int step) {
     const V even_p = d4 - d2 * T(POINT_Q2), odd_p = (d3 - d1 * T(POINT_Q2)) * T(POINT_P);
     const V even_q = d4 - d2 * T(POINT_P2), odd_q = (d3 - d1 * T(POINT_P2)) * T(POINT_Q);
     to[0] = d0 * T(POINT_P2 * POINT_Q2) - d2 * T(POINT_P2 + POINT_Q2) + d4;
-    to[step] = even_p + odd_p;
-    to[2 * step] = even_p - odd_p;
-    to[3 * step] = even_q + odd_q;
-    to[4 * step] = even_q - odd_q;
+    for_both_signs(even_p, odd_p, even_q, odd_q, to, step);
     to[5 * step] = d1 * T(POINT_P2 * POINT_Q2) - d3 * T(POINT_P2 + POINT_Q2) + d5;
 }
 
@@ -66,10 +72,7 @@ MINIRES_INLINE void transform_filter(V g0, V g1, V g2, V* to, int step) {
     const V even_p = g0 * T(1 / AT_P) + g2 * T(POINT_P2 / AT_P), odd_p = g1 * T(POINT_P / AT_P);
     const V even_q = g0 * T(1 / AT_Q) + g2 * T(POINT_Q2 / AT_Q), odd_q = g1 * T(POINT_Q / AT_Q);
     to[0] = g0 * T(1 / AT_0);
-    to[step] = even_p + odd_p;
-    to[2 * step] = even_p - odd_p;
-    to[3 * step] = even_q + odd_q;
-    to[4 * step] = even_q - odd_q;
+    for_both_signs(even_p, odd_p, even_q, odd_q, to, step);
     to[5 * step] = g2;
 }
 
@@ -79,10 +82,7 @@ MINIRES_INLINE void transform_gradient(V y0, V y1, V y2, V y3, V* to, int step) 
     const V even_p = y0 + y2 * T(POINT_P2), odd_p = y1 * T(POINT_P) + y3 * T(POINT_P3);
     const V even_q = y0 + y2 * T(POINT_Q2), odd_q = y1 * T(POINT_Q) + y3 * T(POINT_Q3);
     to[0] = y0;
-    to[step] = even_p + odd_p;
-    to[2 * step] = even_p - odd_p;
-    to[3 * step] = even_q + odd_q;
-    to[4 * step] = even_q - odd_q;
+    for_both_signs(even_p, odd_p, even_q, odd_q, to, step);
     to[5 * step] = y3;
 }
 

@@ -38,7 +38,7 @@ class Plan:
     batch: int | None = None
     threads: int = 1
     rounds: int = 9
-    minutes: float = 12
+    minutes: float = 10
     backend: str = "native"
     peers: tuple[str, ...] = tuple(PEERS)
     quick: bool = False

@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", metavar="A,B", help="torch, onnxruntime, reference, or none (default: all of them)")
     parser.add_argument("--quick", action="store_true", help="little, and once: a minute, to see that it works")
     parser.add_argument("--rounds", type=int, metavar="K", help="at most so many of everything (default: 9)")
-    parser.add_argument("--minutes", type=float, metavar="M", help="that all of it should take (default: 12)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="that all of it should take (default: 10)")
     parser.add_argument("--backend", metavar="NAME", help="ours: native (default) or reference")
     parser.add_argument("--threads", type=int, metavar="N", help="of every side (default: all)")
 

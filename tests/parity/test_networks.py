@@ -11,16 +11,6 @@ torch = pytest.importorskip("torch")
 
 from minires.verify import torch_networks  # noqa: E402
 
-
-@pytest.fixture(autouse=True, params=["reference", "native"])
-def backend(request):
-    reason = mr.backends.available()[request.param]
-    if reason:
-        pytest.skip(reason)
-    with mr.backend(request.param):
-        yield
-
-
 # Through 152 layers in float64 the rounding of both sides stays some orders below this; a wrong term does not.
 RELATIVE = 1e-8
 

@@ -14,15 +14,6 @@ torch = pytest.importorskip("torch")
 TF = torch.nn.functional
 
 
-@pytest.fixture(autouse=True, params=["reference", "native"])
-def backend(request):
-    reason = mr.backends.available()[request.param]
-    if reason:
-        pytest.skip(reason)
-    with mr.backend(request.param):
-        yield
-
-
 TOLERANCE = 1e-10  # relative to the largest value: sums of a few thousand products keep 12 of float64's 16 digits
 
 

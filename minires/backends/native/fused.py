@@ -30,7 +30,6 @@ from minires.backends.native.layout import (
 )
 from minires.deferred import Deferred, resolved
 
-Pair = tuple[int, int]
 Maybe = Array | Deferred
 
 
