@@ -14,11 +14,28 @@ import sys
 from collections.abc import Sequence
 
 from minires._checks import suggest
-from minires.cli import bench, doctor, draw, evaluate, kernels, models, paper, step, summary, trace, train
+from minires.cli import (
+    bench,
+    doctor,
+    draw,
+    evaluate,
+    gradcheck,
+    kernels,
+    lockstep,
+    models,
+    paper,
+    step,
+    summary,
+    trace,
+    train,
+    verify,
+)
 from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
-COMMANDS = (train, evaluate, models, summary, draw, step, trace, paper, kernels, bench, doctor)
+COMMANDS = (
+    train, evaluate, models, summary, draw, step, trace, verify, lockstep, gradcheck, paper, kernels, bench, doctor,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
