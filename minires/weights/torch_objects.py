@@ -5,7 +5,7 @@ The names and the order of arguments are those of `torch/_utils.py` and `torch/s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,8 +187,8 @@ NO_ARRAYS = {
 
 
 def _natural(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63
 
 
-def _naturals(values: object) -> bool:
-    return isinstance(values, Sequence) and type(values) is tuple and all(map(_natural, values))
+def _naturals(values: Any) -> bool:
+    return type(values) is tuple and all(map(_natural, values))

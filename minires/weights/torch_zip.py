@@ -37,8 +37,7 @@ def read(file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[str, str], s
 
     def elements(storage: Storage) -> bytes:
         count = storage.whole * element_bytes(storage.dtype)
-        found = archive.content(f"data/{storage.key}", count)
-        return found
+        return archive.content(f"data/{storage.key}", count)
 
     allowed = torch_arrays.allowed_bytes(size)
     return *torch_arrays.build(tensors, elements, "<" if order == b"little" else ">", allowed), inside
