@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain
 
 STEPS = 300_000  # a tensor takes some 40: ResNet-152 with all of Adam's state takes a third of it
 LONGEST_NUMBER = 255  # bytes
@@ -211,7 +211,7 @@ class _Machine:
             ahead = self.source.peek(1 << 16)
             if module.startswith("torch.nn.") or (b"_parameters" in ahead and b"_modules" in ahead):
                 raise WeightsError(
-                    f"holds a whole pickled model (class {quoted(f'{module}.{name}')[1:-1]}), none of which was "
+                    f"holds a whole pickled model (class {plain(f'{module}.{name}')}), none of which was "
                     "executed: save its state_dict() instead"
                 ) from None
             raise

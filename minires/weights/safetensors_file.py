@@ -17,7 +17,7 @@ import safetensors
 
 from minires.arrays import Array
 from minires.weights.dtypes import RAW, itemsize, widen
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain, quoted
 
 LONGEST_HEADER = 100_000_000  # the library's own limit
 DTYPES = {
@@ -37,7 +37,7 @@ def read(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"no valid safetensors file: {' '.join(str(error).split())[:200]}") from None
+        raise WeightsError(f"no valid safetensors file: {plain(error)}") from None
     header = _header(file.read(length))
     metadata = header.pop("__metadata__", None) or {}
     arrays, stored = {}, {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minires.weights.dtypes import RAW, itemsize
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain, quoted
 from minires.weights.pickles import Function, Opaque, UnknownGlobal, checked_key
 
 
@@ -76,8 +76,7 @@ def find(module: str, name: str) -> object:
         raise WeightsError(f"holds a {NO_ARRAYS[known]} tensor, which is not supported: save dense tensors of numbers")
     function = FUNCTIONS.get(known)
     if function is None:
-        shown = quoted(known)[1:-1]
-        raise UnknownGlobal(f"unsafe or not a state dict: it names {shown}, which was not executed")
+        raise UnknownGlobal(f"unsafe or not a state dict: it names {plain(known)}, which was not executed")
     return Function(known, function)
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from minires.arrays import Array
 from minires.weights import state_dict, torch_arrays, torch_objects
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain, quoted
 from minires.weights.pickles import Source, load
 from minires.weights.torch_objects import Storage, element_bytes
 
@@ -50,7 +50,7 @@ class _Archive:
         try:
             self.zip = zipfile.ZipFile(file)
         except BROKEN as error:
-            raise WeightsError(f"truncated or broken zip archive: {error}") from None
+            raise WeightsError(f"truncated or broken zip archive: {plain(error)}") from None
         self.allowed = allowed
         self.members = {member.filename: member for member in self.zip.infolist()}
         if len(self.members) != len(self.zip.infolist()):
@@ -87,7 +87,7 @@ class _Archive:
             with self.zip.open(member) as opened:
                 found = opened.read(size)  # without a number it would unpack all there is before it counts
         except (*BROKEN, OSError) as error:
-            raise WeightsError(f"truncated or broken zip archive: {told}: {error}") from None
+            raise WeightsError(f"truncated or broken zip archive: {told}: {plain(error)}") from None
         if len(found) != size:
             raise WeightsError(f"broken: {told} holds {len(found):,} bytes, not the {size:,} it says")
         return found

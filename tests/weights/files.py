@@ -43,11 +43,14 @@ class Raw:
 
 
 class _Writer(pickle._Pickler):
+    legacy = False
+
     def save(self, obj, save_persistent_id=True):
         if isinstance(obj, Raw):
             self.write(obj.opcodes)
         elif isinstance(obj, Persistent):
-            self.save(obj.identity)
+            part = (None,) if self.legacy and len(obj.identity) == 5 else ()  # of which storage it is a part
+            self.save((*obj.identity, *part) if part else obj.identity)
             self.write(pickle.BINPERSID)
         elif isinstance(obj, Global):
             if self.proto >= 4:
@@ -67,9 +70,11 @@ class _Writer(pickle._Pickler):
             super().save(obj, save_persistent_id)
 
 
-def dump(value: Any, protocol: int = 2) -> bytes:
+def dump(value: Any, protocol: int = 2, legacy: bool = False) -> bytes:
     out = io.BytesIO()
-    _Writer(out, protocol).dump(value)
+    writer = _Writer(out, protocol)
+    writer.legacy = legacy
+    writer.dump(value)
     return out.getvalue()
 
 
@@ -113,7 +118,7 @@ SYS_INFO = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"sho
 
 def legacy(loaded: Any, contents: dict[str, tuple[int, bytes]], keys: Any = None, info: Any = SYS_INFO):
     """A file of `torch.save` before 1.6; contents: the number of elements and the bytes of each storage."""
-    pickled = loaded if isinstance(loaded, bytes) else dump(loaded)
+    pickled = loaded if isinstance(loaded, bytes) else dump(loaded, legacy=True)
     head = LEGACY_HEAD + dump(info) + pickled + dump(sorted(contents) if keys is None else keys)
     return head + b"".join(struct.pack("<q", count) + content for count, content in contents.values())
 

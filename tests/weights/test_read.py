@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +88,15 @@ def test_half_precision_widens_exactly(read):
     np.testing.assert_array_equal(found.arrays["f"], half.astype(np.float32), strict=True)
     np.testing.assert_array_equal(found.arrays["b"].view(np.uint32), every.astype(np.uint32) << 16, strict=True)
     assert found.stored == {"f": "float16", "b": "bfloat16"}
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "BOOL"])
+def test_scalars_are_arrays(read, dtype):
+    width = {"8": 1, "1": 2, "F": 2, "3": 4, "O": 1}[dtype[1]]
+    array = read(safetensors_file({"x": entry(dtype, (), (0, width))}, bytes(width))).arrays["x"]
+    assert type(array) is np.ndarray
+    assert array.shape == ()
+    assert array.flags.writeable
 
 
 def test_float8(read):
@@ -257,6 +268,18 @@ def test_checkpoints_of_this_program(tmp_path):
     found = weights.read(tensors)
     assert set(found.arrays) == {"model.conv1.weight", "velocity.conv1.weight", "input.mean"}
     np.testing.assert_array_equal(found.arrays["input.mean"], mean, strict=True)
+
+
+def test_published_weights():
+    """ResNet-20 as trained by Y. Idelbayev (licence beside it): the legacy format, written on a GPU."""
+    found = weights.read(Path(__file__).parent / "data" / "resnet20-12fca82f.th")
+    assert (found.format, found.inside, len(found.arrays)) == ("PyTorch legacy", "state_dict", 97)
+    assert found.arrays["module.layer2.0.conv1.weight"].shape == (32, 16, 3, 3)
+    assert set(found.stored.values()) == {"float32"}
+    trained = [array for name, array in found.arrays.items() if "running" not in name]
+    assert sum(array.size for array in trained) == 269_722  # the paper: 0.27M
+    content = b"".join(array.tobytes() for array in found.arrays.values())
+    assert zlib.crc32(content) == 0x1D128E52  # as PyTorch reads them: see tests/parity
 
 
 def test_the_command_line_says_that_a_file_is_broken():
