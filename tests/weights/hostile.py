@@ -111,21 +111,21 @@ for name, opcode, width in [
 pickled("a number of 2^31 bytes", b"\x8b\xff\xff\xff\x7f", "the pickle holds a number of 2,147,483,647 bytes")
 pickled("a number in digits", b"I" + b"9" * 1_000_000 + b"\n", "the opcode INT is not part of a state dict")
 pickled("a long number in digits", b"L" + b"9" * 1_000_000 + b"L\n", "the opcode LONG is not part of a state dict")
-pickled("tuples within tuples", b")" + b"\x85" * 200_000, "holds a tuple, not a state dict")
-pickled("lists within lists", b"]" * 100_000 + b"a" * 99_999, "holds a list, not a state dict")
-pickled("dictionaries within dictionaries", b"}" + b"K\x01}" * 50_000 + b"s" * 50_000, "holds no state dict")
-pickled("marks", b"(" * 200_000, "nothing left on its stack")
+pickled("tuples within tuples", b")" + b"\x85" * 100_000, "holds a tuple, not a state dict")
+pickled("lists within lists", b"]" * 60_000 + b"a" * 59_999, "holds a list, not a state dict")
+pickled("dictionaries within dictionaries", b"}" + b"K\x01}" * 30_000 + b"s" * 30_000, "holds no state dict")
+pickled("marks", b"(" * 100_000, "nothing left on its stack")
 pickled("no end of steps", b"}" * 400_000, "the pickle takes more than 300,000 steps")
 pickled("no end of lists", b"]\x94" * 149_000, "holds a list, not a state dict")
 pickled("a key that doubles", b"}" + b")" + b"q\0h\0\x86" * 60 + b"K\x01s", "a dictionary's key is a tuple")
 pickled("DUP", b"}2", "the opcode DUP is not part of a state dict")
-COPIES = b"ccollections\nOrderedDict\nq\0](" + b"]K\x01aK\x01a" * 30_000 + b"e\x85q\1" + b"h\0h\1R" * 30_000
+COPIES = b"ccollections\nOrderedDict\nq\0](" + b"]K\x01aK\x01a" * 10_000 + b"e\x85q\1" + b"h\0h\1R" * 30_000
 pickled("a list copied again and again", COPIES, "the pickle takes more than 300,000 steps")
-SIZES = b"ctorch\nSize\nq\0(" + b"K\x01" * 100_000 + b"t\x85q\1" + b"h\0h\1R" * 30_000
+SIZES = b"ctorch\nSize\nq\0(" + b"K\x01" * 50_000 + b"t\x85q\1" + b"h\0h\1R" * 30_000
 pickled("a tuple counted again and again", SIZES, "the pickle takes more than 300,000 steps")
 pickled("a dictionary within itself", b"}q\0X\x0a\0\0\0state_dicth\0s", "holds no state dict; its keys are 'state_di")
 pickled("a list within itself", b"]q\0h\0a", "holds a list, not a state dict")
-COLLIDING = b"}(" + b"".join(b"\x8a\x0b" + (k * ((1 << 61) - 1)).to_bytes(11, "little") + b"N" for k in range(40_000))
+COLLIDING = b"}(" + b"".join(b"\x8a\x0b" + (k * ((1 << 61) - 1)).to_bytes(11, "little") + b"N" for k in range(5_000))
 pickled("keys of the same hash", COLLIDING + b"u", "a dictionary's key is a int")
 
 # -- broken pickles
@@ -260,6 +260,18 @@ case("an unknown compression", patched(ZIP, PICKLE, 10, b"\x63\0"), "is compress
 case("two sizes", patched(ZIP, DATA, 20, b"\x17\0\0\0"), "has two sizes, 24 and 23")
 case("more than it holds", patched(DEFLATED, PICKLE, 24, b"\xff\xff\0\0"), "bytes, not the 65,535 it says")
 case("less than it holds", patched(DEFLATED, PICKLE, 24, b"\x10\0\0\0"), "Bad CRC-32 for file 'archive/data.pkl'")
+LISTED = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"x"  # a member that takes no bytes but these
+DIRECTORY = LISTED * 100_000
+END = struct.pack("<4s4xHHIIH", b"PK\5\6", 0xFFFF, 0xFFFF, len(DIRECTORY), 0, 0)
+case(
+    "a directory of 100,000 members",
+    b"PK\3\4" + DIRECTORY + END,
+    "its directory takes 4,700,000 bytes, 4,194,304 at most",
+)
+BIG = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 100_000, 100_000, len(DIRECTORY), 4)
+PLACE = struct.pack("<4sIQI", b"PK\6\7", 0, 4 + len(DIRECTORY), 1)
+END = struct.pack("<4s4xHHIIH", b"PK\5\6", 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+case("a directory in 64 bits", b"PK\3\4" + DIRECTORY + BIG + PLACE + END, "its directory takes 4,700,000 bytes")
 case("two names", patched(ZIP, DATA, 46, b"archive/data/1"), "'archive/data/0' is missing from the zip archive")
 case("a header elsewhere", patched(ZIP, DATA, 42, b"\xff\xff\xff\x7f"), "truncated or broken zip archive: 'archive/da")
 case("a header of another", patched(ZIP, DATA, 42, b"\0\0\0\0"), "differ")
@@ -323,6 +335,7 @@ JSON = "no valid safetensors file: "
 header("a header of 2^60 bytes", {}, "its header claims 1,152,921,504,606,846,976 of the file's", length=1 << 60)
 header("a header one byte too long", {"a": entry()}, "its header claims", length=100)
 header("a header of no bytes", {"a": entry()}, JSON, length=0)
+header("a header of 5 MB", b"{" + b" " * 5_000_000 + b"}", "its header takes 5,000,002 bytes, 4,194,304")
 header("no JSON", b"{nothing", JSON)
 header("no text", b"{\xff\xfe}", JSON)
 header("a list", b"{[]}", JSON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -162,6 +163,18 @@ def test_big_endian(read):
 @pytest.mark.parametrize("prefix", ["archive/", "resnet 20/", "", "a/b/"])
 def test_protocols_and_prefixes(read, protocol, prefix):
     assert read(zipped(dump(TWO, protocol), {"0": SIX, "1": bytes(4)}, prefix)).arrays["a"].sum() == 15
+
+
+def test_an_archive_of_64_bits(read):
+    """The numbers of the last record are all ones, the true ones stand in another before it."""
+    content = VALID["zip"]
+    body, end = content[:-22], content[-22:]
+    count, size, offset = struct.unpack("<10xHII2x", end)
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(body), 1)
+    last = struct.pack("<4s4xHHIIH", b"PK\5\6", 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    assert list(read(body + record + locator + last).arrays) == ["a", "b"]
+    assert list(read(content[:-2] + b"\x02\0zz").arrays) == ["a", "b"]  # a comment
 
 
 def test_deflated_members(read):
