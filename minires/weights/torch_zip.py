@@ -16,8 +16,10 @@ from minires.weights.torch_objects import Storage, element_bytes
 
 LONGEST_DIRECTORY = 4 << 20  # bytes, some 40,000 storages
 ENCRYPTED = 0x1  # of a member's flags
-# What zipfile raises over an archive that is none: the last four over numbers beyond every file, and names.
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, NotImplementedError)
+# What zipfile raises over an archive that is none: from ValueError on over names, and numbers beyond every file.
+BROKEN = (
+    zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, NotImplementedError, OSError,
+)  # fmt: skip
 
 
 def read(file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[str, str], str]:
@@ -50,7 +52,7 @@ class _Archive:
     def __init__(self, file: BinaryIO, allowed: int) -> None:
         if (directory := _directory_bytes(file)) > LONGEST_DIRECTORY:
             raise WeightsError(
-                f"unsafe: its directory takes {directory:,} bytes, at most {LONGEST_DIRECTORY:,} are read"
+                f"unsafe: its directory takes {directory:,} bytes, {LONGEST_DIRECTORY:,} at most are read"
             )
         try:
             self.zip = zipfile.ZipFile(file)
@@ -91,7 +93,7 @@ class _Archive:
         try:
             with self.zip.open(member) as opened:
                 found = opened.read(size)  # without a number it would unpack all there is before it counts
-        except (*BROKEN, OSError) as error:
+        except BROKEN as error:
             raise WeightsError(f"truncated or broken zip archive: {told}: {plain(error)}") from None
         if len(found) != size:
             raise WeightsError(f"broken: {told} holds {len(found):,} bytes, not the {size:,} it says")
