@@ -123,6 +123,9 @@ COPIES = b"ccollections\nOrderedDict\nq\0](" + b"]K\x01aK\x01a" * 10_000 + b"e\x
 pickled("a list copied again and again", COPIES, "the pickle takes more than 300,000 steps")
 SIZES = b"ctorch\nSize\nq\0(" + b"K\x01" * 50_000 + b"t\x85q\1" + b"h\0h\1R" * 30_000
 pickled("a tuple counted again and again", SIZES, "the pickle takes more than 300,000 steps")
+NUMBERED = b"".join(b"M" + struct.pack("<H", k) + b"N" for k in range(20_000))
+SAME = b"".join(b"M" + struct.pack("<H", k) + b"h\0" for k in range(20_000))
+pickled("a dictionary searched again and again", b"}(K\1}q\0(" + NUMBERED + b"u" + SAME + b"u", "holds no state dict")
 pickled("a dictionary within itself", b"}q\0X\x0a\0\0\0state_dicth\0s", "holds no state dict; its keys are 'state_di")
 pickled("a list within itself", b"]q\0h\0a", "holds a list, not a state dict")
 COLLIDING = b"}(" + b"".join(b"\x8a\x0b" + (k * ((1 << 61) - 1)).to_bytes(11, "little") + b"N" for k in range(5_000))
