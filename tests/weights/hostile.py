@@ -288,8 +288,8 @@ case("a pickle that unpacks to 16 MiB", BOMB, "unpacks to 16,777,2")
 BOMB = zipped({"a": tensor(count=1 << 22)}, {"0": bytes(1 << 24)}, deflate=True)
 case("a storage that unpacks to 16 MiB", BOMB, "unpacks to 16,777,216 bytes, more than a file of this size may hold")
 case("a lie about 16 MiB", patched(BOMB, DATA, 24, b"\x18\0\0\0"), "holds 24 bytes, its tensors need 16,777,216")
-SMALL = zipped(ONE, {"0": bytes(1 << 24)}, deflate=True)
-case("24 bytes that unpack to 16 MiB", patched(SMALL, DATA, 24, b"\x18\0\0\0"), "Bad CRC-32 for file 'archive/data/0'")
+SMALL = zipped(ONE, {"0": bytes(80 << 20)}, deflate=True)
+case("24 bytes that unpack to 80 MiB", patched(SMALL, DATA, 24, b"\x18\0\0\0"), "Bad CRC-32 for file 'archive/data/0'")
 
 
 def overlapping() -> bytes:
