@@ -315,7 +315,7 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
 
 
 def relu(pick: Pick, rng: np.random.Generator) -> Case:
-    x = _normal(rng, *_shape(pick, 5)) * pick([1e-3, 1, 1e3])
+    x = np.asarray(_normal(rng, *pick([_shape(pick, 5), _shape(pick, 5), ()])) * pick([1e-3, 1, 1e3]))
 
     def oracle(x: Array) -> Array:
         return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
