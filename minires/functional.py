@@ -350,6 +350,7 @@ def _padded(x: Tensor, kernel: Any, stride: Any, padding: str, dilation: Any) ->
         x = ops.Pad(((0, 0), (0, 0), (0, totals[0] % 2), (0, totals[1] % 2)), 0.0)(x)
     return x, (totals[0] // 2, totals[1] // 2)
 
+
 def _axis(x: Tensor, axis: int) -> int:
     if x.ndim == 0:
         raise ValueError("x must have at least one axis, got shape ()")

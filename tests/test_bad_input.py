@@ -21,7 +21,11 @@ labels = np.array([0, 2])
 
 TABLE = {
     "conv2d: x is a list": (lambda: F.conv2d([1, 2], w), TypeError, "x must be a Tensor or an array, got list"),
-    "conv2d: x of two axes": (lambda: F.conv2d(x[0, 0], w), ValueError, "x must be (N, C, H, W) or (C, H, W), got shape"),
+    "conv2d: x of two axes": (
+        lambda: F.conv2d(x[0, 0], w),
+        ValueError,
+        "x must be (N, C, H, W) or (C, H, W), got shape",
+    ),
     "max_pool2d: x of two axes": (lambda: F.max_pool2d(z, 1), ValueError, "x must be (N, C, H, W) or (C, H, W), got"),
     "avg_pool2d: x of five axes": (lambda: F.avg_pool2d(x[None], 1), ValueError, "x must be (N, C, H, W) or (C, H, W)"),
     "adaptive: x of one axis": (lambda: F.adaptive_avg_pool2d(ones, 1), ValueError, "x must be (N, C, H, W) or (C,"),
@@ -199,7 +203,11 @@ TABLE = {
         "Did you mean 'mean'?",
     ),
     "cross_entropy: smoothing": (lambda: F.cross_entropy(z, labels, 2), ValueError, "label_smoothing must be at least"),
-    "cross_entropy: no axis": (lambda: F.cross_entropy(ones[0], labels), TypeError, "logits must be a Tensor or an array"),
+    "cross_entropy: no axis": (
+        lambda: F.cross_entropy(ones[0], labels),
+        TypeError,
+        "logits must be a Tensor or an array",
+    ),
     "cross_entropy: a scalar": (lambda: F.cross_entropy(np.array(1.0), labels), ValueError, "logits must be (N, C)"),
     "cross_entropy: one axis": (lambda: F.cross_entropy(ones, labels), ValueError, "labels must have shape () for"),
     "cross_entropy: empty": (lambda: F.cross_entropy(z[:0], labels[:0]), ValueError, "logits must not be empty"),

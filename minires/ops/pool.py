@@ -38,9 +38,7 @@ def pooled_size(
     return output[0], output[1]
 
 
-def window_sizes(
-    x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, y_shape: tuple[int, ...]
-) -> Any:
+def window_sizes(x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, y_shape: tuple[int, ...]) -> Any:
     """(OH, OW): the elements of each window, padding included, but not what hangs over beyond the padding."""
     rows, columns = (
         [min(k, size + 2 * p - i * s) for i in range(o)]

@@ -208,6 +208,15 @@ COUNTED = torch.__version__.startswith("2.13.")  # another version has other sam
 # -- running them
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Thousands of calls on a few numbers each: several threads would spend their time waiting for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def samples(op, dtype):
     torch.manual_seed(0)
     found = list(op.sample_inputs("cpu", dtype, requires_grad=True))
@@ -329,5 +338,6 @@ def test_no_operation_is_left_out():
     assert set(F.__all__) | {"add", "sub", "mul", "neg", "sum", "mean", "__getitem__"} <= called
     assert set(CALLS) == set(EXPECTED)
     assert {name for name in CALLS if COUNTED and OPERATIONS[name].error_inputs_func} - set(REFUSED) == {
-        (name, "") for name in ("add", "sub", "mul")  # none on the CPU
+        (name, "")
+        for name in ("add", "sub", "mul")  # none on the CPU
     }
