@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 
 from minires._checks import suggest
-from minires.cli import bench, doctor, draw, evaluate, kernels, models, paper, step, summary, trace, train
+from minires.cli import bench, doctor, draw, evaluate, export, kernels, models, paper, step, summary, trace, train
 from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
-COMMANDS = (train, evaluate, models, summary, draw, step, trace, paper, kernels, bench, doctor)
+COMMANDS = (train, evaluate, export, models, summary, draw, step, trace, paper, kernels, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +70,11 @@ def _exit_code(error: Exception) -> int | None:
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
     from minires.training import CheckpointError, ConfigError, Diverged
+    from minires.weights import OnnxMissing
 
     if isinstance(error, (UsageError, ConfigError, DataPathError)):
         return 2
-    if isinstance(error, BackendUnavailable):
+    if isinstance(error, (BackendUnavailable, OnnxMissing)):
         return 3
     if isinstance(error, (CheckpointError, DataFileError)):
         return 4

@@ -13,7 +13,6 @@ from minires.nn import init
 from minires.nn.module import Module
 from minires.tensor import Tensor
 
-
 WORDS = ("same", "valid")  # that stand for a padding
 
 

@@ -339,10 +339,11 @@ def run(model, inputs):
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         operands = [values[name] for name in node.input]
         if node.op_type == "MaxPool":
+            call = functools.partial(F.max_pool2d, operands[0], 2)
             if len(node.output) > 1:
-                raise Excluded("the maxima's indices", lambda: F.max_pool2d(operands[0], 2, return_indices=True))
+                raise Excluded("the maxima's indices", functools.partial(call, return_indices=True))
             if not isinstance(operands[0], mr.Tensor):
-                raise Excluded("integers", lambda: F.max_pool2d(operands[0], 2))
+                raise Excluded("integers", call)
         found = {"Constant": constant, **OPERATORS}[node.op_type](attributes, opset, *operands)
         values |= dict(zip(node.output, found, strict=False))
     return [values[entry.name] for entry in model.graph.output]
