@@ -72,8 +72,8 @@ def exported(
         producer_version=__version__,
     )
     helper.set_model_props(content, dict(metadata or {}))
-    onnx.checker.check_model(content, full_check=True)
     serialized: bytes = content.SerializeToString()
+    onnx.checker.check_model(serialized, full_check=True)
     return serialized
 
 
@@ -157,7 +157,7 @@ class Graph:
     def _array(self, name: str, array: Any) -> str:
         from onnx import numpy_helper
 
-        self.arrays.append(numpy_helper.from_array(np.array(array, order="C"), name))
+        self.arrays.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def _unique(self, name: str) -> str:
