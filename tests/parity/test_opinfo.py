@@ -198,9 +198,6 @@ REFUSED = {
     ("reshape", ""): 8,
     ("mean", ""): 2,
     ("neg", ""): 1,
-    ("__radd__", ""): 2,
-    ("__rmul__", ""): 2,
-    ("__rsub__", ""): 1,
 }
 COUNTED = torch.__version__.startswith("2.13.")  # another version has other samples, for which the same reasons hold
 
@@ -323,6 +320,7 @@ def test_what_torch_refuses_is_refused(name):
         sample, convert = wrong.sample_input, Ours()
         x, args = convert.input(sample.input), [convert(arg) for arg in sample.args]
         kwargs = {k: convert(v) for k, v in sample.kwargs.items()}
+        kwargs.pop("return_indices", None)  # what else is wrong with it?
         with pytest.raises((TypeError, ValueError)):
             CALLS[name](x, *args, **kwargs)
         refused += 1
@@ -334,7 +332,9 @@ def test_no_operation_is_left_out():
     called = {name.removeprefix("nn.functional.") for name, _ in CALLS}
     assert set(F.__all__) | {"add", "sub", "mul", "neg", "sum", "mean", "__getitem__"} <= called
     assert set(CALLS) == set(EXPECTED)
-    assert {name for name in CALLS if COUNTED and OPERATIONS[name].error_inputs_func} - set(REFUSED) == {
-        (name, "")
-        for name in ("add", "sub", "mul")  # none on the CPU
+    # "add" has none on the CPU, and those of "__radd__" call it with a plain number as self.
+    arithmetic = {
+        (f"{left}{name}{right}", "") for name in ("add", "sub", "mul") for left, right in (("", ""), ("__r", "__"))
     }
+    if COUNTED:
+        assert {name for name in CALLS if OPERATIONS[name].error_inputs_func} == set(REFUSED) | arithmetic
