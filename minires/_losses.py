@@ -9,7 +9,7 @@ from typing import Any
 
 from minires import ops
 from minires._checks import choice, integer
-from minires.arrays import Array, array_module
+from minires.arrays import Array, array_module, is_array
 from minires.tensor import Tensor, as_tensor
 
 
@@ -29,10 +29,13 @@ def classification_loss(
         raise ValueError(f"{argument} must be (N, C), (N, C, d1, ...) or (C,), got shape {scores.shape}")
     xp = array_module(scores.data)
     source = labels if isinstance(labels, Tensor) else None
+    nested = source is None and not is_array(labels)
     try:
         labels = xp.array(labels if source is None else source.data)  # a copy: backward needs it as it is
     except ValueError as error:
         raise ValueError(f"labels cannot be made from this nested list: {error}") from None
+    if nested and labels.dtype.kind == "f":
+        labels = labels.astype(scores.dtype)  # Python's numbers have none of their own
     one = scores.ndim == 1
     if one:  # a single label
         _check_shape(argument, scores, labels, label_smoothing is not None)
@@ -142,9 +145,11 @@ def _class_weights(weight: Any, scores: Tensor) -> Array:
         raise TypeError(f"weight must have the dtype {scores.dtype} of what it weighs, got {weight.dtype}")
     if weight.shape != (scores.shape[1],):
         raise ValueError(f"weight must have shape ({scores.shape[1]},), one a class, got {weight.shape}")
-    if not bool(array_module(weight.data).isfinite(weight.data).all()):
+    xp = array_module(scores.data)
+    array: Array = xp.asarray(weight.data)
+    if not bool(xp.isfinite(array).all()):
         raise ValueError("weight must be finite")
-    return weight.data
+    return array
 
 
 def _check_shape(argument: str, scores: Tensor, labels: Array, probabilities: bool) -> None:
