@@ -356,7 +356,7 @@ def check(model, inputs, expected):
     if operator == "Dropout" and len(inputs) > 2 and inputs[2] and inputs[1] > 0:
         # Two masks: what both keep is the same, what ours drops is 0, and the mask says which that is.
         y, both = found[0], (found[0] != 0) & (expected[0] != 0)
-        assert both.any()
+        assert 0 < (y != 0).sum() < y.size
         np.testing.assert_allclose(y[both], expected[0][both], rtol=1e-6)
         np.testing.assert_allclose(y[y != 0], (inputs[0] / (1 - inputs[1]))[y != 0], rtol=1e-6)
         assert all(np.array_equal(mask, y != 0) for mask in found[1:])
@@ -391,6 +391,7 @@ def cases_of(operator):
     Not those that spell an operator out in others: they are these others' cases.
     """
     node = importlib.import_module("onnx.backend.test.case.node")
+    np.random.seed(0)  # noqa: NPY002: the generator that the cases are drawn from when their file is imported
     importlib.import_module(f"{node.__name__}.{MODULES.get(operator, operator.lower())}")
     for case in node._NodeTestCases:
         if [n.op_type for n in case.model.graph.node] == [operator] and "_expanded" not in case.name:
@@ -418,6 +419,7 @@ KINDS = ("pytorch-converted", "pytorch-operator", "simple")
 
 @pytest.mark.parametrize("which", [*OPERATORS, *KINDS])
 def test_every_case_passes_or_is_refused_for_a_reason(which):
+    mr.manual_seed(0)
     passed, excluded = tally(files_of(which) if which in KINDS else cases_of(which))
     if COUNTED:
         assert (passed, excluded) == EXPECTED[which]

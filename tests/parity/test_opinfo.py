@@ -216,6 +216,7 @@ def one_thread():
 
 def samples(op, dtype):
     torch.manual_seed(0)
+    mr.manual_seed(0)
     found = list(op.sample_inputs("cpu", dtype, requires_grad=True))
     return found + (list(op.reference_inputs("cpu", dtype, requires_grad=True)) if op.reference_inputs_func else [])
 
