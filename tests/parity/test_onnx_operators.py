@@ -391,7 +391,8 @@ def cases_of(operator):
     Not those that spell an operator out in others: they are these others' cases.
     """
     node = importlib.import_module("onnx.backend.test.case.node")
-    np.random.seed(0)  # noqa: NPY002: the generator that the cases are drawn from when their file is imported
+    # From this generator the cases are drawn, when their file is imported.
+    np.random.seed(0)  # noqa: NPY002
     importlib.import_module(f"{node.__name__}.{MODULES.get(operator, operator.lower())}")
     for case in node._NodeTestCases:
         if [n.op_type for n in case.model.graph.node] == [operator] and "_expanded" not in case.name:
