@@ -19,6 +19,7 @@ from minires.cli import (
     doctor,
     draw,
     evaluate,
+    export,
     gradcheck,
     kernels,
     lockstep,
@@ -34,8 +35,12 @@ from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
 COMMANDS = (
-    train, evaluate, models, summary, draw, step, trace, verify, lockstep, gradcheck, paper, kernels, bench, doctor,
-)  # fmt: skip
+    *(train, evaluate, models, summary, draw),
+    *(step, trace),
+    *(verify, lockstep, gradcheck),
+    *(paper, kernels, bench),
+    *(export, doctor),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,11 +92,11 @@ def _exit_code(error: Exception) -> int | None:
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
     from minires.training import CheckpointError, ConfigError, Diverged
-    from minires.weights import WeightsError
+    from minires.weights import OnnxMissing, WeightsError
 
     if isinstance(error, (UsageError, ConfigError, DataPathError)):
         return 2
-    if isinstance(error, BackendUnavailable):
+    if isinstance(error, (BackendUnavailable, OnnxMissing)):
         return 3
     if isinstance(error, (CheckpointError, DataFileError, WeightsError)):
         return 4

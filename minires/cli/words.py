@@ -74,14 +74,14 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str)
     console().print(table)
 
 
-def folder_for_output(path: Path) -> Path:
+def folder_for_output(path: Path, flag: str = "--out") -> Path:
     """`path`, made now: what cannot be written there should not be computed first."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UsageError(f"--out: nothing can be written in {path}: {error.strerror or error}") from None
+        raise UsageError(f"{flag}: nothing can be written in {path}: {error.strerror or error}") from None
     return path
 
 
