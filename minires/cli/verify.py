@@ -123,10 +123,10 @@ def _network(arguments: argparse.Namespace) -> int:
     print(f"{name} on the backend {backend.name}, float64, images {'×'.join(map(str, images.shape))}")
     wrong = [operation for operation in report.operations if operation.complaint]
     elements = sum(operation.elements for operation in report.operations)
-    print(f"operations     {len(lines) - len(wrong)} of {len(lines)} right, {elements:,} elements")
+    print(f"operations         {len(lines) - len(wrong)} of {len(lines)} right, {elements:,} elements")
     right = sum(layer.fault is None for layer in report.layers)
-    print(f"layers         {right} of {len(rows)} right")
-    print(f"whole network  {report.network or f'right, {report.parameters} arrays'}")
+    print(f"layers             {right} of {len(rows)} right")
+    print(f"whole network      {report.network or f'right, {report.parameters} arrays'}")
     if compared:
         worst = max(compared, key=lambda d: (np.isnan(d.relative), d.relative))
         print(
@@ -138,7 +138,7 @@ def _network(arguments: argparse.Namespace) -> int:
         return 0
     culprit = report.culprit
     if culprit is not None:
-        print(f"culprit        {culprit.heading}: {culprit.fault}")
+        print(f"culprit            {culprit.heading}: {culprit.fault}")
     elif report.network:
         print("culprit        no single layer: each one's own gradient is right")
     print("not verified")

@@ -66,7 +66,7 @@ def test_verify_names_the_layer(capsys, monkeypatch):
     assert "numerical" in culprit
     assert "analytical" in culprit
     assert lines[-1] == "not verified"
-    assert any(line.startswith("layers         72 of 73 right") for line in lines)
+    assert any(line.startswith("layers             72 of 73 right") for line in lines)
 
 
 def test_the_command_on_a_sound_network(capsys):
