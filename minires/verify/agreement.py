@@ -37,6 +37,10 @@ FEW_GEOMETRIES: tuple[Geometry, ...] = (
     ((1, 4, 9, 8), (6, 4, 3, 2), (2, 3), (1, 0), (2, 1), 1),
     ((2, 3, 15, 13), (7, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
     ((40, 8, 5, 5), (8, 8, 3, 3), (2, 2), (1, 1), (1, 1), 1),
+    ((1, 8, 5, 4), (12, 2, 2, 3), (1, 1), (1, 0), (1, 1), 4),  # pixels that can be read by fours, groups that cannot
+    ((2, 1, 5, 6), (1, 1, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # a reduction of one more than a tile's depth
+    ((1, 4, 7, 11), (6, 4, 2, 3), (2, 1), (0, 1), (1, 3), 1),
+    ((3, 4, 11, 13), (140, 4, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # several tiles of pixels and of filters
 )
 GEOMETRIES: tuple[Geometry, ...] = (
     ((2, 3, 7, 9), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
@@ -116,11 +120,30 @@ def _near(found: Array, expected: Array, bound: float, told: str) -> None:
 # -- memory
 
 
+WIDTH = 1 << 14  # bytes around an array
+
+
+def _within_field(shape: tuple[int, ...], dtype: Any, byte: int) -> tuple[Array, Array, int]:
+    """An array, aligned to a cache line, in the midst of a field of one byte; the field; and where it begins there."""
+    field = np.full(math.prod(shape) * np.dtype(dtype).itemsize + 2 * WIDTH + 64, byte, np.uint8)
+    begin = WIDTH - field.ctypes.data % 64
+    return np.ndarray(shape, dtype, field.data, begin), field, begin
+
+
+def among_nan(array: Array) -> Array:
+    """A copy of floats with NaN before and behind it in memory: a kernel that reads outside, and be it to multiply what
+    it finds there with 0, gives NaN.  The axes lie in the order in which the array's do, without gaps."""
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    room, _, _ = _within_field(tuple(array.shape[axis] for axis in order), array.dtype, 0xFF)
+    copy = room.transpose([order.index(axis) for axis in range(array.ndim)])
+    copy[...] = array
+    return copy
+
+
 class Fence(ModuleType):
     """NumPy, but its `empty` gives NaN (integers: −77) with a fence around it."""
 
-    WIDTH = 1 << 14  # bytes on either side
-    POST = 0xA5
+    POST = 0xA5  # every byte of it
 
     def __init__(self) -> None:
         super().__init__("numpy")
@@ -131,13 +154,9 @@ class Fence(ModuleType):
 
     def empty(self, shape: Any, dtype: Any = float) -> Array:
         dtype = np.dtype(dtype)
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        size = math.prod(shape) * dtype.itemsize
-        field = np.full(size + 2 * self.WIDTH + 64, self.POST, np.uint8)
-        begin = self.WIDTH - field.ctypes.data % 64
-        array: Array = np.ndarray(shape, dtype, field.data, begin)
+        array, field, begin = _within_field((shape,) if isinstance(shape, int) else tuple(shape), dtype, self.POST)
         array.fill(np.nan if dtype.kind == "f" else 77 if dtype.kind == "u" else -77)
-        self._fields.append((field, begin, begin + size))
+        self._fields.append((field, begin, begin + array.nbytes))
         return array
 
     def check(self) -> None:
@@ -201,7 +220,7 @@ def _case(operation: str, number: int) -> tuple[cases.Case, list[Array]]:
 
 
 def _forward_and_gradients(fn: Callable[..., Tensor], inputs: Sequence[Array]) -> list[Array]:
-    tensors = [Tensor(array.copy(order="K"), requires_grad=True) for array in inputs]
+    tensors = [Tensor(among_nan(array), requires_grad=True) for array in inputs]
     y = fn(*tensors)
     result = np.array(y.data)
     y.backward(np.random.default_rng(y.ndim).standard_normal(y.shape))
@@ -246,13 +265,16 @@ def _labels(logits: Tensor) -> Any:
 LARGE: dict[str, tuple[Callable[[np.random.Generator], cases.Case], ...]] = {
     "batch_norm": (_large(_far_from_zero, (5, 37, 23, 17), (37,), (37,)),),
     "batch_norm_eval": (_large(_in_evaluation, (5, 37, 23, 17), (37,), (37,)),),
-    "relu": (_large(F.relu, (3, 37, 5, 7)), _large(F.relu, (1003,))),
+    "relu": (_large(F.relu, (3, 37, 5, 7)), _large(F.relu, (40_003,))),
     "add": (_large(lambda a, b: a + b, (3, 37, 5, 7), (3, 37, 5, 7)), _large(lambda a, b: a + b, (1003,), (1003,))),
     "max_pool2d": (
         _large(lambda x: F.max_pool2d(x, 3, 2, 1), (2, 70, 7, 6)),
         _large(lambda x: F.max_pool2d(x, (17, 16), (3, 2), (1, 8)), (1, 3, 20, 40)),  # the tap no longer fits a byte
     ),
-    "avg_pool2d": (_large(lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), (2, 70, 7, 6)),),
+    "avg_pool2d": tuple(  # the last window along W begins on the image and ends beyond the padding
+        _large(lambda x, counted=counted: F.avg_pool2d(x, 3, 2, 1, True, counted), (2, 70, 7, 6))
+        for counted in (False, True)
+    ),
     "adaptive_avg_pool2d": (_large(lambda x: F.adaptive_avg_pool2d(x, (3, 4)), (2, 70, 7, 6)),),
     "softmax": (_large(F.softmax, (11, 70)),),
     "log_softmax": (_large(F.log_softmax, (11, 70)),),
@@ -294,6 +316,9 @@ def check_convolution(
     """
     x_shape, w_shape, *options = geometry
     (x, w, b, g), expected = _convolution(geometry, dtype)
+    # As the kernels want them: then they are read where they lie.
+    x, g = (channels_first(among_nan(channels_last(a))) for a in (x, g))
+    w = channels_first(among_nan(channels_last(w))) if backend.name == "emulated" else among_nan(w)
     kept = [array.copy() for array in (x, w, b, g)]
     found = [backend.conv2d_forward(x, w, b, *options)]
     if gradients:
@@ -356,7 +381,7 @@ def what_follows_a_convolution(winograd: bool) -> None:
     options = ((1, 1), (1, 1), (1, 1), 1)
     rng = np.random.default_rng(6)
     dtype: Any = np.float32 if winograd else np.float64
-    x, w = rng.standard_normal((2, 16, 10, 9)).astype(dtype), rng.standard_normal((21, 16, 3, 3)).astype(dtype)
+    x, w = rng.standard_normal((2, 24, 10, 9)).astype(dtype), rng.standard_normal((21, 24, 3, 3)).astype(dtype)
     b, mean, scale, shift = rng.standard_normal((4, 21)).astype(dtype)
     plain = channels_last(reference.conv2d_forward(x.astype(float), w.astype(float), None, *options))
     added = rng.standard_normal(plain.shape).astype(dtype)
@@ -370,7 +395,7 @@ def what_follows_a_convolution(winograd: bool) -> None:
                 x, w, b if bias else None, options, (mean, scale, shift) if norm else (None,) * 3,
                 channels_first(added) if more else None, relu,
             )  # fmt: skip
-            bound = WINOGRAD[dtype] if winograd else rounding(dtype, 9 * 16)
+            bound = WINOGRAD[dtype] if winograd else rounding(dtype, 9 * 24)
             _near(channels_last(y), expected, bound, f"conv2d with {bias=} {norm=} {more=} {relu=}")
 
 
@@ -404,7 +429,7 @@ def products_of_rung(rung: str) -> None:
         for a_transposed, b_transposed in itertools.product([False, True], repeat=2):
             a = rng.standard_normal((K, M) if a_transposed else (M, K)).astype(dtype)
             b = rng.standard_normal((N, K) if b_transposed else (K, N)).astype(dtype)
-            a, b = a.T if a_transposed else a, b.T if b_transposed else b
+            a, b = (among_nan(m.T if transposed else m) for m, transposed in ((a, a_transposed), (b, b_transposed)))
             out = fence.empty((M, N), dtype)
             gemm(Emulator(number % 3), rung, a, b, out)
             _near(out, a.astype(float) @ b, rounding_of_rung(rung, dtype), f"{rung} {M}×{K} · {K}×{N}")
@@ -555,6 +580,18 @@ def batch_norm_gradients_behind_relu() -> None:
         _near(sums, passed.sum(0), 1e-12, f"Σ g {relu=}")
         _near(centred, (passed * (x - mean)).sum(0), 1e-12, f"Σ g · (x − mean) {relu=}")
         _near(grad, scale * (passed - mean_g - (x - mean) * slope), 1e-12, f"the gradient of x {relu=}")
+    fence.check()
+
+
+def sums_of_pixels() -> None:
+    """The gradient of a bias, of more pixels than a block."""
+    rng = np.random.default_rng(18)
+    fence = Fence()
+    for P, C in ((3000, 37), (5, 3), (1, 1)):
+        g, found = among_nan(rng.standard_normal((P, C))), fence.empty(C)
+        with backends.backend("native") as backend:
+            backend.kernels.sum_pixels(g, found)
+        _near(found, g.sum(0), 1e-12, f"the sum of {P} pixels of {C} channels")
     fence.check()
 
 

@@ -25,8 +25,9 @@ class Mutant:
     file        below csrc
     scope       text by which the function or struct begins, which stands in the file once; it ends with the next line
                 that begins with }
-    old, new    the text within it that is replaced, once, and what it becomes.  Where it ends with ; or } both are
-                statements, else expressions of one type
+    old, new    the text within it that is replaced, which stands there once, and what it becomes.  Where it ends with ;
+                both are statements, else expressions of one type.  ‹ › in the old text mark what is replaced, the
+                rest of it then only says where: "sum += ‹a› * b"
     checks      what has to complain
     """
 
@@ -51,11 +52,15 @@ class Mutant:
             raise ValueError(f"{self}: {self.scope!r} stands {source.count(self.scope)} times in the file, not once")
         begin = source.index(self.scope)
         end = source.index("\n}", begin)
-        count = source.count(self.old, begin, end)
+        before, mark, rest = self.old.partition("‹")
+        replaced, _, after = rest.partition("›") if mark else (before, "", "")
+        before = before if mark else ""
+        whole = before + replaced + after
+        count = source.count(whole, begin, end)
         if count != 1:
             raise ValueError(f"{self}: the text stands {count} times in its scope, not once")
-        begin = source.index(self.old, begin, end)
-        return begin, begin + len(self.old)
+        begin = source.index(whole, begin, end) + len(before)
+        return begin, begin + len(replaced)
 
 
 def plant(csrc: Path, mutants: Sequence[Mutant]) -> None:
@@ -81,7 +86,7 @@ def schema(source: str, numbered: Sequence[tuple[int, Mutant]]) -> str:
     for begin, end in places:
         old = source[begin:end]
         choices = [(number, mutant.new) for number, mutant in at_place[begin, end]]
-        chosen = _statement(old, choices) if old.endswith((";", "}")) else _expression(old, choices)
+        chosen = _statement(old, choices) if old.endswith(";") else _expression(old, choices)
         source = source[:begin] + chosen + source[end:]
     return source
 
