@@ -447,7 +447,7 @@ def native_products() -> None:
     fence = Fence()
     with backends.backend("native") as backend:
         for (M, N, K), dtype in itertools.product(
-            (*SIZES_OF_PRODUCTS, (40, 50, 700), (9, 4, 0)), (np.float32, np.float64)
+            (*SIZES_OF_PRODUCTS, (40, 50, 700), (300, 20, 50), (9, 4, 0)), (np.float32, np.float64)
         ):
             a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((M, K), (K, N), (N,)))
             exact = a.astype(float) @ b
@@ -599,6 +599,7 @@ def adds_with_relu() -> None:
     """add(a, b, relu) of the native backend, longer than a task and no multiple of a vector."""
     rng = np.random.default_rng(16)
     a, b = rng.standard_normal((2, 70_001))
+    a[-9:] = -9  # in the rest of a vector too, ReLU has something to do
     fence = Fence()
     for relu in (False, True):
         y = fence.empty(a.shape)

@@ -35,7 +35,7 @@ def _convolutions() -> Iterator[Mutant]:
     file = "conv2d.h"
     yield from within("conv2d_filters", "cpu/conv2d.h", "filters_of_group(const Conv2d& c", CONVOLUTIONS, [
         ("taps, ‹taps * C›, taps", "taps"),
-        ("{w, ‹c.O / c.groups›, C", "c.O"),
+        ("c.O / c.groups, ‹C›, taps", "C - 1"),
     ])  # fmt: skip
     yield from within("conv2d_filters", "cpu/conv2d.h", "long conv2d_filters_size(", CONVOLUTIONS, [
         ("c.groups * one.packed_size()", "one.packed_size()"),
@@ -102,7 +102,6 @@ def _products() -> Iterator[Mutant]:
         ("(t * f.channels + i + e) * S", "(t * f.channels + i) * S"),
         ("lines[e][j] = ‹from[e * f.channel]›", "from[0]"),
         ("to[j] = ‹from[j * f.filter]›", "from[j]"),
-        ("n = ‹least(S, f.count - o)›", "S"),
     ])  # fmt: skip
     yield from _shared("gemm.h", "Finish<T> at_column(", FOLLOWED, [
         ("f.mean + column", "f.mean"),
@@ -128,7 +127,7 @@ def _products() -> Iterator[Mutant]:
         ("1, 1, 1, ‹K›}", "K - 1"),
     ])  # fmt: skip
     yield from _shared("gemm_at.h", "void multiply_transposed(", [*PRODUCTS, *CONVOLUTIONS], [
-        ("count * row_block / row_blocks", "0"),
+        ("count * (row_block + 1) / row_blocks", "count * (row_block + 1) / row_blocks - 1"),
         ("nullptr, ‹p > begin›, nullptr", "false"),
         ("nullptr, ‹p > begin›, nullptr", "true"),
         ("long s = ‹1›", "2"),
@@ -357,7 +356,6 @@ def _pool() -> Iterator[Mutant]:
         ("zero(row, s.W * s.C);", ""),
         ("h + s.padding_h - r * s.dilation_h", "h + s.padding_h - r"),
         ("at < 0 || at % s.stride_h != 0 || at / s.stride_h >= s.OH", "at < 0 || at / s.stride_h >= s.OH"),
-        ("w < 0 || w >= s.W", "w < 0"),
         ("arg[c] == tap ? g[c] : T(0)", "g[c]"),
         ("static_cast<Tap>(r * s.kernel_w + q)", "static_cast<Tap>(q * s.kernel_h + r)"),
     ])  # fmt: skip

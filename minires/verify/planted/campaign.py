@@ -1,0 +1,199 @@
+"""Every known bug is planted, one at a time, and the checks must catch each: how many were planted, how many caught."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import minires
+from minires._checks import choice
+from minires.backends.unavailable import BackendUnavailable
+from minires.verify.planted import build
+from minires.verify.planted.layers import LAYERS
+from minires.verify.planted.mutant import Mutant
+from minires.verify.planted.mutation import catch, caught_by
+from minires.verify.planted.operations import OPERATIONS
+
+WHAT = ("operations", "kernels", "all")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The bugs of one place.
+
+    kind        "operation", "layer", "cuda" (csrc/cuda by the emulator) or "cpu" (csrc/cpu)
+    where       the operation, the layer, the kernel, or the header that several kernels share
+    by          how many were caught by what: "check", "error" (an exception), "crash", "hang"
+    survivors   the bugs that no check complained about
+    """
+
+    kind: str
+    where: str
+    planted: int
+    by: dict[str, int]
+    survivors: tuple[str, ...]
+
+    @property
+    def caught(self) -> int:
+        return sum(self.by.values())
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What `report` found.
+
+    unsound   complaints about the code as it is: then nothing is proven about the bugs
+    notes     what was not planted, and why
+    """
+
+    rows: tuple[Row, ...]
+    unsound: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def planted(self) -> int:
+        return sum(row.planted for row in self.rows)
+
+    @property
+    def caught(self) -> int:
+        return sum(row.caught for row in self.rows)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        return tuple(told for row in self.rows for told in row.survivors)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every bug was caught, and nothing else complained about."""
+        return not self.survivors and not self.unsound
+
+    def __str__(self) -> str:
+        by = sum((Counter(row.by) for row in self.rows), Counter[str]())
+        otherwise = ", ".join(f"{by[way]} by {told}" for way, told in TOLD.items() if by[way])
+        return f"{self.planted} planted, {self.caught} caught" + (f" ({otherwise})" if otherwise else "")
+
+
+TOLD = {"error": "an error", "crash": "a crash", "hang": "running on and on"}
+
+
+def report(what: str = "all", jobs: int | None = None, say: Say = lambda line: None) -> Planted:
+    """Plants the bugs and lets the checks look for them.
+
+    what   "operations" (and layers; a few seconds), "kernels" (csrc/cuda and csrc/cpu; compiled first, with all their
+           bugs at once: minutes), or "all"
+    jobs   how many processes compile and check; None: one for each processor
+    say    is told what is being done, a line at a time
+
+    Raises BackendUnavailable where the kernels alone are wanted and cannot be compiled; of "all" it is a note.
+    """
+    choice(what, "what", WHAT)
+    rows: list[Row] = []
+    unsound: list[str] = []
+    notes: list[str] = []
+    if what != "kernels":
+        for part in (_operations(say), _kernels(jobs, say) if what == "all" and not build.missing() else Planted(())):
+            rows += part.rows
+            unsound += part.unsound
+        if what == "all" and build.missing():
+            notes.append(f"nothing was planted in the kernels: {build.missing()}")
+    elif build.missing():
+        raise BackendUnavailable(f"nothing can be planted in the kernels: {build.missing()}")
+    else:
+        return _kernels(jobs, say)
+    return Planted(tuple(rows), tuple(unsound), tuple(notes))
+
+
+def _operations(say: Say) -> Planted:
+    say(f"planting {len(OPERATIONS) + len(LAYERS)} bugs in operations and layers")
+    outcomes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    unsound = []
+    for kind, mutations in (("operation", OPERATIONS), ("layer", LAYERS)):
+        for where in dict.fromkeys(mutation.where for mutation in mutations):
+            complaint = caught_by(where)
+            if complaint:
+                unsound.append(f"{kind} {where}: {complaint}")
+        for mutation in mutations:
+            found = catch(mutation)
+            by = "" if found is None else "check" if found.startswith(CHECKS) else "error"
+            outcomes.setdefault((kind, mutation.where), []).append((by, str(mutation)))
+    return Planted(_rows(outcomes), tuple(unsound))
+
+
+CHECKS = ("AssertionError", "GradcheckError")  # what checks raise; all else is an error that a bug led to
+
+
+def _rows(outcomes: dict[tuple[str, str], list[tuple[str, str]]]) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            kind, where, len(results), dict(Counter(by for by, _ in results if by)),
+            tuple(told for by, told in results if not by),
+        )
+        for (kind, where), results in outcomes.items()
+    )  # fmt: skip
+
+
+def _kernels(jobs: int | None, say: Say) -> Planted:
+    from minires.verify.planted.kernels import KERNELS
+
+    jobs = jobs or os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="minires-planted-") as folder:
+        say(f"compiling the kernels with {len(KERNELS)} bugs in them, {jobs} at a time")
+        try:
+            build.build(Path(folder), KERNELS, jobs)
+        except build.NotPlanted as error:
+            return Planted((), (f"the kernels: {error}",))
+        say("planting them one by one")
+        found, unsound = _tried(Path(folder), KERNELS, jobs, say)
+    outcomes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for number, mutant in enumerate(KERNELS, 1):
+        if number in found:
+            kind = mutant.file.partition("/")[0]
+            outcomes.setdefault((kind, mutant.where), []).append((found[number], str(mutant)))
+    return Planted(_rows(outcomes), tuple(unsound))
+
+
+def _tried(folder: Path, mutants: Sequence[Mutant], jobs: int, say: Say) -> tuple[dict[int, str], list[str]]:
+    """By what each bug was caught ("" if it was not), by number; and what went wrong."""
+    package = str(Path(minires.__file__).parents[1])
+    own = {
+        "MINIRES_NATIVE": str(folder), "MINIRES_EMULATION": str(folder), "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, (package, os.getenv("PYTHONPATH")))),
+    }  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MINIRES_")} | own
+    found: dict[int, str] = {}
+    unsound: list[str] = []
+    lock = threading.Lock()
+
+    def work(first: int) -> None:
+        command = [sys.executable, "-m", "minires.verify.planted.trial", str(first), str(jobs)]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            for answer in map(json.loads, _lines(process.stdout)):
+                with lock:
+                    if answer["number"] == 0:
+                        unsound.append(f"the kernels as they are: {answer['told']}")
+                        continue
+                    found[answer["number"]] = answer["by"]
+                    if len(found) % 100 == 0:
+                        say(f"{len(found)} of {len(mutants)}")
+        if process.returncode:
+            unsound.append(f"a process that plants bugs ended with exit code {process.returncode}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(work, range(1, jobs + 1)))
+    return found, unsound
+
+
+def _lines(stream: Iterable[str] | None) -> Iterable[str]:
+    return stream or ()
