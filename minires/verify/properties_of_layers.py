@@ -65,7 +65,9 @@ def zero_channels_stand_where_they_should(rng: np.random.Generator) -> None:
                 expected[n, before + c, i, j] = x.data[n, c, i * stride, j * stride]
                 grad[n, c, i * stride, j * stride] = cotangent[n, before + c, i, j]
             expect(close(y.data, expected), f"ZeroPadShortcut(3, 8, {stride}, {where!r}) moved or changed x")
-            expect(close(gradient(y, x, cotangent), grad), "the gradient of ZeroPadShortcut must be that of a selection")
+            expect(
+                close(gradient(y, x, cotangent), grad), "the gradient of ZeroPadShortcut must be that of a selection"
+            )
 
 
 def _check_block(block: Any, stages: tuple[tuple[str, str], ...], rng: np.random.Generator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -34,7 +34,10 @@ def missing() -> str:
 
 
 def build(folder: Path, mutants: Sequence[Mutant], jobs: int) -> None:
-    """Compiles minires._native and minires._emulation into the folder; NotPlanted with the compiler's words."""
+    """Compiles those of minires._native and minires._emulation that have bugs into the folder.
+
+    Raises NotPlanted with the compiler's words.
+    """
     import pybind11
 
     source = folder / "csrc"
@@ -54,7 +57,8 @@ def build(folder: Path, mutants: Sequence[Mutant], jobs: int) -> None:
         f"-DCMAKE_CXX_FLAGS=-w -include {header}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]  # fmt: skip
-    compile_ = [_tool("cmake"), "--build", folder, "--target", *HOMES, "--parallel", str(jobs)]
+    modules = sorted({mutant.module for mutant in mutants})
+    compile_ = [_tool("cmake"), "--build", folder, "--target", *modules, "--parallel", str(jobs)]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     for command in (configure, compile_):
         done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,23 +98,21 @@ def report(what: str = "all", jobs: int | None = None, say: Say = lambda line: N
     Raises BackendUnavailable where the kernels alone are wanted and cannot be compiled; of "all" it is a note.
     """
     choice(what, "what", WHAT)
-    rows: list[Row] = []
-    unsound: list[str] = []
-    notes: list[str] = []
+    missing = "" if what == "operations" else build.missing()
+    if what == "kernels" and missing:
+        raise BackendUnavailable(f"nothing can be planted in the kernels: {missing}")
+    found = Planted(())
     if what != "kernels":
-        for part in (_operations(say), _kernels(jobs, say) if what == "all" and not build.missing() else Planted(())):
-            rows += part.rows
-            unsound += part.unsound
-        if what == "all" and build.missing():
-            notes.append(f"nothing was planted in the kernels: {build.missing()}")
-    elif build.missing():
-        raise BackendUnavailable(f"nothing can be planted in the kernels: {build.missing()}")
-    else:
-        return _kernels(jobs, say)
-    return Planted(tuple(rows), tuple(unsound), tuple(notes))
+        found = in_operations(say)
+    if what != "operations" and not missing:
+        kernels = in_kernels(jobs, say)
+        found = Planted(found.rows + kernels.rows, found.unsound + kernels.unsound)
+    notes = (f"nothing was planted in the kernels: {missing}",) if missing else ()
+    return Planted(found.rows, found.unsound, notes)
 
 
-def _operations(say: Say) -> Planted:
+def in_operations(say: Say) -> Planted:
+    """Plants OPERATIONS and LAYERS."""
     say(f"planting {len(OPERATIONS) + len(LAYERS)} bugs in operations and layers")
     outcomes: dict[tuple[str, str], list[tuple[str, str]]] = {}
     unsound = []
@@ -142,27 +141,28 @@ def _rows(outcomes: dict[tuple[str, str], list[tuple[str, str]]]) -> tuple[Row, 
     )  # fmt: skip
 
 
-def _kernels(jobs: int | None, say: Say) -> Planted:
-    from minires.verify.planted.kernels import KERNELS
-
+def in_kernels(jobs: int | None, say: Say, listed: str = "minires.verify.planted.kernels:KERNELS") -> Planted:
+    """Plants the listed Mutants, MODULE:NAME, in csrc/cuda and csrc/cpu."""
+    module, _, name = listed.partition(":")
+    mutants: tuple[Mutant, ...] = getattr(importlib.import_module(module), name)
     jobs = jobs or os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="minires-planted-") as folder:
-        say(f"compiling the kernels with {len(KERNELS)} bugs in them, {jobs} at a time")
+        say(f"compiling the kernels with {len(mutants)} bugs in them, {jobs} files at a time")
         try:
-            build.build(Path(folder), KERNELS, jobs)
+            build.build(Path(folder), mutants, jobs)
         except build.NotPlanted as error:
             return Planted((), (f"the kernels: {error}",))
         say("planting them one by one")
-        found, unsound = _tried(Path(folder), KERNELS, jobs, say)
+        found, unsound = _tried(Path(folder), listed, jobs, say)
     outcomes: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for number, mutant in enumerate(KERNELS, 1):
+    for number, mutant in enumerate(mutants, 1):
         if number in found:
             kind = mutant.file.partition("/")[0]
             outcomes.setdefault((kind, mutant.where), []).append((found[number], str(mutant)))
     return Planted(_rows(outcomes), tuple(unsound))
 
 
-def _tried(folder: Path, mutants: Sequence[Mutant], jobs: int, say: Say) -> tuple[dict[int, str], list[str]]:
+def _tried(folder: Path, listed: str, jobs: int, say: Say) -> tuple[dict[int, str], list[str]]:
     """By what each bug was caught ("" if it was not), by number; and what went wrong."""
     package = str(Path(minires.__file__).parents[1])
     own = {
@@ -174,26 +174,22 @@ def _tried(folder: Path, mutants: Sequence[Mutant], jobs: int, say: Say) -> tupl
     unsound: list[str] = []
     lock = threading.Lock()
 
-    def work(first: int) -> None:
-        command = [sys.executable, "-m", "minires.verify.planted.trial", str(first), str(jobs)]
+    def work(share: int) -> None:
+        command = [sys.executable, "-m", "minires.verify.planted.trial", listed, str(share), str(jobs)]
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
-            for answer in map(json.loads, _lines(process.stdout)):
+            for answer in map(json.loads, process.stdout or ()):
                 with lock:
                     if answer["number"] == 0:
                         unsound.append(f"the kernels as they are: {answer['told']}")
                         continue
                     found[answer["number"]] = answer["by"]
                     if len(found) % 100 == 0:
-                        say(f"{len(found)} of {len(mutants)}")
+                        say(f"{len(found)} tried")
         if process.returncode:
             unsound.append(f"a process that plants bugs ended with exit code {process.returncode}")
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(work, range(1, jobs + 1)))
+        list(pool.map(work, range(jobs)))
     return found, unsound
-
-
-def _lines(stream: Iterable[str] | None) -> Iterable[str]:
-    return stream or ()

@@ -33,7 +33,10 @@ def _mutations() -> Iterator[Mutation]:
         ('new // 2 if zero_channels == "both" else 0', "0"),
         ('new // 2 if zero_channels == "both" else 0', "new // 2"),
     ])  # fmt: skip
-    for name, block, last in (("BasicBlock", BasicBlock, "bn2(self.conv2"), ("Bottleneck", Bottleneck, "bn3(self.conv3")):
+    for name, block, last in (
+        ("BasicBlock", BasicBlock, "bn2(self.conv2"),
+        ("Bottleneck", Bottleneck, "bn3(self.conv3"),
+    ):
         yield from of(name, block.forward, [
             ("if self.residual", "if False"),
             ("if self.residual", "if True"),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-DECLARATION = "extern \"C\" int minires_planted;  // the number of the bug that is there, 0: none\n"
+DECLARATION = 'extern "C" int minires_planted;  // the number of the bug that is there, 0: none\n'
 DEFINITION = '\nextern "C" {\n__attribute__((visibility("default"))) int minires_planted = 0;\n}\n'
 
 

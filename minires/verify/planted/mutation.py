@@ -1,7 +1,6 @@
 """A bug in a Python function: an edit of its source, compiled and given to the function, and taken out again."""
 
 from __future__ import annotations
-
 import __future__
 
 import inspect

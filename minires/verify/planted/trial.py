@@ -1,14 +1,16 @@
 """One kernel bug after the other, each in a process of its own: it may crash, or never end.
 
-    python -m minires.verify.planted.trial FIRST STEP
+    python -m minires.verify.planted.trial MODULE:NAME SHARE SHARES
 
-tries bugs FIRST, FIRST + STEP, ... with the modules that MINIRES_NATIVE and MINIRES_EMULATION name, and prints a line of
-JSON for each: {"number": 17, "by": "check", "told": "..."}.  Number 0 is the kernels as they are.
+tries the SHARE-th share (0, 1, ...) of SHARES of a list of bugs with the modules that MINIRES_NATIVE and
+MINIRES_EMULATION name, and prints a line of JSON for each: {"number": 17, "by": "check", "told": "..."}.  Number 0 is
+the kernels as they are.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minires.verify.planted.mutant import Mutant
 
 PATIENCE = 20  # seconds; the checks of a kernel as it is take less than one
 
@@ -38,7 +42,7 @@ def complaint(checks: tuple[Callable[[], None], ...]) -> tuple[str, str] | None:
 
 
 def tried(work: Callable[[], tuple[str, str] | None], patience: float = PATIENCE) -> tuple[str, str] | None:
-    """What `work` returns, in a process of its own: ("crash", ...) if that ends otherwise or ("hang", ...) if it doesn't."""
+    """What `work` returns, in a process of its own; ("crash", ...) if that dies, ("hang", ...) if it does not end."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -72,31 +76,34 @@ def tried(work: Callable[[], tuple[str, str] | None], patience: float = PATIENCE
 def select_bug(number: int, module: str) -> None:
     """The bug of this number is in that module from now on, none in the other."""
     for name, variable in (("_native", "MINIRES_NATIVE"), ("_emulation", "MINIRES_EMULATION")):
-        (file,) = Path(os.environ[variable]).glob(f"{name}*.so")
-        ctypes.c_int.in_dll(ctypes.CDLL(str(file)), "minires_planted").value = number if name == module else 0
+        for file in Path(os.environ[variable]).glob(f"{name}*.so"):
+            ctypes.c_int.in_dll(ctypes.CDLL(str(file)), "minires_planted").value = number if name == module else 0
 
 
-def main(first: int, step: int) -> None:
+def main(listed: str, share: int, shares: int) -> None:
     from minires import set_num_threads
-    from minires.verify.planted.kernels import KERNELS
 
+    module, _, name = listed.partition(":")
+    mutants: tuple[Mutant, ...] = getattr(importlib.import_module(module), name)
     set_num_threads(1)  # a process with threads cannot be forked
-    mine = list(range(first, len(KERNELS) + 1, step))
+    # Bugs that the same checks look for go to the same process, which computes once what the checks compare with.
+    together = list(dict.fromkeys(mutant.checks for mutant in mutants))
+    mine = [n for n, mutant in enumerate(mutants, 1) if together.index(mutant.checks) % shares == share]
 
     def say(number: int, found: tuple[str, str] | None) -> None:
         by, told = found or ("", "")
         print(json.dumps({"number": number, "by": by, "told": told[:300]}), flush=True)
 
-    # Sound kernels must pass; that also computes once what the reference backend gives, which every fork then has.
-    for checks in dict.fromkeys(KERNELS[number - 1].checks for number in mine):
+    # Sound kernels must pass; that also computes what the reference backend gives, which every fork then has.
+    for checks in together[share::shares]:
         found = complaint(checks)
         if found:
             say(0, found)
             return
     for number in mine:
-        mutant = KERNELS[number - 1]
+        mutant = mutants[number - 1]
 
-        def work(number: int = number, mutant: Any = mutant) -> tuple[str, str] | None:
+        def work(number: int = number, mutant: Mutant = mutant) -> tuple[str, str] | None:
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             select_bug(number, mutant.module)
             return complaint(mutant.checks)
@@ -105,4 +112,4 @@ def main(first: int, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
