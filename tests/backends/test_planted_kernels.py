@@ -29,15 +29,3 @@ def test_check_crash_and_survivor(monkeypatch):
     assert "rectified(x[i]) + T(0)" in found.survivors[0]
     assert not found.holds
     assert said == ["compiling the kernels with 3 bugs in them, 2 files at a time", "planting them one by one"]
-
-
-@pytest.mark.slow
-def test_a_bug_that_does_not_compile_is_told(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    from planted_for_test import CHECKS
-
-    from minires.verify.planted.mutant import within
-
-    bugs = tuple(within("f", "cpu/elementwise.h", "void relu_forward(", CHECKS, [("‹x + i›)", "no_such_name")]))
-    with pytest.raises(build.NotPlanted, match=r"they do not compile: .*elementwise.h:\d+:.*no_such_name"):
-        build.build(tmp_path, bugs, 2)

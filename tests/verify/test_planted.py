@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -82,6 +85,13 @@ def test_a_bug_that_survives_is_reported(monkeypatch):
     ]
     assert found.rows[0].by == {"check": 1, "error": 1}
     assert str(found) == "4 planted, 3 caught (1 by an error)"
+    assert found.lines() == [
+        ("operation", "relu", "3", "2 (1 by an error)"),
+        ("layer", "BatchNorm2d", "1", "1"),
+    ]
+    told = json.loads(json.dumps(found.as_dict()))
+    assert (told["planted"], told["caught"], told["rows"][0]["by"]) == (4, 3, {"check": 1, "error": 1})
+    assert told["rows"][0]["survivors"] == list(found.survivors)
     assert not found.holds
     assert len(found.survivors) == 1
     assert "maximum(x.dtype.type(0), x)" in found.survivors[0]
@@ -109,6 +119,18 @@ def test_without_a_compiler_it_is_said(monkeypatch):
     assert "not part of an installed package" in planted.report("all").notes[0]
     with pytest.raises(ValueError, match="what must be one of 'operations', 'kernels', 'all'; got 'kernel'"):
         planted.report("kernel")
+
+
+def test_what_the_compiler_says_is_told(monkeypatch, tmp_path):
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    cmake = tmp_path / "cmake"
+    cmake.write_text("#!/bin/sh\necho 'f.h:3:5: error: no_such_name was not declared'\nexit 1\n")
+    cmake.chmod(0o755)
+    monkeypatch.setattr(build, "_tool", lambda name: str(cmake) if name == "cmake" else "")
+    found = planted.report("kernels")
+    assert found.unsound == ("the kernels: they do not compile: f.h:3:5: error: no_such_name was not declared",)
+    assert not found.holds
 
 
 # -- bugs in kernels: the edits; `minires verify --planted` compiles and tries them
@@ -195,6 +217,6 @@ def test_how_a_bug_ends():
     assert complaint((raises(RuntimeError("divergent barrier")), fine)) == ("error", "RuntimeError: divergent barrier")
     assert tried(lambda: None) is None
     assert tried(lambda: ("check", "off by 1")) == ("check", "off by 1")
-    assert tried(lambda: os.kill(os.getpid(), 11)) == ("crash", "SIGSEGV")
+    assert tried(lambda: os.kill(os.getpid(), signal.SIGKILL)) == ("crash", "SIGKILL")
     assert tried(lambda: os._exit(3)) == ("crash", "it ended without a word")
     assert tried(lambda: time.sleep(60), patience=0.2) == ("hang", "no answer in 0.2 s")

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import minires
 from minires._checks import choice
@@ -78,13 +79,33 @@ class Planted:
         """Whether every bug was caught, and nothing else complained about."""
         return not self.survivors and not self.unsound
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "planted": self.planted, "caught": self.caught, "unsound": self.unsound, "notes": self.notes,
+            "rows": [
+                {"kind": row.kind, "where": row.where, "planted": row.planted, "caught": row.caught, "by": row.by,
+                 "survivors": row.survivors}
+                for row in self.rows
+            ],
+        }  # fmt: skip
+
+    def lines(self) -> list[tuple[str, str, str, str]]:
+        """A table under the heads "kind", "where", "planted", "caught"; the number is followed by how, where it was not
+        a check that complained."""
+        return [(row.kind, row.where, str(row.planted), f"{row.caught}{_how(row.by)}") for row in self.rows]
+
     def __str__(self) -> str:
         by = sum((Counter(row.by) for row in self.rows), Counter[str]())
-        otherwise = ", ".join(f"{by[way]} by {told}" for way, told in TOLD.items() if by[way])
-        return f"{self.planted} planted, {self.caught} caught" + (f" ({otherwise})" if otherwise else "")
+        return f"{self.planted} planted, {self.caught} caught{_how(by)}"
 
 
 TOLD = {"error": "an error", "crash": "a crash", "hang": "running on and on"}
+
+
+def _how(by: Mapping[str, int]) -> str:
+    otherwise = ", ".join(f"{by[way]} by {told}" for way, told in TOLD.items() if by.get(way))
+    return f" ({otherwise})" if otherwise else ""
 
 
 def report(what: str = "all", jobs: int | None = None, say: Say = lambda line: None) -> Planted:

@@ -65,22 +65,20 @@ def mutants() -> Iterator[Mutant]:
         ("multiply_tiles(a, b, squares, sum);\n        ‹__syncthreads();›", ""),
         ("conv.pixels(), ‹O›,", "O - 1"),
     ])  # fmt: skip
-    yield from within("conv_06_async", "cuda/conv_06_async.cu", "void accumulate_conv(", [convolution("auto")], [
+    asynchronous, fused = [convolution("conv_06_async")], [agreement.fused_epilogue]
+    yield from within("conv_06_async", "cuda/conv_06_async.cu", "void accumulate_conv(", asynchronous, [
         ("m0 + ‹Share<true>().line›", "0"),
         ("channels_by_four(x, conv)", "true"),
         ("filters, ‹n0›, k0", "m0"),
         ("w_by_four); }, ‹0›, conv.depth()", "8"),
         ("0, ‹conv.depth()›, squares", "conv.depth() - 1"),
     ])  # fmt: skip
-    for name, checks in (
-        ("conv_06_async", [convolution("conv_06_async")]), ("conv_09_fused", [agreement.fused_epilogue]),
-    ):  # fmt: skip
+    for name, checks in (("conv_06_async", asynchronous), ("conv_09_fused", fused)):
         yield from kernel(name, "conv_06_async.cu", checks, [
-            ("m0, n0, ‹conv.pixels()›, O, [&]" if name == "conv_09_fused" else "m0, n0, ‹conv.pixels()›, O,",
-             "conv.pixels() - 1"),
+            ("m0, n0, ‹conv.pixels()›, O,", "conv.pixels() - 1"),
             ("(long long)m * y_pixel + n", "(long long)n * y_pixel + m"),
         ])  # fmt: skip
-    yield from kernel("conv_09_fused", "conv_06_async.cu", [agreement.fused_epilogue], [
+    yield from kernel("conv_09_fused", "conv_06_async.cu", fused, [
         ("value * scale[n] + shift[n]", "value * scale[n]"),
         ("value * scale[n] + shift[n]", "(value + shift[n]) * scale[n]"),
         ("value * scale[n] + shift[n]", "value * scale[m] + shift[n]"),

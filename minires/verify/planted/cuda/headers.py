@@ -105,7 +105,6 @@ def mutants() -> Iterator[Mutant]:
         ("load_a(a[stage ^ 1], ‹k0 + 16›);", "k0"),
         ("stage ^= 1;", ""),
     ])  # fmt: skip
-    yield from header("ptx.cuh", "void cp_async_one(float* ", [product("gemm_09_tf32"), *tiles], [])
     yield from header("ptx.cuh", "void cp_async_one(double* ", tiles, [
         ("inside ? 8 : 0", "8"),
         ("inside ? 8 : 0", "inside ? 4 : 0"),
