@@ -24,13 +24,13 @@ def products_of_rung(rung: str) -> None:
     dtype = np.float32 if rung.endswith(("tf32", "bf16")) else np.float64
     rng = np.random.default_rng(8)
     fence = Fence()
-    for number, (M, N, K) in enumerate(SIZES_OF_PRODUCTS):
-        for a_transposed, b_transposed in itertools.product([False, True], repeat=2):
+    for M, N, K in SIZES_OF_PRODUCTS:
+        for order, (a_transposed, b_transposed) in enumerate(itertools.product([False, True], repeat=2)):
             a = rng.standard_normal((K, M) if a_transposed else (M, K)).astype(dtype)
             b = rng.standard_normal((N, K) if b_transposed else (K, N)).astype(dtype)
             a, b = (among_nan(m.T if transposed else m) for m, transposed in ((a, a_transposed), (b, b_transposed)))
             out = fence.empty((M, N), dtype)
-            gemm(Emulator(number % 3), rung, a, b, out)
+            gemm(Emulator(order), rung, a, b, out)
             near(out, a.astype(float) @ b, rounding_of_rung(rung, dtype), f"{rung} {M}×{K} · {K}×{N}")
     a = rng.standard_normal((80, 70)).astype(dtype)[::2, ::3]
     b = rng.standard_normal((48, 90)).astype(dtype)[::2, 5:55]

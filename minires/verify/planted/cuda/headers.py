@@ -55,6 +55,7 @@ def mutants() -> Iterator[Mutant]:
         ("load_a(a[‹stage ^ 1›]", "stage"),
         ("cp_async_wait(1);", "cp_async_wait(2);"),
         ("‹__syncthreads();›   // and everybody else's", ""),
+        ("‹__syncthreads();›  // before the tiles are overwritten", ""),
         ("stage ^= 1;", ""),
     ])  # fmt: skip
     split = [product("gemm_08_split_k"), product("gemm_06_async")]
@@ -103,6 +104,8 @@ def mutants() -> Iterator[Mutant]:
     yield from header("tensor_tile.cuh", "void accumulate_tf32(", tensor, [
         ("k0 + 16 < K", "k0 + 32 < K"),
         ("load_a(a[stage ^ 1], ‹k0 + 16›);", "k0"),
+        ("‹__syncthreads();›\n        multiply_mma", ""),
+        ("multiply_mma<false>(a[stage], b[stage], warp, sum);\n        ‹__syncthreads();›", ""),
         ("stage ^= 1;", ""),
     ])  # fmt: skip
     yield from header("ptx.cuh", "void cp_async_one(double* ", tiles, [

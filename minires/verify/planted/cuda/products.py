@@ -95,5 +95,7 @@ def mutants() -> Iterator[Mutant]:
         ("k0 < K", "k0 < K - 1"),
         ("load_mma_bf16(a, rows, m0, ‹k0›);", "0"),
         ("load_mma_bf16(b, columns, ‹n0›, k0);", "m0"),
+        ("‹__syncthreads();›\n        multiply_mma", ""),
+        ("multiply_mma<true>(a, b, warp, sum);\n        ‹__syncthreads();›", ""),
         ("at(m, c_row, n, 1)", "at(m, N, n, 1)"),
     ])  # fmt: skip
