@@ -176,7 +176,7 @@ def _mutations() -> Iterator[Mutation]:
         ("x.shape[:start]", "x.shape[: start + 1]"),
         ("x.shape[start:]", "x.shape[start + 1 :]"),
         ("x.ndim)", "x.ndim + 1)"),
-        ("math.prod(x.shape[start:])", "math.prod(x.shape[start:]), 1"),
+        ("(*x.shape[:start]", "(1, *x.shape[:start]"),
         ("(start,) =", "start = 1 or"),
     ])  # fmt: skip
     yield from of("pad", ops.Pad.forward, [
