@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires import autograd, ops
+from minires import _losses, autograd, ops
 from minires import functional as F
 from minires.backends import reference
 from minires.backends.reference import conv2d, pool, windows
@@ -240,6 +240,49 @@ def _mutations() -> Iterator[Mutation]:
         ("if keep else 0", ""),
     ])  # fmt: skip
     yield from of("dropout", ops.Dropout.backward, [("* self.saved", ""), ("* self.saved", "* (self.saved != 0)")])
+
+    yield from of("cross_entropy", _losses._of_weighted_labels, [
+        ("counts = counts / total", "counts = counts / counts.size"),
+        ("xp.where(ignored, xp.zeros((), scores.dtype), counts)", "counts"),
+        ("scores.data.argmax(axis=1)", "0 * labels"),
+        ("label_smoothing / C", "label_smoothing"),
+        ("(1 - label_smoothing) *", "1 *"),
+        ("target * weight * share", "target * share"),
+        ("1.0 if ignored is None else ~ignored", "1.0"),
+        ("kept / total", "kept"),
+    ])  # fmt: skip
+    yield from of("cross_entropy", _losses._of_probabilities, [
+        ("constant(1 - label_smoothing)", "constant(1)"),
+        ("constant(label_smoothing / C)", "constant(label_smoothing)"),
+        ("constant(C / scores.size)", "constant(1 / scores.size)"),
+        ("Tensor(weight.reshape", "Tensor(0 * weight.reshape"),
+    ])  # fmt: skip
+    yield from of("cross_entropy", _losses._expected, [
+        ("ops.Neg()(", "("), ("LogSoftmax(1)", "LogSoftmax(0)"), ("(1,) if reduction", "(0,) if reduction"),
+    ])  # fmt: skip
+    yield from of("nll_loss", _losses._of_weighted_labels, [
+        ("counts = counts / total", "counts = counts / counts.size"),
+        ("else weight[labels]", "else weight[labels] * 0 + 1"),
+    ])  # fmt: skip
+    yield from of("conv2d", F._padded, [
+        ("totals[0] % 2), (0, totals[1] % 2)", "totals[1] % 2), (0, totals[0] % 2)"),
+        ("(0, totals[0] % 2)", "(totals[0] % 2, 0)"),
+        ("totals[1] // 2)", "totals[0] // 2)"),
+        ("d * (k - 1)", "d * k - 1"),
+    ])  # fmt: skip
+    yield from of("conv2d", F._one_image, [("y.shape[1:]", "y.shape[2:]")])
+    yield from of("avg_pool2d", ops.pool.window_sizes, [
+        ("size + 2 * p - i * s", "size + p - i * s"),
+        ("min(k, size + 2 * p - i * s)", "k"),
+    ])  # fmt: skip
+    yield from of("avg_pool2d", F.avg_pool2d, [
+        ("sizes / divisor", "1 / divisor"),
+        ("bool(count_include_pad) or divisor_override is not None", "bool(count_include_pad)"),
+    ])  # fmt: skip
+    yield from of("flatten", F.flatten, [
+        ("*tail[end + 1 - start :]", "*tail[end - start :]"),
+        ("tail[: end + 1 - start]", "tail"),
+    ])  # fmt: skip
 
     yield from of("shortcut", autograd.backward, [
         ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "grads[parent] = grad_input"),
