@@ -14,11 +14,25 @@ import sys
 from collections.abc import Sequence
 
 from minires._checks import suggest
-from minires.cli import bench, doctor, draw, evaluate, kernels, models, paper, step, summary, trace, train
+from minires.cli import (
+    bench,
+    convert,
+    doctor,
+    draw,
+    evaluate,
+    kernels,
+    models,
+    paper,
+    step,
+    summary,
+    trace,
+    train,
+    weights,
+)
 from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
-COMMANDS = (train, evaluate, models, summary, draw, step, trace, paper, kernels, bench, doctor)
+COMMANDS = (train, evaluate, models, summary, draw, step, trace, paper, weights, convert, kernels, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,9 +84,9 @@ def _exit_code(error: Exception) -> int | None:
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
     from minires.training import CheckpointError, ConfigError, Diverged
-    from minires.weights import WeightsError
+    from minires.weights import WeightsError, WeightsMismatch
 
-    if isinstance(error, (UsageError, ConfigError, DataPathError)):
+    if isinstance(error, (UsageError, ConfigError, DataPathError, WeightsMismatch)):
         return 2
     if isinstance(error, BackendUnavailable):
         return 3

@@ -1,5 +1,6 @@
 """Weight files of other frameworks: read without them, recognised, loaded, written."""
 
+from minires.weights.converting import convert
 from minires.weights.file import WeightFile, WeightsError
 from minires.weights.loading import load, read_any
 from minires.weights.match import Match, WeightsMismatch
@@ -13,6 +14,7 @@ __all__ = [
     "WeightFile",
     "WeightsError",
     "WeightsMismatch",
+    "convert",
     "impossible",
     "load",
     "read",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minires import models
 from minires._checks import choice
+from minires.arrays import Array
 from minires.nn import Module, init
 from minires.training.checkpoint import is_checkpoint
 from minires.weights.checkpoints import read_checkpoint
@@ -46,11 +47,7 @@ def load(
     choice(dtype, "dtype", ("float32", "float64"))
     file = read_any(path)
     match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
-    decided(file, match, strict)
-    state = match.state_dict(file)
-    if check_values and (wrong := impossible(state)):
-        more = f", and {len(wrong) - 1} more arrays" if len(wrong) > 1 else ""
-        raise WeightsError(f"{file.path}: broken: {wrong[0]}{more}")
+    state = check(file, match, strict, check_values)
     if match.missing:
         model = models.create(match.network, **match.options)
     else:
@@ -64,9 +61,15 @@ def load(
     return model.eval(), match
 
 
-def decided(file: WeightFile, match: Match, strict: bool = True) -> None:
-    """Raises WeightsMismatch unless the file fits and nothing that must be said is undecided."""
+def check(file: WeightFile, match: Match, strict: bool = True, check_values: bool = True) -> dict[str, Array]:
+    """The state dict of the network in the file, if it fits, if nothing that must be said is undecided, and if its
+    numbers can be those of a network.  Raises WeightsMismatch and WeightsError."""
     if match.different or (strict and not match.complete):
         raise WeightsMismatch(f"{file.path} does not fit {match.network}: {match.differences()}")
     if "stride_in" in match.undecided:
         raise WeightsMismatch(f"{file.path} holds a {match.network}, but {STRIDE_IN}")
+    state = match.state_dict(file)
+    if check_values and (wrong := impossible(state)):
+        more = f", and {len(wrong) - 1} more arrays" if len(wrong) > 1 else ""
+        raise WeightsError(f"{file.path} is broken: {wrong[0]}{more}")
+    return state

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minires.arrays import Array
-from minires.weights.file import WeightFile
+from minires.weights.file import WeightFile, plain
 
 _SHOWN = 3  # differences of a kind that a message lists
 
@@ -80,5 +80,5 @@ STRIDE_IN = (
 
 
 def _counted(lines: Sequence[str], one: str, many: str = "") -> str:
-    shown = ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "")
+    shown = ", ".join(map(plain, lines[:_SHOWN])) + (", …" if len(lines) > _SHOWN else "")
     return f"{len(lines)} {one if len(lines) == 1 else many or one + 's'}: {shown}"
