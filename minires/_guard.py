@@ -2,7 +2,8 @@
 
 Without this the write would pass, and backward would compute a wrong gradient from it, silently.  NumPy's arrays only:
 CuPy's have no such flag.  An array that several nodes keep becomes writable when the last of them lets go.  A view is
-guarded together with the array that owns its memory; other views of that memory, made before, are not.
+guarded together with the array that owns its memory; other views of that memory, made before, are not.  Nor is an array
+over the memory of another framework, which NumPy could not make writable again.
 
 This runs once for every node, so it is written for speed: a list where a class would read better.
 """
@@ -83,12 +84,24 @@ def _hold(array: np.ndarray, held: Held) -> None:
     hold = _holds.get(id(array))
     if hold is not None:
         hold[0] += 1
-    elif array.flags.writeable:
+    elif array.flags.writeable and _can_be_writable_again(array):
         array.setflags(write=False)
         _holds[id(array)] = [1, None]
     else:  # somebody else's decision, and not ours to undo
         return
     held.append(array)
+
+
+def _can_be_writable_again(array: np.ndarray) -> bool:
+    """Not so where the memory is a foreign object's, such as another framework's, that NumPy may not ask."""
+    base = array.base
+    if base is None or isinstance(base, np.ndarray):
+        return True
+    try:
+        array.setflags(write=True)  # as it is: but NumPy checks now what it would check then
+    except ValueError:
+        return False
+    return True
 
 
 def _release(array: np.ndarray) -> None:

@@ -34,7 +34,7 @@ _serials = itertools.count()
 # Frames of these files lie between an operation and the code that called for it.
 _HOME = Path(__file__).parent
 _ENGINE = (
-    *(str(_HOME / name) for name in ("autograd.py", "tensor.py", "operators.py", "functional.py")),
+    *(str(_HOME / name) for name in ("autograd.py", "tensor.py", "operators.py", "functional.py", "_losses.py")),
     *(str(_HOME / name) + "/" for name in ("ops", "nn", "models")),
 )
 

@@ -7,10 +7,12 @@ what is allowed: ValueError for a value or shape, TypeError for a type or dtype.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from minires import _checks, ops
 from minires._checks import Pair, axes, choice, integer, number, pair, real
+from minires._losses import classification_loss
 from minires.arrays import Array, array_module, is_array
 from minires.tensor import Tensor, as_tensor
 
@@ -38,26 +40,30 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Pair = 1,
-    padding: Pair = 0,
+    padding: Pair | str = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Tensor:
     """2-D cross-correlation: x (N, C, H, W) ⋆ weight (O, C/groups, KH, KW) + bias (O,) -> (N, O, OH, OW).
 
+    x                           or one image (C, H, W) -> (O, OH, OW)
     stride, padding, dilation   an int or an (h, w) pair, in pixels; zeros are padded on both sides
+    padding                     or "valid": none; or "same", with stride 1: what makes (OH, OW) = (H, W), where that is
+                                an odd number the one more at the bottom and on the right.  For any other padding that
+                                differs from side to side, `pad` x first.
     groups                      x's channels and the filters are split into so many independent convolutions
 
     Raises ValueError when shapes and geometry don't fit, TypeError for a wrong type or differing dtypes.
     """
-    x = as_tensor(x, "x", 4, "(N, C, H, W)")
+    x = as_tensor(x, "x")
+    if x.ndim != 4:
+        return _one_image(x, lambda one: conv2d(one, weight, bias, stride, padding, dilation, groups))
     weight = _like(as_tensor(weight, "weight", 4, "(O, C/groups, KH, KW)"), "weight", x)
     bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(O,)"), "bias", x)
-    node = ops.Conv2d(
-        pair(stride, "stride", 1),
-        pair(padding, "padding", 0),
-        pair(dilation, "dilation", 1),
-        integer(groups, "groups", 1),
-    )
+    stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
+    if isinstance(padding, str):
+        x, padding = _padded(x, weight.shape[2:], stride, padding, dilation)
+    node = ops.Conv2d(stride, pair(padding, "padding", 0), dilation, integer(groups, "groups", 1))
     return node(x, weight, bias)
 
 
@@ -130,12 +136,15 @@ def max_pool2d(
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The maximum of each window: x (N, C, H, W) -> (N, C, OH, OW).
+    """The maximum of each window: x (N, C, H, W) -> (N, C, OH, OW), or of one image (C, H, W) -> (C, OH, OW).
 
     stride      None: kernel_size
     padding     of −∞, at most half of what the kernel spans; a dilated window that sees nothing else gives −∞
     ceil_mode   rounds the output size up: the last window may hang over the edge
     """
+    x = as_tensor(x, "x")
+    if x.ndim != 4:
+        return _one_image(x, lambda one: max_pool2d(one, kernel_size, stride, padding, dilation, ceil_mode))
     kernel = pair(kernel_size, "kernel_size", 1)
     node = ops.MaxPool2d(
         kernel,
@@ -144,7 +153,7 @@ def max_pool2d(
         pair(dilation, "dilation", 1),
         bool(ceil_mode),
     )
-    return node(as_tensor(x, "x", 4, "(N, C, H, W)"))
+    return node(x)
 
 
 def avg_pool2d(
@@ -154,28 +163,47 @@ def avg_pool2d(
     padding: Pair = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    *,
+    divisor_override: int | None = None,
 ) -> Tensor:
-    """The mean of each window: x (N, C, H, W) -> (N, C, OH, OW).
+    """The mean of each window: x (N, C, H, W) -> (N, C, OH, OW), or of one image (C, H, W) -> (C, OH, OW).
 
     stride              None: kernel_size
     padding             of 0, at most half of the kernel
     ceil_mode           rounds the output size up; what hangs over beyond the padding never counts in the mean
     count_include_pad   whether the padding counts in the mean
+    divisor_override    the sum of each window is divided by it, not by what counts; an int, not 0
     """
+    x = as_tensor(x, "x")
+    if x.ndim != 4:
+        options = (stride, padding, ceil_mode, count_include_pad)
+        return _one_image(x, lambda one: avg_pool2d(one, kernel_size, *options, divisor_override=divisor_override))
     kernel = pair(kernel_size, "kernel_size", 1)
     node = ops.AvgPool2d(
         kernel,
         kernel if stride is None else pair(stride, "stride", 1),
         pair(padding, "padding", 0),
         bool(ceil_mode),
-        bool(count_include_pad),
+        bool(count_include_pad) or divisor_override is not None,
     )
-    return node(as_tensor(x, "x", 4, "(N, C, H, W)"))
+    if divisor_override is None:
+        return node(x)
+    divisor = integer(divisor_override, "divisor_override")
+    if divisor == 0:
+        raise ValueError("divisor_override must not be 0")
+    means = node(x)
+    sizes = ops.pool.window_sizes(x.shape, node.kernel, node.stride, node.padding, means.shape)  # (OH, OW)
+    return ops.Mul()(means, Tensor(array_module(x.data).asarray(sizes / divisor, x.dtype)))
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
-    """Averages x (N, C, H, W) into output_size (an int or an (h, w) pair; None in a pair keeps that size) bins."""
-    x = as_tensor(x, "x", 4, "(N, C, H, W)")
+    """Averages x (N, C, H, W), or one image (C, H, W), into bins: -> (N, C, OH, OW) or (C, OH, OW).
+
+    output_size   (OH, OW), an int or an (h, w) pair; None in a pair keeps that size
+    """
+    x = as_tensor(x, "x")
+    if x.ndim != 4:
+        return _one_image(x, lambda one: adaptive_avg_pool2d(one, output_size))
     if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
         output_size = tuple(n if o is None else o for o, n in zip(output_size, x.shape[2:], strict=True))
     if 0 in x.shape[2:]:
@@ -209,13 +237,18 @@ def reshape(x: Tensor, shape: Any) -> Tensor:
     return ops.Reshape(tuple(x.size // known if n == -1 else n for n in sizes))(x)
 
 
-def flatten(x: Tensor, start_dim: int = 1) -> Tensor:
-    """Joins all axes from start_dim on into one: (N, C, H, W) -> (N, C·H·W)."""
+def flatten(x: Tensor, start_dim: int = 1, *, end_dim: int = -1) -> Tensor:
+    """Joins the axes from start_dim to end_dim, itself included, into one: (N, C, H, W) -> (N, C·H·W)."""
     x = as_tensor(x, "x")
+    start_dim, end_dim = integer(start_dim, "start_dim"), integer(end_dim, "end_dim")
     if x.ndim == 0:
         return reshape(x, (1,))
-    (start,) = axes(integer(start_dim, "start_dim"), "start_dim", x.ndim)
-    return reshape(x, (*x.shape[:start], math.prod(x.shape[start:])))
+    (start,) = axes(start_dim, "start_dim", x.ndim)
+    tail = x.shape[start:]
+    (end,) = axes(end_dim, "end_dim", start + len(tail))
+    if end < start:
+        raise ValueError(f"end_dim must not come before start_dim, got {end_dim} and {start_dim} for shape {x.shape}")
+    return reshape(x, (*x.shape[:start], math.prod(tail[: end + 1 - start]), *tail[end + 1 - start :]))
 
 
 def pad(x: Tensor, pad: Any, value: float = 0.0) -> Tensor:
@@ -254,59 +287,68 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     return ops.Dropout(p)(x) if training and p > 0 else x
 
 
-def cross_entropy(logits: Tensor, labels: Array, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Array,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    *,
+    weight: Array | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """Cross-entropy between softmax(logits) and the labels.
 
-    logits            (N, C), or (N, C, d1, ...) with a label for every position; finite or −∞, not NaN
-    labels            integers (N,) or (N, d1, ...), each in [0, C)
+    logits            (N, C), or (N, C, d1, ...) with a label for every position, or (C,) for one label; finite or −∞,
+                      not NaN
+    labels            integers (N,) or (N, d1, ...) or (), each in [0, C); or what the probability of every class should
+                      be, an array or Tensor like logits (a Tensor may require a gradient too); logits must be finite
     label_smoothing   s in [0, 1]: the target is 1 − s + s/C at the label and s/C elsewhere
-    reduction         "mean", "sum" (both give a scalar) or "none" (the shape of labels)
+    reduction         "mean", "sum" (both give a scalar) or "none" (a loss for every label)
+    weight            (C,), a factor for each class's part of the loss; "mean" then divides by the sum of the labels'
+                      weights (by the number of positions where labels are probabilities)
+    ignore_index      labels of this value count for nothing; None: there are none (PyTorch's default is −100)
     """
-    return _classification_loss("logits", logits, labels, reduction, number(label_smoothing, "label_smoothing", 0, 1))
+    smoothing = number(label_smoothing, "label_smoothing", 0, 1)
+    return classification_loss("logits", logits, labels, reduction, smoothing, weight, ignore_index)
 
 
-def nll_loss(log_probs: Tensor, labels: Array, reduction: str = "mean") -> Tensor:
+def nll_loss(
+    log_probs: Tensor,
+    labels: Array,
+    reduction: str = "mean",
+    *,
+    weight: Array | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """Negative log-likelihood of the labels: −log_probs[n, labels[n]].
 
-    log_probs   (N, C), or (N, C, d1, ...) with a label for every position; not NaN
-    labels      integers (N,) or (N, d1, ...), each in [0, C)
-    reduction   "mean", "sum" (both give a scalar) or "none" (the shape of labels)
+    log_probs      (N, C), or (N, C, d1, ...) with a label for every position, or (C,) for one label; not NaN
+    labels         integers (N,) or (N, d1, ...) or (), each in [0, C)
+    reduction      "mean", "sum" (both give a scalar) or "none" (the shape of labels)
+    weight         (C,), a factor for each class's losses; "mean" then divides by the sum of the labels' weights
+    ignore_index   labels of this value count for nothing; None: there are none (PyTorch's default is −100)
     """
-    return _classification_loss("log_probs", log_probs, labels, reduction, None)
+    return classification_loss("log_probs", log_probs, labels, reduction, None, weight, ignore_index)
 
 
-def _classification_loss(
-    argument: str, scores: Tensor, labels: Any, reduction: str, label_smoothing: float | None
-) -> Tensor:
-    scores = as_tensor(scores, argument)
-    choice(reduction, "reduction", ("mean", "sum", "none"))
-    if scores.ndim < 2:
-        raise ValueError(f"{argument} must be (N, C) or (N, C, d1, ...), got shape {scores.shape}")
-    N, C, *positions = scores.shape
-    xp = array_module(scores.data)
-    try:
-        labels = xp.array(labels.data if isinstance(labels, Tensor) else labels)  # a copy: backward needs it as it is
-    except ValueError as error:
-        raise ValueError(f"labels cannot be made from this nested list: {error}") from None
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
-    if labels.shape != (N, *positions):
-        raise ValueError(f"labels must have shape {(N, *positions)} for {argument} {scores.shape}, got {labels.shape}")
-    if labels.size == 0:
-        raise ValueError(f"{argument} must not be empty, got shape {scores.shape}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= C:
-        raise ValueError(f"labels must lie in [0, {C}) for {C} classes, got {low if low < 0 else high}")
-    if bool(xp.isnan(scores.data).any()):
-        raise ValueError(f"{argument} must not hold NaN")
-    if label_smoothing is not None:
-        if bool((scores.data == xp.inf).any()):
-            raise ValueError(f"{argument} must not hold +inf")
-        if bool((scores.data.max(axis=1) == -xp.inf).any()):
-            raise ValueError(f"{argument} must hold a number above −inf for every label")
-    if label_smoothing is None:
-        return ops.NLLLoss(labels, reduction)(scores)
-    return ops.CrossEntropy(labels, label_smoothing, reduction)(scores)
+def _one_image(x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
+    """x (C, H, W) through an operation on (N, C, H, W)."""
+    if x.ndim != 3:
+        raise ValueError(f"x must be (N, C, H, W) or (C, H, W), got shape {x.shape}")
+    y = operation(reshape(x, (1, *x.shape)))
+    return reshape(y, y.shape[1:])
+
+
+def _padded(x: Tensor, kernel: Any, stride: Any, padding: str, dilation: Any) -> tuple[Tensor, tuple[int, int]]:
+    """What the word `padding` stands for: x, with one row or column more where that is odd, and the rest."""
+    if choice(padding, "padding", ("same", "valid")) == "valid":
+        return x, (0, 0)
+    if stride != (1, 1):
+        raise ValueError(f"padding must be numbers where stride is not 1: 'same' goes with stride 1, got {stride}")
+    totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if any(total % 2 for total in totals):
+        x = ops.Pad(((0, 0), (0, 0), (0, totals[0] % 2), (0, totals[1] % 2)), 0.0)(x)
+    return x, (totals[0] // 2, totals[1] // 2)
 
 
 def _axis(x: Tensor, axis: int) -> int:

@@ -21,7 +21,14 @@ labels = np.array([0, 2])
 
 TABLE = {
     "conv2d: x is a list": (lambda: F.conv2d([1, 2], w), TypeError, "x must be a Tensor or an array, got list"),
-    "conv2d: x of three axes": (lambda: F.conv2d(x[0], w), ValueError, "x must be (N, C, H, W), got shape (4, 5, 6)"),
+    "conv2d: x of two axes": (
+        lambda: F.conv2d(x[0, 0], w),
+        ValueError,
+        "x must be (N, C, H, W) or (C, H, W), got shape",
+    ),
+    "max_pool2d: x of two axes": (lambda: F.max_pool2d(z, 1), ValueError, "x must be (N, C, H, W) or (C, H, W), got"),
+    "avg_pool2d: x of five axes": (lambda: F.avg_pool2d(x[None], 1), ValueError, "x must be (N, C, H, W) or (C, H, W)"),
+    "adaptive: x of one axis": (lambda: F.adaptive_avg_pool2d(ones, 1), ValueError, "x must be (N, C, H, W) or (C,"),
     "conv2d: integer x": (lambda: F.conv2d(x.astype(int), w), TypeError, "x must have dtype float32 or float64"),
     "conv2d: weight's dtype": (lambda: F.conv2d(x, np.float32(w)), TypeError, "weight must have x's dtype float64"),
     "conv2d: weight's axes": (lambda: F.conv2d(x, w[0]), ValueError, "weight must be (O, C/groups, KH, KW)"),
@@ -37,7 +44,92 @@ TABLE = {
     "conv2d: stride 1.5": (lambda: F.conv2d(x, w, stride=1.5), TypeError, "stride must be"),
     "conv2d: stride of three": (lambda: F.conv2d(x, w, stride=(1, 1, 1)), ValueError, "stride must be an int or"),
     "conv2d: padding -1": (lambda: F.conv2d(x, w, padding=-1), ValueError, "padding must be at least 0, got -1"),
-    "conv2d: padding 'same'": (lambda: F.conv2d(x, w, padding="same"), TypeError, "padding must be"),
+    "conv2d: padding 'sane'": (lambda: F.conv2d(x, w, padding="sane"), ValueError, "Did you mean 'same'?"),
+    "conv2d: padding 'same' with a stride": (
+        lambda: F.conv2d(x, w, stride=(1, 2), padding="same"),
+        ValueError,
+        "padding must be numbers where stride is not 1: 'same' goes with stride 1, got (1, 2)",
+    ),
+    "Conv2d: padding 'same' with a stride": (
+        lambda: mr.nn.Conv2d(1, 1, 3, 2, "same"),
+        ValueError,
+        "padding must be numbers where stride is not 1",
+    ),
+    "max_pool2d: padding 'same'": (lambda: F.max_pool2d(x, 2, padding="same"), TypeError, "padding must be an int"),
+    "avg_pool2d: divisor 0": (
+        lambda: F.avg_pool2d(x, 2, divisor_override=0),
+        ValueError,
+        "divisor_override must not be 0",
+    ),
+    "AvgPool2d: divisor 0": (lambda: mr.nn.AvgPool2d(2, divisor_override=0), ValueError, "divisor_override must not"),
+    "flatten: end before start": (lambda: F.flatten(x, 2, end_dim=1), ValueError, "end_dim must not come before"),
+    "flatten: end": (lambda: F.flatten(x, 2, end_dim=4), ValueError, "end_dim must lie in [-4, 3]"),
+    "cross_entropy: weight's shape": (
+        lambda: F.cross_entropy(z, labels, weight=ones),
+        ValueError,
+        "weight must have shape (3,), one a class, got (4,)",
+    ),
+    "cross_entropy: weight's dtype": (
+        lambda: F.cross_entropy(z, labels, weight=np.ones(3, np.float32)),
+        TypeError,
+        "weight must have the dtype float64 of what it weighs, got float32",
+    ),
+    "nll_loss: weight wants a gradient": (
+        lambda: F.nll_loss(z, labels, weight=mr.tensor(np.ones(3), requires_grad=True)),
+        ValueError,
+        "weight must be constant",
+    ),
+    "nll_loss: weight is NaN": (
+        lambda: F.nll_loss(z, labels, weight=np.full(3, np.nan)),
+        ValueError,
+        "weight must be finite",
+    ),
+    "nll_loss: weights of 0": (
+        lambda: F.nll_loss(z, labels, weight=np.zeros(3)),
+        ValueError,
+        "weight must not sum to 0 for the mean over the labels of log_probs (2, 3)",
+    ),
+    "cross_entropy: every label ignored": (
+        lambda: F.cross_entropy(z, labels * 0, ignore_index=0),
+        ValueError,
+        "labels must hold one that is not ignored for the mean over the labels of logits (2, 3)",
+    ),
+    "cross_entropy: a label beside the ignored one": (
+        lambda: F.cross_entropy(z, np.array([-1, -2]), ignore_index=-1),
+        ValueError,
+        "labels must lie in [0, 3) for 3 classes, got -2",
+    ),
+    "cross_entropy: nothing is ignored unasked": (
+        lambda: F.cross_entropy(z, np.array([-100, 1])),
+        ValueError,
+        "labels must lie in [0, 3) for 3 classes, got -100",
+    ),
+    "cross_entropy: ignored probabilities": (
+        lambda: F.cross_entropy(z, z / 6, ignore_index=1),
+        ValueError,
+        "ignore_index must be None where labels are probabilities",
+    ),
+    "cross_entropy: probabilities' dtype": (
+        lambda: F.cross_entropy(z, np.float32(z)),
+        TypeError,
+        "labels must have the dtype float64 of logits as probabilities, got float32",
+    ),
+    "cross_entropy: probabilities' shape": (
+        lambda: F.cross_entropy(z, z[:, :2]),
+        TypeError,
+        "labels must be integers, got dtype float64 and shape (2, 2), or probabilities of shape (2, 3)",
+    ),
+    "cross_entropy: probabilities of NaN": (
+        lambda: F.cross_entropy(z, z * np.nan),
+        ValueError,
+        "labels must be finite as probabilities",
+    ),
+    "cross_entropy: probabilities and −inf": (
+        lambda: F.cross_entropy(np.array([[-np.inf, 1]]), np.ones((1, 2))),
+        ValueError,
+        "logits must be finite with labels that are probabilities",
+    ),
+    "nll_loss: probabilities": (lambda: F.nll_loss(z, z), TypeError, "labels must be integers, got dtype float64"),
     "conv2d: dilation 0": (lambda: F.conv2d(x, w, dilation=(1, 0)), ValueError, "dilation must be at least 1"),
     "batch_norm: one axis": (lambda: F.batch_norm(ones, ones, ones), ValueError, "x must be (N, C, ...)"),
     "batch_norm: no statistics": (lambda: F.batch_norm(x, None, None), ValueError, "running_mean must be given"),
@@ -111,7 +203,13 @@ TABLE = {
         "Did you mean 'mean'?",
     ),
     "cross_entropy: smoothing": (lambda: F.cross_entropy(z, labels, 2), ValueError, "label_smoothing must be at least"),
-    "cross_entropy: one axis": (lambda: F.cross_entropy(ones, labels), ValueError, "logits must be (N, C)"),
+    "cross_entropy: no axis": (
+        lambda: F.cross_entropy(ones[0], labels),
+        TypeError,
+        "logits must be a Tensor or an array",
+    ),
+    "cross_entropy: a scalar": (lambda: F.cross_entropy(np.array(1.0), labels), ValueError, "logits must be (N, C)"),
+    "cross_entropy: one axis": (lambda: F.cross_entropy(ones, labels), ValueError, "labels must have shape () for"),
     "cross_entropy: empty": (lambda: F.cross_entropy(z[:0], labels[:0]), ValueError, "logits must not be empty"),
     "nll_loss: NaN": (lambda: F.nll_loss(z * np.nan, labels), ValueError, "log_probs must not hold NaN"),
     "conv2d: no channels": (lambda: F.conv2d(x[:, :0], w[:, :0]), ValueError, "weight has no filters or no channels"),
@@ -264,7 +362,7 @@ def test_one_odd_argument_among_good_ones(value, position, call):
     assert isinstance(result, mr.Tensor)
 
 
-SCORES = {"labels": labels, "reduction": "mean"}
+SCORES = {"labels": labels, "reduction": "mean", "weight": np.ones(3), "ignore_index": 1}
 GOOD = {  # every function with an array or a value for each of its arguments
     "conv2d": {"x": x, "weight": w, "bias": np.ones(3), "stride": 1, "padding": 0, "dilation": 1, "groups": 1},
     "batch_norm": {
@@ -279,10 +377,18 @@ GOOD = {  # every function with an array or a value for each of its arguments
     },
     "relu": {"x": x},
     "max_pool2d": {"x": x, "kernel_size": 2, "stride": 1, "padding": 1, "dilation": 1, "ceil_mode": False},
-    "avg_pool2d": {"x": x, "kernel_size": 2, "stride": 1, "padding": 1, "ceil_mode": True, "count_include_pad": False},
+    "avg_pool2d": {
+        "x": x,
+        "kernel_size": 2,
+        "stride": 1,
+        "padding": 1,
+        "ceil_mode": True,
+        "count_include_pad": False,
+        "divisor_override": 3,
+    },
     "adaptive_avg_pool2d": {"x": x, "output_size": 2},
     "linear": {"x": x, "weight": np.ones((3, 6)), "bias": np.ones(3)},
-    "flatten": {"x": x, "start_dim": 1},
+    "flatten": {"x": x, "start_dim": 1, "end_dim": 2},
     "reshape": {"x": x, "shape": (4, -1)},
     "pad": {"x": ones, "pad": ((1, 2),), "value": 0.5},
     "softmax": {"x": x, "axis": 1},
@@ -294,10 +400,11 @@ GOOD = {  # every function with an array or a value for each of its arguments
 TENSORS = {"x", "weight", "bias", "logits", "log_probs", "running_mean", "running_var"}
 PAIRS = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}  # and the least value of each
 NUMBERS_BETWEEN = {"momentum": 1, "eps": None, "p": 1, "label_smoothing": 1}  # 0 and what
-INTEGERS = {"groups", "start_dim", "axis"}
+INTEGERS = {"groups", "start_dim", "end_dim", "axis"}
+LOSSES = {"cross_entropy", "nll_loss"}
 OPTIONAL = {
     *[("conv2d", "bias"), ("linear", "bias"), ("batch_norm", "weight"), ("batch_norm", "bias")],
-    *[("max_pool2d", "stride"), ("avg_pool2d", "stride")],
+    *[("max_pool2d", "stride"), ("avg_pool2d", "stride"), ("cross_entropy", "weight"), ("nll_loss", "weight")],
 }
 
 
@@ -312,9 +419,17 @@ def wrong_values():
                 type_errors = [True, 2.5, "a", object(), (1, 2.5), (1, True), ("a", 1), (1.0, 1.0), ones]
                 least = PAIRS[argument]
                 value_errors = [least - 1, (least, least - 1), (-3, least), (1,), (1, 2, 3), [], 10**30, (1, 10**400)]
+                if (function, argument) == ("conv2d", "padding"):  # two words are welcome
+                    value_errors.append(type_errors.pop(type_errors.index("a")))
             elif argument in INTEGERS:
                 type_errors = [None, True, 1.0, "a", object(), (1, 2), ones]
                 value_errors = [10**30, -(10**400), -5]
+            elif argument == "ignore_index":
+                type_errors = [True, 1.0, "a", object(), (1, 2), ones]
+                value_errors = [10**30, -(10**400)]
+            elif argument == "divisor_override":
+                type_errors = [True, 1.0, "a", object(), (1, 2), ones]
+                value_errors = [0, 10**30, -(10**400)]
             elif argument in NUMBERS_BETWEEN:
                 type_errors = [None, "0.5", b"0.5", True, np.True_, 1j, np.complex64(1), object(), [0.5], ones]
                 value_errors = [-0.1, float("nan"), float("inf"), -(10**400), 10**400]
@@ -371,7 +486,7 @@ def test_each_odd_value_in_each_place_and_backward(function):
             copies = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in GOOD[function].items()}
             arguments = copies | {argument: value.copy() if isinstance(value, np.ndarray) else value}
             leaves = []
-            for name in TENSORS - {"running_mean", "running_var"}:
+            for name in TENSORS - {"running_mean", "running_var"} - ({"weight"} if function in LOSSES else set()):
                 if isinstance(arguments.get(name), np.ndarray) and arguments[name].dtype.kind == "f":
                     arguments[name] = mr.tensor(arguments[name], requires_grad=True)
                     leaves.append(arguments[name])

@@ -110,3 +110,17 @@ def test_threads_that_share_weights(rng):
     gc.collect()
     assert weight.data.flags.writeable
     assert x.flags.writeable
+
+
+def test_memory_that_numpy_could_not_make_writable_again_is_left_alone():
+    """As another framework's: what exports it is no buffer that NumPy could ask."""
+    foreign = np.from_dlpack(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        foreign.setflags(write=True)  # or this test would prove nothing
+    foreign = np.asarray(foreign)
+    for array in (foreign, foreign[:, ::-1], foreign[:1]):
+        x = mr.tensor(array, requires_grad=True)
+        y = (x * x).sum()
+        y.backward()
+        np.testing.assert_array_equal(x.grad, 2 * array)
+        assert array.flags.writeable == foreign.flags.writeable

@@ -5,7 +5,6 @@ sides        who may take part, and what each needs
 networks     whole networks: inference and training steps
 layers       single convolutions: forward and both gradients
 limits       what this processor can do at best: products of matrices, memory
-onnx_graph   a network as an ONNX file, for onnxruntime
 plan         what a run measures, and the run
 report       its tables and goals
 machine      what it was measured on

@@ -196,9 +196,9 @@ def prepare(work: Workload, files: Path, onnx: bool) -> None:
     _settle(model, work)
     save_file({name: np.ascontiguousarray(array) for name, array in model.state_dict().items()}, files / "weights")
     if onnx:
-        from minires.bench.onnx_graph import exported
+        from minires.weights import exported
 
-        (files / "onnx").write_bytes(exported(model, (work.batch, *models.input_shape(work.network))))
+        (files / "onnx").write_bytes(exported(model, models.input_shape(work.network), work.batch))
 
 
 def _settle(model: Module, work: Workload) -> None:

@@ -20,19 +20,29 @@ from minires.cli import (
     doctor,
     draw,
     evaluate,
+    export,
+    gradcheck,
     kernels,
+    lockstep,
     models,
     paper,
     step,
     summary,
     trace,
     train,
+    verify,
     weights,
 )
 from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
-COMMANDS = (train, evaluate, models, summary, draw, step, trace, paper, weights, convert, kernels, bench, doctor)
+COMMANDS = (
+    *(train, evaluate, models, summary, draw),
+    *(step, trace),
+    *(verify, lockstep, gradcheck),
+    *(paper, kernels, bench),
+    *(weights, convert, export, doctor),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,11 +94,11 @@ def _exit_code(error: Exception) -> int | None:
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
     from minires.training import CheckpointError, ConfigError, Diverged
-    from minires.weights import WeightsError, WeightsMismatch
+    from minires.weights import OnnxMissing, WeightsError, WeightsMismatch
 
     if isinstance(error, (UsageError, ConfigError, DataPathError, WeightsMismatch)):
         return 2
-    if isinstance(error, BackendUnavailable):
+    if isinstance(error, (BackendUnavailable, OnnxMissing)):
         return 3
     if isinstance(error, (CheckpointError, DataFileError, WeightsError)):
         return 4

@@ -47,10 +47,8 @@ def _convert(arguments: argparse.Namespace) -> int:
         told |= {"undecided": match.undecided, "notes": match.notes, "file": str(target)}
         print(json.dumps(told | {"bytes": target.stat().st_size}))
         return 0
-    prefix = f"; all begin with {match.prefix}" if match.prefix else ""
-    print(
-        f"{match.network}, {len(match.names)} arrays; names in {printable(str(source))}: {match.convention}{printable(prefix)}"
-    )
+    prefix = f"; all began with {printable(match.prefix)}" if match.prefix else ""
+    print(f"{match.network}, {len(match.names)} arrays; their names were: {match.convention}{prefix}")
     for note in match.notes:
         print(f"note: {printable(note)}")
     print(f"{printable(str(target))}  {target.stat().st_size:,} bytes")

@@ -33,7 +33,7 @@ class Subject:
         F.cross_entropy(self.model(self.images), self.labels).backward()
 
 
-def add_subject(parser: argparse.ArgumentParser) -> None:
+def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
     images = parser.add_argument_group("the images", "default: digits for the CIFAR family, else a photograph")
     images.add_argument("--data", metavar="NAME", help="digits, fashion-mnist, cifar10 or folder: its test images")
     images.add_argument("--data-dir", metavar="DIR", help="look for the data here first")
@@ -48,7 +48,10 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     network.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: with --weights)")
-    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+    if backend:
+        parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+    else:
+        parser.set_defaults(backend=None)
 
 
 @contextlib.contextmanager

@@ -56,30 +56,32 @@ def known_network(name: str) -> None:
         )
 
 
-def console() -> Console:
+def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(width=None if stream.isatty() else 120, highlight=False, stderr=stderr)
 
 
 def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*head, title=title, show_lines=any("\n" in cell for line in lines for cell in line))
+    columns = [Column(name, overflow="fold") for name in head]  # never cut off: names are what one looks for
+    table = Table(*columns, title=title, show_lines=any("\n" in cell for line in lines for cell in line))
     for line in lines:
         table.add_row(*map(escape, line))
     console().print(table)
 
 
-def folder_for_output(path: Path) -> Path:
+def folder_for_output(path: Path, flag: str = "--out") -> Path:
     """`path`, made now: what cannot be written there should not be computed first."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UsageError(f"--out: nothing can be written in {path}: {error.strerror or error}") from None
+        raise UsageError(f"{flag}: nothing can be written in {path}: {error.strerror or error}") from None
     return path
 
 

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from minires import functional as F
-from minires._checks import Pair, integer, number, pair
+from minires._checks import Pair, choice, integer, number, pair
 from minires.nn import init
 from minires.nn.module import Module
 from minires.tensor import Tensor
+
+WORDS = ("same", "valid")  # that stand for a padding
 
 
 class Conv2d(Module):
     """2-D convolution: (N, in_channels, H, W) -> (N, out_channels, OH, OW).
 
     weight (out_channels, in_channels/groups, KH, KW), He-initialised (fan-out); bias (out_channels,), zeros, or absent.
+    padding may be "valid" (none) or, with stride 1, "same": (OH, OW) = (H, W).
     """
 
     def __init__(
@@ -26,7 +29,7 @@ class Conv2d(Module):
         out_channels: int,
         kernel_size: Pair,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Pair | str = 0,
         dilation: Pair = 1,
         groups: int = 1,
         bias: bool = True,
@@ -36,7 +39,9 @@ class Conv2d(Module):
         self.out_channels = integer(out_channels, "out_channels", 1)
         self.kernel_size = pair(kernel_size, "kernel_size", 1)
         self.stride = pair(stride, "stride", 1)
-        self.padding = pair(padding, "padding", 0)
+        self.padding = choice(padding, "padding", WORDS) if isinstance(padding, str) else pair(padding, "padding", 0)
+        if padding == "same" and self.stride != (1, 1):
+            raise ValueError(f"padding must be numbers where stride is not 1: 'same' goes with 1, got {self.stride}")
         self.dilation = pair(dilation, "dilation", 1)
         self.groups = integer(groups, "groups", 1)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -52,7 +57,7 @@ class Conv2d(Module):
 
     def extra_repr(self) -> str:
         told = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        told += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        told += f", padding={self.padding!r}" if self.padding != (0, 0) else ""
         told += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
         told += f", groups={self.groups}" if self.groups != 1 else ""
         return told + ("" if self.bias is not None else ", bias=False")
@@ -128,6 +133,8 @@ class AvgPool2d(Module):
         padding: Pair = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        *,
+        divisor_override: int | None = None,
     ) -> None:
         super().__init__()
         self.kernel_size = pair(kernel_size, "kernel_size", 1)
@@ -135,9 +142,13 @@ class AvgPool2d(Module):
         self.padding = pair(padding, "padding", 0)
         self.ceil_mode = bool(ceil_mode)
         self.count_include_pad = bool(count_include_pad)
+        self.divisor_override = None if divisor_override is None else integer(divisor_override, "divisor_override")
+        if divisor_override == 0:
+            raise ValueError("divisor_override must not be 0")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        window = self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        return F.avg_pool2d(x, *window, divisor_override=self.divisor_override)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -194,14 +205,15 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """(N, C, H, W) -> (N, C·H·W)"""
+    """Joins the axes from start_dim to end_dim: (N, C, H, W) -> (N, C·H·W)"""
 
-    def __init__(self, start_dim: int = 1) -> None:
+    def __init__(self, start_dim: int = 1, *, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim = integer(start_dim, "start_dim")
+        self.end_dim = integer(end_dim, "end_dim")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(x, self.start_dim)
+        return F.flatten(x, self.start_dim, end_dim=self.end_dim)
 
 
 class Identity(Module):

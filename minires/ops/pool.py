@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from minires.arrays import Array
 from minires.autograd import Function
 
@@ -32,6 +36,15 @@ def pooled_size(
             o -= 1
         output.append(o)
     return output[0], output[1]
+
+
+def window_sizes(x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, y_shape: tuple[int, ...]) -> Any:
+    """(OH, OW): the elements of each window, padding included, but not what hangs over beyond the padding."""
+    rows, columns = (
+        [min(k, size + 2 * p - i * s) for i in range(o)]
+        for size, k, s, p, o in zip(x_shape[2:], kernel, stride, padding, y_shape[2:], strict=True)
+    )
+    return np.outer(rows, columns)
 
 
 class MaxPool2d(Function):

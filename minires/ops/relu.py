@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minires.arrays import Array
+from minires.arrays import Array, as_array
 from minires.autograd import Function
 
 
@@ -12,7 +12,7 @@ class ReLU(Function):
     takes_deferred = "always"
 
     def forward(self, x: Array) -> Array:
-        y: Array = self.backend.relu_forward(x)
+        y: Array = as_array(self.backend.relu_forward(x))
         self.saved = y  # the sign of y tells all; x itself may be freed
         return y
 

@@ -1,4 +1,4 @@
-"""Proofs: finite differences, a second implementation, planted bugs."""
+"""Proofs: finite differences, a second implementation, two backends in lockstep, planted bugs."""
 
 from minires.verify.gradcheck import GradcheckError, gradcheck
 

@@ -120,11 +120,18 @@ def conv2d(pick: Pick, rng: np.random.Generator) -> Case:
     inputs = [_normal(rng, N, groups * Cg, H, W), _normal(rng, groups * Og, Cg, KH, KW)]
     if pick([True, False]):
         inputs.append(_normal(rng, groups * Og))
+    word = pick(["", "", "same"]) if stride == (1, 1) else ""
+    one = pick([False, False, True])
+    if one:
+        N, inputs[0] = 1, inputs[0][0]  # (C, H, W)
 
     def oracle(x: Array, w: Array, b: Array | None = None) -> Array:
         (ph, pw), (sh, sw), (dh, dw) = padding, stride, dilation
+        x = x[None] if one else x
         OH = (H + 2 * ph - dh * (KH - 1) - 1) // sh + 1
         OW = (W + 2 * pw - dw * (KW - 1) - 1) // sw + 1
+        if word == "same":  # of the zeros that are needed, the smaller half stands before the image
+            (OH, OW), ph, pw = (H, W), dh * (KH - 1) // 2, dw * (KW - 1) // 2
         y = np.zeros((N, groups * Og, OH, OW))
         for n, o, i, j in np.ndindex(y.shape):
             total = 0.0 if b is None else b[o]
@@ -133,12 +140,12 @@ def conv2d(pick: Pick, rng: np.random.Generator) -> Case:
                 if 0 <= row < H and 0 <= column < W:
                     total += x[n, o // Og * Cg + c, row, column] * w[o, c, p, q]
             y[n, o, i, j] = total
-        return y
+        return y[0] if one else y
 
     def fn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        return F.conv2d(x, w, b, stride, padding, dilation, groups)
+        return F.conv2d(x, w, b, stride, word or padding, dilation, groups)
 
-    told = f"conv2d x {inputs[0].shape} w {inputs[1].shape} {stride=} {padding=} {dilation=} {groups=}"
+    told = f"conv2d x {inputs[0].shape} w {inputs[1].shape} {stride=} {padding=} {word} {dilation=} {groups=}"
     return Case(fn, inputs, oracle, told)
 
 
@@ -203,13 +210,14 @@ def max_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
     def fn(x: Tensor) -> Tensor:
         return F.max_pool2d(x, window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode)
 
-    return Case(fn, [x], oracle, f"max_pool2d {window}")
+    return _perhaps_one_image(pick, Case(fn, [x], oracle, f"max_pool2d {window}"))
 
 
 def avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
     window = _window(pick, dilated=False)
     count_include_pad = pick([True, False])
     x = _normal(rng, pick([1, 2]), pick([1, 3]), *window.size)
+    divisor = pick([None, None, 3, -2])
 
     def oracle(x: Array) -> Array:
         rows, columns = window.starts(0), window.starts(1)
@@ -220,13 +228,14 @@ def avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
             count = len(inside[0]) * len(inside[1])
             if count_include_pad:
                 count = (min(rows[i] + KH, H + ph) - rows[i]) * (min(columns[j] + KW, W + pw) - columns[j])
-            y[:, :, i, j] = x[:, :, inside[0]][:, :, :, inside[1]].sum(axis=(2, 3)) / count
+            y[:, :, i, j] = x[:, :, inside[0]][:, :, :, inside[1]].sum(axis=(2, 3)) / (divisor or count)
         return y
 
     def fn(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, window.kernel, window.stride, window.padding, window.ceil_mode, count_include_pad)
+        options = window.stride, window.padding, window.ceil_mode, count_include_pad
+        return F.avg_pool2d(x, window.kernel, *options, divisor_override=divisor)
 
-    return Case(fn, [x], oracle, f"avg_pool2d {window} {count_include_pad=}")
+    return _perhaps_one_image(pick, Case(fn, [x], oracle, f"avg_pool2d {window} {count_include_pad=} {divisor=}"))
 
 
 def adaptive_avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
@@ -242,9 +251,16 @@ def adaptive_avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
             y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
         return y
 
-    return Case(
-        lambda x: F.adaptive_avg_pool2d(x, output_size), [x], oracle, f"adaptive_avg_pool2d {x.shape} -> {output_size}"
-    )
+    told = f"adaptive_avg_pool2d {x.shape} -> {output_size}"
+    return _perhaps_one_image(pick, Case(lambda x: F.adaptive_avg_pool2d(x, output_size), [x], oracle, told))
+
+
+def _perhaps_one_image(pick: Pick, case: Case) -> Case:
+    """The case itself, or the same for its first image alone: (C, H, W) -> (C, OH, OW)."""
+    if pick([False, False, True]):
+        oracle = case.oracle
+        case.inputs, case.oracle, case.told = [case.inputs[0][0]], lambda x: oracle(x[None])[0], f"{case.told}, one"
+    return case
 
 
 # -- normalisation and activation
@@ -299,7 +315,7 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
 
 
 def relu(pick: Pick, rng: np.random.Generator) -> Case:
-    x = _normal(rng, *_shape(pick, 5)) * pick([1e-3, 1, 1e3])
+    x = np.asarray(_normal(rng, *pick([_shape(pick, 5), _shape(pick, 5), ()])) * pick([1e-3, 1, 1e3]))
 
     def oracle(x: Array) -> Array:
         return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
@@ -423,11 +439,15 @@ def reshape(pick: Pick, rng: np.random.Generator) -> Case:
 def flatten(pick: Pick, rng: np.random.Generator) -> Case:
     x = _normal(rng, *_shape(pick, 5))
     start_dim = pick(range(-x.ndim, x.ndim))
+    end_dim = pick([-1, *range(start_dim % x.ndim, x.ndim)])
 
     def oracle(x: Array) -> Array:
-        return np.array([x[where] for where in np.ndindex(x.shape)]).reshape(*x.shape[: start_dim % x.ndim], -1)
+        before, behind = x.shape[: start_dim % x.ndim], x.shape[end_dim % x.ndim + 1 :]
+        return np.array([x[where] for where in np.ndindex(x.shape)]).reshape(*before, -1, *behind)
 
-    return Case(lambda x: F.flatten(x, start_dim), [x], oracle, f"flatten {x.shape} {start_dim=}")
+    return Case(
+        lambda x: F.flatten(x, start_dim, end_dim=end_dim), [x], oracle, f"flatten {x.shape} {start_dim=} {end_dim=}"
+    )
 
 
 def pad(pick: Pick, rng: np.random.Generator) -> Case:
@@ -489,42 +509,78 @@ def _labelled(pick: Pick, rng: np.random.Generator) -> tuple[Array, Array, str]:
     return _normal(rng, N, C, *positions) * 2, rng.integers(0, C, (N, *positions)), pick(["mean", "sum", "none"])
 
 
-def _reduced(losses: Array, reduction: str) -> Array:
+def _reduced(losses: Array, reduction: str, counts: Array | None = None) -> Array:
+    """counts   what each loss counts in the mean: its class's weight; None: 1"""
     if reduction == "none":
         return losses
     total = math.fsum(losses.ravel())
-    return np.array(total / losses.size if reduction == "mean" else total)
+    divisor = losses.size if counts is None else math.fsum(counts.ravel())
+    return np.array(total / divisor if reduction == "mean" else total)
+
+
+def _weighed(pick: Pick, rng: np.random.Generator, labels: Array, C: int) -> tuple[dict[str, Any], Array]:
+    """Options for weights and for a label that is ignored (never that of all), and what each label counts by them."""
+    options: dict[str, Any] = {"weight": rng.uniform(0.5, 2, C)} if pick([False, True]) else {}
+    ignored = pick([None, -1, 0, C])
+    if ignored is not None and labels.size > 1 and (C > 1 or ignored != 0):
+        options["ignore_index"] = ignored
+        labels[labels == ignored] = C - 1
+        labels.flat[0] = ignored
+    weight = options.get("weight", np.ones(C))
+    counts = [0.0 if k == options.get("ignore_index") else weight[k] for k in labels.ravel()]
+    return options, np.array(counts).reshape(labels.shape)
 
 
 def cross_entropy(pick: Pick, rng: np.random.Generator) -> Case:
     logits, labels, reduction = _labelled(pick, rng)
     s = pick([0.0, 0.1, 1.0])
+    C = logits.shape[1]
+    kind = pick(["labels", "weighed labels", "probabilities"])
+    options, counts = _weighed(pick, rng, labels, C) if kind == "weighed labels" else ({}, np.ones(labels.shape))
+    weight = options.get("weight", np.ones(C))
+    if kind == "probabilities" and pick([False, True]):
+        options["weight"] = weight = rng.uniform(0.5, 2, C)
 
-    def oracle(logits: Array) -> Array:
+    def oracle(logits: Array, probabilities: Array | None = None) -> Array:
         losses = np.zeros(labels.shape)
         for where in np.ndindex(labels.shape):
-            z = [float(v) for v in logits[(where[0], slice(None), *where[1:])]]
+            row = (where[0], slice(None), *where[1:])
+            z = [float(v) for v in logits[row]]
             log_total = math.log(math.fsum(map(math.exp, z)))
-            target = [(1 - s) * (k == labels[where]) + s / len(z) for k in range(len(z))]
-            losses[where] = -math.fsum(t * (v - log_total) for t, v in zip(target, z, strict=True))
-        return _reduced(losses, reduction)
+            right = [float(k == labels[where]) for k in range(C)] if probabilities is None else probabilities[row]
+            parts = [w * ((1 - s) * t + s / C) * (v - log_total) for w, t, v in zip(weight, right, z, strict=True)]
+            losses[where] = -math.fsum(parts) if counts[where] else 0.0
+        return _reduced(losses, reduction, counts)
 
-    told = f"cross_entropy {logits.shape} {reduction=} label_smoothing={s}"
-    return Case(lambda z: F.cross_entropy(z, labels, s, reduction), [logits], oracle, told)
+    told = f"cross_entropy {logits.shape} {reduction=} label_smoothing={s} {kind} {options}"
+
+    def fn(z: Tensor, probabilities: Tensor | None = None) -> Tensor:
+        found = {k: v.astype(z.dtype) if k == "weight" else v for k, v in options.items()}
+        target: Any = labels if probabilities is None else probabilities
+        return F.cross_entropy(z, target, s, reduction, **found)
+
+    inputs = [logits, rng.dirichlet(np.ones(C), labels.shape)] if kind == "probabilities" else [logits]
+    inputs[1:] = [np.moveaxis(array, -1, 1) for array in inputs[1:]]  # (N, ..., C) -> (N, C, ...)
+    return Case(fn, inputs, oracle, told)
 
 
 def nll_loss(pick: Pick, rng: np.random.Generator) -> Case:
     log_probs, labels, reduction = _labelled(pick, rng)
+    C = log_probs.shape[1]
+    options, counts = _weighed(pick, rng, labels, C) if pick([False, True]) else ({}, np.ones(labels.shape))
 
     def oracle(log_probs: Array) -> Array:
         losses = np.zeros(labels.shape)
         for where in np.ndindex(labels.shape):
-            losses[where] = -log_probs[(where[0], labels[where], *where[1:])]
-        return _reduced(losses, reduction)
+            if counts[where]:
+                losses[where] = -counts[where] * log_probs[(where[0], labels[where], *where[1:])]
+        return _reduced(losses, reduction, counts)
 
-    return Case(
-        lambda z: F.nll_loss(z, labels, reduction), [log_probs], oracle, f"nll_loss {log_probs.shape} {reduction=}"
-    )
+    def fn(z: Tensor) -> Tensor:
+        found = {k: v.astype(z.dtype) if k == "weight" else v for k, v in options.items()}
+        return F.nll_loss(z, labels, reduction, **found)
+
+    return Case(fn, [log_probs], oracle, f"nll_loss {log_probs.shape} {reduction=} {options}")
 
 
 CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {

@@ -11,14 +11,19 @@ two disagree, the step is therefore made smaller and the slopes are looked at ag
   proportion to the step.
 - anything else is a wrong gradient, and is reported at once, whatever else was seen at this point.
 
-A point with a kink proves nothing either way: it is moved a little and checked anew.  The check passes only at a point
+A point on a kink proves nothing either way: it is moved a little and checked anew.  So is, element by element, one that
+is near a kink; along random directions through a whole network, where a step moves millions of units at once and some
+of them cross theirs at every point, the agreement of the finer difference counts.  The check passes only at a point
 where every difference agrees, so a wrong gradient that was taken for a kink by mistake is still never let through.
+
+A wrong slope along a direction is followed down to one element: of the two halves of the direction, the one that holds
+more of the disagreement holds a wrong element.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,15 +34,49 @@ from minires.arrays import Array
 from minires.autograd import no_grad
 from minires.tensor import Tensor
 
-FINER = 16  # by how much the step shrinks for the second look
+FINER = (16, 256)  # by how much the step shrinks for a second look, and along a random direction for a third
 
 
 class GradcheckError(AssertionError):
-    """A gradient that disagrees with finite differences, or a function that cannot be checked."""
+    """A gradient that disagrees with finite differences, or a function that cannot be checked.
+
+    input                    whose gradient is wrong, e.g. "input 1 (weight)"; "" where the function cannot be checked
+    index                    of the worst element found
+    numerical, analytical    its two slopes
+    """
+
+    def __init__(
+        self,
+        message: str,
+        input: str = "",
+        index: tuple[int, ...] = (),
+        numerical: float = float("nan"),
+        analytical: float = float("nan"),
+    ) -> None:
+        super().__init__(message)
+        self.input, self.index, self.numerical, self.analytical = input, index, numerical, analytical
 
 
 class _Kink(Exception):
     """The point lies on a kink or a tie: move it."""
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A place where the two slopes disagree."""
+
+    index: tuple[int, ...]
+    numerical: float
+    analytical: float
+    tolerance: float
+
+    @property
+    def excess(self) -> float:
+        return abs(self.numerical - self.analytical) / self.tolerance
+
+    def __str__(self) -> str:
+        slopes = f"numerical {self.numerical:.10g}, analytical {self.analytical:.10g}"
+        return f"index {self.index}: {slopes}, tolerance {self.tolerance:.2g}"
 
 
 @dataclass
@@ -69,7 +108,7 @@ def gradcheck(
                 Floating arrays are checked in float64, on a converted copy; so are leaf Tensors with requires_grad,
                 but in place (and restored afterwards), so that fn may hold them itself instead of taking them.
                 All else (integer arrays such as labels, Tensors that require no gradient) is passed on as it is
-    eps         step of the central difference
+    eps         step of the central difference; in projected mode shortened where an input's largest gradient is above 1
     rtol, atol  |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input) is allowed,
                 and what rounding the output's sum may cost
     seed        of the cotangent, the directions and the redraws
@@ -164,42 +203,54 @@ def _check(
             return float(np.vdot(fn(*arguments).data, cotangent))
 
     base = float(np.vdot(y, cotangent))
-    noise = 8 * np.finfo(np.float64).eps * (abs(base) + float(np.abs(y * cotangent).sum()))  # of one value, by rounding
+    projected = directions is not None
+    noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(y * cotangent).sum()))  # of one value
 
     kinks: list[str] = []
+    whole_eps, whole_noise = eps, noise
     for entry in checked:
         data, grad = entry.tensor.data, _gradient(entry)
         largest = 0.0 if grad is None else float(np.abs(grad).max(initial=0.0))
+        if projected:
+            # Where gradients explode, as in a plain network of 110 layers, the output bends as quickly, and rounding
+            # grows as they do: the steeper, the shorter the step, and what the last bit of the input does to the output
+            # is allowed.
+            eps = whole_eps / max(1.0, largest)
+            noise = max(whole_noise, _last_bit(value, data, base, rng))
         moved = 0.0
-        wrong = []
-        for where, direction in _directions(data, directions, rng):
+        wrong: list[_Wrong] = []
+        for index, direction in _directions(data, directions, rng):
             analytical = 0.0 if grad is None else float(np.vdot(grad, direction))
             left, right = _slopes(value, data, direction, eps, base)
             numerical = (left + right) / 2
             moved = max(moved, abs(left), abs(right))
             tolerance = atol + rtol * max(abs(numerical), largest) + noise / eps
-            if abs(numerical - analytical) <= tolerance:
+            if grad is None or abs(numerical - analytical) <= tolerance:
                 continue
-            text = f"{where}: numerical {numerical:.10g}, analytical {analytical:.10g}, tolerance {tolerance:.2g}"
-            finer_left, finer_right = _slopes(value, data, direction, eps / FINER, base)
+            found = _Wrong(index, numerical, analytical, tolerance)
+            for finer in FINER if projected else FINER[:1]:
+                finer_left, finer_right = _slopes(value, data, direction, eps / finer, base)
+                within_the_step = abs((finer_left + finer_right) / 2 - analytical) <= tolerance
+                if within_the_step:
+                    break
             gap, finer_gap = abs(right - left), abs(finer_right - finer_left)
-            within_the_step = abs((finer_left + finer_right) / 2 - analytical) <= tolerance
-            on_the_point = finer_gap > noise * FINER / eps and finer_gap > gap / 4  # a smooth one: gap / FINER
+            on_the_point = finer_gap > noise * finer / eps and finer_gap > gap / 4  # a smooth one: gap / finer
+            if within_the_step and projected:
+                continue
             if within_the_step or on_the_point:
-                kinks.append(f"{entry.told}, {text}")
+                kinks.append(f"{entry.told}, {found}")
             else:
-                wrong.append((abs(numerical - analytical) / tolerance, text))
+                wrong.append(_narrowed(value, data, grad, direction, eps, base, found) if projected else found)
         if grad is None and moved <= noise / eps:
             raise GradcheckError(f"fn's output does not depend on {entry.told}")
         if grad is None:
-            raise GradcheckError(f"fn's output depends on {entry.told}, but backward gives that input no gradient")
+            told = f"fn's output depends on {entry.told}, but backward gives that input no gradient"
+            raise GradcheckError(told, entry.told)
         if wrong:
-            # The worst one; NaN is worse than any number.
-            _, text = max(wrong, key=lambda w: (np.isnan(w[0]), w[0]))
-            raise GradcheckError(
-                f"{entry.told} of shape {data.shape}: the gradient is wrong at {len(wrong)} of the places tried; "
-                f"worst at {text}"
-            )
+            worst = max(wrong, key=lambda w: (np.isnan(w.excess), w.excess))  # NaN is worse than any number
+            told = f"the gradient is wrong at {len(wrong)} of the places tried; worst at {worst}"
+            told = f"{entry.told} of shape {data.shape}: {told}"
+            raise GradcheckError(told, entry.told, worst.index, worst.numerical, worst.analytical)
     if kinks:
         raise _Kink(kinks[0])
 
@@ -248,16 +299,55 @@ def _gradient(entry: _Checked) -> Array | None:
     return grad
 
 
-def _directions(data: Array, directions: int | None, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
+def _directions(
+    data: Array, directions: int | None, rng: np.random.Generator
+) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """(index of the element, direction); of a random direction the index of its largest element."""
     if directions is None:
         for where in np.ndindex(data.shape):
             direction = np.zeros_like(data)
             direction[where] = 1
-            yield f"index {where}", direction
+            yield where, direction
     elif data.size:
-        for i in range(directions):
+        for _ in range(directions):
             direction = rng.standard_normal(data.shape)
-            yield f"direction {i}", direction / np.linalg.norm(direction)
+            largest = np.unravel_index(np.abs(direction).argmax(), data.shape)
+            yield tuple(int(i) for i in largest), direction / np.linalg.norm(direction)
+
+
+def _narrowed(
+    value: Callable[[], float], data: Array, grad: Array, direction: Array, eps: float, base: float, found: _Wrong
+) -> _Wrong:
+    """One wrong element, for a direction along which the slope is wrong.
+
+    Where a difference as small as one element's drowns in rounding, the slopes are still those along the direction.
+    """
+    flat = direction.ravel()
+    low, high = 0, flat.size
+    while high - low > 1:
+        middle = (low + high) // 2
+        disagreements = []
+        for begin, end in ((low, middle), (middle, high)):
+            part = np.zeros_like(flat)
+            part[begin:end] = flat[begin:end]
+            half = part.reshape(data.shape)
+            disagreements.append(abs(sum(_slopes(value, data, half, eps, base)) / 2 - float(np.vdot(grad, half))))
+        low, high = (low, middle) if disagreements[0] >= disagreements[1] else (middle, high)
+    index = tuple(int(i) for i in np.unravel_index(low, data.shape))
+    element = np.zeros_like(data)
+    element[index] = 1
+    at_it = _Wrong(index, sum(_slopes(value, data, element, eps, base)) / 2, float(grad[index]), found.tolerance)
+    return at_it if at_it.excess > 1 else replace(found, index=index)
+
+
+def _last_bit(value: Callable[[], float], data: Array, base: float, rng: np.random.Generator) -> float:
+    """How far the value moves when about half of the input's elements change in their last bit."""
+    kept = data.copy()
+    try:
+        data[...] = kept * (1 + np.finfo(np.float64).eps * rng.integers(-1, 2, data.shape))
+        return 4 * abs(value() - base)
+    finally:
+        data[...] = kept
 
 
 def _slopes(value: Callable[[], float], data: Array, direction: Array, step: float, base: float) -> tuple[float, float]:

@@ -166,6 +166,22 @@ def cross_entropy_is_nll_of_log_softmax(rng: np.random.Generator) -> None:
     expect(close(one, two), f"cross_entropy {one} must be nll_loss of log_softmax {two}")
 
 
+def an_ignored_label_has_no_part(rng: np.random.Generator) -> None:
+    """Be the scores beside it what they may."""
+    z, labels = rng.standard_normal((3, 4)), np.array([2, -1, 1])
+    z[1] = [-np.inf, 1e30, -1e30, 0]
+    for loss in (F.cross_entropy, F.nll_loss):
+        x, alone = Tensor(z, requires_grad=True), Tensor(z[::2], requires_grad=True)
+        y, expected = loss(x, labels, ignore_index=-1), loss(alone, labels[::2])
+        expect(
+            close(y.data, expected.data), f"{loss.__name__} must be {expected.data} without the ignored, is {y.data}"
+        )
+        grad, kept = gradient(y, x, np.array(1.7)), gradient(expected, alone, np.array(1.7))
+        expect(
+            close(grad[::2], kept) and not grad[1].any(), "an ignored label must get no gradient, others all of theirs"
+        )
+
+
 PROPERTIES: dict[str, tuple[Property, ...]] = {
     "relu": (relu_is_flat_at_zero, relu_keeps_nan),
     "max_pool2d": (first_of_equal_maxima, overlapping_windows_add_up, padding_never_wins, nan_wins_a_window),
@@ -174,5 +190,10 @@ PROPERTIES: dict[str, tuple[Property, ...]] = {
     "dropout": (dropout_draws_anew, dropout_keeps_the_expectation, dropout_at_the_ends),
     "softmax": (softmax_of_huge_values,),
     "log_softmax": (log_softmax_of_huge_values,),
-    "cross_entropy": (cross_entropy_of_huge_logits, cross_entropy_is_nll_of_log_softmax),
+    "cross_entropy": (
+        cross_entropy_of_huge_logits,
+        cross_entropy_is_nll_of_log_softmax,
+        an_ignored_label_has_no_part,
+    ),
+    "nll_loss": (an_ignored_label_has_no_part,),
 }

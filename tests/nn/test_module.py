@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+import minires.functional as F
 from minires import nn
 
 
@@ -242,3 +243,17 @@ def test_what_is_shared_is_counted_once():
     assert [name for name, _ in tied.named_parameters()] == ["0.weight", "0.bias", "1.bias"]
     tied.astype("float64")
     assert tied[1].weight.dtype == np.float64
+
+
+def test_the_layers_hand_their_options_on(rng):
+    x = rng.standard_normal((2, 4, 5, 6)).astype(np.float32)
+    conv = mr.nn.Conv2d(4, 3, (2, 3), padding="same", dilation=2)
+    assert conv(mr.tensor(x)).shape == (2, 3, 5, 6)
+    assert "padding='same'" in repr(conv)
+    assert mr.nn.Conv2d(4, 3, 3, 2, "valid")(mr.tensor(x)).shape == (2, 3, 2, 2)
+    np.testing.assert_array_equal(
+        mr.nn.AvgPool2d(2, divisor_override=3)(mr.tensor(x)).data, F.avg_pool2d(x, 2, divisor_override=3).data
+    )
+    assert mr.nn.Flatten(1, end_dim=2)(mr.tensor(x)).shape == (2, 20, 6)
+    for layer in (conv, mr.nn.MaxPool2d(2), mr.nn.AvgPool2d(2), mr.nn.AdaptiveAvgPool2d(2)):
+        np.testing.assert_array_equal(layer(mr.tensor(x[0])).data, layer(mr.tensor(x[:1])).data[0])

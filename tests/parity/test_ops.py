@@ -200,6 +200,61 @@ def test_losses(rng, reduction, smoothing, extra):
     )
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("ignored", [None, -7, 2])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3, 2)])
+def test_losses_with_weights_and_ignored_labels(rng, shape, weighed, ignored, smoothing, reduction):
+    logits = rng.standard_normal(shape) * 3
+    labels = rng.integers(0, 5, shape[:1] + shape[2:] if len(shape) > 1 else ())
+    labels = np.where(labels == ignored, 0, labels)
+    if labels.ndim and ignored is not None:
+        labels.flat[::3] = ignored
+    weight = rng.uniform(0.2, 2, 5) if weighed else None
+    theirs = {"weight": None if weight is None else torch.from_numpy(weight), "reduction": reduction}
+    theirs |= {} if ignored is None else {"ignore_index": ignored}
+    options = {"weight": weight, "ignore_index": ignored}
+    compare(
+        lambda z: F.cross_entropy(z, labels, smoothing, reduction, **options),
+        lambda z: TF.cross_entropy(z, torch.from_numpy(labels), label_smoothing=smoothing, **theirs),
+        logits,
+        rng=rng,
+    )
+    compare(
+        lambda z: F.nll_loss(z, labels, reduction, **options),
+        lambda z: TF.nll_loss(z, torch.from_numpy(labels), **theirs),
+        logits,
+        rng=rng,
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3, 2)])
+def test_probabilities_as_labels(rng, shape, weighed, smoothing, reduction):
+    """And the gradient of the probabilities themselves."""
+    weight = rng.uniform(0.2, 2, 5) if weighed else None
+    theirs = {"weight": None if weight is None else torch.from_numpy(weight), "reduction": reduction}
+    compare(
+        lambda z, t: F.cross_entropy(z, t, smoothing, reduction, weight=weight),
+        lambda z, t: TF.cross_entropy(z, t, label_smoothing=smoothing, **theirs),
+        *[rng.standard_normal(shape) * 3, rng.random(shape)],
+        rng=rng,
+    )
+
+
+@pytest.mark.parametrize("kernel", [(2, 3), (4, 1), (3, 3)])
+@pytest.mark.parametrize("dilation", [1, (2, 3), (1, 2)])
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+def test_padding_by_a_word(rng, kernel, dilation):
+    x, w = channels_last(rng.standard_normal((2, 4, 9, 8))), rng.standard_normal((6, 2, *kernel))
+    for word in ("same", "valid"):
+        options = {"padding": word, "dilation": dilation, "groups": 2}
+        compare(lambda *a, o=options: F.conv2d(*a, **o), lambda *a, o=options: TF.conv2d(*a, **o), x, w, rng=rng)
+
+
 def test_relu(rng):
     x = rng.standard_normal((3, 4, 5))
     x[0, 0, 0] = 0

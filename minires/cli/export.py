@@ -1,0 +1,116 @@
+"""`minires export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires.cli.summary import _image_shape
+from minires.cli.words import UsageError, checkpoint, folder_for_output, known_network, write
+
+if TYPE_CHECKING:
+    from minires.nn import Module
+
+OPTIONS = {"shortcut": "shortcut", "stride_in": "stride_in", "width": "width", "classes": "num_classes"}
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "export",
+        help="a network as an ONNX file",
+        description="Writes a network, in evaluation mode, as an ONNX file with input `images` (batch, C, H, W) and "
+        "output `logits`. Its weights keep their names; what network it is stands in its metadata.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_export)
+    parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
+    parser.add_argument("--onnx", metavar="FILE", required=True, help="the file to write")
+    parser.add_argument("--weights", metavar="RUN", help="a run folder or checkpoint (default: initialised)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
+    parser.add_argument("--input", type=_image_shape, metavar="CxHxW", help="e.g. 3x224x224 (default: the network's)")
+    parser.add_argument("--batch", metavar="N|dynamic", default="dynamic", help="images at a time (default: dynamic)")
+    parser.add_argument("--fuse", action="store_true", help="fold each batch norm into the convolution before it")
+    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
+    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
+    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    return parser
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from minires.inspect import summary
+    from minires.weights import exported
+
+    known_network(arguments.network)
+    batch = _batch(arguments.batch)
+    out = Path(arguments.onnx)
+    if out.is_dir():
+        raise UsageError(f"--onnx must be a file, got the folder {out}")
+    folder_for_output(out.parent, "--onnx")
+    model, shape, told = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
+    try:
+        summary(model, shape)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--input: images of {'×'.join(map(str, shape))} do not fit the network: {error}") from None
+    if arguments.fuse:
+        model.fuse()
+    metadata = {"network": arguments.network, "input": "x".join(map(str, shape)), **told}
+    metadata["fused"] = str(arguments.fuse).lower()
+    content = exported(model, shape, batch, name=arguments.network, metadata=metadata)
+    write(out, content)
+    if arguments.json:
+        print(json.dumps({"file": str(out), "bytes": len(content), "batch": batch, **metadata}))
+        return 0
+    sizes = "×".join(map(str, ("batch" if batch is None else batch, *shape)))
+    print(f"{arguments.network}: images {sizes} -> logits, {len(content) / 2**20:,.1f} MiB")
+    print(out)
+    return 0
+
+
+def _batch(word: str) -> int | None:
+    if word == "dynamic":
+        return None
+    if not (word.isascii() and word.isdecimal()) or not 1 <= int(word) < 2**31:
+        raise UsageError(f"--batch must be a number from 1 on, or dynamic, got {word!r}")
+    return int(word)
+
+
+Found = tuple["Module", tuple[int, int, int], dict[str, str]]  # model, (C, H, W), what the file says of it
+
+
+def _initialised(arguments: argparse.Namespace) -> Found:
+    import minires as mr
+
+    shape = mr.models.input_shape(arguments.network) if arguments.input is None else arguments.input
+    given = {option: getattr(arguments, flag) for flag, option in OPTIONS.items()}
+    options = {option: value for option, value in given.items() if value is not None} | {"in_channels": shape[0]}
+    try:
+        mr.manual_seed(0 if arguments.seed is None else arguments.seed)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    try:
+        model = mr.models.create(arguments.network, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error).replace("num_classes", "--classes")) from None
+    return model, shape, {"options": json.dumps(mr.models.options(arguments.network) | options)}
+
+
+def _restored(arguments: argparse.Namespace) -> Found:
+    """The network of --weights.  Files of other programs would be read here."""
+    from minires import models
+    from minires.training.restore import restore
+
+    for flag in (*OPTIONS, "seed", "input"):
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag.replace('_', '-')} cannot be given with --weights: the run has its own")
+    trained = restore(checkpoint(arguments.weights))
+    config, classes = trained.checkpoint.config, trained.checkpoint.classes
+    if config.network != arguments.network:
+        raise UsageError(f"--weights: {arguments.weights} holds a {config.network}, not a {arguments.network}")
+    shape = trained.checkpoint.input_shape
+    options = config.network_options() | {"num_classes": len(classes), "in_channels": shape[0]}
+    told = {"options": json.dumps(models.options(config.network) | options), "classes": json.dumps(classes)}
+    return trained.model, shape, told

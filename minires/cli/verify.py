@@ -1,0 +1,171 @@
+"""`minires verify`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from minires.cli.words import UsageError, console, known_network, print_table
+
+SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "verify",
+        help="a network's gradients against finite differences, layer by layer",
+        description="In float64: every element of the gradients of each operation that the network uses; each layer's "
+        "own gradient inside the whole network, along a random direction; the gradient of the whole network with "
+        "respect to each parameter.  If that is wrong, the first layer in backward order whose own gradient is off is "
+        "named, with its input, index and both numbers.  Without a NETWORK: every operation.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_verify)
+    parser.add_argument("network", nargs="?", metavar="NETWORK", help="see `minires models`")
+    parser.add_argument("--against", metavar="WHAT", help="torch or a backend such as reference: compared with it too")
+    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+    parser.add_argument(
+        "--cases", type=int, default=5, metavar="N", help="awkward cases of each operation (default: 5)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights, images and directions (default: 0)"
+    )
+    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images (default: 2)")
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="height and width (default: 16 for CIFAR networks, else 48)"
+    )
+    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
+    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
+    parser.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: as in training)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from minires import backends
+
+    for name, least in (("cases", 1), ("seed", 0), ("batch", 1), ("size", 1)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name} must be at least {least}, got {value}")
+    if arguments.network is None:
+        for name in ("against", "size", "shortcut", "stride_in", "width"):
+            if getattr(arguments, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} needs a NETWORK")
+        from minires.cli.gradcheck import run
+
+        return run((), arguments)
+    known_network(arguments.network)
+    against = arguments.against
+    if against is not None and against != "torch" and against not in backends.names():
+        raise UsageError(f"--against must be torch or one of {', '.join(backends.names())}, got {against!r}")
+    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+        return _network(arguments)
+
+
+def _network(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from minires import backends
+    from minires.models import input_shape
+    from minires.verify import network as verification
+
+    name, against = arguments.network, arguments.against
+    C, side, _ = input_shape(name)
+    size = arguments.size or SIDES[side]
+    rng = np.random.default_rng(arguments.seed)
+    chosen = {option: getattr(arguments, option) for option in ("shortcut", "stride_in", "width")}
+    options = {option: value for option, value in chosen.items() if value is not None}
+    model = _made(name, options, arguments, rng)
+    narrow = options | {"width": 1, "num_classes": 3} | ({"hidden": 4} if name.startswith("vgg") else {})
+    small = _made(name, narrow, arguments, rng)
+    images = rng.standard_normal((arguments.batch, C, size, size))
+    small_images = rng.standard_normal((2, C, 33, 35) if side == 224 else (2, C, 9, 12))
+    backend = backends.active()
+    if getattr(backend, "array_module", np) is not np:
+        raise UsageError(f"--backend: verify computes with NumPy arrays, got {backend.name!r}; lockstep compares it")
+    compared = []
+    try:
+        if against == "torch":
+            compared = verification.against_torch(model, _peer(name, options), images, arguments.seed)
+        elif against is not None:
+            compared = verification.against_backend(model, images, against, arguments.seed)
+        with console(stderr=True).status("") if sys.stderr.isatty() else contextlib.nullcontext() as status:
+            report = verification.verify(
+                model, images, small=small, small_images=small_images, seed=arguments.seed, cases=arguments.cases,
+                on_step=lambda step: None if status is None else status.update(step),
+            )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    disagreeing = [difference for difference in compared if not difference.agrees]
+    passed = report.passed and not disagreeing
+    if arguments.json:
+        told = {"network": name, "backend": backend.name, "images": images.shape, "options": options, "passed": passed}
+        told |= asdict(report) | {"against": against, "differences": [asdict(d) for d in compared]}
+        print(json.dumps(told, indent=2))
+        return 0 if passed else 1
+
+    lines = [(o.heading, f"{o.elements:,}", str(o.cases), o.complaint or "right") for o in report.operations]
+    print_table(("operation", "elements", "cases", "verdict"), lines, "every element of every gradient")
+    rows = [
+        (
+            layer.module, layer.operation, _shapes(layer), "" if np.isnan(layer.error) else f"{layer.error:.1e}",
+            str(layer.fault or "right"),
+        )
+        for layer in report.layers
+    ]  # fmt: skip
+    print_table(("layer", "operation", "shapes", "error", "verdict"), rows, "each layer's own gradient, backward")
+    print(f"{name} on the backend {backend.name}, float64, images {'×'.join(map(str, images.shape))}")
+    wrong = [operation for operation in report.operations if operation.complaint]
+    elements = sum(operation.elements for operation in report.operations)
+    print(f"operations         {len(lines) - len(wrong)} of {len(lines)} right, {elements:,} elements")
+    right = sum(layer.fault is None for layer in report.layers)
+    print(f"layers             {right} of {len(rows)} right")
+    print(f"whole network      {report.network or f'right, {report.parameters} arrays'}")
+    if compared:
+        worst = max(compared, key=lambda d: (np.isnan(d.relative), d.relative))
+        print(
+            f"against {against:10} {len(compared) - len(disagreeing)} of {len(compared)} arrays agree; "
+            f"worst {worst.name}: {worst.relative:.1e}, allowed {worst.tolerance:.0e}"
+        )
+    if passed:
+        print("verified")
+        return 0
+    culprit = report.culprit
+    if culprit is not None:
+        print(f"culprit            {culprit.heading}: {culprit.fault}")
+    elif report.network:
+        print("culprit        no single layer: each one's own gradient is right")
+    print("not verified")
+    return 1
+
+
+def _made(name: str, options: dict[str, Any], arguments: argparse.Namespace, rng: Any) -> Any:
+    import minires as mr
+    from minires.verify.network import disturb
+
+    mr.manual_seed(arguments.seed)
+    try:
+        model = mr.models.create(name, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    return disturb(model.astype("float64").train(not arguments.eval), rng)
+
+
+def _peer(name: str, options: dict[str, Any]) -> Any:
+    from minires import BackendUnavailable
+
+    try:
+        from minires.verify import torch_networks
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(f"--against torch needs {error.name}, which is not installed") from None
+    return torch_networks.create(name, **options)
+
+
+def _shapes(layer: Any) -> str:
+    return ", ".join("×".join(map(str, shape)) for shape in layer.shapes) + " → " + "×".join(map(str, layer.output))

@@ -1,0 +1,300 @@
+"""Every layer's own gradient, looked at while one forward and backward of a whole network runs.
+
+At each node of the tape, in backward order, three questions on the very arrays of the run:
+
+1. Is the gradient that arrives the sum of those that the users of its output sent?       (the tape)
+2. Does backward, made again alone, give the same?                                         (nothing was overwritten)
+3. Is what it passes on the derivative of its own forward?  Along a random direction through each input, by central
+   differences in float64.                                                                 (the operation)
+
+A network's gradient is wrong only if the answer is no somewhere, and the first no in backward order is the culprit: the
+nodes after it were given right gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minires.arrays import Array
+from minires.autograd import Function, Observer, enable_grad
+from minires.nn import Module
+from minires.tensor import Tensor
+from minires.verify.recorded import Recorded, gradients
+
+# Relative to the length of the gradient times the direction's.  A central difference of step EPS errs by EPS² and by
+# rounding / EPS, some 1e-9; whatever is wrong in more than one element of a trillion shows.
+RTOL = 1e-6
+EPS = 1e-6
+FINER = (1, 16, 256)  # a kink within the step spoils the difference; a smaller step finds it without
+REDRAWS = 8
+SAME = 1e-9  # relative: the same backward twice, on operands in another memory layout
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong at a node.
+
+    what         "gradient", "sum" (of what its users sent) or "replay" (backward alone gives something else)
+    input        whose gradient, e.g. "x"; "grad_output" for a sum
+    index        of a wrong element
+    numerical    its slope by central differences; for a sum and a replay what it should be
+    analytical   what the network computed
+    """
+
+    what: str
+    input: str
+    index: tuple[int, ...]
+    numerical: float
+    analytical: float
+
+    def __str__(self) -> str:
+        said = {
+            "gradient": "the gradient is not the derivative of its forward",
+            "sum": "what arrives is not the sum of what the users of its output sent",
+            "replay": "backward made again alone gives another gradient",
+        }[self.what]
+        at = f"{self.input} at index {self.index}"
+        return f"{said}: {at}: numerical {self.numerical:.10g}, analytical {self.analytical:.10g}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node's row of the report, in backward order.
+
+    module, operation    dotted path ("" outside of modules) and e.g. "Conv2d"
+    heading              operation, options and module in a line
+    shapes, output       of the inputs that there are, of the output
+    error                the largest disagreement, relative to the gradient; NaN where no gradient was wanted
+    fault                None where all is right
+    """
+
+    module: str
+    operation: str
+    heading: str
+    shapes: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    error: float
+    fault: Fault | None
+
+
+def check_layers(
+    model: Module | Callable[[Tensor], Tensor],
+    images: Array,
+    *,
+    seed: int = 0,
+    on_layer: Callable[[Layer], None] | None = None,
+) -> list[Layer]:
+    """Runs one forward and one backward with a random cotangent; a row for every node, in backward order.
+
+    model      in float64, in the mode it is in; parameters and running statistics come back as they were
+    images     (N, C, H, W), float64
+    seed       of the cotangent and the directions
+    on_layer   is called with each row as it is found
+
+    Raises TypeError for arrays that are not float64: differences drown in float32's rounding.
+    """
+    state = model.state_dict() if isinstance(model, Module) else {}
+    for name, array in {"images": images, **state}.items():
+        if array.dtype != np.float64:
+            raise TypeError(f"{name} must be float64, got {array.dtype}")
+    kept = {name: array.copy() for name, array in state.items()}
+    parameters = list(model.parameters()) if isinstance(model, Module) else []
+    outer = [p.grad for p in parameters]
+    audit = _Audit(np.random.default_rng(seed), on_layer)
+    try:
+        for p in parameters:
+            p.grad = None
+        x = Tensor(images, requires_grad=True)
+        with enable_grad(), audit:
+            output = model(x)
+            output.backward(audit.rng.standard_normal(output.shape))
+        audit.check_leaves({"images": x} | (dict(model.named_parameters()) if isinstance(model, Module) else {}))
+    finally:
+        for p, grad in zip(parameters, outer, strict=True):
+            p.grad = grad
+        for name, array in kept.items():
+            if not np.array_equal(state[name], array):  # running statistics; a parameter may still be on a tape
+                state[name][...] = array
+    return audit.layers
+
+
+def first_fault(layers: Sequence[Layer]) -> Layer | None:
+    """The guilty one: the first in backward order with a fault."""
+    return next((layer for layer in layers if layer.fault is not None), None)
+
+
+class _Audit(Observer):
+    def __init__(self, rng: np.random.Generator, on_layer: Callable[[Layer], None] | None) -> None:
+        self.rng = rng
+        self.on_layer = on_layer
+        self.layers: list[Layer] = []
+        self.recorded: dict[Function, Recorded] = {}
+        self.sent: dict[Function | Tensor, Array] = {}  # to whom -> the sum of the gradients sent
+        self.arrival: Fault | None = None
+
+    def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
+        self.recorded[node] = Recorded.before(node, arrays)
+
+    def before_backward(self, node: Function, grad_output: Array) -> None:
+        expected = self.sent.pop(node, None)
+        self.arrival = None if expected is None else _differs("sum", "grad_output", grad_output, expected)
+
+    def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
+        recorded = self.recorded.pop(node)
+        for parent, grad in zip(node.parents, grads, strict=True):
+            if parent is not None and grad is not None:
+                before = self.sent.get(parent)
+                self.sent[parent] = grad.copy() if before is None else before + grad
+        error, fault = float("nan"), self.arrival
+        if fault is None:
+            error, fault = check_gradient(recorded, grad_output, grads, self.rng)
+        self._add(node, error, fault)
+
+    def check_leaves(self, leaves: dict[str, Tensor]) -> None:
+        for name, leaf in leaves.items():
+            expected, grad = self.sent.pop(leaf, None), leaf.grad
+            if expected is None and grad is None:
+                continue
+            zero = np.zeros(leaf.shape)
+            fault = _differs("sum", "grad", zero if grad is None else grad, zero if expected is None else expected)
+            if fault is not None:
+                self._add_row(Layer(name, "leaf", f"leaf {name}", (), leaf.shape, float("nan"), fault))
+
+    def _add(self, node: Function, error: float, fault: Fault | None) -> None:
+        shapes = tuple(shape for shape in node.input_shapes if shape is not None)
+        self._add_row(Layer(node.module, node.name, node.heading, shapes, node.output_shape, error, fault))
+
+    def _add_row(self, layer: Layer) -> None:
+        self.layers.append(layer)
+        if self.on_layer is not None:
+            self.on_layer(layer)
+
+
+def check_gradient(
+    recorded: Recorded, grad_output: Array, grads: tuple[Array | None, ...], rng: np.random.Generator
+) -> tuple[float, Fault | None]:
+    """The largest relative disagreement of a node's gradients `grads`, and what is wrong."""
+    output, again = recorded.forward()
+    replayed = gradients(again, grad_output)
+    wanted = [i for i, w in enumerate(recorded.node.needs_input_grad) if w]
+    worst = 0.0 if wanted else float("nan")
+    for i in wanted:
+        name, x, grad = recorded.names[i], recorded.inputs[i], grads[i]
+        assert x is not None
+        if grad is None:
+            grad = np.zeros(x.shape)
+        point = _Point(recorded, i, output, grad_output, grad)
+        error = point.error(rng)
+        if not error <= 1 and not point.kinked:
+            return error * RTOL, point.fault("gradient", name)
+        if not error <= 1:
+            error, fault = _moved(recorded, i, grad_output, rng)
+            if fault is not None:
+                return error * RTOL, fault
+        alone = replayed[i]
+        fault = _differs("replay", name, grad, np.zeros(x.shape) if alone is None else alone)
+        if fault is not None:
+            return float("nan"), fault
+        worst = max(worst, error * RTOL)
+    return worst, None
+
+
+def _moved(recorded: Recorded, i: int, grad_output: Array, rng: np.random.Generator) -> tuple[float, Fault | None]:
+    """The same question at operands a little beside those that lie on a kink or a tie."""
+    for _ in range(REDRAWS):
+        inputs = [None if a is None else a + 0.01 * _scale(a) * rng.standard_normal(a.shape) for a in recorded.inputs]
+        beside = Recorded(recorded.node, tuple(inputs), recorded.names, recorded.random_state)
+        output, again = beside.forward()
+        grad = gradients(again, grad_output)[i]
+        assert grad is not None
+        point = _Point(beside, i, output, grad_output, grad)
+        error = point.error(rng)
+        if error <= 1:
+            return error, None
+        if not point.kinked:
+            break
+    return error, point.fault("gradient", recorded.names[i])
+
+
+class _Point:
+    """The slope of Σ forward · grad_output along directions through one input, beside that of its gradient."""
+
+    def __init__(self, recorded: Recorded, i: int, output: Array, grad_output: Array, grad: Array) -> None:
+        self.recorded, self.i = recorded, i
+        self.output, self.cotangent, self.grad = output, grad_output, grad
+        self.x: Array = np.asarray(recorded.inputs[i])
+        self.scale = _scale(self.x)
+        # Each output is rounded on its own: the errors of a sum of n of them grow with √n.
+        self.noise = 64 * np.finfo(np.float64).eps * float(np.linalg.norm(output * grad_output))
+        self.kinked = False
+        self.direction: Array = np.zeros(0)
+
+    def slopes(self, direction: Array, eps: float) -> tuple[float, float]:
+        """To the left and to the right."""
+        inputs = list(self.recorded.inputs)
+        sides = []
+        for sign in (-1, 1):
+            inputs[self.i] = self.x + sign * eps * direction
+            y, _ = self.recorded.forward(inputs)
+            sides.append(float(np.vdot(y - self.output, self.cotangent)) / (sign * eps))
+        return sides[0], sides[1]
+
+    def error(self, rng: np.random.Generator) -> float:
+        """The disagreement along a random direction as a multiple of what is allowed; NaN for gradients with NaN."""
+        self.direction = self.scale * rng.standard_normal(self.x.shape)
+        analytical = float(np.vdot(self.grad, self.direction))
+        length = self.scale * float(np.linalg.norm(self.grad))
+        gaps = []
+        best = float("inf")
+        for finer in FINER:
+            eps = EPS / finer
+            left, right = self.slopes(self.direction, eps)
+            numerical = (left + right) / 2
+            allowed = RTOL * max(abs(numerical), length) + self.noise / eps + np.finfo(np.float64).tiny
+            error = abs(numerical - analytical) / allowed
+            if error <= 1:
+                return error
+            best = error if not best <= error else best
+            gaps.append(abs(right - left))
+        # Of a smooth function the two slopes close in proportion to the step.
+        self.kinked = bool(gaps[-1] > 4 * self.noise * FINER[-1] / EPS and gaps[-1] > gaps[0] / 4)
+        return best
+
+    def fault(self, what: str, name: str) -> Fault:
+        """Follows the wrong slope down to one element: the half of the direction that disagrees more holds one."""
+        flat = self.direction.ravel()
+        low, high = 0, flat.size
+        while high - low > 1:
+            middle = (low + high) // 2
+            disagreements = []
+            for begin, end in ((low, middle), (middle, high)):
+                part = np.zeros_like(flat)
+                part[begin:end] = flat[begin:end]
+                half = part.reshape(self.x.shape)
+                slope = sum(self.slopes(half, EPS)) / 2
+                disagreements.append(abs(slope - float(np.vdot(self.grad, half))))
+            low, high = (low, middle) if not disagreements[0] < disagreements[1] else (middle, high)
+        index = tuple(int(k) for k in np.unravel_index(low, self.x.shape))
+        element = np.zeros(self.x.shape)
+        element[index] = self.scale
+        # One element alone may move far: its slope then stands out of the rounding.
+        numerical = sum(self.slopes(element, 100 * EPS)) / 2 / self.scale
+        return Fault(what, name, index, numerical, float(self.grad[index]))
+
+
+def _scale(x: Array) -> float:
+    """The root mean square, 1 for zeros: steps are relative to it."""
+    return float(np.linalg.norm(x)) / max(x.size, 1) ** 0.5 or 1.0
+
+
+def _differs(what: str, name: str, ours: Array, expected: Array) -> Fault | None:
+    if ours.shape != expected.shape:
+        return Fault(what, f"{name} of shape {ours.shape}, not {expected.shape}", (), float("nan"), float("nan"))
+    difference = np.abs(ours - expected)
+    if difference.size and not float(difference.max()) <= SAME * float(np.abs(expected).max()):
+        index = tuple(int(k) for k in np.unravel_index(int(np.argmax(difference)), difference.shape))
+        return Fault(what, name, index, float(expected[index]), float(ours[index]))
+    return None

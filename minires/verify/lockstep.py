@@ -1,0 +1,258 @@
+"""Two backends in lockstep: the same batch through both, node by node, forward and backward.
+
+Each node is looked at twice.  Its *own* error is that of the second backend on the very operands that the first one
+had: what the kernel itself does.  The *grown* error is the difference of the two runs, each on its own results: what
+has become of all errors before it, through ReLUs that flip and batch norms that amplify.  A kernel is wrong where its
+own error leaves the tolerance, be the grown one as small as it may.
+
+While someone watches, every operation computes for itself.  Unwatched, a backend may compute several in one pass; that
+must not change a bit, and the second backend is asked to show it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires import backends, random
+from minires import functional as F
+from minires.arrays import Array, array_module
+from minires.autograd import Function, Observer, enable_grad
+from minires.inspect.counting import multiply_adds
+from minires.nn import Module
+from minires.tensor import Tensor
+from minires.verify.network import unchanged
+from minires.verify.recorded import Recorded, gradients
+
+FACTOR = 16.0
+"""Of the tolerance: relative to an array's norm, a sum of K rounded products errs by about eps · √K, in any order; the
+factor covers what Winograd's algorithm and the cancellation in a batch norm's sums lose besides (up to 2 was seen).
+Products in half precision or TF32 stay above it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node's forward or backward in both backends.
+
+    number             of the node, from 0 in the order of forward
+    phase              "forward" or "backward"
+    module, operation  dotted path and e.g. "Conv2d"
+    array              the result whose own error is the largest part of its tolerance: "output", or "∂w"
+    own, grown         relative norms  ‖second − first‖ / ‖first‖  (see above)
+    own_ulp, grown_ulp largest differences, in units in the last place of the array's root mean square
+    tolerance          of `own`
+    """
+
+    number: int
+    phase: str
+    module: str
+    operation: str
+    array: str
+    own: float
+    own_ulp: float
+    grown: float
+    grown_ulp: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.own <= self.tolerance
+
+
+@dataclass
+class Lockstep:
+    """What two backends made of the same batch.
+
+    first, second   the backends' names
+    steps           forward from the first operation to the loss, then backward
+    losses          of the two runs
+    unwatched       names of what the second backend computes differently while nobody watches: "loss", parameters
+    """
+
+    first: str
+    second: str
+    steps: list[Step] = field(default_factory=list)
+    losses: tuple[float, float] = (0.0, 0.0)
+    unwatched: list[str] = field(default_factory=list)
+    _calls: dict[int, tuple[Recorded, Array | None]] = field(default_factory=dict, repr=False)
+
+    @property
+    def fault(self) -> Step | None:
+        """The first step that leaves its tolerance."""
+        return next((step for step in self.steps if not step.passed), None)
+
+    @property
+    def passed(self) -> bool:
+        return self.fault is None and not self.unwatched
+
+    def save_fault(self, folder: Path) -> Path | None:
+        """Writes the operands of the first step that leaves its tolerance; returns the file, None if there is none."""
+        fault = self.fault
+        if fault is None:
+            return None
+        recorded, grad_output = self._calls[fault.number]
+        place = fault.module or "network"
+        path = folder / f"lockstep-{place}-{fault.operation}-{fault.phase}.npz"
+        recorded.save(path, grad_output)
+        return path
+
+
+@dataclass
+class _Run:
+    """What one backend did: the calls in order, what they gave, and backward by the number of the call."""
+
+    calls: list[Recorded] = field(default_factory=list)
+    outputs: list[Array] = field(default_factory=list)
+    cotangents: dict[int, Array] = field(default_factory=dict)
+    grads: dict[int, tuple[Array | None, ...]] = field(default_factory=dict)
+    results: dict[str, Array] = field(default_factory=dict)  # the loss, the gradients of the parameters
+
+
+class _Watch(Observer):
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.numbers: dict[Function, int] = {}
+
+    def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
+        self.numbers[node] = len(self.run.calls)
+        self.run.calls.append(Recorded.before(node, arrays))
+
+    def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
+        self.run.outputs.append(output)
+        self.run.calls[self.numbers[node]].node.output_shape = output.shape
+
+    def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
+        number = self.numbers[node]
+        self.run.cotangents[number] = grad_output
+        self.run.grads[number] = grads
+
+
+def lockstep(
+    model: Module, images: Array, labels: Array, first: str = "reference", second: str = "native", **options: Any
+) -> Lockstep:
+    """Runs forward and backward of the cross-entropy by both backends.
+
+    model           in the mode it is in; parameters and running statistics come back as they were
+    images, labels  (N, C, H, W) with the dtype of the model, (N,) integers
+    options         of the second backend, e.g. isa="portable"
+
+    Raises BackendUnavailable for a backend that this installation lacks.
+    """
+    state = random.generator().bit_generator.state
+    runs = []
+    for name, given, watched in ((first, {}, True), (second, options, True), (second, options, False)):
+        random.generator().bit_generator.state = state  # the same dropout masks
+        runs.append(_run(model, images, labels, name, given, watched))
+    ours, theirs, unwatched = runs
+    names = [[call.node.name for call in run.calls] for run in (ours, theirs)]
+    if names[0] != names[1]:
+        raise RuntimeError(f"{first} and {second} ran different operations: {len(names[0])} and {len(names[1])}")
+    found = Lockstep(first, second, losses=(float(ours.results["loss"]), float(theirs.results["loss"])))
+    same = {k: bool((a == unwatched.results[k]).all()) for k, a in theirs.results.items()}
+    found.unwatched = [name for name, equal in same.items() if not equal]
+    found._calls = {i: (call, ours.cotangents.get(i)) for i, call in enumerate(ours.calls)}
+    backward: dict[int, Step] = {}
+    for number, call in enumerate(ours.calls):
+        output, again = _on_the_same_operands(call, theirs.calls[number])
+        told = (number, call.node.module, call.node.name)
+        pairs = [("output", ours.outputs[number], output, theirs.outputs[number])]
+        found.steps.append(_step("forward", told, call, pairs))
+        if number in ours.grads and number in theirs.grads:
+            cotangent = _beside(ours.cotangents[number], output)
+            own = gradients(again, cotangent)
+            pairs = [
+                (f"∂{name}", a, b, c)
+                for name, a, b, c in zip(call.names, ours.grads[number], own, theirs.grads[number], strict=True)
+                if a is not None and b is not None and c is not None
+            ]
+            if pairs:
+                backward[number] = _step("backward", told, call, pairs)
+    found.steps += [backward[number] for number in ours.grads if number in backward]
+    return found
+
+
+def _run(model: Module, images: Array, labels: Array, name: str, options: dict[str, Any], watched: bool) -> _Run:
+    run = _Run()
+    with backends.backend(name, **options) as backend, unchanged(model), _at_home(model, backend):
+        xp = array_module(next(iter(model.parameters())).data)
+        model.zero_grad()
+        with enable_grad(), _Watch(run) if watched else contextlib.nullcontext():
+            loss = F.cross_entropy(model(Tensor(xp.asarray(images), requires_grad=True)), xp.asarray(labels))
+            loss.backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        run.results = {"loss": loss.data, **grads}
+    return run
+
+
+@contextlib.contextmanager
+def _at_home(model: Module, backend: Any) -> Iterator[None]:
+    """Within it the model lies where the backend computes."""
+    home = getattr(getattr(backend, "array_module", np), "__name__", "numpy")
+    if home == "numpy":
+        yield
+        return
+    model.to("cuda")
+    try:
+        yield
+    finally:
+        model.to("cpu")
+
+
+def _on_the_same_operands(call: Recorded, other: Recorded) -> tuple[Array, Function]:
+    """The second backend's call on the first one's operands."""
+    inputs = [None if a is None or b is None else _beside(a, b) for a, b in zip(call.inputs, other.inputs, strict=True)]
+    return other.forward(inputs)
+
+
+def _beside(array: Array, like: Array) -> Array:
+    """`array` on the device of `like`."""
+    return (
+        array if isinstance(array, np.ndarray) and isinstance(like, np.ndarray) else array_module(like).asarray(array)
+    )
+
+
+def _step(phase: str, told: tuple[int, str, str], call: Recorded, pairs: list[tuple[str, Array, Array, Array]]) -> Step:
+    number, module, operation = told
+    steps = []
+    for name, expected, own, grown in pairs:
+        expected, own, grown = (a if isinstance(a, np.ndarray) else a.get() for a in (expected, own, grown))
+        tolerance = FACTOR * float(np.finfo(expected.dtype).eps) * _terms(call, expected.size) ** 0.5
+        errors = (
+            relative_norm(own, expected),
+            ulps(own, expected),
+            relative_norm(grown, expected),
+            ulps(grown, expected),
+        )
+        steps.append(Step(number, phase, module, operation, name, *errors, tolerance))
+    # NaN is worse than any number
+    return max(steps, key=lambda step: (np.isnan(step.own), step.own / step.tolerance))
+
+
+def _terms(call: Recorded, size: int) -> float:
+    """About how many products or numbers are summed for one element of a result of `size` elements."""
+    macs = multiply_adds(call.node)
+    largest = max(a.size for a in call.inputs if a is not None)
+    if call.node.name == "BatchNorm":
+        return largest / call.node.input_shapes[0][1]  # type: ignore[index]
+    return max(macs / max(size, 1), largest / max(size, 1), 1.0)
+
+
+def relative_norm(array: Array, expected: Array) -> float:
+    """‖array − expected‖ / ‖expected‖; the norm itself where nothing is expected; in float64."""
+    difference = float(np.linalg.norm((array.astype(np.float64) - expected).ravel()))
+    norm = float(np.linalg.norm(expected.astype(np.float64).ravel()))
+    return difference / norm if norm else difference
+
+
+def ulps(array: Array, expected: Array) -> float:
+    """The largest difference in units in the last place of the root mean square of `expected`."""
+    if not expected.size:
+        return 0.0
+    mean_square = float(np.mean(np.square(expected, dtype=np.float64)))
+    unit = float(np.spacing(expected.dtype.type(mean_square**0.5)))
+    return float(np.abs(array.astype(np.float64) - expected).max()) / unit

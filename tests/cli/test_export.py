@@ -1,0 +1,110 @@
+"""`minires export`: what it writes, and what it says about a wrong call."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires.cli import main
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A trained network: two iterations, which is enough to be one."""
+    command = f"train resnet20 --width 2 --data digits --iterations 2 --batch-size 8 --out {tmp_path / 'run'}"
+    assert main([*command.split(), "--backend", "reference"]) == 0
+    return tmp_path / "run"
+
+
+def test_an_initialised_network(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    out = tmp_path / "new" / "net.onnx"
+    flags = "--width 2 --classes 7 --shortcut C --input 1x16x24 --batch 5 --fuse --seed 3"
+    assert main(["export", "resnet20", *flags.split(), "--onnx", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    file = onnx.load(out)
+    told = {entry.key: entry.value for entry in file.metadata_props}
+    assert (told["network"], told["input"], told["fused"]) == ("resnet20", "1x16x24", "true")
+    options = json.loads(told["options"])
+    assert (options["shortcut"], options["width"], options["num_classes"], options["in_channels"]) == ("C", 2, 7, 1)
+    assert [d.dim_value for d in file.graph.output[0].type.tensor_type.shape.dim] == [5, 7]
+
+
+def test_a_trained_network(run, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "net.onnx"
+    assert main(["export", "resnet20", "--weights", str(run), "--onnx", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["file"], told["bytes"], told["batch"]) == (str(out), out.stat().st_size, None)
+    assert json.loads(told["classes"]) == list("0123456789")
+    assert {entry.key: entry.value for entry in onnx.load(out).metadata_props}["options"] == told["options"]
+    from minires.training.restore import restore
+
+    trained = restore(run)
+    x = np.random.default_rng(0).standard_normal((3, *trained.checkpoint.input_shape), np.float32)
+    (found,) = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"]).run(None, {"images": x})
+    with mr.no_grad():
+        expected = trained.model(mr.tensor(x)).data
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["resnet20"], "the following arguments are required: --onnx"),
+        (["resnet21", "--onnx", "x"], "unknown network 'resnet21'"),
+        (["resnet20", "--onnx", "."], "--onnx must be a file, got the folder ."),
+        (["resnet20", "--onnx", "x", "--batch", "0"], "--batch must be a number from 1 on, or dynamic, got '0'"),
+        (["resnet20", "--onnx", "x", "--batch", "many"], "--batch must be a number from 1 on, or dynamic, got 'many'"),
+        (["resnet20", "--onnx", "x", "--input", "3x32"], "must be channels, height and width"),
+        (["vgg16", "--onnx", "x", "--width", "1", "--input", "3x8x8"], "--input: images of 3×8×8 do not fit"),
+        (["resnet20", "--onnx", "x", "--shortcut", "D"], "shortcut must be one of"),
+        (["plain20", "--onnx", "x", "--shortcut", "A"], "plain20 has no option 'shortcut'"),
+        (["resnet20", "--onnx", "x", "--classes", "0"], "--classes must be at least 1, got 0"),
+        (["resnet20", "--onnx", "x", "--seed", "-1"], "--seed must be"),
+        (["resnet20", "--onnx", "x", "--weights", "nowhere"], "no checkpoint at nowhere"),
+        (["resnet20", "--onnx", "x", "--weights", "r", "--width", "2"], "--width cannot be given with --weights"),
+        (["resnet20", "--onnx", "x", "--wieghts", "r"], "Did you mean '--weights'?"),
+        (["resnet20", "--onnx", "/proc/none/x"], "--onnx: nothing can be written in /proc/none"),
+    ],
+)
+def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *words]) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert printed.err.count("\n") == 1
+    assert not printed.out
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_weights_of_another_network(run, tmp_path, capsys):
+    assert main(["export", "resnet32", "--weights", str(run), "--onnx", str(tmp_path / "x")]) == 2
+    assert "holds a resnet20, not a resnet32" in capsys.readouterr().err
+
+
+def test_without_onnx(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main(["export", "resnet20", "--width", "2", "--onnx", str(tmp_path / "x")]) == 3
+    told = "minires: ONNX files need the package onnx: pip install 'minires[export]'\n"
+    assert capsys.readouterr().err == told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnx")
+    out = tmp_path / "x.onnx"
+    out.write_text("old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out)]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

@@ -1,0 +1,254 @@
+"""Two backends in lockstep: errors are told apart from what they grow into, and the guilty node can be run alone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import cli
+from minires.verify.lockstep import lockstep, relative_norm, ulps
+from minires.verify.recorded import load_call
+
+native = pytest.mark.skipif(bool(mr.backends.available()["native"]), reason="native is not installed")
+
+
+def batch(rng, n=3, size=(12, 9), dtype=np.float32):
+    return rng.standard_normal((n, 3, *size)).astype(dtype), rng.integers(0, 10, n)
+
+
+@pytest.fixture
+def model():
+    mr.manual_seed(0)
+    return mr.models.create("resnet20", width=4)
+
+
+@pytest.fixture
+def wrong_native(monkeypatch):
+    """The native backend's batch norm loses a little in the 30th backward: layer and phase are known then."""
+    from minires.backends.native.backend import NativeBackend
+
+    sound = NativeBackend.batch_norm_backward
+
+    def wrong(self, grad_output, kept, weight):
+        grads = sound(self, grad_output, kept, weight)
+        return (grads[0] * grads[0].dtype.type(1.001), *grads[1:]) if weight is marked else grads
+
+    marked = None
+
+    def mark(weight):
+        nonlocal marked
+        marked = weight
+
+    monkeypatch.setattr(NativeBackend, "batch_norm_backward", wrong)
+    return mark
+
+
+def test_a_backend_beside_itself(rng, model):
+    found = lockstep(model, *batch(rng), "reference", "reference")
+    assert found.fault is None
+    assert {(step.own, step.grown) for step in found.steps} == {(0.0, 0.0)}
+    assert found.losses[0] == found.losses[1]
+    nodes = [step.number for step in found.steps if step.phase == "forward"]
+    assert nodes == sorted(nodes)
+    assert len([step for step in found.steps if step.phase == "backward"]) == len(nodes)
+
+
+@native
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet20", {"width": 4}), ("resnet50", {"width": 4}), ("vgg16", {"width": 4, "hidden": 16})],
+)
+def test_native_beside_the_reference(rng, name, options, dtype):
+    mr.manual_seed(0)
+    model = mr.models.create(name, **options).astype(dtype)
+    x, labels = batch(rng, size=(40, 33), dtype=dtype)
+    found = lockstep(model, x, labels)
+    assert found.fault is None
+    assert 0 < max(step.own for step in found.steps) < 100 * np.finfo(dtype).eps
+
+
+@native
+@pytest.mark.parametrize("options", [{"isa": "portable"}, {"winograd": False}])
+def test_options_of_the_second(rng, model, options):
+    assert lockstep(model, *batch(rng), "native", "native", **options).fault is None
+
+
+@pytest.mark.skipif(bool(mr.backends.available()["emulated"]), reason="the emulator is not installed")
+def test_emulated_beside_the_reference(rng):
+    model = mr.models.create("resnet20", width=2)
+    assert lockstep(model, *batch(rng, 2, (8, 8)), "reference", "emulated").fault is None
+
+
+@native
+def test_the_guilty_node_and_its_operands(rng, model, tmp_path, wrong_native):
+    wrong_native(model.layer2[1].bn2.weight.data)
+    found = lockstep(model, *batch(rng))
+    fault = found.fault
+    assert (fault.phase, fault.module, fault.operation, fault.array) == ("backward", "layer2.1.bn2", "BatchNorm", "∂x")
+    assert fault.own == pytest.approx(1e-3, rel=1e-2)
+    path = found.save_fault(tmp_path)
+    assert path.name == "lockstep-layer2.1.bn2-BatchNorm-backward.npz"
+    call = load_call(path)
+    assert call.recorded.node.name == "BatchNorm"
+    line = re.search(r"∂x +(\S+)  worst at .*: reference (\S+), native (\S+)", call.compare("reference", "native"))
+    # the planted fault knows its weight by identity: loaded from the file it is another array, and all is right
+    assert float(line[1]) < 1e-5
+
+
+@native
+def test_the_tolerance_is_of_the_own_error(rng, model, wrong_native):
+    """After the guilty node the runs differ, but no other node is blamed for that."""
+    wrong_native(model.layer2[1].bn2.weight.data)
+    found = lockstep(model, *batch(rng))
+    assert [step.module for step in found.steps if not step.passed] == ["layer2.1.bn2"]
+    assert sum(step.grown > 1e-4 for step in found.steps) > 20
+
+
+def test_nan_leaves_every_tolerance(rng, model, monkeypatch):
+    from minires.backends import reference
+
+    sound, calls = reference.relu_backward, []
+
+    def once(grad_output, y):
+        calls.append(y)
+        grad = sound(grad_output, y)
+        if len(calls) == 22:  # 19 in the first run: the third of the second one
+            grad[0, 0, 0, 0] = np.nan
+        return grad
+
+    monkeypatch.setattr(reference, "relu_backward", once)
+    found = lockstep(model, *batch(rng), "reference", "reference")
+    assert any(np.isnan(step.grown) for step in found.steps)
+    assert "conv1.weight" in found.unwatched
+
+
+@native
+def test_nan_of_the_node_itself(rng, model, monkeypatch):
+    from minires.backends.native.backend import NativeBackend
+
+    sound = NativeBackend.relu_backward
+    monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(np.nan))
+    fault = lockstep(model, *batch(rng)).fault
+    assert (fault.operation, fault.module) == ("ReLU", "layer3.2.relu")
+
+
+@native
+def test_a_fused_pass_that_is_wrong(rng, model, monkeypatch):
+    """What nobody watches is computed in one pass: a mistake there shows in no node, but in the bits."""
+    from minires.backends.native.fused import FusedBackend
+
+    sound = FusedBackend.batch_norm_backward
+
+    def wrong(self, grad_output, kept, weight):
+        grads = sound(self, grad_output, kept, weight)
+        return (*grads[:2], grads[2] * grads[2].dtype.type(1.001))
+
+    monkeypatch.setattr(FusedBackend, "batch_norm_backward", wrong)
+    found = lockstep(model, *batch(rng))
+    assert found.fault is None
+    assert "bn1.bias" in found.unwatched
+    assert not found.passed
+
+
+def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
+    """Slices, pads, labels, statistics: each option survives the file, and the call gives the same."""
+    model = mr.nn.Sequential(mr.models.create("resnet20", width=2, num_classes=10), mr.nn.Dropout(0.3))
+    found = lockstep(model, *batch(rng), "reference", "reference")
+    kinds = set()
+    for number, (recorded, grad_output) in found._calls.items():
+        kinds.add(recorded.node.name)
+        path = tmp_path / f"{number}.npz"
+        recorded.save(path, grad_output)
+        again = load_call(path).results("reference")
+        output, _ = recorded.forward()
+        np.testing.assert_array_equal(again["output"], output)
+    assert kinds >= {
+        "Conv2d",
+        "BatchNorm",
+        "ReLU",
+        "Add",
+        "Slice",
+        "Pad",
+        "Linear",
+        "Reshape",
+        "Dropout",
+        "CrossEntropy",
+    }
+
+
+def test_files_that_are_no_calls(tmp_path):
+    path = tmp_path / "a.npz"
+    for content in (b"", b"no zip", b"PK\x03\x04 broken"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is no saved call"):
+            load_call(path)
+    np.savez(path, call=np.array(json.dumps({"operation": "os"})))
+    with pytest.raises(ValueError, match="unknown operation 'os'"):
+        load_call(path)
+    np.savez(path, x=np.zeros(3))
+    with pytest.raises(ValueError, match="is no saved call"):
+        load_call(path)
+    np.savez(path, call=np.array([object()], dtype=object))
+    with pytest.raises(ValueError, match="is no saved call"):
+        load_call(path)
+    with pytest.raises(FileNotFoundError):
+        load_call(tmp_path / "none.npz")
+
+
+def test_ulps_and_norms():
+    a = np.array([1.0, 1.0], np.float32)
+    b = np.array([1.0 + 2**-23 * 3, 1.0], np.float32)
+    assert ulps(b, a) == 3
+    assert relative_norm(b, a) == pytest.approx(3 * 2**-23 / 2**0.5)
+    assert relative_norm(a, np.zeros(2, np.float32)) == pytest.approx(2**0.5)
+    assert np.isnan(relative_norm(np.array([np.nan]), np.array([1.0])))
+
+
+@native
+def test_the_command(capsys, tmp_path, monkeypatch):
+    argv = ["lockstep", "resnet20", "--data", "digits", "--batch", "2", "--width", "4", "--out", str(tmp_path)]
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "in step        all of 148 steps" in out
+    assert "unwatched      native gives the same bits" in out
+    assert cli.main([*argv, "--backends", "native,native:winograd=0,isa=portable", "--dtype", "float64", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["fault"] is None
+    assert len(told["steps"]) == 148
+
+    from minires.backends.native.backend import NativeBackend
+
+    sound = NativeBackend.relu_backward
+    monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(1.01))
+    assert cli.main(argv) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-5] == "left the tolerance first: backward of ReLU of layer3.2.relu, ∂x: 1.0e-02 above 1.9e-06"
+    path = tmp_path / "lockstep-layer3.2.relu-ReLU-backward.npz"
+    assert lines[-1] == str(path)
+    names: dict = {}
+    exec("\n".join(lines[-4:-1]), names)
+    told = capsys.readouterr().out
+    assert re.search(r"∂x +1\.00e-02  worst at", told)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--backends", "native"], "must name two"),
+        (["--backends", "native,nativ"], "unknown backend 'nativ'"),
+        (["--backends", "reference,native:isa"], "NAME=VALUE"),
+        (["--backends", "reference,reference:isa=avx2"], "no option"),
+        (["--dtype", "float16"], "--dtype must be one of"),
+        (["--data", "digits", "--index", "99999"], "--index must be below"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys, argv, said):
+    assert cli.main(["lockstep", "resnet20", *argv]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

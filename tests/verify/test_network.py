@@ -1,0 +1,146 @@
+"""A whole network verified, and what is planted in it found."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import cli, ops
+from minires.verify import network
+from minires.verify.network import against_backend, differences, disturb, used_operations, verify
+
+
+def test_a_sound_network_is_verified(rng):
+    model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
+    report = verify(model, rng.standard_normal((2, 3, 8, 9)), cases=2)
+    assert report.passed
+    assert report.culprit is None
+    assert report.parameters == 1 + len(list(model.parameters()))
+    told = [operation.heading for operation in report.operations]
+    assert told[0] == "Conv2d(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1) on 2×4×4×5, 4×4×3×3"
+    assert len(set(told)) == len(told)
+
+
+def test_each_operation_is_looked_at_once_in_each_geometry(rng):
+    model = mr.models.create("resnet50", width=1, num_classes=3, stride_in="3x3").astype("float64")
+    found = [r.node.heading.partition(" of ")[0] for r in used_operations(model, rng.standard_normal((2, 3, 33, 33)))]
+    # 7×7 and 3×3 and 1×1, with stride 1 and 2
+    assert sum("Conv2d" in heading for heading in found) == 5
+    assert sum("MaxPool2d" in heading for heading in found) == 1
+
+
+def test_every_part_of_the_report_sees_a_wrong_batch_norm(rng, monkeypatch):
+    sound = ops.BatchNorm.backward
+    monkeypatch.setattr(ops.BatchNorm, "backward", lambda self, g: (-7 * sound(self, g)[0], *sound(self, g)[1:]))
+    model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
+    report = verify(model, rng.standard_normal((2, 3, 8, 9)), cases=2)
+    assert not report.passed
+    assert [o.heading[:9] for o in report.operations if o.complaint] == ["BatchNorm"]
+    assert report.culprit.module == "layer3.2.bn2"  # the first in backward order
+    assert "the gradient is wrong" in report.network
+
+
+def test_verify_names_the_layer(capsys, monkeypatch):
+    """The command, with a batch norm of ResNet-20 that forgets a term in one layer."""
+    sound = ops.BatchNorm.backward
+
+    def wrong(self, grad_output):
+        grads = sound(self, grad_output)
+        if self.module != "layer2.1.bn2":
+            return grads
+        M = grad_output.size / grad_output.shape[1]
+        # without the mean of the incoming gradient: what one forgets
+        scale = (grads[0] * 0 + 1) * grad_output.mean(axis=(0, 2, 3), keepdims=True)
+        return (grads[0] + scale / M, *grads[1:])
+
+    monkeypatch.setattr(ops.BatchNorm, "backward", wrong)
+    assert cli.main(["verify", "resnet20", "--width", "4"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (culprit,) = [line for line in lines if line.startswith("culprit")]
+    assert "BatchNorm(" in culprit
+    assert "of layer2.1.bn2" in culprit
+    assert "x at index" in culprit
+    assert "numerical" in culprit
+    assert "analytical" in culprit
+    assert lines[-1] == "not verified"
+    assert any(line.startswith("layers             72 of 73 right") for line in lines)
+
+
+def test_the_command_on_a_sound_network(capsys):
+    assert cli.main(["verify", "resnet20", "--width", "2", "--size", "8", "--against", "reference", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["passed"] is True
+    assert told["against"] == "reference"
+    assert {d["name"] for d in told["differences"]} >= {"logits", "∂images", "∂layer1.0.conv1.weight"}
+    assert len(told["layers"]) == 73
+    assert cli.main(["verify", "plain20", "--width", "2", "--size", "8", "--eval", "--backend", "reference"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "verified"
+
+
+def test_a_backend_that_disagrees(rng, monkeypatch):
+    model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
+    x = rng.standard_normal((2, 3, 8, 9))
+    with mr.backend("reference"):
+        assert all(d.agrees for d in against_backend(model, x, "reference"))
+    real = network.results
+
+    def off(model, images, cotangent):
+        found = real(model, images, cotangent)
+        if mr.backends.active().name == "reference":
+            found["∂fc.bias"] = found["∂fc.bias"] * (1 + 1e-6)
+        return found
+
+    if mr.backends.available()["native"]:
+        pytest.skip("needs two backends")
+    monkeypatch.setattr(network, "results", off)
+    with mr.backend("native"):
+        assert [d.name for d in against_backend(model, x, "reference") if not d.agrees] == ["∂fc.bias"]
+
+
+def test_differences_reject_nan_and_measure_zeros_by_the_others():
+    theirs = {"a": np.array([1.0, 2.0]), "zero": np.array([0.0, 0.0])}
+    ours = {"a": np.array([1.0, 2.0 + 2e-8]), "zero": np.array([1e-15, 0.0])}
+    found = {d.name: d for d in differences(ours, theirs, 1e-8)}
+    assert found["a"].relative == pytest.approx(1e-8, rel=1e-6)
+    assert found["zero"].agrees
+    assert not differences({"a": np.array([np.nan, 2.0])}, {"a": theirs["a"]}, 1e-8)[0].agrees
+    assert not differences({"a": np.array([1.0, 3.0])}, {"a": theirs["a"]}, 1e-8)[0].agrees
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["resnet21"], "unknown network 'resnet21'"),
+        (["resnet20", "--cases", "0"], "--cases must be at least 1"),
+        (["resnet20", "--against", "tensorflow"], "--against must be torch or one of reference"),
+        (["resnet20", "--stride-in", "3x3"], "no option 'stride_in'"),
+        (["resnet20", "--batch", "1", "--size", "1"], "more than one value per channel"),
+        (["--size", "9"], "--size needs a NETWORK"),
+        (["vgg16", "--size", "16", "--width", "1"], "at least 32×32"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys, argv, said):
+    assert cli.main(["verify", *argv]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_without_a_network_every_operation(capsys):
+    assert cli.main(["verify", "--cases", "1"]) == 0
+    assert "operations right on the backend" in capsys.readouterr().out
+
+
+def test_gradcheck_of_operations(capsys, monkeypatch):
+    assert cli.main(["gradcheck", "relu", "conv2d", "--cases", "3"]) == 0
+    assert "2 of 2 operations right" in capsys.readouterr().out
+    assert cli.main(["gradcheck", "rleu"]) == 2
+    assert "Did you mean 'relu'?" in capsys.readouterr().err
+    monkeypatch.setattr(ops.ReLU, "backward", lambda self, grad_output: grad_output)
+    assert cli.main(["gradcheck", "relu", "linear", "--cases", "3", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert "gradient" in told["complaints"]["relu"]
+    assert told["complaints"]["linear"] == ""
