@@ -17,9 +17,9 @@ _skipping = ContextVar("skipping", default=False)
 
 @contextmanager
 def skipped() -> Iterator[None]:
-    """Within it weights are not drawn but whatever the memory holds: for networks that are filled right away.
+    """Within it weights are zeros instead of drawn: for networks that are filled right away.
 
-    A large network is then there at once, and its memory is not touched before it is filled.
+    A large network is then there at once: the system gives out zeros without touching memory before it is written.
     """
     token = _skipping.set(True)
     try:
@@ -37,7 +37,7 @@ def he_normal(shape: tuple[int, ...], fan: str = "out") -> Array:
           paper the two seldom differ; for a classifier with few classes only "in" keeps the logits in proportion.
     """
     if _skipping.get():
-        return np.empty(shape, np.float32)
+        return np.zeros(shape, np.float32)
     units = shape[0] if fan == "out" else shape[1]
     deviation = math.sqrt(2 / (units * math.prod(shape[2:])))
     return (random.generator().standard_normal(shape) * deviation).astype(np.float32)

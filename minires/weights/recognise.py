@@ -93,7 +93,8 @@ def _translation(file: WeightFile) -> tuple[Translation, set[str]]:
     if reason := variants.transformed(names, {name: file.stored.get(name, "float32") for name in names}):
         raise WeightsMismatch(f"{file.path} does not fit any network of minires: {plain(reason)}")
     found = translate(names)
-    if found is None or not {"conv1.weight", "features.0.weight"} & found.names.keys():
+    firsts = {"conv1.weight", "features.0.weight"}
+    if found is None or not firsts & found.names.keys() or 2 * len(found.names) < len(names):
         hint = variants.variant(names, {}, {})
         shown = ", ".join(quoted(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
         told = f"it has {hint}" if hint else "its names are none of torchvision's, timm's or transformers' for these"

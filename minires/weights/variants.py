@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from minires.weights.structure import Shapes
 
 _TRANSFORMED = (
-    (r"_packed_params|(^|[._])(zero_point|qweight|qzeros|absmax|quant_map|quant_state|weight_packed)\b|\.scale$",
+    (r"_packed_params|(^|[._])(zero_point|qweight|qzeros|absmax|quant_map|quant_state|weight_packed)\b",
      "its weights are quantised: minires reads floating-point ones"),
     (r"\.weight_[gv]$|\.parametrizations\.", "its weights are parametrised (weight norm): remove that before saving"),
     (r"\.weight_(orig|mask)$", "its weights are pruned: make that permanent before saving"),
