@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from minires._checks import suggest
 from minires.cli import (
     bench,
+    convert,
     doctor,
     draw,
     evaluate,
@@ -30,6 +31,7 @@ from minires.cli import (
     trace,
     train,
     verify,
+    weights,
 )
 from minires.cli.words import Parser, UsageError
 
@@ -39,7 +41,7 @@ COMMANDS = (
     *(step, trace),
     *(verify, lockstep, gradcheck),
     *(paper, kernels, bench),
-    *(export, doctor),
+    *(weights, convert, export, doctor),
 )
 
 
@@ -92,9 +94,9 @@ def _exit_code(error: Exception) -> int | None:
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
     from minires.training import CheckpointError, ConfigError, Diverged
-    from minires.weights import OnnxMissing, WeightsError
+    from minires.weights import OnnxMissing, WeightsError, WeightsMismatch
 
-    if isinstance(error, (UsageError, ConfigError, DataPathError)):
+    if isinstance(error, (UsageError, ConfigError, DataPathError, WeightsMismatch)):
         return 2
     if isinstance(error, (BackendUnavailable, OnnxMissing)):
         return 3

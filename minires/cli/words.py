@@ -90,3 +90,8 @@ def write(path: Path, content: bytes) -> Path:
 
     write_bytes(path, content)
     return path
+
+
+def printable(text: str) -> str:
+    """Text from outside, such as a file's name, on one line and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)

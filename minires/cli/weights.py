@@ -1,0 +1,220 @@
+"""`minires weights`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires.cli.words import UsageError, known_network, print_table, printable
+
+if TYPE_CHECKING:
+    from minires.weights import Match, WeightFile
+
+BEYOND = 20  # names that a line lists without --all
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "weights",
+        help="what is in a weight file, and which network it fits",
+        description="What is in weight files of PyTorch and safetensors, whose names these are, and which network they "
+        "fit. Nothing in a file is executed. Exit code 0: all fit; 1: one does not; 4: one cannot be read.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_weights)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a weight file, or a run folder or checkpoint")
+    add_words(parser)
+    parser.add_argument("--all", action="store_true", help="list every tensor, not parts of the network")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """What names and shapes may leave open."""
+    group = parser.add_argument_group("what the file does not tell")
+    group.add_argument(
+        "--network", metavar="NETWORK", help="see `minires models`; plain20 has resnet20's names and shapes"
+    )
+    group.add_argument("--stride-in", choices=("1x1", "3x3"), help="which convolution of a bottleneck has the stride")
+    group.add_argument("--zero-channels", choices=("end", "both"), help="where option A's zeros are (default: end)")
+
+
+def words(arguments: argparse.Namespace) -> dict[str, str]:
+    """The words given, for `recognise`."""
+    if arguments.network is not None:
+        known_network(arguments.network)
+    given = {name: getattr(arguments, name) for name in ("network", "stride_in", "zero_channels")}
+    return {name: word for name, word in given.items() if word is not None}
+
+
+def existing(name: str) -> Path:
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"no such file or folder: {printable(name)}")
+    return path
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from minires.weights import WeightsError
+
+    given = words(arguments)
+    code, told = 0, []
+    for path in [existing(name) for name in arguments.files]:
+        try:
+            one, fits = _one(path, given, arguments)
+        except WeightsError as error:
+            print(f"minires: {printable(str(error))}", file=sys.stderr)
+            one, code = {"file": str(path), "error": str(error)}, 4
+        else:
+            code = max(code, 0 if fits else 1)
+        told.append(one)
+    if arguments.json:
+        print(json.dumps({"files": told}, indent=2))
+    return code
+
+
+def _one(path: Path, given: dict[str, str], arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """What is told of a file, said on stdout unless --json is given, and whether it fits."""
+    from minires.weights import WeightsMismatch, impossible, read_any, recognise
+
+    file = read_any(path)
+    match, mismatch = None, ""
+    try:
+        match = recognise(file, **given)
+    except WeightsMismatch as error:
+        mismatch = str(error)
+    wrong = impossible(file.arrays)
+    fits = match is not None and match.complete and not wrong
+    if arguments.json:
+        return _as_json(file, match, mismatch, wrong, fits), fits
+    lines = _every_tensor(file, match) if arguments.all else _parts(file, match)
+    head = ("in the file", "tensors", "shape", "numbers", "stored as")
+    if arguments.all:
+        head = ("in the file", "in the network", "shape", "numbers", "stored as")
+    print_table(head, lines, title=printable(str(path)))
+    for label, text in _lines(file, match, mismatch, wrong, arguments.all):
+        print(f"{label:<14}{printable(text)}")
+    return {}, fits
+
+
+def _parts(file: WeightFile, match: Match | None) -> list[tuple[str, ...]]:
+    """A line for each part of the network: a layer of the stem or the head, a stage."""
+    ours = {} if match is None else {theirs: name for name, theirs in match.names.items()}
+    order = {name: place for place, name in enumerate(ours)}
+    parts: dict[str, list[str]] = {}
+    # From the first layer to the last: safetensors files are sorted otherwise.
+    for name in sorted(file.arrays, key=lambda name: order.get(name, len(order))):
+        # the number of batches stands beside the running mean
+        own = ours.get(name.replace("num_batches_tracked", "running_mean"), "")
+        parts.setdefault(own.split(".")[0] if own else f"?{name.split('.')[0]}", []).append(name)
+    lines: list[tuple[str, ...]] = []
+    for names in parts.values():
+        shapes = [file.arrays[name].shape for name in names]
+        numbers = sum(file.arrays[name].size for name in names)
+        kinds = ", ".join(sorted({file.stored[name] for name in names if not name.endswith("num_batches_tracked")}))
+        shape = "×".join(map(str, shapes[0])) + (", …" if len(names) > 1 else "")
+        lines.append((printable(_common(names)), str(len(names)), shape, f"{numbers:,}", kinds))
+    return lines
+
+
+def _common(names: Sequence[str]) -> str:
+    """The name of one, what all begin with for several: module.layer1.*"""
+    if len(names) == 1:
+        return names[0]
+    parts = [name.split(".") for name in names]
+    same = []
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        same.append(column[0])
+    return ".".join([*same, "*"])
+
+
+def _every_tensor(file: WeightFile, match: Match | None) -> list[tuple[str, ...]]:
+    ours = {} if match is None else {theirs: name for name, theirs in match.names.items()}
+    return [
+        (printable(name), ours.get(name, "–"), "×".join(map(str, array.shape)), f"{array.size:,}", file.stored[name])
+        for name, array in file.arrays.items()
+    ]
+
+
+def _lines(
+    file: WeightFile, match: Match | None, mismatch: str, wrong: Sequence[str], everything: bool
+) -> list[tuple[str, str]]:
+    """What is said below the table: a word, and what it is."""
+    lines = [("format", file.format + (f', under "{file.inside}"' if file.inside else ""))]
+    if match is None:
+        return [*lines, ("network", mismatch), *(("broken", line) for line in wrong)]
+    prefix = f"; all begin with {match.prefix}" if match.prefix else ""
+    lines.append(("names", match.convention + prefix))
+    shown = {k: v for k, v in match.options.items() if k not in ("num_classes", "in_channels")}
+    lines.append(("network", ", ".join([match.network, *(f"{name} {_word(value)}" for name, value in shown.items())])))
+    named = "" if match.classes is None else f" ({', '.join(match.classes[:4])}{', …' * (len(match.classes) > 4)})"
+    lines.append(("classes", str(match.options.get("num_classes", "unknown")) + named))
+    lines.append(("channels", str(match.options.get("in_channels", "unknown"))))
+    lines.append(("parameters", f"{_parameters(file, match):,}"))
+    if match.preprocessing:
+        told = ", ".join(f"{name} {_word(value)}" for name, value in match.preprocessing.items())
+        lines.append(("pictures", told))
+    for label, names in (("missing", match.missing), ("left over", match.left_over), ("different", match.different)):
+        limit = len(names) if everything else BEYOND
+        lines += [(label, name) for name in names[:limit]]
+        lines += [(label, f"and {len(names) - limit:,} more (--all lists them)")] if len(names) > limit else []
+    lines += [("hint", match.hint)] if match.hint else []
+    lines += [("broken", line) for line in wrong]
+    lines += [("undecided", ", ".join(match.undecided))] if match.undecided else []
+    lines += [("note", note) for note in match.notes]
+    verdict = "the file holds this network, whole" if match.complete else "the file does not fit"
+    return [*lines, ("fits", "no: impossible numbers" if match.complete and wrong else verdict)]
+
+
+def _parameters(file: WeightFile, match: Match) -> int:
+    return sum(file.arrays[theirs].size for ours, theirs in match.names.items() if ".running_" not in ours)
+
+
+def _word(value: Any) -> str:
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return f"image {'×'.join(map(str, value.shape))}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(f"{n:.4g}" for n in value) if isinstance(value, tuple | list) else str(value)
+
+
+def _as_json(file: WeightFile, match: Match | None, mismatch: str, wrong: Sequence[str], fits: bool) -> dict[str, Any]:
+    tensors = [
+        {"name": name, "shape": list(array.shape), "stored": file.stored[name]} for name, array in file.arrays.items()
+    ]
+    told: dict[str, Any] = {"file": str(file.path), "format": file.format, "inside": file.inside, "fits": fits}
+    told |= {"metadata": file.metadata, "broken": list(wrong), "tensors": tensors}
+    if match is None:
+        return {**told, "network": None, "error": mismatch}
+    return {
+        **told,
+        "network": match.network,
+        "options": match.options,
+        "convention": match.convention,
+        "prefix": match.prefix,
+        "parameters": _parameters(file, match),
+        "missing": match.missing,
+        "left_over": match.left_over,
+        "different": match.different,
+        "hint": match.hint,
+        "undecided": match.undecided,
+        "notes": match.notes,
+        "preprocessing": {name: _plain(value) for name, value in match.preprocessing.items()},
+        "classes": match.classes,
+        "names": match.names,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A mean image as the mean of each channel."""
+    import numpy as np
+
+    return value.mean(axis=(0, 1)).tolist() if isinstance(value, np.ndarray) else value
