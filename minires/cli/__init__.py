@@ -70,12 +70,13 @@ def _exit_code(error: Exception) -> int | None:
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
     from minires.training import CheckpointError, ConfigError, Diverged
+    from minires.weights import WeightsError
 
     if isinstance(error, (UsageError, ConfigError, DataPathError)):
         return 2
     if isinstance(error, BackendUnavailable):
         return 3
-    if isinstance(error, (CheckpointError, DataFileError)):
+    if isinstance(error, (CheckpointError, DataFileError, WeightsError)):
         return 4
     if isinstance(error, (DataError, Diverged, MemoryError, OSError)):  # CuPy's OutOfMemoryError is a MemoryError
         return 1
