@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 
 from minires._checks import suggest
-from minires.cli import bench, doctor, draw, evaluate, kernels, models, paper, step, summary, trace, train
+from minires.cli import bench, doctor, draw, evaluate, kernels, models, paper, predict, step, summary, trace, train
 from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
-COMMANDS = (train, evaluate, models, summary, draw, step, trace, paper, kernels, bench, doctor)
+COMMANDS = (train, evaluate, predict, models, summary, draw, step, trace, paper, kernels, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, checkpoint, known_network
+from minires.cli.words import UsageError, checkpoint, computing_on, known_network
 
 if TYPE_CHECKING:
     import minires as mr
@@ -54,10 +54,8 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def subject(network: str, arguments: argparse.Namespace) -> Iterator[Subject]:
     """The subject that the flags describe; within it its backend is the active one."""
-    from minires import backends
-
     known_network(network)
-    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+    with computing_on(arguments.backend):
         yield _make(network, arguments)
 
 

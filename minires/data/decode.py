@@ -43,7 +43,8 @@ def decode(path: Path, grey: bool = False) -> Image.Image:
             image = image if turn is None else image.transpose(turn)
             return image.convert("L") if grey and image.mode != "L" else image if grey else image.convert("RGB")
     except UnidentifiedImageError:
-        raise DataFileError(f"{path}: cannot be decoded: it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from None
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise DataFileError(f"{path}: cannot be decoded: it is no {known} that Pillow knows") from None
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder trips over in broken bytes: it raises more than OSError

@@ -227,6 +227,14 @@ def _iteration(file: Path) -> int:
     return int(match[2]) if match else -1
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is meant as a run folder or checkpoint of this program, and not as another's weight file."""
+    if path.is_dir():
+        return bool(_all(path / "checkpoints") or _all(path))
+    # "model.safetensors.index.json" lists the parts of a published model
+    return bool(_NAME.fullmatch(path.name)) or (path.suffix == ".json" and not path.name.endswith(".index.json"))
+
+
 def _forget_all_but(folder: Path, keep: int, description: Path, tensors: Path) -> None:
     """Removes old pairs, JSON first, and the leftovers of a process that was killed.
 
