@@ -36,3 +36,18 @@ def test_a_picture_for_an_untrained_network(tmp_path, rng, size):
     Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(tmp_path / "x.png")
     found = seen("--image", tmp_path / "x.png")
     np.testing.assert_array_equal(found[0], data.Preprocessing(37, 32)(tmp_path / "x.png"))
+
+
+def test_a_picture_for_a_run_on_a_folder(tmp_path, rng):
+    """It keeps the margin that evaluation cuts off."""
+    for split in ("train", "val"):
+        for i in range(4):
+            path = tmp_path / split / f"class {i % 2}" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (30, 40 + i, 3)).astype(np.uint8)).save(path)
+    words = ["--data", "folder", "--data-dir", str(tmp_path), "--size", "16", "--batch-size", "4", "--width", "2"]
+    words += ["--iterations", "1", "--workers", "0", "--quiet", "--out", str(tmp_path / "run")]
+    assert main(["train", "resnet20", *words]) == 0
+    run = ("--weights", tmp_path / "run")
+    stored = seen(*run, "--data-dir", tmp_path, "--index", 2, "--batch", 1)
+    np.testing.assert_array_equal(seen(*run, "--image", tmp_path / "val" / "class 1" / "1.png"), stored)

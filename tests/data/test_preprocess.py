@@ -204,7 +204,9 @@ def test_files_that_are_no_pictures_are_named(tmp_path, rng):
     }
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
-    Image.fromarray(noise(rng, 9, 7)).save(tmp_path / "script.eps")  # which Pillow hands to Ghostscript
+    Image.fromarray(noise(rng, 9, 7)).save(tmp_path / "script.eps")
+    with pytest.raises(DataFileError, match="it is no JPEG, "):  # and Pillow did not hand it to Ghostscript
+        decode(tmp_path / "script.eps")
     Image.fromarray(rng.random((9, 7)).astype(np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.array([[0, 1 << 20]], np.int32)).save(tmp_path / "wide.tif")
     (tmp_path / "folder.png").mkdir()

@@ -25,6 +25,7 @@ class Fixed(Module):
         self.batches = []
 
     def forward(self, x):
+        assert not self.training
         self.batches.append(x.shape)
         first = np.zeros(self.logits.shape, np.float32)
         first[0, 0] = 1
