@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minires._checks import integer
 from minires.cli.counting import counting
-from minires.cli.words import UsageError, computing_on, folder_for_output, known_network, printable, write
+from minires.cli.words import UsageError, add_machine, computing_on, folder_for_output, known_network, printable, write
 
 if TYPE_CHECKING:
     from minires.data import DataFileError, Preprocessing
@@ -50,10 +51,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     told.add_argument("--json", action="store_true", help="print the result as JSON")
     told.add_argument("--plot", action="store_true", help="write the pictures with their classes as bars")
     told.add_argument("--out", metavar="DIR", help="where --plot writes (predictions)")
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument("--batch-size", type=int, metavar="N", default=32, help="pictures at once (32)")
-    machine.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
-    machine.add_argument("--threads", type=int, metavar="N", help="of the CPU backends, BLAS included (default: all)")
+    parser.add_argument("--batch-size", type=int, metavar="N", default=32, help="pictures at once (32)")
+    add_machine(parser)
+    parser.set_defaults(workers=2)
     return parser
 
 
@@ -70,15 +70,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     from minires import backends
     from minires.prediction import find_pictures
 
-    if arguments.batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, got {arguments.batch_size}")
-    if arguments.out is not None and not arguments.plot:
-        raise UsageError("--out is where --plot writes: it says nothing without it")
     try:
+        integer(arguments.batch_size, "batch-size", 1)
+        integer(arguments.workers, "workers", 0, 256)
         if arguments.threads is not None:
             backends.set_num_threads(arguments.threads)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+    if arguments.out is not None and not arguments.plot:
+        raise UsageError("--out is where --plot writes: it says nothing without it")
     paths = find_pictures(arguments.images)
     with computing_on(arguments.backend), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but below what Pillow refuses
@@ -222,7 +222,7 @@ def _counted(
     """The results, counted on stderr where they don't scroll by on the same terminal."""
     from minires.prediction import predict
 
-    results = predict(classifier, paths, arguments.batch_size)
+    results = predict(classifier, paths, arguments.batch_size, arguments.workers)
     scrolling = sys.stdout.isatty() and not arguments.json
     if scrolling or len(paths) <= arguments.batch_size:
         yield from results

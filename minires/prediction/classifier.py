@@ -52,7 +52,8 @@ def of_weights(path: str | Path, network: str | None = None, stride_in: str | No
     The usual one: ImageNet's mean and standard deviation, shorter side 256 and centre 224; for the networks of CIFAR,
     whose pictures have no margin, 32 both.
 
-    Raises what `weights.load` raises, and WeightsError for a network that takes neither colour nor grey pictures.
+    Raises what `weights.load` raises, and WeightsError for a network that takes neither colour nor grey pictures or
+    for a preprocessing that cannot be.
     """
     model, match = weights.load(path, network=network, stride_in=stride_in)
     options = models.options(match.network) | dict(match.options)
@@ -61,7 +62,11 @@ def of_weights(path: str | Path, network: str | None = None, stride_in: str | No
         raise weights.WeightsError(f"{path}: its network takes {channels} channels; a picture has 3, or 1 in grey")
     told = {} if models.input_shape(match.network)[1] == 224 else {"resize": 32, "crop": 32}
     told |= GREY if channels == 1 else {}
-    return Classifier(model, match.network, Preprocessing(**(told | match.preprocessing)), options["num_classes"])
+    try:
+        preprocessing = Preprocessing(**(told | match.preprocessing))
+    except (TypeError, ValueError) as error:
+        raise weights.WeightsError(f"{path}: its preprocessing cannot be followed: {error}") from None
+    return Classifier(model, match.network, preprocessing, options["num_classes"])
 
 
 # One number in place of three: the mean of each.

@@ -154,6 +154,7 @@ def test_broken_pictures_are_reported_and_the_others_answered(call, weights, pho
     (photos[1].parent / "0\n.png").write_text("no picture")
     for batch_size in (1, 32):
         words = (photos[0].parent, "--weights", weights, "--top", 1, "--batch-size", batch_size)
+        words += ("--workers", batch_size % 2)
         code, out, err = call("predict", *words)
         assert code == 4
         assert out.splitlines()[1::2] == [str(path) for path in (photos[0], *photos[2:])]
@@ -218,7 +219,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
     found = []
     for path in (run, weights):
         with threadpool_limits():
-            words = ("--threads", 1, "--backend", "reference", "--json")
+            words = ("--threads", 1, "--backend", "reference", "--json", "--workers", 0)
             code, out, err = call("predict", photos[0], "--weights", path, *words)
         assert (code, err) == (0, "")
         assert threads.get_num_threads() == 1
@@ -244,6 +245,9 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg", "--weights", "W", "--top", "11"], ["--top must lie in [1, 10]", "11"]),
         (["a.jpg", "--weights", "W", "--top", "all"], ["--top", "'all'"]),
         (["a.jpg", "--weights", "W", "--batch-size", "0"], ["--batch-size must be at least 1, got 0"]),
+        (["a.jpg", "--weights", "W", "--workers", "-1"], ["--workers must be at least 0, got -1"]),
+        (["a.jpg", "--weights", "W", "--workers", "999999"], ["--workers must be at most 256, got 999999"]),
+        (["a.jpg", "--weights", "W", "--threads", "99999"], ["--threads must be at most 4096, got 99999"]),
         (["a.jpg", "--weights", "W", "--resize", "0"], ["--resize must be at least 1, got 0"]),
         (["a.jpg", "--weights", "W", "--crop", "-3"], ["--crop must be at least 1, got -3"]),
         (["a.jpg", "--weights", "R", "--crop", "9"], ["--crop and channels must be those of the mean image, 8×8×1"]),

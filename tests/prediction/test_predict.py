@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,21 +58,31 @@ def test_probabilities(pictures):
         assert not (np.abs(prediction.probabilities - expected) > 1e-6).any()
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
-def test_batches(pictures, batch_size):
+def test_batches(pictures, batch_size, workers):
     one = classifier()
     whole = [prediction.probabilities for prediction in predict(classifier(), pictures)]
-    found = [prediction.probabilities for prediction in predict(one, pictures, batch_size)]
+    found = [prediction.probabilities for prediction in predict(one, pictures, batch_size, workers)]
     np.testing.assert_array_equal(found, whole)
     assert max(shape[0] for shape in one.model.batches) == min(batch_size, 6)
     assert sum(shape[0] for shape in one.model.batches) == 6
 
 
-def test_pictures_are_read_when_their_turn_comes(pictures):
-    one = classifier()
-    results = predict(one, pictures, 2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_are_read_when_their_turn_comes(pictures, monkeypatch, workers):
+    one, read = classifier(), []
+    cut = Preprocessing.cut
+    monkeypatch.setattr(Preprocessing, "cut", lambda self, path: (read.append(path), cut(self, path))[1])
+    results = predict(one, pictures * 10, 2, workers)
     next(results)
+    results.close()
     assert len(one.model.batches) == 1
+    assert len(read) <= 4  # of 60: a batch, and the next
+
+
+def test_no_pictures():
+    assert list(predict(classifier(), [])) == []
 
 
 def test_enormous_logits(pictures):
@@ -90,8 +101,9 @@ def test_equal_probabilities_are_ordered_by_number():
 def test_files_that_cannot_be_decoded_stand_between_the_others(pictures, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(pictures[0].read_bytes()[:42])
-    for batch_size in (1, 3):
-        found = list(predict(classifier(), [broken, *pictures[:2], broken, broken, pictures[2]], batch_size))
+    for batch_size, workers in ((1, 2), (3, 2), (2, 0)):
+        paths = [broken, *pictures[:2], broken, broken, pictures[2]]
+        found = list(predict(classifier(), paths, batch_size, workers))
         assert [isinstance(one, DataFileError) for one in found] == [True, False, False, True, True, False]
         assert [one.path for one in found if isinstance(one, Prediction)] == pictures[:3]
         assert "broken.png" in str(found[0])
@@ -137,24 +149,26 @@ def test_what_the_plots_show(pictures):
     ],
 )
 def test_a_weight_file_says_how_it_wants_its_pictures(monkeypatch, network, channels, told, expected):
-    class Match:
-        options = {"num_classes": 7, "in_channels": channels}  # noqa: RUF012
-        preprocessing = told
-
-    Match.network = network
-    monkeypatch.setattr(weights, "load", lambda path, network, stride_in: (None, Match))
+    match = SimpleNamespace(
+        network=network, options={"num_classes": 7, "in_channels": channels}, preprocessing=told, convention=""
+    )
+    monkeypatch.setattr(weights, "load", lambda path, **options: (None, match))
     found = of_weights("file", network)
     assert (found.network, found.outputs, found.classes) == (network, 7, None)
     assert found.name(3) == "3"
     assert found.preprocessing.to_json().items() >= expected.items()
 
 
-def test_a_network_for_no_pictures(monkeypatch):
-    class Match:
-        network = "resnet20"
-        options = {"num_classes": 7, "in_channels": 4}  # noqa: RUF012
-        preprocessing = {}  # noqa: RUF012
-
-    monkeypatch.setattr(weights, "load", lambda path, network, stride_in: (None, Match))
-    with pytest.raises(weights.WeightsError, match="takes 4 channels; a picture has 3, or 1 in grey"):
+@pytest.mark.parametrize(
+    ("channels", "told", "message"),
+    [
+        (4, {}, "takes 4 channels; a picture has 3, or 1 in grey"),
+        (3, {"mean": (0.5,)}, "its preprocessing cannot be followed: mean must be 3 numbers"),
+        (3, {"whiten": True}, "its preprocessing cannot be followed: .*whiten"),
+    ],
+)
+def test_weights_for_which_no_picture_can_be_made(monkeypatch, channels, told, message):
+    match = SimpleNamespace(network="resnet20", options={"num_classes": 7, "in_channels": channels}, preprocessing=told)
+    monkeypatch.setattr(weights, "load", lambda path, **options: (None, match))
+    with pytest.raises(weights.WeightsError, match=f"file: .*{message}"):
         of_weights("file")
