@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minires.arrays import Array
+from minires.arrays import Array, as_array
 
 # What the bytes of an element are read as.  The narrow floats that NumPy lacks are read as integers.
 RAW = {
@@ -39,7 +39,7 @@ def widen(raw: Array, stored: str, copy: bool = True) -> Array:
         bits <<= 16
         return bits.view(np.float32)
     if stored in FLOAT8:
-        return np.take(FLOAT8[stored], raw)
+        return as_array(np.take(FLOAT8[stored], raw))
     if stored == "bool":  # any byte but 0 is true, as in C
         return np.not_equal(raw, 0, order="C", out=np.empty(raw.shape, np.bool_))
     return raw.astype(widened(stored), order="C", copy=copy)

@@ -34,7 +34,16 @@ class WeightFile:
     inside: str = ""
 
 
-def quoted(text: object) -> str:
-    """Text out of a file, fit for an error of one line: escaped, and never long."""
-    shown = ascii(text[:80] if isinstance(text, str) else text)
-    return shown if len(shown) <= 80 else f"{shown[:80]}…"
+LONGEST = 100  # characters of a file's own text in an error
+
+
+def quoted(value: object) -> str:
+    """A value out of a file, fit for an error of one line: escaped, and never long."""
+    text = ascii(value[:LONGEST] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def plain(value: object) -> str:
+    """The same without quotation marks: the name of a class, the message of another error."""
+    text = ascii(" ".join(str(value).split()))[1:-1]
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain
 
-STEPS = 500_000  # a tensor takes some 35: ResNet-152 with all of Adam's state stays below a third of it
+STEPS = 300_000  # a tensor takes some 40: ResNet-152 with all of Adam's state takes a third of it
 LONGEST_NUMBER = 255  # bytes
 LONGEST_NAME = 256  # bytes of a module's or a function's name
 
@@ -86,8 +86,8 @@ def load(
             return machine.pop()
         step = _STEPS.get(opcode)
         if step is None:
-            known = pickletools.code2op.get(opcode.decode("latin-1"))
-            name = f"the opcode {known.name}" if known else f"the byte {opcode[0]:#04x}"
+            known = {code.code: f"the opcode {code.name}" for code in pickletools.opcodes}
+            name = known.get(opcode.decode("latin-1"), f"the byte {opcode[0]:#04x}")
             raise WeightsError(f"unsafe or broken pickle: {name} is not part of a state dict")
         step(machine)
 
@@ -108,7 +108,7 @@ class _Machine:
     def spend(self, steps: int) -> None:
         self.steps += steps
         if self.steps > STEPS:
-            raise WeightsError(f"the pickle takes more than {STEPS:,} steps")
+            raise WeightsError(f"the pickle takes more than {STEPS:,} steps: save the state dict alone")
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -165,8 +165,9 @@ class _Machine:
     # Containers
 
     def tuple(self, size: int) -> None:
-        values = [self.pop() for _ in range(size)]
-        self.push(tuple(reversed(values)))
+        if len(self.stack) < size:
+            raise WeightsError("broken pickle: nothing left on its stack")
+        self.stack[-size:] = [tuple(self.stack[-size:])]
 
     def append(self, values: list[Any]) -> None:
         self.top(list, "APPEND").extend(values)
@@ -210,7 +211,7 @@ class _Machine:
             ahead = self.source.peek(1 << 16)
             if module.startswith("torch.nn.") or (b"_parameters" in ahead and b"_modules" in ahead):
                 raise WeightsError(
-                    f"holds a whole pickled model (class {quoted(f'{module}.{name}')[1:-1]}), none of which was "
+                    f"holds a whole pickled model (class {plain(f'{module}.{name}')}), none of which was "
                     "executed: save its state_dict() instead"
                 ) from None
             raise
@@ -221,8 +222,9 @@ class _Machine:
             raise WeightsError(f"unsafe or broken pickle: it calls {type(function).__name__}")
         if type(arguments) is not tuple:
             raise WeightsError(f"broken pickle: {function.name} is called without arguments")
-        if len(arguments) == 1 and type(arguments[0]) is list:
-            self.spend(len(arguments[0]))  # the only argument that is copied: a list of any length, called for often
+        # They may be long, and the memo hands them out again and again.
+        self.spend(len(arguments))
+        self.spend(sum(len(argument) for argument in arguments if type(argument) in (tuple, list)))
         self.push(function.build(arguments))
 
     def build(self) -> None:

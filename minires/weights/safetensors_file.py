@@ -17,9 +17,9 @@ import safetensors
 
 from minires.arrays import Array
 from minires.weights.dtypes import RAW, itemsize, widen
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain, quoted
 
-LONGEST_HEADER = 100_000_000  # the library's own limit
+LONGEST_HEADER = 4 << 20  # bytes, some 40,000 tensors; the library's own limit are 100 MB, which take 2 GB to parse
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
@@ -31,13 +31,15 @@ DTYPES = {
 def read(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[str, str], dict[str, str]]:
     """Arrays by name in the order of their places in the file, their types as stored, and the metadata."""
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, LONGEST_HEADER):
+    if length > size - 8:
         raise WeightsError(f"truncated or broken: its header claims {length:,} of the file's {size:,} bytes")
+    if length > LONGEST_HEADER:
+        raise WeightsError(f"unsafe: its header takes {length:,} bytes, {LONGEST_HEADER:,} at most are read")
     try:
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"no valid safetensors file: {' '.join(str(error).split())[:200]}") from None
+        raise WeightsError(f"no valid safetensors file: {plain(error)}") from None
     header = _header(file.read(length))
     metadata = header.pop("__metadata__", None) or {}
     arrays, stored = {}, {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def allowed_bytes(size: int) -> int:
 
 
 def build(
-    tensors: dict[str, Tensor], content: Callable[[Storage], bytes], byteorder: str, allowed: int
+    tensors: dict[str, Tensor], content: Callable[[Storage], bytes], byteorder: Literal["<", ">"], allowed: int
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """The arrays by name, in the order of `tensors`, and their types as stored.
 
@@ -68,7 +69,7 @@ def _checked(name: str, tensor: Tensor) -> int:
     return math.prod(tensor.size) * widened(tensor.dtype).itemsize
 
 
-def _array(tensor: Tensor, whole: bytes, byteorder: str) -> Array:
+def _array(tensor: Tensor, whole: bytes, byteorder: Literal["<", ">"]) -> Array:
     width = itemsize(tensor.dtype)
     raw = np.dtype(RAW[tensor.dtype]).newbyteorder(byteorder)
     if 0 in tensor.size:

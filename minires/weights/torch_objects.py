@@ -5,12 +5,12 @@ The names and the order of arguments are those of `torch/_utils.py` and `torch/s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from minires.weights.dtypes import RAW, itemsize
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain, quoted
 from minires.weights.pickles import Function, Opaque, UnknownGlobal, checked_key
 
 
@@ -76,8 +76,7 @@ def find(module: str, name: str) -> object:
         raise WeightsError(f"holds a {NO_ARRAYS[known]} tensor, which is not supported: save dense tensors of numbers")
     function = FUNCTIONS.get(known)
     if function is None:
-        shown = quoted(known)[1:-1]
-        raise UnknownGlobal(f"unsafe or not a state dict: it names {shown}, which was not executed")
+        raise UnknownGlobal(f"unsafe or not a state dict: it names {plain(known)}, which was not executed")
     return Function(known, function)
 
 
@@ -187,8 +186,8 @@ NO_ARRAYS = {
 
 
 def _natural(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63
 
 
-def _naturals(values: object) -> bool:
-    return isinstance(values, Sequence) and type(values) is tuple and all(map(_natural, values))
+def _naturals(values: Any) -> bool:
+    return type(values) is tuple and all(map(_natural, values))

@@ -10,13 +10,16 @@ from typing import BinaryIO
 
 from minires.arrays import Array
 from minires.weights import state_dict, torch_arrays, torch_objects
-from minires.weights.file import WeightsError, quoted
+from minires.weights.file import WeightsError, plain, quoted
 from minires.weights.pickles import Source, load
 from minires.weights.torch_objects import Storage, element_bytes
 
+LONGEST_DIRECTORY = 4 << 20  # bytes, some 40,000 storages
 ENCRYPTED = 0x1  # of a member's flags
-# What zipfile raises over an archive that is none: the last four over numbers beyond every file, and names.
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, NotImplementedError)
+# What zipfile raises over an archive that is none: from ValueError on over names, and numbers beyond every file.
+BROKEN = (
+    zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, NotImplementedError, OSError,
+)  # fmt: skip
 
 
 def read(file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[str, str], str]:
@@ -37,8 +40,7 @@ def read(file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[str, str], s
 
     def elements(storage: Storage) -> bytes:
         count = storage.whole * element_bytes(storage.dtype)
-        found = archive.content(f"data/{storage.key}", count)
-        return found
+        return archive.content(f"data/{storage.key}", count)
 
     allowed = torch_arrays.allowed_bytes(size)
     return *torch_arrays.build(tensors, elements, "<" if order == b"little" else ">", allowed), inside
@@ -48,10 +50,14 @@ class _Archive:
     """A zip archive out of which no more than `allowed` bytes are read."""
 
     def __init__(self, file: BinaryIO, allowed: int) -> None:
+        if (directory := _directory_bytes(file)) > LONGEST_DIRECTORY:
+            raise WeightsError(
+                f"unsafe: its directory takes {directory:,} bytes, {LONGEST_DIRECTORY:,} at most are read"
+            )
         try:
             self.zip = zipfile.ZipFile(file)
         except BROKEN as error:
-            raise WeightsError(f"truncated or broken zip archive: {error}") from None
+            raise WeightsError(f"truncated or broken zip archive: {plain(error)}") from None
         self.allowed = allowed
         self.members = {member.filename: member for member in self.zip.infolist()}
         if len(self.members) != len(self.zip.infolist()):
@@ -87,11 +93,29 @@ class _Archive:
         try:
             with self.zip.open(member) as opened:
                 found = opened.read(size)  # without a number it would unpack all there is before it counts
-        except (*BROKEN, OSError) as error:
-            raise WeightsError(f"truncated or broken zip archive: {told}: {error}") from None
+        except BROKEN as error:
+            raise WeightsError(f"truncated or broken zip archive: {told}: {plain(error)}") from None
         if len(found) != size:
             raise WeightsError(f"broken: {told} holds {len(found):,} bytes, not the {size:,} it says")
         return found
+
+
+def _directory_bytes(file: BinaryIO) -> int:
+    """The bytes of the list of members, as `zipfile` is about to believe; 0 where it finds no end of an archive.
+
+    The last record of the archive holds them, or one before it that has 64 bits for each number.
+    """
+    start = max(0, file.seek(0, io.SEEK_END) - (1 << 16) - 22 - 76)  # a comment may follow the end
+    file.seek(start)
+    tail = file.read()
+    file.seek(0)
+    at_the_end = tail[-22:-18] == b"PK\5\6" and tail.endswith(b"\0\0")
+    end = len(tail) - 22 if at_the_end else tail.rfind(b"PK\5\6")
+    if end < 0:
+        return 0
+    if end >= 76 and tail[end - 20 : end - 16] == b"PK\6\7" and tail[end - 76 : end - 72] == b"PK\6\6":
+        return int.from_bytes(tail[end - 36 : end - 28], "little")
+    return int.from_bytes(tail[end + 12 : end + 16], "little")
 
 
 def _foreign(names: list[str]) -> str | None:
