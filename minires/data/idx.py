@@ -31,7 +31,7 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
                 raise DataFileError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")
             shape = struct.unpack(f">{dimensions}I", head[4:])
             size = math.prod(shape)
-            if size > LARGEST:
+            if math.prod(max(n, 1) for n in shape) > LARGEST:  # NumPy multiplies the others even where one is 0
                 raise DataFileError(f"{path}: the header asks for {size:,} bytes, shape {shape}")
             payload = file.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -68,6 +68,17 @@ def input_shape(name: str) -> tuple[int, int, int]:
     return (3, 32, 32) if _recipe(name)[2].get("stem") == "cifar" else (3, 224, 224)
 
 
+def stages(name: str) -> tuple[str, tuple[int, ...]]:
+    """What a network is made of, and how many of them in each stage: ("bottleneck", (3, 4, 6, 3)).
+
+    The kinds are "basic" (the building block), "bottleneck" and "convolution" (VGG).
+    """
+    network, arguments, _, _ = _recipe(name)
+    if network is VGG:
+        return "convolution", arguments[0]
+    return ("bottleneck" if arguments[0] is Bottleneck else "basic"), arguments[1]
+
+
 def create(name: str, **options_given: Any) -> Module:
     """A freshly initialised network.
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from minires import random
 from minires.arrays import Array
+
+_skipping = ContextVar("skipping", default=False)
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Within it weights are not drawn but whatever the memory holds: for networks that are filled right away.
+
+    A large network is then there at once, and its memory is not touched before it is filled.
+    """
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
 
 
 def he_normal(shape: tuple[int, ...], fan: str = "out") -> Array:
@@ -18,6 +36,8 @@ def he_normal(shape: tuple[int, ...], fan: str = "out") -> Array:
           those that its output is summed from: the same for the responses (equation 10).  For a convolution of the
           paper the two seldom differ; for a classifier with few classes only "in" keeps the logits in proportion.
     """
+    if _skipping.get():
+        return np.empty(shape, np.float32)
     units = shape[0] if fan == "out" else shape[1]
     deviation = math.sqrt(2 / (units * math.prod(shape[2:])))
     return (random.generator().standard_normal(shape) * deviation).astype(np.float32)

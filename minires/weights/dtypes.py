@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minires.arrays import Array, as_array
+from minires.weights.file import WeightsError, quoted
 
+DIMENSIONS = 32
 # What the bytes of an element are read as.  The narrow floats that NumPy lacks are read as integers.
 RAW = {
     "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2", "float8_e4m3fn": "u1", "float8_e5m2": "u1",
@@ -19,6 +23,14 @@ RAW = {
 
 def itemsize(stored: str) -> int:
     return np.dtype(RAW[stored]).itemsize
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Raises WeightsError for the shape of a tensor that no NumPy array can have, were it empty."""
+    if len(shape) > DIMENSIONS:
+        raise WeightsError(f"tensor {quoted(name)} has {len(shape)} dimensions, at most {DIMENSIONS} are supported")
+    if math.prod(max(n, 1) for n in shape) >= 1 << 59:  # NumPy multiplies the others even where one is 0
+        raise WeightsError(f"broken: tensor {quoted(name)} has more elements than there can be")
 
 
 def widened(stored: str) -> np.dtype[Any]:

@@ -84,7 +84,7 @@ def load(
         opcode = source.take(1)
         if opcode == pickle.STOP:
             return machine.pop()
-        step = _STEPS.get(opcode)
+        step = _OPCODES.get(opcode)
         if step is None:
             known = {code.code: f"the opcode {code.name}" for code in pickletools.opcodes}
             name = known.get(opcode.decode("latin-1"), f"the byte {opcode[0]:#04x}")
@@ -259,7 +259,7 @@ def _text(content: bytes) -> str:
         raise WeightsError("broken pickle: text that is not UTF-8") from None
 
 
-_STEPS: dict[bytes, Callable[[_Machine], None]] = {
+_OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     pickle.PROTO: _Machine.protocol,
     pickle.FRAME: _Machine.frame,
     pickle.MARK: _Machine.mark,

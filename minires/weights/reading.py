@@ -13,8 +13,8 @@ from minires.weights.file import WeightFile, WeightsError
 def read(path: str | os.PathLike[str]) -> WeightFile:
     """The arrays of a file of safetensors or of `torch.save`; PyTorch is not needed and nothing in it is executed.
 
-    The arrays take at most 8 times the bytes of the file (and 1 MiB).  While reading, the memory holds them and one
-    tensor (safetensors) or one storage (PyTorch) more.
+    The arrays take at most 8 times the bytes of the file (and 1 MiB).  While reading, the memory holds them and, more,
+    one storage as stored (PyTorch), or one tensor as stored where it has to be widened (safetensors).
     Raises FileNotFoundError, another OSError where the file cannot be read, and WeightsError for all that is no
     readable weight file; the message names the file and what is wrong, in one line.
     """

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 
 from minires.arrays import Array
-from minires.weights.dtypes import RAW, itemsize, widen
+from minires.weights.dtypes import RAW, check_shape, itemsize, widen
 from minires.weights.file import WeightsError, plain, quoted
 
 LONGEST_HEADER = 4 << 20  # bytes, some 40,000 tensors; the library's own limit are 100 MB, which take 2 GB to parse
@@ -56,10 +56,7 @@ def read(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[
 
 
 def _array(file: BinaryIO, name: str, shape: list[int], stored: str) -> Array:
-    if len(shape) > 32:
-        raise WeightsError(f"tensor {quoted(name)} has {len(shape)} dimensions, at most 32 are supported")
-    if math.prod(max(n, 1) for n in shape) >= 1 << 59:
-        raise WeightsError(f"broken: tensor {quoted(name)} has more elements than there can be")
+    check_shape(name, shape)
     raw = np.empty(shape, np.dtype(RAW[stored]).newbyteorder("<"))
     if file.readinto(raw.reshape(-1).view(np.uint8)) != raw.nbytes:  # type: ignore[attr-defined]
         raise WeightsError(f"truncated: it ends within tensor {quoted(name)}")

@@ -25,7 +25,9 @@ def find(loaded: Any) -> tuple[dict[str, Tensor], str]:
     if usual:
         return _named(loaded[usual[0]]), usual[0]
     if not any(type(value) is Tensor for value in loaded.values()):
-        others = [key for key, value in loaded.items() if _holds_tensors(value)]
+        entries = {id(value): value for value in loaded.values()}  # the same one may stand under very many keys
+        holding = {number for number, value in entries.items() if _holds_tensors(value)}
+        others = [key for key, value in loaded.items() if id(value) in holding]
         if others:
             raise WeightsError(f"holds tensors under {_listed(others)}, none of which is one of {', '.join(KEYS)}")
         held = f"; its keys are {_listed(list(loaded))}" if loaded else ": it is an empty dictionary"

@@ -9,11 +9,9 @@ from typing import Literal
 import numpy as np
 
 from minires.arrays import Array
-from minires.weights.dtypes import RAW, itemsize, widen, widened
+from minires.weights.dtypes import RAW, check_shape, itemsize, widen, widened
 from minires.weights.file import WeightsError, quoted
 from minires.weights.torch_objects import Storage, Tensor, element_bytes
-
-DIMENSIONS = 32
 
 
 def allowed_bytes(size: int) -> int:
@@ -57,10 +55,7 @@ def _checked(name: str, tensor: Tensor) -> int:
     told = f"tensor {quoted(name)}"
     if tensor.dtype not in RAW:
         raise WeightsError(f"{told} is {tensor.dtype}, which is not supported: convert it to float32")
-    if len(tensor.size) > DIMENSIONS:
-        raise WeightsError(f"{told} has {len(tensor.size)} dimensions, at most {DIMENSIONS} are supported")
-    if math.prod(max(n, 1) for n in tensor.size) >= 1 << 59:  # NumPy multiplies the others even where one is 0
-        raise WeightsError(f"broken: {told} has more elements than there can be")
+    check_shape(name, tensor.size)
     if 0 not in tensor.size:
         last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.size, tensor.stride, strict=True))
         held = tensor.storage.count * element_bytes(tensor.storage.dtype) // itemsize(tensor.dtype)

@@ -37,6 +37,13 @@ def idx_bytes(array):
     return head + array.astype(np.uint8).tobytes()
 
 
+@pytest.mark.parametrize("shape", [(1 << 31, 1, 2), (0xFFFFFFFF, 0xFFFFFFFF, 0)])
+def test_an_idx_file_that_asks_for_too_much(tmp_path, shape):
+    (tmp_path / "x").write_bytes(struct.pack(">HBB3I", 0, 8, 3, *shape))
+    with pytest.raises(data.DataFileError, match="the header asks for"):
+        idx.read(tmp_path / "x", 3)
+
+
 NAMES = tuple(fashion_mnist.MD5)  # images and labels of the training, then of the test
 
 

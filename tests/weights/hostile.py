@@ -123,6 +123,9 @@ COPIES = b"ccollections\nOrderedDict\nq\0](" + b"]K\x01aK\x01a" * 10_000 + b"e\x
 pickled("a list copied again and again", COPIES, "the pickle takes more than 300,000 steps")
 SIZES = b"ctorch\nSize\nq\0(" + b"K\x01" * 50_000 + b"t\x85q\1" + b"h\0h\1R" * 30_000
 pickled("a tuple counted again and again", SIZES, "the pickle takes more than 300,000 steps")
+NUMBERED = b"".join(b"M" + struct.pack("<H", k) + b"N" for k in range(20_000))
+SAME = b"".join(b"M" + struct.pack("<H", k) + b"h\0" for k in range(20_000))
+pickled("a dictionary searched again and again", b"}(K\1}q\0(" + NUMBERED + b"u" + SAME + b"u", "holds no state dict")
 pickled("a dictionary within itself", b"}q\0X\x0a\0\0\0state_dicth\0s", "holds no state dict; its keys are 'state_di")
 pickled("a list within itself", b"]q\0h\0a", "holds a list, not a state dict")
 COLLIDING = b"}(" + b"".join(b"\x8a\x0b" + (k * ((1 << 61) - 1)).to_bytes(11, "little") + b"N" for k in range(5_000))
@@ -285,8 +288,8 @@ case("a pickle that unpacks to 16 MiB", BOMB, "unpacks to 16,777,2")
 BOMB = zipped({"a": tensor(count=1 << 22)}, {"0": bytes(1 << 24)}, deflate=True)
 case("a storage that unpacks to 16 MiB", BOMB, "unpacks to 16,777,216 bytes, more than a file of this size may hold")
 case("a lie about 16 MiB", patched(BOMB, DATA, 24, b"\x18\0\0\0"), "holds 24 bytes, its tensors need 16,777,216")
-SMALL = zipped(ONE, {"0": bytes(1 << 24)}, deflate=True)
-case("24 bytes that unpack to 16 MiB", patched(SMALL, DATA, 24, b"\x18\0\0\0"), "Bad CRC-32 for file 'archive/data/0'")
+SMALL = zipped(ONE, {"0": bytes(80 << 20)}, deflate=True)
+case("24 bytes that unpack to 80 MiB", patched(SMALL, DATA, 24, b"\x18\0\0\0"), "Bad CRC-32 for file 'archive/data/0'")
 
 
 def overlapping() -> bytes:

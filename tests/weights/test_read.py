@@ -144,6 +144,19 @@ def test_views_of_one_storage(read, build):
     np.testing.assert_array_equal(found["transposed"], wanted["transposed"])
 
 
+@pytest.mark.parametrize("build", ["zip", "legacy"])
+def test_the_order_is_that_of_the_names(read, build):
+    """Not that of the storages, each of which is read once."""
+    tensors = {"c": tensor("1"), "a": tensor("0"), "b": tensor("1", size=(6,), stride=(1,)), "d": tensor("0")}
+    stored = {"0": SIX, "1": bytes(24)}
+    if build == "zip":
+        found = read(zipped(tensors, stored)).arrays
+    else:
+        found = read(legacy(tensors, {key: (6, content) for key, content in stored.items()})).arrays
+    assert list(found) == list("cabd")
+    assert [array.sum() for array in found.values()] == [0, 15, 0, 15]
+
+
 def test_a_legacy_storage_that_is_part_of_another(read):
     part = tensor(size=(2,), stride=(1,), view=[("v", 3, 2)])
     whole = tensor(view=[None])

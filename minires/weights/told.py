@@ -1,0 +1,28 @@
+"""What is said about a weight file, by its own metadata or by a file beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Told:
+    """What names and shapes cannot tell.
+
+    by              who says so: "config.json"
+    network         of `models.names()`; None where nothing is said
+    options         of `models.create`
+    preprocessing   resize, crop, mean, std, interpolation, grey: those that are known
+    classes         names of the classes in the order of the outputs
+    refused         why the file, whatever its names and shapes, holds no network of minires; "" where nothing is said
+    notes           what a reader should know, each in a line
+    """
+
+    by: str
+    network: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    refused: str = ""
+    notes: tuple[str, ...] = ()
