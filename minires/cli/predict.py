@@ -34,8 +34,11 @@ def add(commands: Any) -> argparse.ArgumentParser:
     network.add_argument(
         "--weights", metavar="FILE", required=True, help="a weight file, or a run folder or checkpoint of minires"
     )
-    network.add_argument("--model", metavar="NETWORK", help="see `minires models` (default: what the weights fit)")
+    network.add_argument(
+        "--model", "--network", metavar="NETWORK", help="see `minires models` (default: what the weights fit)"
+    )
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    network.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are")
     network.add_argument(
         "--classes", metavar="FILE", help="their names: one a line, or JSON (default: the run's, else numbers)"
     )
@@ -115,6 +118,8 @@ def _told(
     told: list[dict[str, Any]] = []
     files: list[str] = []
     kept: list[Prediction] = []  # for the sheet
+    for note in classifier.notes:
+        print(f"minires: {printable(note)}", file=sys.stderr)
     say(f"{classifier.network}, {classifier.outputs:,} classes; pictures: {classifier.preprocessing}")
     for path, result in zip(paths, results, strict=True):
         if isinstance(result, DataFileError):
@@ -124,7 +129,7 @@ def _told(
         best = result.top(top)
         say(printable(str(path)))
         for index, probability in best:
-            say(f"  {100 * probability:6.2f} %  {classifier.name(index)}")
+            say(f"  {100 * probability:6.2f} %  {printable(classifier.name(index))}")
         classes = [{"class": classifier.name(i), "index": i, "probability": probability} for i, probability in best]
         told.append({"image": str(path), "classes": classes})
         if out is not None:
@@ -164,14 +169,16 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
     if arguments.model is not None:
         known_network(arguments.model)
     if is_checkpoint(path):
-        if arguments.stride_in is not None:
-            raise UsageError("--stride-in cannot be given with --weights of a run: the run has its own")
+        for name in ("stride_in", "zero_channels"):
+            if getattr(arguments, name) is not None:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} cannot be given with --weights of a run: the run has its own")
         found = prediction.of_run(path, backend=backends.active().name)  # not the one that trained it
         if arguments.model not in (None, found.network):
             raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.model}")
     else:
         try:
-            found = prediction.of_weights(path, arguments.model, arguments.stride_in)
+            found = prediction.of_weights(path, arguments.model, arguments.stride_in, arguments.zero_channels)
         except ValueError as error:
             raise UsageError(str(error)) from None
         if backends.active().name in ("cuda", "cublas"):

@@ -21,6 +21,7 @@ class Classifier:
     preprocessing   what a picture goes through first
     outputs         number of classes
     classes         their names; None where nobody knows them
+    notes           what was assumed of the weights, each in a line
     """
 
     model: Module
@@ -28,6 +29,7 @@ class Classifier:
     preprocessing: Preprocessing
     outputs: int
     classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
         """The class's name, or its number."""
@@ -46,16 +48,20 @@ def of_run(path: str | Path, **changes: Any) -> Classifier:
     return Classifier(trained.model, found.config.network, trained.preprocessing, len(found.classes), found.classes)
 
 
-def of_weights(path: str | Path, network: str | None = None, stride_in: str | None = None) -> Classifier:
+def of_weights(
+    path: str | Path, network: str | None = None, stride_in: str | None = None, zero_channels: str | None = None
+) -> Classifier:
     """The network of a weight file, with the preprocessing that the file tells, else the usual one.
 
     The usual one: ImageNet's mean and standard deviation, shorter side 256 and centre 224; for the networks of CIFAR,
     whose pictures have no margin, 32 both.
 
+    network, stride_in, zero_channels   what the file may leave open, as for `weights.load`
+
     Raises what `weights.load` raises, and WeightsError for a network that takes neither colour nor grey pictures or
     for a preprocessing that cannot be.
     """
-    model, match = weights.load(path, network=network, stride_in=stride_in)
+    model, match = weights.load(path, network=network, stride_in=stride_in, zero_channels=zero_channels)
     options = models.options(match.network) | dict(match.options)
     channels = options["in_channels"]
     if channels not in (1, 3):
@@ -66,7 +72,7 @@ def of_weights(path: str | Path, network: str | None = None, stride_in: str | No
         preprocessing = Preprocessing(**(told | match.preprocessing))
     except (TypeError, ValueError) as error:
         raise weights.WeightsError(f"{path}: its preprocessing cannot be followed: {error}") from None
-    return Classifier(model, match.network, preprocessing, options["num_classes"])
+    return Classifier(model, match.network, preprocessing, options["num_classes"], match.classes, match.notes)
 
 
 # One number in place of three: the mean of each.

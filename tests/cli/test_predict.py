@@ -17,6 +17,7 @@ from minires.backends import threads
 from minires.cli import counting, main
 from minires.training import restore
 from minires.training.evaluation import predict as logits_of
+from minires.weights import save
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -42,11 +43,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A weight file of another program: resnet20 for ten classes, narrow."""
+    """A weight file that says what it is: resnet20 for ten classes, narrow."""
     mr.manual_seed(3)
     path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
-    state = mr.models.create("resnet20", width=4).state_dict()
-    safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, path)
+    save(mr.models.create("resnet20", width=4), path, network="resnet20", options={"width": 4})
     return path
 
 
@@ -117,6 +117,32 @@ def test_a_weight_file(call, weights, photos, names):
         assert {name for _, _, name in answers} == set(CIFAR10)
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) == pytest.approx(100, abs=0.051)  # ten of them rounded to 0.01
+
+
+def test_what_a_weight_file_leaves_open_is_said(call, weights, photos, tmp_path):
+    state, bare = safetensors.numpy.load_file(weights), tmp_path / "bare.safetensors"
+    safetensors.numpy.save_file(state, bare)
+    code, out, err = call("predict", photos[0], "--weights", bare)
+    assert code == 0
+    assert [line.startswith("minires: ") for line in err.splitlines()] == [True, True]
+    assert "plain20 has the same names and shapes" in err
+    assert "zero channels" in err
+    assert out == call("predict", photos[0], "--weights", weights)[1]
+    words = ("--weights", bare, "--model", "resnet20", "--zero-channels")
+    assert call("predict", photos[0], *words, "end") == (0, out, "")
+    assert call("predict", photos[0], *words, "both")[1] != out
+    assert call("predict", photos[0], "--weights", bare, "--model", "plain20")[1].startswith("plain20, 10 classes")
+
+
+def test_what_a_weight_file_says_is_followed(call, weights, photos, tmp_path):
+    state, path = safetensors.numpy.load_file(weights), tmp_path / "told.safetensors"
+    eyes = {"resize": 40, "crop": 36, "mean": (0.5, 0.5, 0.5), "std": (1.0, 1.0, 1.0), "interpolation": "bicubic"}
+    names = [*CIFAR10[:9], "lorry \x1b[2J"]
+    save(state, path, network="resnet20", options={"width": 4}, preprocessing=eyes, classes=names)
+    code, out, _ = call("predict", photos[0], "--weights", path, "--top", 10)
+    assert code == 0
+    assert "shorter side 40 (bicubic), centre 36×36, mean 0.5 0.5 0.5\n" in out
+    assert {line.split(maxsplit=2)[2] for line in out.splitlines()[2:]} == {*CIFAR10[:9], "lorry ?[2J"}
 
 
 def test_classes_without_names_are_numbers(call, weights, photos):
@@ -241,6 +267,10 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg", "--weights", "W", "--model", "resnet2"], ["'resnet2'", "Did you mean 'resnet"]),
         (["a.jpg", "--weights", "R", "--model", "resnet32"], ["holds a resnet20, not a resnet32"]),
         (["a.jpg", "--weights", "R", "--stride-in", "3x3"], ["--stride-in", "the run has its own"]),
+        (["a.jpg", "--weights", "R", "--zero-channels", "end"], ["--zero-channels", "the run has its own"]),
+        (["a.jpg", "--weights", "W", "--stride-in", "3x3"], ["stride_in says nothing about the resnet20"]),
+        (["a.jpg", "--weights", "W", "--zero-channels", "front"], ["--zero-channels must be one of 'end', 'both'"]),
+        (["a.jpg", "--weights", "W", "--network", "resnet32"], ["does not fit resnet32"]),
         (["a.jpg", "--weights", "W", "--top", "0"], ["--top must lie in [1, 10], the number of classes, got 0"]),
         (["a.jpg", "--weights", "W", "--top", "11"], ["--top must lie in [1, 10]", "11"]),
         (["a.jpg", "--weights", "W", "--top", "all"], ["--top", "'all'"]),
@@ -318,8 +348,8 @@ def test_missing_backend_is_exit_3(call, weights, photos):
 
 def test_outputs_that_are_not_finite_are_exit_1(call, weights, photos, tmp_path):
     state = safetensors.numpy.load_file(weights)
-    state["fc.bias"][3] = np.inf
-    safetensors.numpy.save_file(state, tmp_path / "w.safetensors")
+    state["fc.weight"][:] = 3e38  # what float32 holds, but not its sums
+    save(state, tmp_path / "w.safetensors", network="resnet20", options={"width": 4})
     code, _, err = call("predict", photos[0], "--weights", tmp_path / "w.safetensors")
     assert code == 1
     one_line(err, "not finite")

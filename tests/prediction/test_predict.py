@@ -150,10 +150,10 @@ def test_what_the_plots_show(pictures):
 )
 def test_a_weight_file_says_how_it_wants_its_pictures(monkeypatch, network, channels, told, expected):
     match = SimpleNamespace(
-        network=network, options={"num_classes": 7, "in_channels": channels}, preprocessing=told, convention=""
+        network=network, options={"num_classes": 7, "in_channels": channels}, preprocessing=told, classes=None, notes=()
     )
     monkeypatch.setattr(weights, "load", lambda path, **options: (None, match))
-    found = of_weights("file", network)
+    found = of_weights("file", network=network)
     assert (found.network, found.outputs, found.classes) == (network, 7, None)
     assert found.name(3) == "3"
     assert found.preprocessing.to_json().items() >= expected.items()
