@@ -40,7 +40,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are")
     network.add_argument(
-        "--classes", metavar="FILE", help="their names: one a line, or JSON (default: the run's, else numbers)"
+        "--classes", metavar="FILE", help="their names: one a line, or JSON (default: the weights' own, else numbers)"
     )
     eyes = parser.add_argument_group(
         "the preprocessing",
