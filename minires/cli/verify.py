@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from minires.cli.words import UsageError, console, known_network, print_table
+from minires.cli.words import UsageError, computing_on, console, known_network, print_table
 
 SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
 
@@ -70,7 +70,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     against = arguments.against
     if against is not None and against != "torch" and against not in backends.names():
         raise UsageError(f"--against must be torch or one of {', '.join(backends.names())}, got {against!r}")
-    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+    with computing_on(arguments.backend):
         return _network(arguments)
 
 
