@@ -67,7 +67,7 @@ def timm(path: Path, shapes: Shapes) -> Told | None:
         return Told("config.json", notes=(f"{note}: it describes another network",))
     options = {"stride_in": "3x3"} if structure.stages(shapes)[0] == "bottleneck" else {}
     said = config.get("pretrained_cfg")
-    names = config.get("label_names")
+    names = config.get("label_names", said.get("label_names") if isinstance(said, dict) else None)
     return Told(
         "config.json",
         None,

@@ -46,6 +46,8 @@ def encode(
     if preprocessing:
         told["preprocessing"] = json.dumps({name: _plain(value) for name, value in preprocessing.items()})
     if classes is not None:
+        if len(classes) != (allowed | dict(options))["num_classes"]:
+            raise ValueError(f"classes names {len(classes):,}, options have {options.get('num_classes')}")
         told["classes"] = json.dumps(list(classes))
     if sum(map(len, told.values())) > _LARGEST:
         raise ValueError(

@@ -55,12 +55,15 @@ def recognise(
     options |= {key: told.options[key] for key in ("stride_in", "zero_channels", "dropout") if key in told.options}
     options = {key: value for key, value in options.items() if key in models.options(name)}
     notes = list(told.notes)
+    if told.classes is not None and len(told.classes) != options.get("num_classes"):
+        many = len(told.classes)
+        raise WeightsError(f"{file.path}: {told.by} name {many:,} classes; it has {options.get('num_classes')} outputs")
     _heed(words, options, name, told, file)
     undecided = _undecided(name, options, translation, notes, network is not None or told.network is not None)
     wanted = _wanted(file, name, options, shapes)
     different = _different(name, shapes, wanted, translation)
     if told.refused:
-        (notes if network else different).append(told.refused)
+        different.append(told.refused)
     ours = {key: value for key, value in translation.names.items() if not key.endswith("num_batches_tracked")}
     missing = tuple(key for key in wanted if key not in ours)
     over = [theirs for key, theirs in ours.items() if key not in wanted]
@@ -97,7 +100,7 @@ def _translation(file: WeightFile) -> tuple[Translation, set[str]]:
     if found is None or not firsts & found.names.keys() or 2 * len(found.names) < len(names):
         hint = variants.variant(names, {}, {})
         shown = ", ".join(quoted(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
-        told = f"it has {hint}" if hint else "its names are none of torchvision's, timm's or transformers' for these"
+        told = hint or "its names are none of torchvision's, timm's or transformers' for these"
         raise WeightsMismatch(f"{file.path} does not look like a network of minires: {told} ({shown})")
     return found, extra
 
