@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minires.cli.summary import _image_shape
-from minires.cli.words import UsageError, checkpoint, folder_for_output, known_network, write
+from minires.cli.words import UsageError, checkpoint, folder_for_output, is_run, known_network, weight_file, write
 
 if TYPE_CHECKING:
     from minires.nn import Module
@@ -27,7 +27,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.set_defaults(command=_export)
     parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
     parser.add_argument("--onnx", metavar="FILE", required=True, help="the file to write")
-    parser.add_argument("--weights", metavar="RUN", help="a run folder or checkpoint (default: initialised)")
+    parser.add_argument("--weights", metavar="FILE", help="a run, or a weight file (default: initialised)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
     parser.add_argument("--input", type=_image_shape, metavar="CxHxW", help="e.g. 3x224x224 (default: the network's)")
     parser.add_argument("--batch", metavar="N|dynamic", default="dynamic", help="images at a time (default: dynamic)")
@@ -99,18 +99,26 @@ def _initialised(arguments: argparse.Namespace) -> Found:
 
 
 def _restored(arguments: argparse.Namespace) -> Found:
-    """The network of --weights.  Files of other programs would be read here."""
-    from minires import models
-    from minires.training.restore import restore
+    """The network of --weights: a run's, which knows the size of its images, or that of another program's file."""
+    from minires import models, weights
+    from minires.training import load_checkpoint
 
-    for flag in (*OPTIONS, "seed", "input"):
+    run = is_run(arguments.weights)
+    for flag in (*(name for name in OPTIONS if run or name != "stride_in"), "seed", *(("input",) if run else ())):
         if getattr(arguments, flag) is not None:
-            raise UsageError(f"--{flag.replace('_', '-')} cannot be given with --weights: the run has its own")
-    trained = restore(checkpoint(arguments.weights))
-    config, classes = trained.checkpoint.config, trained.checkpoint.classes
-    if config.network != arguments.network:
-        raise UsageError(f"--weights: {arguments.weights} holds a {config.network}, not a {arguments.network}")
-    shape = trained.checkpoint.input_shape
-    options = config.network_options() | {"num_classes": len(classes), "in_channels": shape[0]}
-    told = {"options": json.dumps(models.options(config.network) | options), "classes": json.dumps(classes)}
-    return trained.model, shape, told
+            raise UsageError(
+                f"--{flag.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
+            )
+    path = checkpoint(arguments.weights) if run else weight_file(arguments.weights)
+    found = load_checkpoint(path) if run else None
+    if found is not None and found.config.network != arguments.network:
+        raise UsageError(f"--weights: {arguments.weights} holds a {found.config.network}, not a {arguments.network}")
+    model, match = weights.load(path, network=arguments.network, stride_in=arguments.stride_in)
+    options = models.options(match.network) | match.options
+    told = {"options": json.dumps(options)} | ({"classes": json.dumps(match.classes)} if match.classes else {})
+    shape = arguments.input if found is None else found.input_shape
+    if shape is None:
+        shape = (options["in_channels"], *models.input_shape(match.network)[1:])
+    if shape[0] != options["in_channels"]:
+        raise UsageError(f"--input must have the network's {options['in_channels']} channels, got {shape[0]}")
+    return model, shape, told

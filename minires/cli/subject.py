@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, checkpoint, computing_on, known_network
+from minires.cli.words import UsageError, checkpoint, computing_on, is_run, known_network, weight_file
 
 if TYPE_CHECKING:
     import minires as mr
@@ -42,7 +42,7 @@ def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
     images.add_argument("--image", metavar="FILE", help="a picture: scaled, centre crop (as the run does)")
     images.add_argument("--label", type=int, metavar="N", help="class of the picture (default: 0)")
     network = parser.add_argument_group("the network")
-    network.add_argument("--weights", metavar="RUN", help="a run folder or checkpoint (default: initialised)")
+    network.add_argument("--weights", metavar="FILE", help="a run, or a weight file (default: initialised)")
     network.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
     network.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
@@ -76,16 +76,17 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     trained = None
     if arguments.weights is not None:
         trained = _restored(network, arguments)
-    config = None if trained is None else trained.checkpoint.config
+    config = None if trained is None else trained.config
     data = arguments.data
     if data is None and arguments.image is None:
-        data = config.data if config is not None else "digits" if input_shape(network)[1] == 32 else None
+        small = input_shape(network)[1] == 32 and trained is None
+        data = config.data if config is not None else "digits" if small else None
     what = "one picture (--data chooses others)" if data is None else f"the test images of {data}"
     for flag in ("index", "batch", "data_dir") if data is None else ("label",):
         if getattr(arguments, flag) is not None:
             raise UsageError(f"--{flag.replace('_', '-')} says nothing about {what}")
     if data is not None:
-        mean = None if trained is None else trained.checkpoint.mean
+        mean = None if trained is None else trained.mean
         size = None if config is None else config.size
         x, labels, classes, told = _test_images(data, arguments, mean, size)
     else:
@@ -96,8 +97,8 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
 
     if trained is not None:
         model = trained.model
-        if trained.checkpoint.input_shape != x.shape[1:]:
-            raise UsageError(f"{told} has shape {x.shape[1:]}; the network takes {trained.checkpoint.input_shape}")
+        if trained.input_shape not in (None, x.shape[1:]):
+            raise UsageError(f"{told} has shape {x.shape[1:]}; the network takes {trained.input_shape}")
     else:
         try:
             mr.manual_seed(0 if arguments.seed is None else arguments.seed)
@@ -142,18 +143,36 @@ def _like(images: Any, labels: Any) -> Any:
     return array_module(images.data).asarray(np.asarray(labels, np.int64))
 
 
-def _restored(network: str, arguments: argparse.Namespace) -> Any:
+@dataclass(frozen=True)
+class _Trained:
+    """The network of --weights: of a run, which has its data and their mean image, or of another program's file."""
+
+    model: mr.nn.Module
+    preprocessing: Any
+    config: Any = None
+    mean: Any = None
+    input_shape: tuple[int, int, int] | None = None
+
+
+def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
+    from minires import prediction
     from minires.training.restore import restore
 
-    for name in ("shortcut", "stride_in", "width", "seed"):
+    run = is_run(arguments.weights)
+    for name in ("shortcut", "width", "seed", *(("stride_in",) if run else ())):
         if getattr(arguments, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} cannot be given with --weights: the run has its own")
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
+            )
+    if not run:
+        found = prediction.of_weights(weight_file(arguments.weights), network, arguments.stride_in)
+        return _Trained(found.model, found.preprocessing)
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
     trained = restore(checkpoint(arguments.weights), **changes)
-    found = trained.checkpoint.config.network
-    if found != network:
-        raise UsageError(f"--weights: {arguments.weights} holds a {found}, not a {network}")
-    return trained
+    kept = trained.checkpoint
+    if kept.config.network != network:
+        raise UsageError(f"--weights: {arguments.weights} holds a {kept.config.network}, not a {network}")
+    return _Trained(trained.model, trained.preprocessing, kept.config, kept.mean, kept.input_shape)
 
 
 def _test_images(data: str, arguments: argparse.Namespace, mean: Any, size: int | None) -> tuple[Any, Any, int, str]:

@@ -48,6 +48,19 @@ def checkpoint(path: str) -> Path:
         raise UsageError(str(error)) from None
 
 
+def is_run(path: str) -> bool:
+    """Whether --weights names a run folder or checkpoint of minires, and not another program's weight file."""
+    from minires.training.checkpoint import is_checkpoint
+
+    return Path(path).is_dir() or is_checkpoint(Path(path))
+
+
+def weight_file(path: str) -> Path:
+    if not Path(path).exists():
+        raise UsageError(f"--weights: no file {path}")
+    return Path(path)
+
+
 def known_network(name: str) -> None:
     from minires import models
 

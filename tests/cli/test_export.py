@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_trained_network(run, tmp_path, capsys):
         (["plain20", "--onnx", "x", "--shortcut", "A"], "plain20 has no option 'shortcut'"),
         (["resnet20", "--onnx", "x", "--classes", "0"], "--classes must be at least 1, got 0"),
         (["resnet20", "--onnx", "x", "--seed", "-1"], "--seed must be"),
-        (["resnet20", "--onnx", "x", "--weights", "nowhere"], "no checkpoint at nowhere"),
+        (["resnet20", "--onnx", "x", "--weights", "nowhere"], "--weights: no file nowhere"),
         (["resnet20", "--onnx", "x", "--weights", "r", "--width", "2"], "--width cannot be given with --weights"),
         (["resnet20", "--onnx", "x", "--wieghts", "r"], "Did you mean '--weights'?"),
         (["resnet20", "--onnx", "/proc/none/x"], "--onnx: nothing can be written in /proc/none"),
@@ -86,6 +87,23 @@ def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypat
 def test_weights_of_another_network(run, tmp_path, capsys):
     assert main(["export", "resnet32", "--weights", str(run), "--onnx", str(tmp_path / "x")]) == 2
     assert "holds a resnet20, not a resnet32" in capsys.readouterr().err
+
+
+def test_weights_of_another_program(tmp_path, capsys):
+    """The published ResNet-20, whose names are another repository's: loaded, exported, and the options told."""
+    onnx = pytest.importorskip("onnx")
+    file = Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th"
+    out = tmp_path / "x.onnx"
+    assert main(["export", "resnet20", "--weights", str(file), "--onnx", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "resnet20: images batch×3×32×32 -> logits, 1.0 MiB"
+    told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert '"zero_channels": "both"' in told["options"]
+    out.unlink()
+    assert main(["export", "resnet32", "--weights", str(file), "--onnx", str(out)]) == 2
+    assert "does not fit resnet32" in capsys.readouterr().err
+    assert main(["export", "resnet20", "--weights", str(file), "--onnx", str(out), "--input", "1x32x32"]) == 2
+    assert "--input must have the network's 3 channels, got 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_onnx(tmp_path, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,3 +52,16 @@ def test_a_picture_for_a_run_on_a_folder(tmp_path, rng):
     run = ("--weights", tmp_path / "run")
     stored = seen(*run, "--data-dir", tmp_path, "--index", 2, "--batch", 1)
     np.testing.assert_array_equal(seen(*run, "--image", tmp_path / "val" / "class 1" / "1.png"), stored)
+
+
+def test_weights_of_another_program(capsys):
+    """A published file: its own preprocessing, the photograph by default, and its convention's options."""
+    file = str(Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th")
+    assert main(["lockstep", "resnet20", "--weights", file, "--label", "3"]) == 0
+    assert "in step" in capsys.readouterr().out
+    assert main(["lockstep", "resnet32", "--weights", file]) == 2
+    assert "does not fit resnet32" in capsys.readouterr().err
+    assert main(["lockstep", "resnet20", "--weights", file, "--width", "4"]) == 2
+    assert "--width cannot be given with --weights: the file has its own" in capsys.readouterr().err
+    assert main(["lockstep", "resnet20", "--weights", "nowhere.pth"]) == 2
+    assert "--weights: no file nowhere.pth" in capsys.readouterr().err

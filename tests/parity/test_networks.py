@@ -2,64 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 import minires as mr
 
 torch = pytest.importorskip("torch")
 
-from minires.verify import torch_networks  # noqa: E402
+from parity import comparing  # noqa: E402
 
-# Through 152 layers in float64 the rounding of both sides stays some orders below this; a wrong term does not.
-RELATIVE = 1e-8
+from minires.verify import torch_networks  # noqa: E402
 
 
 def agree(name, rng, size, **options):
     model = mr.models.create(name, **options).astype("float64")
-    for path, array in model.state_dict().items():  # nothing at its neutral value
-        if path.endswith(("running_var", "bn1.weight", "bn2.weight", "bn3.weight", "downsample.1.weight")):
-            array[...] = rng.uniform(0.5, 1.5, array.shape)
-        elif path.endswith(("running_mean", "bias")):
-            # Shifted to the positive side most units are linear: a plain network's batch norms then don't amplify
-            # rounding by 1.2 a layer (to 1e-7 after 110 of them), and a strict tolerance can be held.
-            array[...] = rng.normal(0.5, 0.5, array.shape)
+    comparing.draw(model.state_dict(), rng)
     peer = torch_networks.create(name, **{k: v for k, v in options.items() if k != "dropout"}).double()
     missing, unexpected = peer.load_state_dict(
         {k: torch.from_numpy(v.copy()) for k, v in model.state_dict().items()}, strict=False
     )
     assert not unexpected
     assert all(key.endswith("num_batches_tracked") for key in missing)
-
-    channels = options.get("in_channels", 3)
-    x = rng.standard_normal((3, channels, *size))
-    for training in (False, True):
-        model.train(training)
-        peer.train(training)
-        model.zero_grad()
-        peer.zero_grad()
-        y = model(mr.tensor(x))
-        z = peer(torch.from_numpy(x.copy()))
-        close(y.data, z, f"{name} logits, training={training}")
-        cotangent = rng.standard_normal(y.shape)
-        y.backward(cotangent)
-        z.backward(torch.from_numpy(cotangent))
-        theirs = dict(peer.named_parameters())
-        ours = dict(model.named_parameters())
-        assert ours.keys() == theirs.keys()
-        # A gradient that is zero but for rounding (a bias in front of a batch norm) has no scale of its own.
-        floor = 1e-6 * max(float(np.abs(p.grad).max()) for p in ours.values())
-        for path, parameter in ours.items():
-            close(parameter.grad, theirs[path].grad, f"{name} {path}, training={training}", floor)
-    for path, buffer in model.named_buffers():  # moved by the training pass
-        close(buffer, dict(peer.named_buffers())[path], f"{name} {path}")
-
-
-def close(ours, theirs, what, floor=0.0):
-    theirs = theirs.detach().numpy()
-    assert ours.shape == theirs.shape, what
-    worst = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), floor)
-    assert worst <= RELATIVE, f"{what}: relative difference {worst:.1e}"
+    x = rng.standard_normal((3, options.get("in_channels", 3), *size))
+    comparing.agree(model, peer, x, rng, name)
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B", "C"])
