@@ -322,6 +322,22 @@ def _narrowed(
 
     Where a difference as small as one element's drowns in rounding, the slopes are still those along the direction.
     """
+
+    def slope(along: Array) -> float:
+        return sum(_slopes(value, data, along, eps, base)) / 2
+
+    index = wrong_element(slope, grad, direction)
+    element = np.zeros_like(data)
+    element[index] = 1
+    at_it = _Wrong(index, slope(element), float(grad[index]), found.tolerance)
+    return at_it if at_it.excess > 1 else replace(found, index=index)
+
+
+def wrong_element(slope: Callable[[Array], float], grad: Array, direction: Array) -> tuple[int, ...]:
+    """The index of an element of `grad` that is wrong, if the slope along `direction` is not that of `grad`.
+
+    Of the two halves of the direction, the one that holds more of the disagreement holds a wrong element.
+    """
     flat = direction.ravel()
     low, high = 0, flat.size
     while high - low > 1:
@@ -330,14 +346,10 @@ def _narrowed(
         for begin, end in ((low, middle), (middle, high)):
             part = np.zeros_like(flat)
             part[begin:end] = flat[begin:end]
-            half = part.reshape(data.shape)
-            disagreements.append(abs(sum(_slopes(value, data, half, eps, base)) / 2 - float(np.vdot(grad, half))))
-        low, high = (low, middle) if disagreements[0] >= disagreements[1] else (middle, high)
-    index = tuple(int(i) for i in np.unravel_index(low, data.shape))
-    element = np.zeros_like(data)
-    element[index] = 1
-    at_it = _Wrong(index, sum(_slopes(value, data, element, eps, base)) / 2, float(grad[index]), found.tolerance)
-    return at_it if at_it.excess > 1 else replace(found, index=index)
+            half = part.reshape(direction.shape)
+            disagreements.append(abs(slope(half) - float(np.vdot(grad, half))))
+        low, high = (middle, high) if disagreements[0] < disagreements[1] else (low, middle)
+    return tuple(int(i) for i in np.unravel_index(low, direction.shape))
 
 
 def _last_bit(value: Callable[[], float], data: Array, base: float, rng: np.random.Generator) -> float:

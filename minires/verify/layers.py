@@ -22,6 +22,7 @@ from minires.arrays import Array
 from minires.autograd import Function, Observer, enable_grad
 from minires.nn import Module
 from minires.tensor import Tensor
+from minires.verify.gradcheck import wrong_element
 from minires.verify.recorded import Recorded, gradients
 
 # Relative to the length of the gradient times the direction's.  A central difference of step EPS errs by EPS² and by
@@ -264,20 +265,8 @@ class _Point:
         return best
 
     def fault(self, what: str, name: str) -> Fault:
-        """Follows the wrong slope down to one element: the half of the direction that disagrees more holds one."""
-        flat = self.direction.ravel()
-        low, high = 0, flat.size
-        while high - low > 1:
-            middle = (low + high) // 2
-            disagreements = []
-            for begin, end in ((low, middle), (middle, high)):
-                part = np.zeros_like(flat)
-                part[begin:end] = flat[begin:end]
-                half = part.reshape(self.x.shape)
-                slope = sum(self.slopes(half, EPS)) / 2
-                disagreements.append(abs(slope - float(np.vdot(self.grad, half))))
-            low, high = (low, middle) if not disagreements[0] < disagreements[1] else (middle, high)
-        index = tuple(int(k) for k in np.unravel_index(low, self.x.shape))
+        """Follows the wrong slope down to one element."""
+        index = wrong_element(lambda along: sum(self.slopes(along, EPS)) / 2, self.grad, self.direction)
         element = np.zeros(self.x.shape)
         element[index] = self.scale
         # One element alone may move far: its slope then stands out of the rounding.

@@ -26,6 +26,7 @@ from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.counting import multiply_adds
 from minires.nn import Module
 from minires.tensor import Tensor
+from minires.verify.distance import relative_norm, ulps
 from minires.verify.network import unchanged
 from minires.verify.recorded import Recorded, gradients
 
@@ -240,19 +241,3 @@ def _terms(call: Recorded, size: int) -> float:
     if call.node.name == "BatchNorm":
         return largest / call.node.input_shapes[0][1]  # type: ignore[index]
     return max(macs / max(size, 1), largest / max(size, 1), 1.0)
-
-
-def relative_norm(array: Array, expected: Array) -> float:
-    """‖array − expected‖ / ‖expected‖; the norm itself where nothing is expected; in float64."""
-    difference = float(np.linalg.norm((array.astype(np.float64) - expected).ravel()))
-    norm = float(np.linalg.norm(expected.astype(np.float64).ravel()))
-    return difference / norm if norm else difference
-
-
-def ulps(array: Array, expected: Array) -> float:
-    """The largest difference in units in the last place of the root mean square of `expected`."""
-    if not expected.size:
-        return 0.0
-    mean_square = float(np.mean(np.square(expected, dtype=np.float64)))
-    unit = float(np.spacing(expected.dtype.type(mean_square**0.5)))
-    return float(np.abs(array.astype(np.float64) - expected).max()) / unit

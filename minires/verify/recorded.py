@@ -24,6 +24,7 @@ from minires.arrays import Array, as_array, is_array
 from minires.autograd import Function
 from minires.inspect.card import input_names
 from minires.tensor import Tensor
+from minires.verify.distance import relative_norm
 
 
 @dataclass
@@ -121,10 +122,8 @@ class Call:
         for name, expected in ours.items():
             difference = np.abs(theirs[name].astype(np.float64) - expected)
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
-            norm = float(np.linalg.norm(expected.astype(np.float64).ravel())) or 1.0
-            relative = float(np.linalg.norm(difference.ravel())) / norm
             told = f"{first} {expected[index]:.9g}, {second} {theirs[name][index]:.9g}"
-            lines.append(f"{name:12} {relative:.2e}  worst at {index}: {told}")
+            lines.append(f"{name:12} {relative_norm(theirs[name], expected):.2e}  worst at {index}: {told}")
         return "\n".join(lines)
 
 

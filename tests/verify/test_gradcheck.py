@@ -177,3 +177,28 @@ def test_wrong_inputs():
         gradcheck(F.relu, mr.tensor(np.ones(3, np.float32), requires_grad=True))
     with pytest.raises(ValueError, match="leaf"):
         gradcheck(F.relu, mr.tensor(np.ones(3), requires_grad=True) * 2.0)
+
+
+def test_a_direction_is_followed_to_the_wrong_element(rng):
+    """Projected mode names an element, be the mistake in one alone."""
+    x = rng.standard_normal((5, 7, 3))
+    with pytest.raises(GradcheckError) as failure:
+        gradcheck(lambda x: Scaled(-2.0, (3, 2, 1))(x), {"x": x}, mode="projected", directions=1)
+    error = failure.value
+    assert (error.input, error.index) == ("input 0 (x)", (3, 2, 1))
+    assert error.analytical / error.numerical == pytest.approx(-2, rel=1e-5)
+
+
+def test_many_units_cross_their_kinks_along_a_direction(rng):
+    """A million ReLUs: every step takes some across theirs, which must neither fail nor hide a mistake."""
+    w = rng.standard_normal((4, 1_000_000)) * 100
+    x = rng.standard_normal(4)
+    tensor = mr.tensor(w.T.copy())
+    assert gradcheck(lambda x: F.relu(F.linear(x, tensor)), x, mode="projected")
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda x: F.relu(F.linear(Scaled(1.001)(x), tensor)), x, mode="projected")
+
+
+def test_steep_functions_need_short_steps(rng):
+    x = 1 + rng.random(5)
+    assert gradcheck(lambda x: x * x * x * 1e8 * x, x, mode="projected")

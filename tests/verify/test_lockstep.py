@@ -10,7 +10,8 @@ import pytest
 
 import minires as mr
 from minires import cli
-from minires.verify.lockstep import lockstep, relative_norm, ulps
+from minires.verify.distance import relative_norm, ulps
+from minires.verify.lockstep import lockstep
 from minires.verify.recorded import load_call
 
 native = pytest.mark.skipif(bool(mr.backends.available()["native"]), reason="native is not installed")
