@@ -108,7 +108,7 @@ def gradcheck(
                 Floating arrays are checked in float64, on a converted copy; so are leaf Tensors with requires_grad,
                 but in place (and restored afterwards), so that fn may hold them itself instead of taking them.
                 All else (integer arrays such as labels, Tensors that require no gradient) is passed on as it is
-    eps         step of the central difference; in projected mode shortened where an input's largest gradient is above 1
+    eps         step of the central difference; in projected mode shorter for an input whose gradient exceeds the output
     rtol, atol  |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input) is allowed,
                 and what rounding the output's sum may cost
     seed        of the cotangent, the directions and the redraws
@@ -207,15 +207,15 @@ def _check(
     noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(y * cotangent).sum()))  # of one value
 
     kinks: list[str] = []
-    whole_eps, whole_noise = eps, noise
+    whole_eps, whole_noise, size = eps, noise, float(np.linalg.norm(y * cotangent))
     for entry in checked:
         data, grad = entry.tensor.data, _gradient(entry)
         largest = 0.0 if grad is None else float(np.abs(grad).max(initial=0.0))
         if projected:
             # Where gradients explode, as in a plain network of 110 layers, the output bends as quickly, and rounding
-            # grows as they do: the steeper, the shorter the step, and what the last bit of the input does to the output
-            # is allowed.
-            eps = whole_eps / max(1.0, largest)
+            # grows as they do: the steeper beside its own size, the shorter the step, and what the last bit of the
+            # input does to the output is allowed.
+            eps = whole_eps / max(1.0, largest / max(size, 1e-300))
             noise = max(whole_noise, _last_bit(value, data, base, rng))
         moved = 0.0
         wrong: list[_Wrong] = []
