@@ -53,6 +53,7 @@ struct Block {
     size_t count = 0;
     size_t current = 0;
     unsigned barrier = 0;  // 0 and 1 by turns
+    bool copies_early = false;
     const Kernel* kernel = nullptr;
     void** arguments = nullptr;
 
@@ -159,8 +160,25 @@ void meet() {
     block.barrier ^= 1;
 }
 
+// Runs one warp as far as it gets without the others: to a barrier, or to its end.  Where a barrier is missing it
+// overwrites what they have yet to read, or reads what they have yet to write.
+void run_ahead(size_t warp) {
+    const size_t first = 32 * warp, last = std::min(first + 32, block.count);
+    do {
+        for (size_t i = first; i < last; i++)
+            if (block.threads[i]->state == State::ready) go_on(i);
+    } while (release_exchange(warp));
+}
+
+// An asynchronous copy may arrive at any time before it is waited for: either at once or only then.
+void carry_out(const Copy& copy) {
+    if (copy.size) std::memcpy(copy.shared, copy.global, copy.size);
+    if (copy.size < copy.bytes) std::memset(static_cast<char*>(copy.shared) + copy.size, 0, copy.bytes - copy.size);
+}
+
 void run_block(std::mt19937* shuffle) {
     poison_shared_memory();
+    block.copies_early = shuffle && (*shuffle)() % 2;
     std::vector<size_t> order(block.count);
     std::iota(order.begin(), order.end(), size_t{0});
     for (size_t i = 0; i < block.count; i++) {
@@ -172,7 +190,10 @@ void run_block(std::mt19937* shuffle) {
     }
     release(&start_of_block);
     for (;;) {
-        if (shuffle) std::shuffle(order.begin(), order.end(), *shuffle);
+        if (shuffle) {
+            std::shuffle(order.begin(), order.end(), *shuffle);
+            run_ahead(order.front() / 32);
+        }
         bool ran = false, waiting = false;
         for (size_t number : order) {
             Thread& thread = *block.threads[number];
@@ -217,7 +238,9 @@ const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place plac
 }
 
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned size, Place place) {
-    block.self().open.push_back({shared, global, bytes, size, place});
+    const Copy copy{shared, global, bytes, size, place};
+    if (block.copies_early) carry_out(copy);
+    block.self().open.push_back(copy);
 }
 
 void commit_async() {
@@ -230,10 +253,8 @@ void commit_async() {
 void wait_async(unsigned newest) {
     Thread& self = block.self();
     while (self.groups.size() > newest) {
-        for (const Copy& copy : self.groups.front()) {
-            if (copy.size) std::memcpy(copy.shared, copy.global, copy.size);
-            if (copy.size < copy.bytes) std::memset(static_cast<char*>(copy.shared) + copy.size, 0, copy.bytes - copy.size);
-        }
+        for (const Copy& copy : self.groups.front())
+            if (!block.copies_early) carry_out(copy);
         self.groups.pop_front();
     }
 }

@@ -36,8 +36,9 @@ struct Add {
     Add(std::initializer_list<Kernel> more) { kernels().insert(kernels().end(), more); }
 };
 
-// Runs the kernel.  `seed` shuffles the order in which the threads of a block go on, anew after each barrier; 0 keeps
-// it ascending.  Throws std::runtime_error that names file and line for a barrier that not every thread reaches, and
+// Runs the kernel.  `seed` shuffles the order in which the threads of a block go on, anew after each barrier, lets one
+// warp run ahead of the others, and in every other block makes asynchronous copies arrive at once; 0 keeps the order
+// ascending, and copies arrive when they are waited for.  Throws std::runtime_error that names file and line for a barrier that not every thread reaches, and
 // std::invalid_argument for a launch that no GPU would accept.
 void launch(const Kernel& kernel, dim3 grid, dim3 block, void** arguments, unsigned seed);
 

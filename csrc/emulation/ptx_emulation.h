@@ -25,7 +25,8 @@ struct Fragments {
 
 }  // namespace emulation
 
-// Copies when it is waited for, not before: a forgotten wait leaves the poison in place, and is an error at the end.
+// Copies when it is waited for, not before (launch.h: unless shuffled): a forgotten wait leaves the poison in place, and
+// is an error at the end.
 // Only the first `size` bytes are read, the rest become zero.
 #define cp_async_16(shared, global, size) emulation::copy_async(shared, global, 16, size, EMULATION_HERE)
 #define cp_async_8(shared, global, size) emulation::copy_async(shared, global, 8, size, EMULATION_HERE)

@@ -26,6 +26,7 @@ from minires.cli import (
     lockstep,
     models,
     paper,
+    predict,
     step,
     summary,
     trace,
@@ -37,7 +38,7 @@ from minires.cli.words import Parser, UsageError
 
 # In the order of `minires --help`.
 COMMANDS = (
-    *(train, evaluate, models, summary, draw),
+    *(train, evaluate, predict, models, summary, draw),
     *(step, trace),
     *(verify, lockstep, gradcheck),
     *(paper, kernels, bench),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from minires._checks import suggest
-from minires.cli.words import UsageError, print_table
+from minires.cli.words import UsageError, computing_on, print_table
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -49,7 +48,7 @@ def run(operations: Sequence[str], arguments: argparse.Namespace) -> int:
         raise UsageError(f"--cases must be at least 1, got {arguments.cases}")
     if arguments.seed < 0:
         raise UsageError(f"--seed must be at least 0, got {arguments.seed}")
-    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+    with computing_on(arguments.backend):
         backend = backends.active().name
         complaints = {}
         for name in operations or CASES:

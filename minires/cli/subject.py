@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, checkpoint, known_network
+from minires.cli.words import UsageError, checkpoint, computing_on, known_network
 
 if TYPE_CHECKING:
     import minires as mr
@@ -39,7 +39,7 @@ def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
     images.add_argument("--data-dir", metavar="DIR", help="look for the data here first")
     images.add_argument("--index", type=int, metavar="N", help="the first test image (default: 0)")
     images.add_argument("--batch", type=int, metavar="N", help="how many from there on (default: 8)")
-    images.add_argument("--image", metavar="FILE", help="a picture: resized, centre crop")
+    images.add_argument("--image", metavar="FILE", help="a picture: scaled, centre crop (as the run does)")
     images.add_argument("--label", type=int, metavar="N", help="class of the picture (default: 0)")
     network = parser.add_argument_group("the network")
     network.add_argument("--weights", metavar="RUN", help="a run folder or checkpoint (default: initialised)")
@@ -57,10 +57,8 @@ def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
 @contextlib.contextmanager
 def subject(network: str, arguments: argparse.Namespace) -> Iterator[Subject]:
     """The subject that the flags describe; within it its backend is the active one."""
-    from minires import backends
-
     known_network(network)
-    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+    with computing_on(arguments.backend):
         yield _make(network, arguments)
 
 
@@ -91,8 +89,7 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
         size = None if config is None else config.size
         x, labels, classes, told = _test_images(data, arguments, mean, size)
     else:
-        shape = input_shape(network) if trained is None else trained.checkpoint.input_shape
-        x, told = _picture(arguments.image, shape)
+        x, told = _picture(arguments.image, network, trained)
         labels, classes = [arguments.label if arguments.label is not None else 0], None
         if arguments.image is None:
             labels = [PHOTO_LABEL if arguments.label is None else arguments.label]
@@ -184,11 +181,11 @@ def _test_images(data: str, arguments: argparse.Namespace, mean: Any, size: int 
     return x, dataset.labels[first:last], len(dataset.classes), f"{data} test image {first} ({names}){more}"
 
 
-def _picture(path: str | None, shape: tuple[int, int, int]) -> tuple[Any, str]:
-    """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, scaled as is usual for ImageNet."""
-    import numpy as np
-
-    from minires.data import FolderImages
+def _picture(path: str | None, network: str, trained: Any) -> tuple[Any, str]:
+    """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, as the network is used to."""
+    from minires.data import Preprocessing
+    from minires.data.preprocess import margin
+    from minires.models import input_shape
 
     if path is None:
         from matplotlib.cbook import get_sample_data
@@ -198,9 +195,6 @@ def _picture(path: str | None, shape: tuple[int, int, int]) -> tuple[Any, str]:
         file, told = path, Path(path).name
         if not Path(path).is_file():
             raise UsageError(f"--image: no file {path}")
-    C, side = shape[0], shape[1]
-    image = FolderImages([Path(file)], side).read(0).astype(np.float32) / 255  # (H, W, 3)
-    image = (image - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
-    if C == 1:
-        image = image.mean(axis=2, keepdims=True)
-    return np.ascontiguousarray(image.transpose(2, 0, 1)[None]), told
+    size = input_shape(network)[1]
+    preprocessing = Preprocessing(margin(size), size) if trained is None else trained.preprocessing
+    return preprocessing(Path(file))[None], told

@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from minires.cli.words import UsageError, console, known_network, print_table
+from minires.cli.words import UsageError, computing_on, console, known_network, print_table
 
 SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
 
@@ -43,6 +43,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     parser.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: as in training)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--planted", nargs="?", const="all", metavar="WHAT", help="instead: plant bugs in the operations' and the "
+        "kernels' source, one at a time; each must be caught (WHAT: operations, kernels or all; default: all)",
+    )  # fmt: skip
     return parser
 
 
@@ -53,6 +57,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UsageError(f"--{name} must be at least {least}, got {value}")
+    if arguments.planted is not None:
+        return _planted(arguments)
     if arguments.network is None:
         for name in ("against", "size", "shortcut", "stride_in", "width"):
             if getattr(arguments, name) is not None:
@@ -64,8 +70,26 @@ def _verify(arguments: argparse.Namespace) -> int:
     against = arguments.against
     if against is not None and against != "torch" and against not in backends.names():
         raise UsageError(f"--against must be torch or one of {', '.join(backends.names())}, got {against!r}")
-    with backends.backend(arguments.backend) if arguments.backend else contextlib.nullcontext():
+    with computing_on(arguments.backend):
         return _network(arguments)
+
+
+def _planted(arguments: argparse.Namespace) -> int:
+    from minires.verify import planted
+
+    if arguments.network is not None or arguments.backend is not None:
+        raise UsageError("--planted stands alone: it takes neither a NETWORK nor --backend")
+    if arguments.planted not in planted.WHAT:
+        raise UsageError(f"--planted must be one of {', '.join(planted.WHAT)}, got {arguments.planted!r}")
+    found = planted.report(arguments.planted, say=lambda line: print(line, file=sys.stderr))
+    if arguments.json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return 0 if found.holds else 1
+    print_table(("kind", "where", "planted", "caught"), found.lines(), "planted bugs")
+    for line in (*found.survivors, *found.unsound, *found.notes):
+        print(line)
+    print(found)
+    return 0 if found.holds else 1
 
 
 def _network(arguments: argparse.Namespace) -> int:

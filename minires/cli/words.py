@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -54,6 +55,18 @@ def known_network(name: str) -> None:
         raise UsageError(
             f"unknown network {name!r}; known are {', '.join(models.names())}.{suggest(name, models.names())}"
         )
+
+
+@contextlib.contextmanager
+def computing_on(backend: str | None) -> Iterator[None]:
+    """Within it the backend of --backend is the active one; without the flag the default one stays."""
+    from minires import backends
+
+    if backend is not None and backend not in backends.names():
+        known = ", ".join(backends.names())
+        raise UsageError(f"--backend must be one of {known}; got {backend!r}.{suggest(backend, backends.names())}")
+    with contextlib.nullcontext() if backend is None else backends.backend(backend):
+        yield
 
 
 def console(stderr: bool = False) -> Console:

@@ -14,6 +14,7 @@ from minires.data.augment import Augmentation, Transform, pixel_mean
 from minires.data.dataset import DataError, DataFileError, DataPathError, Dataset
 from minires.data.folder import FolderImages
 from minires.data.loader import Loader
+from minires.data.preprocess import Preprocessing
 
 __all__ = [
     "Augmentation",
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "FolderImages",
     "Loader",
+    "Preprocessing",
     "Transform",
     "find",
     "load",

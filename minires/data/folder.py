@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from minires._checks import choice, integer
 from minires.data.dataset import DataError, DataFileError, Dataset, checked
+from minires.data.decode import decode
+from minires.data.preprocess import centre, margin, scale
 
 NAME = "folder"
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -47,25 +49,24 @@ class FolderImages:
     def read(self, index: int, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
         """Image `index` as (size, size, 3): a random cut drawn from `rng`, or the centre crop for evaluation.
 
-        Evaluation resizes the shorter side to size · 256/224 first.  Raises DataFileError for a file that Pillow
-        cannot decode to its end.
+        Evaluation scales the shorter side to size · 256/224 first.  Raises DataFileError for a file that `decode`
+        refuses.
         """
         path = self.paths[index]
+        image = decode(path)
         try:
-            with Image.open(path) as opened:
-                image = _rgb(opened)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataFileError(f"{path}: cannot be decoded: {error}") from None
-        if rng is None:
-            return self._cut(_shorter_side(image, round(self.size * 256 / 224)), 0.5, 0.5)
-        if self.crop == "scale-jitter":
-            side = int(rng.integers(round(self.size * 256 / 224), round(self.size * 480 / 224) + 1))
-            return self._cut(_shorter_side(image, side), rng.random(), rng.random())
-        return np.asarray(self._random_part(image, rng), np.uint8)
+            return np.asarray(self._cut(image, rng), np.uint8)
+        except ValueError as error:
+            raise DataFileError(f"{path}: {error}") from None
 
-    def _cut(self, image: Image.Image, across: float, down: float) -> NDArray[np.uint8]:
-        left, top = round((image.width - self.size) * across), round((image.height - self.size) * down)
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)), np.uint8)
+    def _cut(self, image: Image.Image, rng: np.random.Generator | None) -> Image.Image:
+        if rng is None:
+            return centre(scale(image, margin(self.size)), self.size)
+        if self.crop == "random-resized":
+            return self._random_part(image, rng)
+        image = scale(image, int(rng.integers(margin(self.size), round(self.size * 480 / 224) + 1)))
+        left, top = round((image.width - self.size) * rng.random()), round((image.height - self.size) * rng.random())
+        return image.crop((left, top, left + self.size, top + self.size))
 
     def _random_part(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """A part of 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3; a square of the middle if none fits."""
@@ -82,20 +83,6 @@ class FolderImages:
             left, top = (W - w) // 2, (H - h) // 2
         box = (left, top, left + w, top + h)
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits for a pixel, of which convert() would cut off all above 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif "transparency" in image.info:  # Pillow wants these converted in two steps
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _shorter_side(image: Image.Image, side: int) -> Image.Image:
-    scale = side / min(image.size)
-    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def load(

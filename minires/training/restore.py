@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from minires import backends
+from minires.data import Preprocessing
+from minires.data.preprocess import margin
 from minires.nn import Module
 from minires.training import checkpoint as checkpoints
 from minires.training.batches import evaluation_loader, images
@@ -24,6 +26,20 @@ class Trained:
     model: Module
     checkpoint: Checkpoint
     path: Path
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return preprocessing(self.checkpoint)
+
+
+def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+    """What brings a picture into the form of the images that the network was evaluated on.
+
+    A picture of a folder keeps its margin, which the centre crop cuts off; the other sets' pictures have none.
+    """
+    C, size, _ = checkpoint.input_shape
+    resize = margin(size) if checkpoint.config.data == "folder" else size
+    return Preprocessing(resize, size, checkpoint.mean, (1.0,) * C, grey=C == 1)
 
 
 def restore(path: str | Path, **changes: Any) -> Trained:

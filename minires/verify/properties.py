@@ -5,6 +5,7 @@ Each function here is one such property of one operation; it raises AssertionErr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -140,6 +141,9 @@ def softmax_of_huge_values(rng: np.random.Generator) -> None:
     shift = np.array([[1e4], [0], [-1e4]])  # exp(1e4) overflows; the shifted sums keep 12 of 16 digits
     shifted, plain = F.softmax(Tensor(x + shift)).data, F.softmax(Tensor(x)).data
     expect(bool(np.allclose(shifted, plain, rtol=1e-10)), f"each row of softmax(x + c) must be softmax(x), c = {shift}")
+    for row in itertools.permutations((0.0, 1e4, -1e4)):  # the largest may stand anywhere
+        far = F.softmax(Tensor(np.array(row))).data
+        expect(np.array_equal(far, np.array(row) == 1e4), f"softmax of {row} must be 1 at the largest, gives {far}")
 
 
 def log_softmax_of_huge_values(rng: np.random.Generator) -> None:
@@ -149,8 +153,10 @@ def log_softmax_of_huge_values(rng: np.random.Generator) -> None:
         expect(
             bool(np.allclose(shifted, plain, rtol=1e-10, atol=1e-10)), f"log_softmax(x + {shift:g}) is log_softmax(x)"
         )
-    far = F.log_softmax(Tensor(np.array([0.0, -2000.0]))).data
-    expect(np.array_equal(far, [0, -2000]), f"log_softmax must not round a small probability to 0, gives {far}")
+    for row in itertools.permutations((0.0, 2000.0, -2000.0)):
+        far = F.log_softmax(Tensor(np.array(row))).data
+        expected = np.array(row) - 2000
+        expect(np.array_equal(far, expected), f"log_softmax must not round a small probability to 0, gives {far}")
 
 
 def cross_entropy_of_huge_logits(rng: np.random.Generator) -> None:

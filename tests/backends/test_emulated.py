@@ -8,10 +8,13 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires import backends
-from minires.arrays import channels_last
 from minires.backends.kernels import catalogue, conv2d
 from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Emulator
+from minires.verify import agreement
+from minires.verify.agreement.geometries import FEW_GEOMETRIES
+from minires.verify.agreement.products import SIZES_OF_PRODUCTS
+from minires.verify.agreement.rounding import off, rounding_of_rung
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.properties import PROPERTIES
 
@@ -19,29 +22,13 @@ if backends.available()["emulated"]:
     pytest.skip(backends.available()["emulated"], allow_module_level=True)
 
 SEEDS = (0, 1, 2)  # ascending order, and two shuffled ones
-# What rounding to so many bits may cost a product of unit-variance operands, relative in norm: float32 keeps 24 bits,
-# tf32 11, bf16 8; four times the rounding of one operand covers both and the sums.
-TOLERANCE = {"tf32": 4 * 2**-11, "bf16": 4 * 2**-8}
-
-
-def tolerance(rung, dtype=np.float32):
-    return TOLERANCE.get(rung[-4:], 1e-12 if dtype == np.float64 else 2e-6)
-
-
-def off(found, expected):
-    """Relative difference in norm; NaN counts as infinitely far."""
-    assert found.shape == expected.shape
-    difference = np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
-    return difference if difference == difference else np.inf
 
 
 # -- products of matrices
 
 
 @pytest.mark.parametrize("rung", catalogue.GEMMS)
-@pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600)]
-)
+@pytest.mark.parametrize("sizes", SIZES_OF_PRODUCTS)
 def test_gemm(rng, rung, sizes):
     M, N, K = sizes
     for dtype in (np.float32, np.float64):
@@ -53,7 +40,7 @@ def test_gemm(rng, rung, sizes):
             a, b = a.T if a_T else a, b.T if b_T else b
             out = np.full((M, N), np.nan, dtype)
             gemm(Emulator(SEEDS[number % 3]), rung, a, b, out)
-            assert off(out, a.astype(np.float64) @ b) <= tolerance(rung, dtype)
+            assert off(out, a.astype(np.float64) @ b) <= rounding_of_rung(rung, dtype)
 
 
 @pytest.mark.parametrize("rung", catalogue.GEMMS)
@@ -62,7 +49,7 @@ def test_gemm_with_gaps_between_rows_and_columns(rng, rung):
     b = rng.standard_normal((48, 90)).astype(np.float32)[::2, 5:55]
     room = np.full((40, 60), np.nan, np.float32)
     gemm(Emulator(), rung, a, b, room[:, 5:55])
-    assert off(room[:, 5:55], a.astype(np.float64) @ b) <= tolerance(rung)
+    assert off(room[:, 5:55], a.astype(np.float64) @ b) <= rounding_of_rung(rung)
     assert np.isnan(room[:, :5]).all()
     assert np.isnan(room[:, 55:]).all()
 
@@ -109,20 +96,7 @@ def test_convolutions_of_any_geometry(rung):
             draw("conv2d", random_pick(rng), rng).check()
 
 
-# (x, weight, stride, padding, dilation, groups)
-GEOMETRIES = [
-    ((2, 8, 7, 9), (12, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1),
-    ((1, 3, 6, 5), (5, 3, 3, 3), (1, 1), (0, 2), (1, 1), 1),
-    ((3, 6, 4, 5), (4, 3, 3, 3), (1, 1), (1, 0), (1, 1), 2),
-    ((2, 16, 5, 3), (8, 16, 1, 1), (1, 1), (0, 0), (1, 1), 1),
-    ((2, 6, 5, 3), (9, 2, 1, 1), (1, 1), (0, 0), (1, 1), 3),
-    ((1, 4, 9, 8), (6, 4, 3, 2), (2, 3), (1, 0), (2, 1), 1),
-    ((2, 3, 15, 13), (7, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
-    ((40, 8, 5, 5), (8, 8, 3, 3), (2, 2), (1, 1), (1, 1), 1),
-]
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("geometry", FEW_GEOMETRIES, ids=str)
 @pytest.mark.parametrize("rung", ["auto", *catalogue.CONVOLUTIONS])
 def test_convolutions_beside_the_reference(rng, rung, geometry):
     x_shape, w_shape, *options = geometry
@@ -139,23 +113,14 @@ def test_convolutions_beside_the_reference(rng, rung, geometry):
         found = emulated.conv2d_forward(x, w, None, *options)
         grad_x = emulated.conv2d_backward_input(cotangent, w, x.shape, *options)
         grad_w = emulated.conv2d_backward_weight(cotangent, x, w.shape, *options)
-    assert off(found, expected) <= tolerance(rung)
+    assert off(found, expected) <= rounding_of_rung(rung)
     exact = cotangent.astype(float), x.astype(float), w.astype(float)
-    assert off(grad_x, reference.conv2d_backward_input(exact[0], exact[2], x.shape, *options)) <= tolerance("")
-    assert off(grad_w, reference.conv2d_backward_weight(exact[0], exact[1], w.shape, *options)) <= tolerance("")
+    assert off(grad_x, reference.conv2d_backward_input(exact[0], exact[2], x.shape, *options)) <= rounding_of_rung("")
+    assert off(grad_w, reference.conv2d_backward_weight(exact[0], exact[1], w.shape, *options)) <= rounding_of_rung("")
 
 
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("relu", [False, True])
-def test_fused_epilogue(rng, residual, relu):
-    x, w = rng.standard_normal((2, 5, 7, 6)), rng.standard_normal((9, 6, 3, 3))
-    sizes = conv2d.Geometry.of((2, 6, 5, 7), w.shape, (1, 1), (1, 1), (1, 1), 1)
-    scale, shift, more = rng.standard_normal(9), rng.standard_normal(9), rng.standard_normal((2, 5, 7, 9))
-    y = np.full((2, 5, 7, 9), np.nan)
-    conv2d.fused(Emulator(1), x, channels_last(w), y, scale, shift, more if residual else None, relu, sizes)
-    plain = backends.reference.conv2d_forward(x.transpose(0, 3, 1, 2), w, None, (1, 1), (1, 1), (1, 1), 1)
-    expected = plain.transpose(0, 2, 3, 1) * scale + shift + (more if residual else 0)
-    assert off(y, np.maximum(expected, 0) if relu else expected) <= 1e-12
+def test_fused_epilogue():
+    agreement.fused_epilogue()
 
 
 def test_deterministic_whatever_the_order_of_the_threads(rng):
@@ -176,36 +141,12 @@ def test_deterministic_whatever_the_order_of_the_threads(rng):
             np.testing.assert_array_equal(a, b)
 
 
-def test_sgd_step_for_all_parameters(rng):
-    """Chunks of 100 elements of parameters of 250, 1 and 130 elements, two steps."""
-    sizes, chunk, options = [250, 1, 130], 100, (0.1, 0.9, 0.01)
-    params = [mr.tensor(rng.standard_normal(n), requires_grad=True) for n in sizes]
-    expected = mr.optim.SGD([mr.tensor(p.data.copy(), requires_grad=True) for p in params], *options)
-    velocities = [np.full(n, np.nan) for n in sizes]
-    chunks = [(which, begin) for which, n in enumerate(sizes) for begin in range(0, n, chunk)]
-    owner, start = np.array(chunks, np.int32).T.copy()
-    for first in (1, 0):
-        grads = [rng.standard_normal(n) for n in sizes]
-        every = ([p.data for p in params], grads, velocities)
-        tables = [np.array([array.ctypes.data for array in arrays], np.uint64) for arrays in every]
-        lr, momentum, weight_decay = options
-        Emulator(1).launch(
-            "sgd_step", np.float64, (2,), (32,), *tables, np.array(sizes, np.int32), owner, start, len(owner), chunk,
-            lr, momentum, weight_decay, first,
-        )  # fmt: skip
-        for p, g in zip(expected.params, grads, strict=True):
-            p.grad = g
-        expected.step()
-        for p, q in zip(params, expected.params, strict=True):
-            np.testing.assert_allclose(p.data, q.data, rtol=1e-13)
+def test_sgd_step_for_all_parameters():
+    agreement.sgd_of_kernel()
 
 
-def test_add_and_relu(rng):
-    a, b = rng.standard_normal(1000), rng.standard_normal(1000)
-    for relu in (0, 1):
-        y = np.full(1000, np.nan)
-        Emulator(2).launch("add_forward", np.float64, (3,), (64,), a, b, y, 1000, relu)
-        np.testing.assert_array_equal(y, np.maximum(a + b, 0) if relu else a + b)
+def test_add_and_relu_with_several_elements_a_thread():
+    agreement.small_grids()
 
 
 def test_the_optimizer_takes_the_kernel(rng):
@@ -235,16 +176,8 @@ def test_the_optimizer_takes_the_kernel(rng):
     assert set(one.state_dict()) == {"velocity.0", "velocity.1"}
 
 
-def test_batch_norm_fused_with_relu_and_skip_add(rng):
-    x, more = rng.standard_normal((50, 37)), rng.standard_normal((50, 37))
-    mean, var, weight, bias = x.mean(0), x.var(0), rng.standard_normal(37), rng.standard_normal(37)
-    plain = (x - mean) / np.sqrt(var + 1e-5)
-    for residual, floor in ((more, 0.0), (None, 0.0), (more, -np.inf)):
-        y = np.full((50, 37), np.nan)
-        arguments = (x, mean, var, weight, bias, residual, y, 50, 37, 1e-5, float(floor))
-        Emulator(1).launch("batch_norm_apply", np.float64, (3, 2), (32, 8), *arguments)
-        expected = plain * weight + bias + (0 if residual is None else residual)
-        assert off(y, np.maximum(expected, floor)) <= 1e-13
+def test_batch_norm_fused_with_relu_and_skip_add():
+    agreement.batch_norm_fused(kernel=True)
 
 
 # -- a whole network

@@ -15,6 +15,9 @@ from minires.arrays import channels_first, channels_last
 from minires.backends import reference
 from minires.backends.native import backend as module
 from minires.backends.native import filters, fused
+from minires.verify.agreement import check_convolution
+from minires.verify.agreement.geometries import GEOMETRIES
+from minires.verify.agreement.rounding import WINOGRAD, off, rounding
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.properties import PROPERTIES
 
@@ -29,23 +32,6 @@ SETS = [
     for name, kernels in native().instruction_sets().items()
 ]
 DTYPES = (np.float32, np.float64)
-WINOGRAD = {np.float32: 5e-6, np.float64: 1e-12}  # its transforms lose a few bits more than a sum of products
-
-
-def tolerance(dtype, terms):
-    """What rounding may cost a sum of `terms` products of unit variance, relative in norm.
-
-    A partial sum of k terms has size √k and is rounded by at most half an eps of it.  Roundings add up as a random
-    walk, to eps/2 · K/√2 beside a result of size √K; the bound is three times that, and an eps for what is single.
-    """
-    return float(np.finfo(dtype).eps) * (1 + math.sqrt(terms))
-
-
-def off(found, expected):
-    """Relative difference in norm; NaN counts as infinitely far."""
-    assert found.shape == expected.shape
-    difference = np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
-    return difference if difference == difference else np.inf
 
 
 @pytest.fixture(autouse=True)
@@ -92,88 +78,38 @@ def test_properties(isa, operation, holds, rng):
 
 # -- convolutions
 
-# (x, weight, stride, padding, dilation, groups)
-GEOMETRIES = [
-    ((2, 3, 7, 9), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
-    ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0), (1, 1), 1),
-    ((2, 1, 6, 5), (17, 1, 3, 2), (1, 1), (0, 2), (1, 1), 1),
-    ((3, 17, 4, 9), (33, 17, 1, 3), (1, 1), (1, 0), (1, 1), 1),
-    ((2, 64, 5, 3), (100, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1),
-    ((2, 100, 5, 6), (33, 100, 1, 1), (2, 2), (0, 0), (1, 1), 1),
-    ((1, 33, 9, 8), (16, 33, 3, 2), (2, 3), (1, 0), (2, 1), 1),
-    ((2, 3, 23, 19), (64, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
-    ((5, 16, 7, 11), (3, 16, 3, 3), (2, 2), (1, 1), (1, 1), 1),
-    ((2, 16, 11, 7), (17, 16, 2, 3), (3, 5), (0, 1), (1, 1), 1),  # strides larger than the kernel: pixels nobody saw
-    ((2, 17, 3, 4), (16, 17, 2, 2), (1, 1), (4, 3), (1, 1), 1),  # padding larger than the kernel
-    ((1, 3, 2, 3), (3, 3, 1, 1), (1, 1), (2, 1), (1, 1), 1),  # outputs that see padding alone
-    ((2, 16, 9, 10), (32, 16, 3, 3), (1, 1), (2, 3), (2, 3), 1),
-    ((1, 3, 13, 1), (16, 3, 5, 1), (1, 1), (2, 0), (3, 1), 1),
-    ((1, 3, 1, 14), (5, 3, 1, 4), (1, 3), (0, 1), (1, 2), 1),
-    ((2, 6, 5, 7), (9, 2, 3, 3), (1, 1), (1, 1), (1, 1), 3),
-    ((2, 66, 5, 4), (34, 33, 3, 1), (2, 1), (1, 0), (1, 1), 2),
-    ((3, 32, 6, 5), (32, 1, 3, 3), (1, 1), (1, 1), (1, 1), 32),  # each channel alone
-    ((2, 32, 6, 5), (48, 16, 3, 3), (1, 1), (1, 1), (1, 1), 2),
-    ((1, 64, 4, 4), (16, 64, 4, 4), (1, 1), (0, 0), (1, 1), 1),  # one output
-    ((0, 3, 7, 9), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
-    ((0, 16, 5, 5), (8, 16, 1, 1), (2, 2), (0, 0), (1, 1), 1),
-    ((70, 5, 3, 3), (6, 5, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # blocks that cross images
-    ((1, 600, 3, 4), (40, 600, 1, 1), (1, 1), (0, 0), (1, 1), 1),  # a reduction in several runs
-    ((4, 3, 30, 31), (8, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # the filters' gradient in several segments
-]
 
-
-def check_convolution(rng, backend, geometry, bounds=None):
-    """Forward and both gradients beside the reference backend in double precision, in both dtypes."""
-    x_shape, w_shape, *options = geometry
+def check_in_both_precisions(backend, geometry, bounds=None):
     for dtype in DTYPES:
-        x, w = rng.standard_normal(x_shape).astype(dtype), rng.standard_normal(w_shape).astype(dtype)
-        b = rng.standard_normal(w_shape[0]).astype(dtype)
-        exact = x.astype(float), w.astype(float)
-        expected = reference.conv2d_forward(*exact, b.astype(float), *options)
-        g = rng.standard_normal(expected.shape).astype(dtype)
-        kept = [array.copy() for array in (x, w, b, g)]
-        y = backend.conv2d_forward(x, w, b, *options)
-        grad_x = backend.conv2d_backward_input(g, w, x_shape, *options)
-        grad_w = backend.conv2d_backward_weight(g, x, w_shape, *options)
-        grad_b = backend.conv2d_backward_bias(g)
-        assert all(array.dtype == dtype for array in (y, grad_x, grad_w, grad_b))
-        assert all(np.array_equal(a, b) for a, b in zip((x, w, b, g), kept, strict=True)), "an input was changed"
-        taps, pixels = w_shape[2] * w_shape[3], g.size // max(g.shape[1], 1)
-        terms = {"y": w_shape[1] * taps, "x": w_shape[0] * taps, "w": pixels, "b": pixels}
-        bound = {k: bounds[dtype] if bounds and k != "b" else tolerance(dtype, n) for k, n in terms.items()}
-        g = g.astype(float)
-        assert off(y, expected) <= bound["y"]
-        assert off(grad_x, reference.conv2d_backward_input(g, exact[1], x_shape, *options)) <= bound["x"]
-        assert off(grad_w, reference.conv2d_backward_weight(g, exact[0], w_shape, *options)) <= bound["w"]
-        assert off(grad_b, reference.conv2d_backward_bias(g)) <= bound["b"]
+        check_convolution(backend, geometry, dtype, bounds and bounds[dtype])
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 @pytest.mark.parametrize("isa", SETS)
-def test_convolutions_beside_the_reference(rng, isa, geometry):
+def test_convolutions_beside_the_reference(isa, geometry):
     with mr.backend("native", isa=isa, winograd=False) as backend:
-        check_convolution(rng, backend, geometry)
+        check_in_both_precisions(backend, geometry)
 
 
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 2), (0, 1)])
 @pytest.mark.parametrize("size", [(5, 7), (14, 13), (8, 8), (4, 3), (3, 3), (17, 6)])
 @pytest.mark.parametrize("channels", [(16, 16), (32, 48), (64, 16), (16, 128)])
 @pytest.mark.parametrize("isa", SETS)
-def test_convolutions_that_winograd_may_take(rng, isa, channels, size, padding):
+def test_convolutions_that_winograd_may_take(isa, channels, size, padding):
     C, O = channels
     N = 1 + (size[0] + padding[0] + C // 16) % 3
     geometry = ((N, C, *size), (O, C, 3, 3), (1, 1), padding, (1, 1), 1)
     with mr.backend("native", isa=isa, winograd=True) as backend:
-        check_convolution(rng, backend, geometry, WINOGRAD)
+        check_in_both_precisions(backend, geometry, WINOGRAD)
     with mr.backend("native", isa=isa, winograd=False) as backend:
-        check_convolution(rng, backend, geometry)
+        check_in_both_precisions(backend, geometry)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (7, 1)])
 @pytest.mark.parametrize("isa", SETS)
-def test_images_smaller_than_a_tile(rng, isa, size):
+def test_images_smaller_than_a_tile(isa, size):
     with mr.backend("native", isa=isa) as backend:
-        check_convolution(rng, backend, ((3, 16, *size), (16, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1), WINOGRAD)
+        check_in_both_precisions(backend, ((3, 16, *size), (16, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1), WINOGRAD)
 
 
 @pytest.mark.parametrize("winograd", [False, True])
@@ -199,7 +135,7 @@ def test_what_follows_a_convolution(rng, isa, shapes, winograd):
                 channels_first(added) if more else None, relu,
             )  # fmt: skip
         y = channels_last(y)
-        assert off(y, expected) <= (WINOGRAD[dtype] if winograd else tolerance(dtype, 9 * x_shape[1]))
+        assert off(y, expected) <= (WINOGRAD[dtype] if winograd else rounding(dtype, 9 * x_shape[1]))
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 1)])
@@ -219,7 +155,7 @@ def test_a_gradient_that_came_by_another_way_is_added(rng, isa, stride):
             backend.kernels.conv2d_backward_input(
                 channels_last(g), w, added, found, stride, (0, 0), (1, 1), 1, winograd
             )
-        assert off(channels_first(found), expected) <= tolerance(dtype, 2 * 32)
+        assert off(channels_first(found), expected) <= rounding(dtype, 2 * 32)
 
 
 @pytest.mark.parametrize(
@@ -236,10 +172,10 @@ def test_products_of_matrices(rng, isa, sizes):
             for transposed, start in itertools.product([False, True], [None, bias]):
                 c = np.full((M, N), np.nan, dtype)
                 backend.kernels.matmul(a, b.T.copy() if transposed else b, transposed, start, c)
-                assert off(c, exact + (0 if start is None else bias)) <= tolerance(dtype, K)
+                assert off(c, exact + (0 if start is None else bias)) <= rounding(dtype, K)
             c = np.full((M, N), np.nan, dtype)
             backend.kernels.matmul_at(a.T.copy(), b, c)
-            assert off(c, exact) <= tolerance(dtype, K)
+            assert off(c, exact) <= rounding(dtype, K)
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -281,7 +217,7 @@ def test_batch_norm_of_many_pixels(rng, isa, C):
             even = backend.batch_norm_eval_forward(x, mean, var, weight, bias, 1e-5)
         # A running sum of positive numbers is off by eps/6 · √P; three times that.  The squares are about the mean that
         # was found, and its own error does not enter them; into x − mean it enters a hundredfold.
-        bound = tolerance(dtype, N * H * W / 4)
+        bound = rounding(dtype, N * H * W / 4)
         assert off(mean, means) <= bound
         assert off(var, variances) <= bound
         assert off(y, ys) <= 100 * bound
@@ -308,7 +244,7 @@ def test_windows_of_256_taps_and_more(rng, isa, kernel):
         np.testing.assert_array_equal(y, expected)
         np.testing.assert_array_equal(argmax, taps)
         assert argmax.dtype == (np.uint8 if kernel == (16, 16) else np.int32)
-        assert off(grad, reference.max_pool2d_backward(g, taps, x.shape, *options)) <= tolerance(dtype, 100)
+        assert off(grad, reference.max_pool2d_backward(g, taps, x.shape, *options)) <= rounding(dtype, 100)
 
 
 # -- NaN and memory layouts

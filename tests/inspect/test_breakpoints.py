@@ -228,6 +228,7 @@ def test_wrong_arguments_are_named(options, error, message):
         (("--batch", "0"), "--batch must be at least 1"),
         (("--width", "0"), "width must be"),
         (("--weights", "nowhere"), "nowhere"),
+        (("--backend", "cudaa"), "--backend must be one of reference, "),
     ],
 )
 def test_step_refuses_in_one_line(capsys, words, message):

@@ -332,6 +332,7 @@ def test_a_run_folder(run, tmp_path, rng):
         "resize": 8,
         "crop": 8,
         "std": [1.0],
+        "interpolation": "bilinear",
         "grey": True,
     }
 

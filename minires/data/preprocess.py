@@ -1,0 +1,143 @@
+"""From a picture to what a network sees: shorter side scaled, centre cut out, normalised.
+
+The numbers are those of torchvision's Resize, CenterCrop, ToTensor and Normalize, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from minires._checks import choice, integer, number
+from minires.data.dataset import DataFileError
+from minires.data.decode import decode
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of R, G, B in [0, 1]
+INTERPOLATIONS = {name.lower(): member for name, member in Image.Resampling.__members__.items()}
+
+_MOST_PIXELS = 2**28  # of a scaled picture: 1×20,000 pixels would become 1.3 G
+
+
+def margin(size: int) -> int:
+    """The shorter side to which a picture is scaled before its centre of `size` is cut out: 256 for 224."""
+    return round(size * 256 / 224)
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """What happens to a picture before a network sees it; the defaults are ImageNet's.
+
+    resize          its shorter side is scaled to so many pixels
+    crop            side of the square cut from the centre; a picture that is smaller gets a black border
+    mean, std       subtracted from and divided by, in units of [0, 1]: a number a channel, or an image (crop, crop, C)
+    interpolation   "bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"
+    grey            one channel of grey levels instead of R, G, B
+
+    Raises TypeError or ValueError that names the argument.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    mean: Sequence[float] | NDArray[np.float32] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    grey: bool = False
+
+    def __post_init__(self) -> None:
+        integer(self.resize, "resize", 1, 2**14)
+        integer(self.crop, "crop", 1, 2**14)
+        choice(self.interpolation, "interpolation", INTERPOLATIONS)
+        C = self.channels
+        if isinstance(self.mean, np.ndarray) and self.mean.ndim == 3:
+            if self.mean.shape != (self.crop, self.crop, C):
+                told = "×".join(map(str, self.mean.shape))
+                raise ValueError(f"crop and channels must be those of the mean image, {told}, got {self.crop} and {C}")
+        else:
+            _numbers(self.mean, "mean", C)
+        for value in _numbers(self.std, "std", C):
+            number(value, "std", 0, open_minimum=True)
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.grey else 3
+
+    def __call__(self, path: Path) -> NDArray[np.float32]:
+        """(C, crop, crop) of a file.  Raises DataFileError."""
+        return self.normalise(self.cut(path))
+
+    def cut(self, path: Path) -> NDArray[np.uint8]:
+        """(crop, crop, C): the part of the picture that the network sees.  Raises DataFileError."""
+        image = decode(path, self.grey)
+        try:
+            image = scale(image, self.resize, INTERPOLATIONS[self.interpolation])
+        except ValueError as error:
+            raise DataFileError(f"{path}: {error}") from None
+        return np.atleast_3d(np.asarray(centre(image, self.crop), np.uint8))
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(..., crop, crop, C) -> (..., C, crop, crop), channels-last in memory."""
+        x = images.astype(np.float32)
+        x /= 255
+        x -= np.asarray(self.mean, np.float32)
+        x /= np.asarray(self.std, np.float32)
+        return np.moveaxis(x, -1, -3)
+
+    def __str__(self) -> str:
+        grey = "in grey, " if self.grey else ""
+        how = "" if self.interpolation == "bilinear" else f" ({self.interpolation})"
+        image = isinstance(self.mean, np.ndarray) and self.mean.ndim == 3
+        mean = "minus the mean image" if image else f"mean {_told(self.mean)}"
+        std = "" if all(value == 1 for value in self.std) else f", std {_told(self.std)}"
+        return f"{grey}shorter side {self.resize}{how}, centre {self.crop}×{self.crop}, {mean}{std}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the mean of each channel in place of a mean image."""
+        mean = np.asarray(self.mean, np.float64)
+        return {
+            "resize": self.resize,
+            "crop": self.crop,
+            "mean": (mean.mean(axis=(0, 1)) if mean.ndim == 3 else mean).tolist(),
+            "std": [float(value) for value in self.std],
+            "interpolation": self.interpolation,
+            "grey": self.grey,
+        }
+
+
+def scale(image: Image.Image, side: int, interpolation: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+    """The picture with a shorter side of `side`; the longer one is cut down to whole pixels, as in torchvision.
+
+    Raises ValueError where that would be too large to hold.
+    """
+    short, long = sorted(image.size)
+    stretched = int(side * long / short)
+    if side * stretched > _MOST_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} pixels are too thin to scale the shorter side to {side}")
+    size = (side, stretched) if image.width <= image.height else (stretched, side)
+    return image if size == image.size else image.resize(size, interpolation)
+
+
+def centre(image: Image.Image, size: int) -> Image.Image:
+    """The square of `size` in the middle, black where the picture is smaller."""
+    left, top = _before(image.width, size), _before(image.height, size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _before(length: int, size: int) -> int:
+    return round((length - size) / 2) if length >= size else -((size - length) // 2)
+
+
+def _numbers(values: Any, argument: str, channels: int) -> list[float]:
+    found = [number(value, argument) for value in np.asarray(values).tolist()] if np.ndim(values) == 1 else []
+    if len(found) != channels:
+        raise ValueError(f"{argument} must be {channels} number{'s' * (channels > 1)}, one a channel, got {values!r}")
+    return found
+
+
+def _told(values: Any) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,42 @@
+"""The files that paths name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from minires.data import DataPathError
+from minires.data.decode import SUFFIXES
+
+
+def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Each file as it is named, whatever its suffix; of each folder all pictures in it and below, in sorted order.
+
+    Hidden files and folders in a folder are left out.
+
+    Raises DataPathError for a path that is neither file nor folder, and for a folder without a picture.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(_below(path))
+            if not inside:
+                raise DataPathError(f"{path}: no pictures (of {', '.join(SUFFIXES)}) in this folder or below")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataPathError(f"{path}: no such file or folder")
+    return found
+
+
+def _below(folder: Path) -> Iterable[Path]:
+    def unreadable(error: OSError) -> None:
+        raise DataPathError(f"{error.filename}: {error.strerror}") from None
+
+    for place, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(place, name)

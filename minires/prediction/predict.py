@@ -1,0 +1,88 @@
+"""Pictures through a network, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minires._checks import integer
+from minires.data import DataFileError
+from minires.nn.module import evaluating
+from minires.prediction.classifier import Classifier
+from minires.training.evaluation import predict as logits_of
+
+Cut = NDArray[np.uint8] | DataFileError
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network makes of one picture.
+
+    path            its file
+    picture         (H, W, C) uint8: the part of it that the network was shown
+    probabilities   (classes,) float64, summing to 1
+    """
+
+    path: Path
+    picture: NDArray[np.uint8]
+    probabilities: NDArray[np.float64]
+
+    def top(self, k: int) -> list[tuple[int, float]]:
+        """The k most probable classes and their probabilities; of equals the lower number comes first."""
+        best = np.argsort(-self.probabilities, kind="stable")[: integer(k, "k", 1)]
+        return [(int(index), float(self.probabilities[index])) for index in best]
+
+
+def predict(
+    classifier: Classifier, paths: Sequence[Path], batch_size: int = 32, workers: int = 2
+) -> Iterator[Prediction | DataFileError]:
+    """One result a path, in their order: a Prediction, or the error of a file that cannot be decoded.
+
+    workers   threads that decode one batch while the network computes the one before; 0: the caller's decodes
+
+    At most two batches of pictures are held.  Raises Diverged when the network's outputs are not finite.
+    """
+    integer(batch_size, "batch_size", 1)
+    integer(workers, "workers", 0, 256)
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    for batch, cuts in zip(batches, _decoded(classifier, batches, workers), strict=True):
+        whole = [cut for cut in cuts if not isinstance(cut, DataFileError)]
+        rows = iter(_probabilities(classifier, np.stack(whole)) if whole else ())
+        for path, cut in zip(batch, cuts, strict=True):
+            yield cut if isinstance(cut, DataFileError) else Prediction(path, cut, next(rows))
+
+
+def _decoded(classifier: Classifier, batches: Sequence[Sequence[Path]], workers: int) -> Iterator[list[Cut]]:
+    """What `_cut` makes of each path, a batch at a time, the next one in the making."""
+    if workers == 0:
+        yield from ([_cut(classifier, path) for path in batch] for batch in batches)
+        return
+    pool = ThreadPoolExecutor(workers, "minires-decode")
+    try:
+        ahead: list[Future[Cut]] = []
+        for batch in (*batches, ()):
+            ready, ahead = ahead, [pool.submit(_cut, classifier, path) for path in batch]
+            if ready:
+                yield [future.result() for future in ready]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cut(classifier: Classifier, path: Path) -> Cut:
+    try:
+        return classifier.preprocessing.cut(path)
+    except DataFileError as error:
+        return error
+
+
+def _probabilities(classifier: Classifier, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N, H, W, C) -> (N, classes): softmax, in float64 whatever the network computes in."""
+    with evaluating(classifier.model):
+        logits = logits_of(classifier.model, classifier.preprocessing.normalise(pictures)).astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

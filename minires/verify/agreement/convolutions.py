@@ -1,0 +1,141 @@
+"""Convolutions of the hand-written kernels beside the reference backend."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from minires.arrays import Array, channels_first, channels_last
+from minires.backends import reference
+from minires.verify.agreement.fences import Fence, among_nan, fenced
+from minires.verify.agreement.geometries import FEW_GEOMETRIES, FOR_WINOGRAD, GEOMETRIES, Geometry
+from minires.verify.agreement.rounding import WINOGRAD, near, rounding, rounding_of_rung
+from minires.verify.properties import expect
+
+
+@cache
+def _convolution(geometry: Geometry, dtype: Any) -> tuple[list[Array], list[Array]]:
+    """x, w, b and the cotangent in dtype; y and the gradients of the three by the reference backend in float64."""
+    x_shape, w_shape, *options = geometry
+    rng = np.random.default_rng(3)
+    x, w, b = (np.asarray(rng.standard_normal(s), dtype) for s in (x_shape, w_shape, w_shape[:1]))
+    exact = [a.astype(float) for a in (x, w, b)]
+    y = reference.conv2d_forward(exact[0], exact[1], exact[2], *options)
+    g = rng.standard_normal(y.shape).astype(dtype)
+    exact_g = g.astype(float)
+    gradients = (
+        reference.conv2d_backward_input(exact_g, exact[1], x_shape, *options),
+        reference.conv2d_backward_weight(exact_g, exact[0], w_shape, *options),
+        reference.conv2d_backward_bias(exact_g),
+    )
+    return [x, w, b, g], [y, *gradients]
+
+
+def check_convolution(
+    backend: Any, geometry: Geometry, dtype: Any, bound: float | None = None, gradients: bool = True
+) -> None:
+    """Forward and the gradients beside the reference backend in double precision.
+
+    bound   relative in norm; None: what rounding may cost a sum of so many products
+    """
+    x_shape, w_shape, *options = geometry
+    (x, w, b, g), expected = _convolution(geometry, dtype)
+    # As the kernels want them: then they are read where they lie.
+    x, g = (channels_first(among_nan(channels_last(a))) for a in (x, g))
+    w = channels_first(among_nan(channels_last(w))) if backend.name == "emulated" else among_nan(w)
+    kept = [array.copy() for array in (x, w, b, g)]
+    found = [backend.conv2d_forward(x, w, b, *options)]
+    if gradients:
+        found.append(backend.conv2d_backward_input(g, w, x_shape, *options))
+        found.append(backend.conv2d_backward_weight(g, x, w_shape, *options))
+        found.append(backend.conv2d_backward_bias(g))
+    expect(all(array.dtype == dtype for array in found), f"a result is not {np.dtype(dtype)}")
+    same = all(np.array_equal(a, b) for a, b in zip((x, w, b, g), kept, strict=True))
+    expect(same, "an input was changed")
+    taps, pixels = w_shape[2] * w_shape[3], g.size // max(g.shape[1], 1)
+    terms = (w_shape[1] * taps, w_shape[0] * taps, pixels, pixels)
+    names = ("y", "the gradient of x", "of w", "of b")
+    for name, one, other, n in zip(names, found, expected, terms, strict=False):
+        limit = rounding(dtype, n) if bound is None or name == "of b" else bound
+        near(one, other, limit, f"conv2d {geometry}: {name}")
+
+
+def convolutions_of_rung(rung: str, gradients: bool = False) -> None:
+    """A rung of the ladder: the forward pass, and on request the gradients that go with it."""
+    from minires.backends.kernels.conv2d import Geometry as Sizes
+
+    dtypes = (np.float32,) if rung.endswith(("tf32", "bf16")) else (np.float64,)
+    for number, (geometry, dtype) in enumerate(itertools.product(FEW_GEOMETRIES, dtypes)):
+        sizes = Sizes.of(*geometry)
+        if (rung == "conv_03_1x1" and not sizes.is_1x1) or (rung == "conv_08_winograd" and not sizes.suits_winograd):
+            continue
+        with fenced("emulated", conv2d=rung, seed=number % 3) as backend:
+            check_convolution(backend, geometry, dtype, rounding_of_rung(rung, dtype), gradients)
+
+
+def fused_epilogue() -> None:
+    """conv_09: relu?(conv(x) · scale + shift (+ residual))"""
+    from minires.backends.kernels import conv2d
+    from minires.backends.kernels.provider import Emulator
+
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((2, 5, 7, 6)), rng.standard_normal((9, 6, 3, 3))
+    sizes = conv2d.Geometry.of((2, 6, 5, 7), w.shape, (1, 1), (1, 1), (1, 1), 1)
+    scale, shift, more = rng.standard_normal(9), rng.standard_normal(9), rng.standard_normal((2, 5, 7, 9))
+    plain = reference.conv2d_forward(x.transpose(0, 3, 1, 2), w, None, (1, 1), (1, 1), (1, 1), 1)
+    fence = Fence()
+    for residual, relu in itertools.product([False, True], repeat=2):
+        y = fence.empty((2, 5, 7, 9))
+        conv2d.fused(Emulator(1), x, channels_last(w), y, scale, shift, more if residual else None, relu, sizes)
+        expected = plain.transpose(0, 2, 3, 1) * scale + shift + (more if residual else 0)
+        near(y, np.maximum(expected, 0) if relu else expected, 1e-12, f"conv_09_fused {residual=} {relu=}")
+    fence.check()
+
+
+def native_convolutions(winograd: bool = False) -> None:
+    """Every geometry, in both precisions; with Winograd's algorithm those that it may compute."""
+    for geometry in FOR_WINOGRAD if winograd else GEOMETRIES:
+        for dtype in (np.float32,) if winograd else (np.float32, np.float64):
+            with fenced("native", winograd=winograd) as backend:
+                check_convolution(backend, geometry, dtype, WINOGRAD[dtype] if winograd else None)
+
+
+def what_follows_a_convolution(winograd: bool) -> None:
+    """relu((x ⋆ w + b − mean) · scale + shift + added), with any of its parts left out."""
+    options = ((1, 1), (1, 1), (1, 1), 1)
+    rng = np.random.default_rng(6)
+    dtype: Any = np.float32 if winograd else np.float64
+    x, w = rng.standard_normal((2, 24, 10, 9)).astype(dtype), rng.standard_normal((21, 24, 3, 3)).astype(dtype)
+    b, mean, scale, shift = rng.standard_normal((4, 21)).astype(dtype)
+    plain = channels_last(reference.conv2d_forward(x.astype(float), w.astype(float), None, *options))
+    added = rng.standard_normal(plain.shape).astype(dtype)
+    for bias, norm, more, relu in itertools.product([False, True], repeat=4):
+        expected = plain + (b if bias else 0)
+        expected = (expected - mean) * scale + shift if norm else expected
+        expected = expected + (added if more else 0)
+        expected = np.maximum(expected, 0) if relu else expected
+        with fenced("native", winograd=winograd) as backend:
+            y = backend._convolve(
+                x, w, b if bias else None, options, (mean, scale, shift) if norm else (None,) * 3,
+                channels_first(added) if more else None, relu,
+            )  # fmt: skip
+            bound = WINOGRAD[dtype] if winograd else rounding(dtype, 9 * 24)
+            near(channels_last(y), expected, bound, f"conv2d with {bias=} {norm=} {more=} {relu=}")
+
+
+def a_gradient_that_came_by_another_way() -> None:
+    """It is added, also at the pixels that no output saw."""
+    x_shape, w_shape = (2, 16, 7, 8), (32, 16, 2, 1)
+    rng = np.random.default_rng(7)
+    for stride in ((1, 1), (2, 2), (3, 1)):
+        w, added = rng.standard_normal(w_shape), rng.standard_normal((2, 7, 8, 16))
+        options = (stride, (0, 0), (1, 1), 1)
+        shape = reference.conv2d_forward(np.zeros(x_shape), w, None, *options).shape
+        g = rng.standard_normal(shape)
+        expected = reference.conv2d_backward_input(g, w, x_shape, *options) + channels_first(added)
+        with fenced("native") as backend:
+            found = backend._gradient_of_input(g, w, x_shape, options, channels_first(added))
+        near(found, expected, rounding(np.float64, 64), f"the gradient of x with another one added, {stride=}")

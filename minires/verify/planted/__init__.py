@@ -1,0 +1,18 @@
+"""The tester is tested: bugs planted one at a time, each of which the checks must catch.
+
+mutation     a bug in a Python function: its source edited, compiled, and taken out again
+operations   those bugs in the operations and the reference backend
+layers       those in layers, blocks, folding, the optimiser and the schedules
+mutant       a bug in a C++ or CUDA kernel: all are compiled at once, and a number selects one at run time
+cuda, cpu    those bugs in csrc/cuda and csrc/cpu
+build        compiling them
+trial        one after the other, each in a process of its own
+campaign     the whole, counted
+"""
+
+from minires.verify.planted.campaign import WHAT, Planted, Row, report
+from minires.verify.planted.layers import LAYERS
+from minires.verify.planted.mutation import Mutation, catch, caught_by
+from minires.verify.planted.operations import OPERATIONS
+
+__all__ = ["LAYERS", "OPERATIONS", "WHAT", "Mutation", "Planted", "Row", "catch", "caught_by", "report"]

@@ -1,0 +1,298 @@
+"""The bugs that are planted in the operations, on the tape, and in the reference backend's array code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from minires import _losses, autograd, ops
+from minires import functional as F
+from minires.backends import reference
+from minires.backends.reference import conv2d, pool, windows
+from minires.ops import add, cross_entropy
+from minires.verify.planted.mutation import Mutation, of
+
+
+def _mutations() -> Iterator[Mutation]:
+    yield from of("conv2d", reference.conv2d_forward, [
+        ("y += b", "y -= b"),
+        ("2 * padding[0]", "padding[0]"),
+        ("dilation[1] * (KW - 1) - 1", "dilation[0] * (KW - 1) - 1"),
+        ("// stride[1] + 1", "// stride[0] + 1"),
+        ("transpose(1, 0, 2)", "reshape(-1, y.shape[0], y.shape[2])"),
+    ])  # fmt: skip
+    yield from of("conv2d", reference.conv2d_backward_weight, [
+        ("transpose(0, 3, 1, 2)", "transpose(0, 3, 1, 2)[..., ::-1]"),
+        ("stride, padding, dilation, groups)  #", "stride, padding, (1, 1), groups)  #"),
+    ])  # fmt: skip
+    yield from of("conv2d", reference.conv2d_backward_input, [
+        ("[..., ::-1, ::-1]", ""),
+        ("flipped.swapaxes(1, 2)", "flipped"),
+        ("dilation[0] * (KH - 1) - padding[0]", "dilation[0] * (KH - 1) + padding[0]"),
+        ("+= columns", "= columns"),
+        ("grad_x[:, ph : ph + H, pw : pw + W]", "grad_x[:, :H, :W]"),
+    ])  # fmt: skip
+    yield from of("conv2d", reference.conv2d_backward_bias, [
+        ("axis=(0, 2, 3)", "axis=(0, 2, 2)"),
+        ("grad_output.sum", "grad_output.mean"),
+    ])  # fmt: skip
+    yield from of("conv2d", ops.Conv2d.backward, [("x, w = self.saved", "w, x = self.saved")])
+    yield from of("conv2d", conv2d.im2col, [("KW, groups, C // groups)", "KW, C // groups, groups).swapaxes(5, 6)")])
+    yield from of("conv2d", windows.windows, [("w * dw, c)", "w, c)"), ("h * sh, w * sw", "h * sw, w * sh")])
+
+    yield from of("batch_norm", reference.batch_norm_forward, [
+        ("centred = X - along(mean, X)", "centred = X"),
+        ("xp.asarray(eps, var.dtype)", "0"),
+        ("inv_std * weight", "inv_std"),
+        ("Y += along(bias, X)", "Y -= along(bias, X)"),
+        ("C) / M\n    inv_std", "C) / (M - 1)\n    inv_std"),
+    ])  # fmt: skip
+    yield from of("batch_norm", reference.batch_norm_backward, [
+        ("grad_X -= along(grad_bias / M, G)", "pass"),
+        ("along(-inv_std", "along(inv_std"),
+        ("grad_X *= along(scale, G)", "grad_X *= -7 * along(scale, G)"),
+        ("centred * along(-inv_std * grad_weight / M, G)", "0 * centred"),
+        ("C) * inv_std", "C)"),
+    ])  # fmt: skip
+    yield from of("batch_norm", ops.BatchNorm.forward, [
+        ("(M / (M - 1))", "1"),
+        ("self.running_mean += self.momentum", "self.running_mean += (1 - self.momentum)"),
+        ("(mean - self.running_mean)", "(self.running_mean - mean)"),
+    ])  # fmt: skip
+    yield from of("batch_norm_eval", reference.batch_norm_eval_forward, [
+        ("xp.asarray(eps, var.dtype)", "0"),
+        ("X - along(mean.astype(x.dtype, copy=False), X)", "X + along(mean.astype(x.dtype, copy=False), X)"),
+        ("inv_std * weight", "weight"),
+        ("Y += along(bias, X)", "pass"),
+    ])  # fmt: skip
+    yield from of("batch_norm_eval", reference.batch_norm_eval_backward, [
+        ("X - along(mean.astype(x.dtype, copy=False), X), C)", "X, C)"),
+        ("G * along(scale, G)", "G"),
+        ("column_sums(G, C)", "column_sums(X, C)"),
+    ])  # fmt: skip
+    yield from of("batch_norm_eval", ops.BatchNorm.forward, [
+        ("mean.copy(), var.copy()", "mean, var"),
+        ("if not self.training:", "if False:"),
+    ])  # fmt: skip
+
+    yield from of("relu", reference.relu_forward, [
+        ("maximum", "minimum"),
+        ("array_module(x).maximum(x, x.dtype.type(0))", "abs(x)"),
+        ("array_module(x).maximum(x, x.dtype.type(0))", "x * (x > 1e-2)"),
+        (".maximum(x, x.dtype.type(0))", ".where(x > 0, x, x.dtype.type(0))"),  # loses NaN
+    ])  # fmt: skip
+    yield from of("relu", reference.relu_backward, [
+        ("y > 0", "y >= 0"),
+        ("grad_output, y.dtype.type(0)", "grad_output, grad_output"),
+        ("(y > 0,", "(y < 0,"),
+    ])  # fmt: skip
+
+    yield from of("max_pool2d", reference.max_pool2d_forward, [
+        ("float(\"-inf\"))", "0.0)"),
+        ("~(seen <= y)", "(seen >= y)"),
+        ("& (y == y)", ""),
+        ("argmax, tap, where", "argmax, 0, where"),
+    ])  # fmt: skip
+    yield from of("max_pool2d", reference.max_pool2d_backward, [
+        ("+= grad", "= grad"),
+        ("argmax == tap", "argmax >= tap"),
+        ("padding, _margins", "(0, 0), _margins"),
+    ])  # fmt: skip
+    yield from of("max_pool2d", ops.pool.pooled_size, [
+        ("(s - 1 if ceil_mode else 0)", "0"),
+        ("(o - 1) * s >= size + p", "False"),
+    ])  # fmt: skip
+    yield from of("avg_pool2d", reference.avg_pool2d_backward, [
+        ("grad_x[:, rows, cols] += share", "grad_x[:, rows, cols] = share"),
+        ("share = grad /", "share = -grad /"),
+        ("padding, output, count_include_pad", "padding, output, True"),
+    ])  # fmt: skip
+    yield from of("avg_pool2d", reference.avg_pool2d_forward, [
+        ("y += padded", "y = padded"),
+        ("output, count_include_pad", "output, not count_include_pad"),
+    ])  # fmt: skip
+    yield from of("avg_pool2d", pool._window_sizes, [
+        ("xp.minimum(begin + k, size + p)", "begin + k"),
+        ("xp.minimum(end, size)", "end"),
+    ])  # fmt: skip
+    yield from of("adaptive_avg_pool2d", pool._bin_sums, [
+        ("-(-(i + 1) * n // bins)", "(i + 1) * n // bins"),
+        ("begin + step < end", "begin + step <= end"),
+        ("i * n // bins, -", "i * (n // bins), -"),
+    ])  # fmt: skip
+    yield from of("adaptive_avg_pool2d", reference.adaptive_avg_pool2d_backward, [
+        ("(H, W), (grad", "(W, H), (grad"),
+        ("grad / ", "grad * "),
+        ("1, H), 2, W)", "2, H), 1, W)"),
+    ])  # fmt: skip
+
+    yield from of("linear", reference.linear_forward, [("y += b", "y -= b"), ("w.T", "w.T * 2"), ("y += b", "pass")])
+    yield from of("linear", reference.linear_backward_input, [("grad_output @ w", "-(grad_output @ w)")])
+    yield from of("linear", reference.linear_backward_weight, [
+        (".T @ x", ".T @ -x"),
+        ("x.reshape(-1, x.shape[-1])", "x.reshape(x.shape[-1], -1).T"),
+    ])  # fmt: skip
+    yield from of("linear", ops.Linear.backward, [(".sum(axis=0)", ".mean(axis=0)")])
+
+    for name in ("add", "sub", "mul"):
+        yield from of(name, add.sum_to, [
+            ("grad.sum", "grad.mean"),
+            ("tuple(range(leading)) +", "tuple(range(0)) +"),
+            ("size == 1 and", "False and"),
+        ])  # fmt: skip
+    yield from of("add", ops.Add.backward, [("sum_to(grad_output, b_shape)", "-sum_to(grad_output, b_shape)")])
+    yield from of("add", reference.add_forward, [("a + b", "a + a")])
+    yield from of("sub", ops.Sub.backward, [("-sum_to", "sum_to")])
+    yield from of("sub", ops.Sub.forward, [("a - b", "b - a")])
+    yield from of("mul", ops.Mul.backward, [("grad_output * b", "grad_output * a")])
+    yield from of("mul", ops.Mul.backward, [("grad_output * a", "grad_output")])
+    yield from of("neg", ops.Neg.forward, [("return -a", "return a"), ("-a", "-abs(a)"), ("-a", "0 * a")])
+    yield from of("neg", ops.Neg.backward, [("-grad_output", "grad_output"), ("-grad_output", "-2 * grad_output")])
+
+    yield from of("sum", ops.Sum.total, [
+        ("keepdims=self.keepdims", "keepdims=True"),
+        ("x.sum", "x.mean"),
+        ("axis=self.axis", "axis=self.axis[:1]"),
+    ])  # fmt: skip
+    for name in ("sum", "mean"):
+        yield from of(name, ops.Sum.backward, [
+            ("if i in self.axis", "if i not in self.axis"),
+            ("broadcast_to(grad_output.reshape(kept)", "broadcast_to(-grad_output.reshape(kept)"),
+        ])  # fmt: skip
+    yield from of("mean", ops.Mean.summands, [("self.axis)", "self.axis[:1])"), ("math.prod", "1 + math.prod")])
+    yield from of("mean", ops.Mean.forward, [("total / total", "total * total")])
+    yield from of("mean", ops.Mean.backward, [("super().backward(grad_output) /", "super().backward(grad_output) *")])
+
+    yield from of("reshape", ops.Reshape.forward, [
+        ("x.reshape(self.shape)", "x.reshape(self.shape, order='F')"),
+        ("x.reshape(self.shape)", "x.reshape(self.shape, order='A')"),  # by memory, not by index
+    ])  # fmt: skip
+    yield from of("reshape", ops.Reshape.backward, [
+        ("grad_output.reshape(self.saved)", "grad_output.reshape(self.saved, order='F')"),
+        ("grad_output.reshape(self.saved)", "grad_output.reshape(self.saved, order='A')"),
+        ("grad_output.reshape", "-grad_output.reshape"),
+    ])  # fmt: skip
+    yield from of("reshape", F.reshape, [("x.size // known", "x.size // known + 1")])
+    yield from of("flatten", F.flatten, [
+        ("x.shape[:start]", "x.shape[: start + 1]"),
+        ("x.shape[start:]", "x.shape[start + 1 :]"),
+        ("x.ndim)", "x.ndim + 1)"),
+        ("(*x.shape[:start]", "(1, *x.shape[:start]"),
+        ("(start,) =", "start = 1 or"),
+    ])  # fmt: skip
+    yield from of("pad", ops.Pad.forward, [
+        ("before + n + after", "before + n"),
+        ("slice(before, before + n)", "slice(0, n)"),
+        ("self.value", "0"),
+    ])  # fmt: skip
+    yield from of("pad", ops.Pad.backward, [
+        ("grad_output[self.saved]", "2 * grad_output[self.saved]"),
+        ("grad_output[self.saved]", "grad_output[tuple(slice(s.stop - s.start) for s in self.saved)]"),
+    ])  # fmt: skip
+    yield from of("slice", ops.Slice.forward, [
+        ("x[self.index]", "x[self.index][..., ::-1]"),
+        ("x[self.index]", "x[::-1][self.index]"),
+    ])  # fmt: skip
+    yield from of("slice", ops.Slice.backward, [
+        (".zeros(", ".ones("),
+        ("= grad_output\n", "= -grad_output\n"),
+        ("grad_input[self.index] = grad_output", "grad_input.reshape(-1)[: grad_output.size] = grad_output.ravel()"),
+    ])  # fmt: skip
+
+    yield from of("softmax", reference.softmax_forward, [
+        ("y.sum(axis, keepdims=True)", "y.sum(-1, keepdims=True)"),
+        ("x - x.max(axis, keepdims=True)", "x"),
+        ("x - x.max(axis, keepdims=True)", "x - x.max()"),  # a row far below the others would be 0/0
+    ])  # fmt: skip
+    yield from of("softmax", reference.softmax_backward, [
+        ("grad_output - (grad_output * y).sum(axis, keepdims=True)", "grad_output"),
+        ("(grad_output * y).sum(axis", "grad_output.sum(axis"),
+        ("sum(axis, keepdims=True)", "sum(keepdims=True)"),
+    ])  # fmt: skip
+    yield from of("log_softmax", reference.log_softmax_forward, [
+        ("x - x.max(axis, keepdims=True)", "x"),
+        ("shifted - xp", "x - xp"),
+        ("sum(axis, keepdims=True)", "sum(-1, keepdims=True)"),
+    ])  # fmt: skip
+    yield from of("log_softmax", reference.log_softmax_backward, [
+        (" * grad_output.sum(axis, keepdims=True)", ""),
+        ("array_module(y).exp(y)", "y"),
+        ("grad_output - ", "grad_output + "),
+    ])  # fmt: skip
+    yield from of("cross_entropy", reference.cross_entropy_forward, [
+        ("-(1 - label_smoothing) * picked", "-picked"),
+        ("log_p.mean(1)", "log_p.sum(1)"),
+    ])  # fmt: skip
+    yield from of("cross_entropy", reference.cross_entropy_backward, [
+        ("label_smoothing / log_p.shape[1]", "label_smoothing"),
+        ("-= 1 - label_smoothing", "-= 1"),
+        ("grad *= grad_loss[:, None]", "grad *= grad_loss.sum()"),
+    ])  # fmt: skip
+    for name in ("cross_entropy", "nll_loss"):
+        yield from of(name, cross_entropy.grad_of_each, [("grad_losses / M if", "grad_losses if")])
+        yield from of(name, cross_entropy.class_rows, [("moveaxis(x, 1, -1)", "moveaxis(x, 0, -1)")])
+        yield from of(name, cross_entropy.reduced, [("losses.mean()", "losses.sum() / (losses.size + 1)")])
+    yield from of("nll_loss", ops.NLLLoss.backward, [("-grad_of_each", "grad_of_each"), ("xp.zeros", "xp.ones")])
+    yield from of("nll_loss", ops.NLLLoss.forward, [("-rows[", "-1e-3 - rows[")])
+    yield from of("dropout", ops.Dropout.forward, [
+        ("1 / keep if keep else 0", "1"),
+        ("random.generator().random(x.shape) < keep", "random.generator().random(x.shape) < self.p"),
+        ("random.generator()", "__import__('numpy').random.default_rng(0)"),
+        ("if keep else 0", ""),
+    ])  # fmt: skip
+    yield from of("dropout", ops.Dropout.backward, [("* self.saved", ""), ("* self.saved", "* (self.saved != 0)")])
+
+    yield from of("cross_entropy", _losses._of_weighted_labels, [
+        ("counts = counts / total", "counts = counts / counts.size"),
+        ("xp.where(ignored, xp.zeros((), scores.dtype), counts)", "counts"),
+        ("scores.data.argmax(axis=1)", "0 * labels"),
+        ("label_smoothing / C", "label_smoothing"),
+        ("(1 - label_smoothing) *", "1 *"),
+        ("target * weight * share", "target * share"),
+        ("1.0 if ignored is None else ~ignored", "1.0"),
+        ("kept / total", "kept"),
+    ])  # fmt: skip
+    yield from of("cross_entropy", _losses._of_probabilities, [
+        ("constant(1 - label_smoothing)", "constant(1)"),
+        ("constant(label_smoothing / C)", "constant(label_smoothing)"),
+        ("constant(C / scores.size)", "constant(1 / scores.size)"),
+        ("Tensor(weight.reshape", "Tensor(0 * weight.reshape"),
+    ])  # fmt: skip
+    yield from of("cross_entropy", _losses._expected, [
+        ("ops.Neg()(", "("), ("LogSoftmax(1)", "LogSoftmax(0)"), ("(1,) if reduction", "(0,) if reduction"),
+    ])  # fmt: skip
+    yield from of("nll_loss", _losses._of_weighted_labels, [
+        ("counts = counts / total", "counts = counts / counts.size"),
+        ("else weight[labels]", "else weight[labels] * 0 + 1"),
+    ])  # fmt: skip
+    yield from of("conv2d", F._padded, [
+        ("totals[0] % 2), (0, totals[1] % 2)", "totals[1] % 2), (0, totals[0] % 2)"),
+        ("(0, totals[0] % 2)", "(totals[0] % 2, 0)"),
+        ("totals[1] // 2)", "totals[0] // 2)"),
+        ("d * (k - 1)", "d * k - 1"),
+    ])  # fmt: skip
+    yield from of("conv2d", F._one_image, [("y.shape[1:]", "y.shape[2:]")])
+    yield from of("avg_pool2d", ops.pool.window_sizes, [
+        ("size + 2 * p - i * s", "size + p - i * s"),
+        ("min(k, size + 2 * p - i * s)", "k"),
+    ])  # fmt: skip
+    yield from of("avg_pool2d", F.avg_pool2d, [
+        ("sizes / divisor", "1 / divisor"),
+        ("bool(count_include_pad) or divisor_override is not None", "bool(count_include_pad)"),
+    ])  # fmt: skip
+    yield from of("flatten", F.flatten, [
+        ("*tail[end + 1 - start :]", "*tail[end - start :]"),
+        ("tail[: end + 1 - start]", "tail"),
+    ])  # fmt: skip
+
+    yield from of("shortcut", autograd.backward, [
+        ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "grads[parent] = grad_input"),
+        ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "pass"),
+        ("(-parent.serial, parent)", "(parent.serial, parent)"),
+    ])  # fmt: skip
+    yield from of("shortcut", autograd._accumulate, [
+        ("leaf.grad = as_array(leaf.grad + grad)", "leaf.grad = grad"),
+        ("leaf.grad = as_array(leaf.grad + grad)", "pass"),
+    ])  # fmt: skip
+
+
+OPERATIONS: tuple[Mutation, ...] = tuple(_mutations())

@@ -1,0 +1,65 @@
+"""Names of classes out of files of every kind, and files that are none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from minires.data import DataFileError
+from minires.prediction import read_classes
+
+NAMES = ("tench", "great white shark, white shark", "crane", "crane")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n".join(NAMES),
+        "\n".join(NAMES) + "\n\n",
+        "\ufeff" + "\r\n".join(NAMES) + "\r\n",
+        json.dumps(NAMES),
+        " \n" + json.dumps([["n01440764", name] for name in NAMES]),
+        json.dumps({str(i): ["n01440764", name] for i, name in enumerate(NAMES)}),
+        json.dumps({str(i): name for i, name in reversed(list(enumerate(NAMES)))}),
+        json.dumps({"model_type": "resnet", "id2label": {str(i): name for i, name in enumerate(NAMES)}}),
+    ],
+)
+def test_every_kind(tmp_path, content):
+    (tmp_path / "names").write_bytes(content.encode())
+    assert read_classes(tmp_path / "names") == NAMES
+
+
+def test_more_than_ten_are_ordered_by_number(tmp_path):
+    names = [f"name {i}" for i in range(12)]
+    told = dict(sorted({str(i): name for i, name in enumerate(names)}.items()))  # "10" before "2"
+    (tmp_path / "names.json").write_text(json.dumps(told))
+    assert read_classes(tmp_path / "names.json") == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "the file is empty"),
+        (b" \n\n", "the file is empty"),
+        (b"ant\n\nbee\n", "line 2 is empty"),
+        (b"ant\nb\x1b[2Jee\n", "class 1 holds control characters"),
+        (b"\xff\xfe\x00", "utf-8"),
+        (b'{"0": "ant", "2": "bee"}', "none is '1'"),
+        (b'{"ant": 0, "bee": 1}', "none is '0'"),
+        (b'{"0": 7}', "class 0 has no name, got 7"),
+        (b'["ant", ""]', "class 1 has no name"),
+        (b'["ant", []]', "class 1 has no name"),
+        (b"[]", "a list of names"),
+        (b'{"id2label": "ant"}', "a list of names"),
+        (b'["ant", ', "Expecting value"),
+        (b"[" * 100_000, "recursion"),
+        (b"a" * (2**24 + 1), "16,777,216 bytes"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else None,
+)
+def test_files_that_name_no_classes(tmp_path, content, told):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(DataFileError, match=r"names\.txt: ") as caught:
+        read_classes(tmp_path / "names.txt")
+    assert told in str(caught.value)
