@@ -29,13 +29,17 @@ class Trained:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What brings a picture into the form of the images that the network was evaluated on.
+        return preprocessing(self.checkpoint)
 
-        A picture of a folder keeps its margin, which the centre crop cuts off; the other sets' pictures have none.
-        """
-        C, size, _ = self.checkpoint.input_shape
-        resize = margin(size) if self.checkpoint.config.data == "folder" else size
-        return Preprocessing(resize, size, self.checkpoint.mean, (1.0,) * C, grey=C == 1)
+
+def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+    """What brings a picture into the form of the images that the network was evaluated on.
+
+    A picture of a folder keeps its margin, which the centre crop cuts off; the other sets' pictures have none.
+    """
+    C, size, _ = checkpoint.input_shape
+    resize = margin(size) if checkpoint.config.data == "folder" else size
+    return Preprocessing(resize, size, checkpoint.mean, (1.0,) * C, grey=C == 1)
 
 
 def restore(path: str | Path, **changes: Any) -> Trained:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from minires.training import Checkpoint, CheckpointError, find_checkpoint, load_checkpoint
+from minires.training import CheckpointError, find_checkpoint, load_checkpoint
+from minires.training.restore import preprocessing
 from minires.weights import metadata
 from minires.weights.file import WeightFile, WeightsError
 
@@ -27,20 +28,11 @@ def read_checkpoint(path: Path) -> WeightFile:
     arrays |= dict(checkpoint.velocity) | {"input.mean": checkpoint.mean}
     told = {"num_classes": len(checkpoint.classes), "in_channels": checkpoint.input_shape[0]}
     told |= config.network_options()
+    pictures = asdict(preprocessing(checkpoint))
     return WeightFile(
         found,
         FORMAT,
         arrays,
         {name: str(array.dtype) for name, array in arrays.items()},
-        metadata.encode(config.network, told, preprocessing(checkpoint), checkpoint.classes),
+        metadata.encode(config.network, told, pictures, checkpoint.classes),
     )
-
-
-def preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What brings a picture into the form of the images that the network was trained on.
-
-    A picture of a folder keeps a margin, which the centre crop cuts off; those of the other sets have none.
-    """
-    C, size, _ = checkpoint.input_shape
-    resize = round(size * 256 / 224) if checkpoint.config.data == "folder" else size
-    return {"resize": resize, "crop": size, "mean": checkpoint.mean, "std": [1.0] * C, "grey": C == 1}

@@ -50,6 +50,8 @@ def recognise(
         told = _told(file, translation, shapes)
     except WeightsError as error:
         raise WeightsError(f"{file.path}: {error}") from None
+    if network is not None and told.network not in (None, network):
+        raise WeightsMismatch(f"network is {network!r}, but {file.path} says {told.network!r} in {told.by}")
     name = network or told.network or structure.nearest(shapes)
     options = structure.options(name, shapes)
     options |= {key: told.options[key] for key in ("stride_in", "zero_channels", "dropout") if key in told.options}
@@ -131,7 +133,7 @@ def _heed(words: Mapping[str, str], options: dict[str, Any], network: str, told:
             what = "bottlenecks" if key == "stride_in" else "shortcuts of option A"
             raise WeightsMismatch(f"{key} says nothing about the {network} in {file.path}: it has no {what}")
         if options.get(key, word) != word:
-            raise WeightsMismatch(f"{key} is {word!r}, but {told.by} of {file.path} says {quoted(options[key])}")
+            raise WeightsMismatch(f"{key} is {word!r}, but {file.path} says {quoted(options[key])} in {told.by}")
         options[key] = word
 
 

@@ -10,7 +10,7 @@ from typing import Any
 class Told:
     """What names and shapes cannot tell.
 
-    by              who says so: "config.json"
+    by              who says so: "its metadata", "config.json"
     network         of `models.names()`; None where nothing is said
     options         of `models.create`
     preprocessing   resize, crop, mean, std, interpolation, grey: those that are known

@@ -231,7 +231,7 @@ def test_a_run(call, tmp_path):
     assert told["names"] == ["minires checkpoint; all begin with model."]
     assert told["network"][0].startswith("plain20, width 2")
     assert told["classes"] == ["10 (0, 1, 2, 3, …)"]
-    assert told["pictures"] == ["resize 8, crop 8, mean image 8×8×1, std 1, grey yes"]
+    assert told["pictures"] == ["resize 8, crop 8, mean image 8×8×1, std 1, interpolation bilinear, grey yes"]
     target = tmp_path / "run.safetensors"
     assert call("convert", tmp_path / "run", target)[0] == 0
     code, out, _ = call("weights", target)

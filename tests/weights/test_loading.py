@@ -158,6 +158,13 @@ def test_files_that_are_none(tmp_path):
 # -- save
 
 
+def test_a_plain_network_is_not_taken_for_a_residual_one(tmp_path):
+    path = tmp_path / "x.safetensors"
+    weights.save(state("plain20"), path, network="plain20", options=small("plain20"))
+    with pytest.raises(WeightsMismatch, match=r"network is 'resnet20', but .* says 'plain20' in its metadata"):
+        weights.load(path, network="resnet20")
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_what_is_saved_comes_back_and_is_the_same_network(tmp_path, rng, name):
     path, arrays = tmp_path / "x.safetensors", state(name, rng)
@@ -179,7 +186,7 @@ def test_the_metadata_say_what_shapes_cannot(tmp_path, options):
     weights.save(model, path, network="resnet50", options=small("resnet50") | options)
     match = weights.recognise(weights.read(path))
     assert match.options.items() >= ({"stride_in": "1x1"} | options).items()  # defaults are written too
-    with pytest.raises(WeightsMismatch, match=r"stride_in is '.x.', but its metadata of .* says '.x.'"):
+    with pytest.raises(WeightsMismatch, match=r"stride_in is '.x.', but .* says '.x.' in its metadata"):
         weights.load(path, stride_in={"1x1": "3x3", "3x3": "1x1"}[match.options["stride_in"]])
 
 
@@ -332,6 +339,7 @@ def test_a_run_folder(run, tmp_path, rng):
         "resize": 8,
         "crop": 8,
         "std": [1.0],
+        "interpolation": "bilinear",
         "grey": True,
     }
 

@@ -330,6 +330,29 @@ def test_names_from_a_file_do_not_reach_the_terminal_as_they_are():
 
 # -- the tables
 
+# Names as they stand in the programs' own files.
+LITERAL = [
+    ("torchvision", "layer4.1.downsample.1.running_var", "layer4.1.downsample.1.running_var"),
+    ("CIFAR, head named linear", "linear.bias", "fc.bias"),
+    ("CIFAR, head named linear", "layer2.0.shortcut.1.weight", "layer2.0.downsample.1.weight"),
+    ("timm", "pre_logits.fc1.weight", "classifier.0.weight"),
+    ("timm", "pre_logits.fc2.bias", "classifier.3.bias"),
+    ("timm", "head.fc.weight", "classifier.6.weight"),
+    (HUGGING_FACE, "resnet.embedder.embedder.convolution.weight", "conv1.weight"),
+    (HUGGING_FACE, "resnet.embedder.embedder.normalization.num_batches_tracked", "bn1.num_batches_tracked"),
+    (HUGGING_FACE, "resnet.encoder.stages.0.layers.2.layer.0.convolution.weight", "layer1.2.conv1.weight"),
+    (HUGGING_FACE, "resnet.encoder.stages.3.layers.10.layer.2.normalization.bias", "layer4.10.bn3.bias"),
+    (HUGGING_FACE, "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight", "layer2.0.downsample.0.weight"),
+    (HUGGING_FACE, "resnet.encoder.stages.1.layers.0.shortcut.normalization.bias", "layer2.0.downsample.1.bias"),
+    (HUGGING_FACE, "classifier.1.weight", "fc.weight"),
+]
+
+
+@pytest.mark.parametrize(("convention", "theirs", "ours"), LITERAL)
+def test_literal_names(convention, theirs, ours):
+    assert BY_NAME[convention].ours(theirs) == ours
+    assert BY_NAME[convention].theirs(ours) == theirs
+
 
 @pytest.mark.parametrize(("name", "convention"), NAMED)
 def test_rules_go_both_ways(name, convention):
@@ -350,6 +373,10 @@ def test_a_name_that_stands_for_another_is_left_over():
     """Both heads: the second cannot be loaded as well."""
     match = recognise(changed("resnet18", put(linear__weight=(7, 32), linear__bias=(7,))))
     assert match.left_over == ("linear.weight", "linear.bias")
+    arrays = renamed(state("resnet20", shortcut="B"), "CIFAR, head named linear")
+    arrays |= {"fc.weight": arrays["linear.weight"], "fc.bias": arrays["linear.bias"]}
+    match = recognise(file(arrays))
+    assert (match.names["fc.weight"], match.left_over) == ("linear.weight", ("fc.weight", "fc.bias"))
 
 
 def test_the_headless_network_of_transformers():
