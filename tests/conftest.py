@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 
 import numpy as np
 import pytest
+
+import minires as mr
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # processes that share the processors
+    mr.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 @pytest.fixture
