@@ -54,7 +54,7 @@ def _fuzz(name: str, target: Target, seconds: int) -> tuple[int, float, list[Pat
     worker = subprocess.run(
         [
             sys.executable, "-m", "tests.fuzz.worker", name, findings, f"-max_total_time={seconds}", "-max_len=4096",
-            "-timeout=1", "-rss_limit_mb=512", "-print_final_stats=1", f"-artifact_prefix={findings}/",
+            "-timeout=5", "-rss_limit_mb=512", "-print_final_stats=1", f"-artifact_prefix={findings}/",
             f"-dict={words}", corpus,
         ],
         capture_output=True, text=True, errors="replace",
