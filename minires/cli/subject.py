@@ -93,7 +93,8 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
         x, told = _picture(arguments.image, network, trained)
         labels, classes = [arguments.label if arguments.label is not None else 0], None
         if arguments.image is None:
-            labels = [PHOTO_LABEL if arguments.label is None else arguments.label]
+            usual = 0 if trained is not None and _outputs(trained.model, x) <= PHOTO_LABEL else PHOTO_LABEL
+            labels = [usual if arguments.label is None else arguments.label]
 
     if trained is not None:
         model = trained.model

@@ -97,6 +97,7 @@ def _network(arguments: argparse.Namespace) -> int:
 
     from minires import backends
     from minires.models import input_shape
+    from minires.tensor import Tensor
     from minires.verify import network as verification
 
     name, against = arguments.network, arguments.against
@@ -113,6 +114,11 @@ def _network(arguments: argparse.Namespace) -> int:
     backend = backends.active()
     if getattr(backend, "array_module", np) is not np:
         raise UsageError(f"--backend: verify computes with NumPy arrays, got {backend.name!r}; lockstep compares it")
+    try:
+        with verification.unchanged(model):
+            model(Tensor(images))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     compared = []
     try:
         if against == "torch":
@@ -124,8 +130,12 @@ def _network(arguments: argparse.Namespace) -> int:
                 model, images, small=small, small_images=small_images, seed=arguments.seed, cases=arguments.cases,
                 on_step=lambda step: None if status is None else status.update(step),
             )  # fmt: skip
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # An operation that is wrong may well end in an error; its note says of which layer.
+        where = "; ".join(getattr(error, "__notes__", ()))
+        print(f"{name} on the backend {backend.name}: {type(error).__name__}: {error}; {where}")
+        print("not verified")
+        return 1
     disagreeing = [difference for difference in compared if not difference.agrees]
     passed = report.passed and not disagreeing
     if arguments.json:

@@ -166,11 +166,13 @@ def lockstep(
         if number in ours.grads and number in theirs.grads:
             cotangent = _beside(ours.cotangents[number], output)
             own = gradients(again, cotangent)
-            pairs = [
-                (f"∂{name}", a, b, c)
-                for name, a, b, c in zip(call.names, ours.grads[number], own, theirs.grads[number], strict=True)
-                if a is not None and b is not None and c is not None
-            ]
+            pairs = []
+            for name, x, *found_by in zip(
+                call.names, call.inputs, ours.grads[number], own, theirs.grads[number], strict=True
+            ):
+                if x is not None and any(g is not None for g in found_by):  # one that is forgotten is zero
+                    a, b, c = (np.zeros(x.shape, x.dtype) if g is None else g for g in found_by)
+                    pairs.append((f"∂{name}", a, b, c))
             if pairs:
                 backward[number] = _step("backward", told, call, pairs)
     found.steps += [backward[number] for number in ours.grads if number in backward]

@@ -253,3 +253,18 @@ def test_wrong_usage_is_one_line(capsys, argv, said):
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+@native
+def test_a_gradient_that_one_backend_forgets(rng, model, monkeypatch):
+    from minires import ops
+
+    sound = ops.Linear.backward
+
+    def forgetful(self, grad_output):
+        grads = sound(self, grad_output)
+        return (grads[0], None, *grads[2:]) if self.backend.name == "native" else grads
+
+    monkeypatch.setattr(ops.Linear, "backward", forgetful)
+    fault = lockstep(model, *batch(rng)).fault
+    assert (fault.operation, fault.array) == ("Linear", "∂w")

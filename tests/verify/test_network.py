@@ -144,3 +144,20 @@ def test_gradcheck_of_operations(capsys, monkeypatch):
     told = json.loads(capsys.readouterr().out)
     assert "gradient" in told["complaints"]["relu"]
     assert told["complaints"]["linear"] == ""
+
+
+@pytest.mark.parametrize("error", [ValueError, IndexError])
+def test_an_error_of_an_operation_is_a_finding_with_its_layer(capsys, monkeypatch, error):
+    sound = ops.BatchNorm.backward
+
+    def wrong(self, grad_output):
+        if self.module == "layer2.1.bn2":
+            raise error("does not fit")
+        return sound(self, grad_output)
+
+    monkeypatch.setattr(ops.BatchNorm, "backward", wrong)
+    assert cli.main(["verify", "resnet20", "--width", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "does not fit" in lines[-2]
+    assert "of layer2.1.bn2" in lines[-2]
+    assert lines[-1] == "not verified"
