@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # The settings of `Config` that are flags, and those of them that may differ when a run goes on.
 _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
-    *("batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
+    *("batch_size", "micro_batch", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
     *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
     *("checkpoint_every", "keep", "backend", "threads", "workers"),
 )
@@ -58,6 +58,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
     length.add_argument("--iterations", type=int, metavar="N", help="updates")
     descent = parser.add_argument_group("the descent")
     descent.add_argument("--batch-size", type=int, metavar="N", help="images an update (default: 128; folder: 256)")
+    descent.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="images that go through the network at a time, to save memory: gradients add up to the batch's, batch "
+        "norm takes its statistics over N images (default: the whole batch)",
+    )
     descent.add_argument("--lr", type=float, metavar="X", help="learning rate (default: 0.1)")
     descent.add_argument("--momentum", type=float, metavar="X", help="default: 0.9")
     descent.add_argument("--weight-decay", type=float, metavar="X", help="default: 0.0001")

@@ -4,7 +4,8 @@ from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.checkpoint import find as find_checkpoint
 from minires.training.checkpoint import load as load_checkpoint
 from minires.training.config import Config, ConfigError
-from minires.training.evaluation import Diverged, Evaluation, evaluate
+from minires.training.divergence import Diverged
+from minires.training.evaluation import Evaluation, evaluate
 from minires.training.history import Row
 from minires.training.loop import Interrupted, Result, train
 from minires.training.recipes import RECIPES, recipe

@@ -28,21 +28,13 @@ from minires._checks import integer, number
 from minires.arrays import Array
 from minires.training import history
 from minires.training.config import Config, ConfigError
+from minires.training.measured import Measured
 
 FORMAT, VERSION = "minires checkpoint", 1
 
 
 class CheckpointError(RuntimeError):
     """A file that is no whole checkpoint of this program: broken, foreign, or of a newer version."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Sums over the training batches since the last row of the history."""
-
-    loss: float = 0.0
-    wrong: int = 0
-    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Checkpoint:
     input_shape    (C, H, W) of what the network is given
     random_state   of the generator that dropout draws from
     schedule       of `Schedule.state_dict`
-    interval       sums since the last row
+    interval       of the training batches since the last row
     rows           the history so far
     seconds        training time so far
     """
@@ -72,7 +64,7 @@ class Checkpoint:
     input_shape: tuple[int, int, int]
     random_state: Mapping[str, Any]
     schedule: Mapping[str, Any] = field(default_factory=dict)
-    interval: Interval = Interval()
+    interval: Measured = field(default_factory=Measured)
     rows: tuple[history.Row, ...] = ()
     seconds: float = 0.0
 
@@ -152,7 +144,7 @@ def load(path: Path) -> Checkpoint:
             input_shape=(C, H, W),
             random_state=_random_state(told["random_state"]),
             schedule=dict(told["schedule"]),
-            interval=Interval(
+            interval=Measured(
                 number(loss, "interval", 0), integer(wrong, "interval", 0), integer(images, "interval", 0)
             ),
             rows=rows,

@@ -28,6 +28,8 @@ class Config:
     epochs            length of the run, or
     iterations          the number of updates: one of the two
     batch_size        images per update
+    micro_batch       of these, how many go through the network at a time, their gradients added up; batch norm takes
+                      its statistics over them.  None: all
     lr, momentum, weight_decay, nesterov    of `optim.SGD`
     schedule          "step" (lr · lr_factor at each of the milestones) or "constant"
     milestones        in iterations, or below 1 as fractions of the run
@@ -57,6 +59,7 @@ class Config:
     epochs: float | None = None
     iterations: int | None = None
     batch_size: int = 128
+    micro_batch: int | None = None
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -96,9 +99,14 @@ class Config:
             raise ValueError(
                 f"give one of epochs and iterations, got epochs {self.epochs!r} and iterations {self.iterations!r}"
             )
-        for name in ("iterations", "batch_size", "log_every", "eval_every", "checkpoint_every", "keep", "threads"):
+        for name in ("iterations", "batch_size", "micro_batch", "log_every", "eval_every", "checkpoint_every", "keep"):
             if getattr(self, name) is not None:
                 integer(getattr(self, name), name, 1)
+        if self.threads is not None:
+            integer(self.threads, "threads", 1)
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            told = f"batch_size {self.batch_size}, of which it is a part"
+            raise ValueError(f"micro_batch must be at most the {told}, got {self.micro_batch}")
         integer(self.seed, "seed", 0)
         if self.workers is not None:
             integer(self.workers, "workers", 0)

@@ -13,10 +13,7 @@ from minires.autograd import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
-
-
-class Diverged(ArithmeticError):
-    """The loss, the logits or the weights are no longer finite numbers."""
+from minires.training.divergence import Diverged, first_bad_layer
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,11 @@ def evaluate(
 
 def predict(model: Module, x: Array) -> Array:
     """Logits (N, C) of images (N, C, H, W), on the CPU.  Raises Diverged when they are not finite."""
+    images = Tensor(on_device(model, x))
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        logits = model(Tensor(on_device(model, x))).numpy()
+        logits = model(images).numpy()
     if not np.isfinite(logits).all():
-        raise Diverged("the network's outputs are not finite")
+        raise Diverged(f"the network's outputs are not finite; {first_bad_layer(model, images)}")
     return logits
 
 

@@ -13,22 +13,23 @@ from typing import Any
 import numpy as np
 
 from minires import backends, data, models, random
-from minires import functional as F
 from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.inspect import summary
 from minires.nn import Module
 from minires.optim import SGD
-from minires.tensor import Tensor
 from minires.training import checkpoint as checkpoints
 from minires.training.batches import evaluation_loader, images, training_loader
-from minires.training.checkpoint import Checkpoint, CheckpointError, Interval
+from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
-from minires.training.evaluation import Diverged, evaluate, on_device
+from minires.training.divergence import Diverged, bad_parameters
+from minires.training.evaluation import evaluate
 from minires.training.history import Row
 from minires.training.interrupt import StopRequest
+from minires.training.measured import Measured
 from minires.training.progress import Silent
 from minires.training.run import RunFolder
+from minires.training.update import Update
 
 
 class Interrupted(Exception):
@@ -125,9 +126,12 @@ class _Run:
         self.optimizer = SGD(
             self.model.parameters(), config.lr, config.momentum, config.weight_decay, nesterov=config.nesterov
         )
+        self.update = Update(
+            self.model, self.optimizer, label_smoothing=config.label_smoothing, micro_batch=config.micro_batch
+        )
         self.schedule = config.make_schedule(self.total)
         self.iteration = 0
-        self.interval = Interval()
+        self.interval = Measured()
         self.rows: list[Row] = []
         self.seconds_before = 0.0
         if start is not None:
@@ -165,28 +169,17 @@ class _Run:
         return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint)
 
     def _step(self, x: Array, labels: Array) -> None:
-        """One update: forward, backward, descent.  x (N, C, H, W), labels (N,)"""
-        lr = self.schedule(self.iteration)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows is noticed here
-            logits = self.model(Tensor(on_device(self.model, x)))  # (N, classes)
-            xp = array_module(logits.data)
-            labels = xp.asarray(labels)
-            if not bool(xp.isfinite(logits.data).all()):
-                raise self._diverged("the network's outputs are not finite")
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-            if not np.isfinite(loss.item()):
-                raise self._diverged(f"the loss is {loss.item()}")
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.lr = lr
-            self.optimizer.step()
-        N = len(labels)
-        wrong = int((logits.data.argmax(axis=1) != labels).sum())
-        self.schedule.observe(self.iteration, 100.0 * wrong / N)
+        """One update.  x (N, C, H, W), labels (N,)"""
+        try:
+            measured = self.update(x, labels, self.schedule(self.iteration))
+        except Diverged as error:
+            raise self._diverged(str(error)) from None
+        except MemoryError as error:
+            raise self._out_of_memory(error) from None
+        self.schedule.observe(self.iteration, 100.0 * measured.wrong / measured.images)
         self.iteration += 1
-        past = self.interval
-        self.interval = Interval(past.loss + loss.item() * N, past.wrong + wrong, past.images + N)
-        self.timed_images += N
+        self.interval += measured
+        self.timed_images += measured.images
 
     def _row_is_due(self) -> bool:
         if self.iteration == 0 or (self.rows and self.rows[-1].iteration == self.iteration):
@@ -213,7 +206,7 @@ class _Run:
         )
         self.rows.append(row)
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
-        self.interval, self.timed_images, self.timed_seconds = Interval(), 0, 0.0
+        self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
         self.folder.write_history(self.rows)
         self.report.row(row)
 
@@ -232,7 +225,7 @@ class _Run:
         state = self.model.state_dict()
         velocity = self.optimizer.state_dict()
         if not all(bool(array_module(a).isfinite(a).all()) for a in (*state.values(), *velocity.values())):
-            raise self._diverged("the weights are not finite")
+            raise self._diverged(bad_parameters(self.model) or "the running statistics or velocities are not finite")
         now = Checkpoint(
             iteration=self.iteration,
             config=self.config,
@@ -273,9 +266,19 @@ class _Run:
         raise Interrupted(self.iteration, self.checkpoint)
 
     def _diverged(self, what: str) -> Diverged:
-        kept = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
-        lr = self.schedule(self.iteration)
-        return Diverged(f"iteration {self.iteration:,}: {what}; a lower learning rate than {lr:g} may help; {kept}")
+        """At the update that was to come; the one before it is the last that moved the weights."""
+        lr = self.schedule(max(0, self.iteration - 1))
+        told = f"iteration {self.iteration:,}, learning rate {lr:g}: {what}"
+        tries = "try a lower learning rate (--lr), a warmup (--warmup) or less weight decay (--weight-decay)"
+        return Diverged(f"{told}; {tries}; {self._kept()}")
+
+    def _out_of_memory(self, error: MemoryError) -> MemoryError:
+        told = f"iteration {self.iteration:,}: no memory is left" + (f" ({error})" if str(error) else "")
+        images = self.config.micro_batch or self.config.batch_size
+        return MemoryError(f"{told}; try fewer than {images} images at a time (--micro-batch); {self._kept()}")
+
+    def _kept(self) -> str:
+        return f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
 
     def _training_means(self) -> tuple[float, float]:
         """Loss and error (percent) since the last row."""
@@ -299,9 +302,13 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
     pixels = min((math.prod(row.output_shape[1:]) for row in layers if row.operation == "BatchNorm"), default=2)
-    if config.batch_size * pixels < 2:
-        told = "a channel has one value only, which batch norm cannot normalise"
-        raise ConfigError(f"batch_size must be at least 2 for {config.network} on {config.data}, got 1: {told}")
+    if pixels == 1:
+        # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
+        for name, least in (("batch_size", 2), ("micro_batch", 3)):
+            images = getattr(config, name)
+            if images is not None and images < least:
+                told = f"{name} must be at least {least} for {config.network} on {config.data}, got {images}"
+                raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
     model.astype(config.dtype)
     return model.to("cuda") if config.backend in ("cuda", "cublas") else model
 

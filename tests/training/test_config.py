@@ -70,6 +70,8 @@ def test_json_round_trip():
         ({"lr": "0.1"}, "lr"),
         ({"lr": float("inf")}, "lr"),
         ({"batch_size": True}, "batch_size"),
+        ({"micro_batch": 0}, "micro_batch must be"),
+        ({"batch_size": 8, "micro_batch": 9}, "micro_batch must be at most the batch_size 8"),
         ({"batch_size": 12.0}, "batch_size"),
         ({"augment": "yes"}, "augment"),
         ({"nesterov": True, "momentum": 0}, "nesterov"),
