@@ -53,7 +53,7 @@ def sharded(shard: Shard | None) -> Iterator[None]:
 def uniform(shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Numbers in [0, 1), an image (N, ...) after the other; within `sharded` those of this part's images."""
     shard, drawn = _state.shard, _state.generator
-    if shard is None:
+    if shard is None or shard.size == shard.total:
         return drawn.random(shape)
     if shape[:1] != (shard.size,):
         raise ValueError(f"shape must begin with the {shard.size} images of this part of a batch, got {shape}")

@@ -79,7 +79,8 @@ class Transform:
         x /= 255
         augmentation = self.augmentation
         if rng is not None and (augmentation.rotate or augmentation.zoom or augmentation.shift):
-            x = warp(x, augmentation.rotate, augmentation.zoom, augmentation.shift, rng, part)  # black comes in at the edges
+            # black comes in at the edges
+            x = warp(x, augmentation.rotate, augmentation.zoom, augmentation.shift, rng, part)
         if self.mean is not None:
             x -= self.mean
         if rng is not None:

@@ -42,10 +42,10 @@ class SyncBatchNorm(Function):
         xp, C = array_module(x), x.shape[1]
         _, m, v, _ = self.backend.batch_norm_forward(x, None, None, self.eps)  # this rank's mean and variance (C,)
         m, v, M = m.astype(xp.float64), v.astype(xp.float64), x.size // C
-        total = xp.append(M * m, float(M))  # (C + 1,)
+        total = xp.concatenate((M * m, xp.full(1, M, xp.float64)))  # (C + 1,)
         self.communicator.allreduce(total)
         mean, values = total[:C] / total[C], total[C]
-        if values < 2:
+        if M == 1 and values < 2:
             raise ValueError("x must hold more than one value per channel in training over all ranks, got one")
         squares = M * (v + (m - mean) ** 2)  # (C,)
         self.communicator.allreduce(squares)

@@ -7,7 +7,7 @@
 same numbers; `launch` finds out which processes belong together.
 """
 
-from minires.parallel.agreement import RanksDisagree, agreed, expect_same, together
+from minires.parallel.agreement import RanksDisagree, agreed, as_agreed, by_first, expect_same, together
 from minires.parallel.buckets import Buckets
 from minires.parallel.communicator import Alone, Communicator, Request
 from minires.parallel.launch import begun, launched, library, world
@@ -21,7 +21,9 @@ __all__ = [
     "Request",
     "Shard",
     "agreed",
+    "as_agreed",
     "begun",
+    "by_first",
     "expect_same",
     "launched",
     "library",

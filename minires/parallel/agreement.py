@@ -14,6 +14,7 @@ from minires.arrays import Array
 from minires.parallel.communicator import Communicator
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 
 class RanksDisagree(RuntimeError):
@@ -40,6 +41,19 @@ def together(communicator: Communicator, make: Callable[[], T]) -> T:
         raise _as_everybodys(first, "" if len(failed) == communicator.size else name)
     result: T = value
     return result
+
+
+def by_first(communicator: Communicator, make: Callable[[], T]) -> T:
+    """make() on rank 0 alone; all ranks get its result, or raise its error."""
+    made = together(communicator, lambda: make() if communicator.rank == 0 else None)
+    result: Any = communicator.allgather(made)[0]
+    return result
+
+
+def as_agreed(error: E, cause: BaseException) -> E:
+    """`error`, which says more than its cause, is everybody's if the cause was."""
+    vars(error).update({key: value for key, value in vars(cause).items() if key == "rank_of_minires"})
+    return error
 
 
 def agreed(error: BaseException) -> str | None:
@@ -71,7 +85,7 @@ def digest(arrays: Iterable[Array]) -> str:
     return found.hexdigest()
 
 
-def _as_everybodys(error: Exception, name: str) -> Exception:
+def _as_everybodys(error: E, name: str) -> E:
     vars(error)["rank_of_minires"] = name
     return error
 

@@ -46,9 +46,7 @@ class Buckets:
     Afterwards the gradients are views of the buckets' memory, which the next `begin` gives to new ones.
     """
 
-    def __init__(
-        self, params: Sequence[Tensor], communicator: Communicator, largest_bytes: int | None = None
-    ) -> None:
+    def __init__(self, params: Sequence[Tensor], communicator: Communicator, largest_bytes: int | None = None) -> None:
         self.params, self.communicator = list(params), communicator
         total = sum(p.data.nbytes for p in self.params)
         self.largest = min(LARGEST, -(-total // 4)) if largest_bytes is None else largest_bytes

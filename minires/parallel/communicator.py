@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from minires.arrays import Array
 
@@ -78,5 +78,3 @@ class Done:
     def poll(self) -> None: ...
 
     def wait(self) -> None: ...
-
-

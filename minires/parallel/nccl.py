@@ -68,3 +68,16 @@ class NcclRequest:
 
     def wait(self) -> None:
         self.cupy.cuda.get_current_stream().wait_event(self.done)
+
+
+def use_own_device(ranks: Communicator) -> None:
+    """Rank k of a machine computes on its k-th GPU from now on.
+
+    Raises BackendUnavailable where there are fewer GPUs than ranks: NCCL takes no GPU twice.
+    """
+    import cupy
+
+    count = cupy.cuda.runtime.getDeviceCount()
+    if count < ranks.local_size:
+        raise BackendUnavailable(f"{ranks.local_size} ranks on this machine need a GPU each, there are {count}")
+    cupy.cuda.Device(ranks.local_rank).use()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +15,10 @@ import numpy as np
 from minires import backends, data, models, random
 from minires.arrays import Array, array_module
 from minires.data import Dataset
-from minires.inspect import summary
 from minires.nn import Module
+from minires.nn.synchronising import synchronise
 from minires.optim import SGD
+from minires.parallel import Communicator, as_agreed, by_first, expect_same, together, world
 from minires.training import checkpoint as checkpoints
 from minires.training.batches import evaluation_loader, images, training_loader
 from minires.training.checkpoint import Checkpoint, CheckpointError
@@ -28,6 +29,7 @@ from minires.training.history import Row
 from minires.training.interrupt import StopRequest
 from minires.training.measured import Measured
 from minires.training.progress import Silent
+from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first, values_of_an_image
 from minires.training.run import RunFolder
 from minires.training.update import Update
 
@@ -73,6 +75,7 @@ def train(
     resume: str | Path | None = None,
     download: bool = False,
     report: Silent | None = None,
+    ranks: Communicator | None = None,
 ) -> Result:
     """Trains a network and writes its run folder.
 
@@ -81,26 +84,34 @@ def train(
     resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run
     download  whether the data may be fetched when they are missing
     report    hears about the progress
+    ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
+              one.  Rank 0 alone writes files and reports
 
     Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, minires.data's DataError,
-    BackendUnavailable, Diverged when the loss is no longer finite, Interrupted after SIGINT or SIGTERM, and OSError
-    when a file cannot be written; in each case the last complete checkpoint is left in place.
+    BackendUnavailable, Diverged when the loss is no longer finite, Interrupted after SIGINT or SIGTERM (with several
+    ranks SIGUSR1 too), OSError when a file cannot be written, and RanksDisagree; in each case the last complete
+    checkpoint is left in place.
     """
+    ranks = world() if ranks is None else ranks
+    report = report if report and ranks.rank == 0 else Silent()
+    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
+        if download and ranks.size > 1:
+            by_first(ranks, lambda: len(images(config, "train", True)) + len(images(config, "test", True)))
+            download = False  # it is there
+        run = together(ranks, lambda: _begin(config, resume, download, report, ranks))
+        run.expect_one_beginning()
+        run.open_folder(None if out is None else Path(out))
+        return run.to_end()
+
+
+def _begin(config: Config, resume: str | Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
     start_path = None if resume is None else checkpoints.find(Path(resume))
     start = None if start_path is None else checkpoints.load(start_path)
-    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
-        if config.threads is not None:
-            backends.set_num_threads(config.threads)
-        config = replace(config, backend=_active_backend())
-        run = _Run(config, start, download, report or Silent())
-        if start_path is not None and out is None:
-            run.folder, run.checkpoint = RunFolder.of_checkpoint(start_path), start_path
-        else:
-            run.folder = RunFolder.claim(None if out is None else Path(out), config)
-        run.folder.write_config(config)
-        if run.rows:
-            run.folder.write_history(run.rows)
-        return run.to_end()
+    config = replace(config, backend=_active_backend())
+    take_place(config, ranks)
+    run = _Run(config, start, download, report, ranks)
+    run.checkpoint = start_path
+    return run
 
 
 class _Run:
@@ -109,13 +120,14 @@ class _Run:
     folder: RunFolder
     checkpoint: Path | None = None  # the last one written
 
-    def __init__(self, config: Config, start: Checkpoint | None, download: bool, report: Silent) -> None:
-        self.config, self.report = config, report
+    def __init__(
+        self, config: Config, start: Checkpoint | None, download: bool, report: Silent, ranks: Communicator
+    ) -> None:
+        self.config, self.report, self.ranks = config, report, ranks
         self.images: Dataset = images(config, "train", download)
         self.test_images: Dataset = images(config, "test", download)
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
-        self.loader = training_loader(config, self.images, self.mean)
-        self.test_loader = evaluation_loader(config, self.test_images, self.mean)
+        self.loader = training_loader(config, self.images, self.mean, ranks)
         self.batches = len(self.loader)
         self.total = config.total_iterations(self.batches)
         self.log_every, self.eval_every, self.checkpoint_every = config.intervals(self.batches)
@@ -123,11 +135,19 @@ class _Run:
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
         self.model = make_model(config, len(self.images.classes), self.input_shape)
+        expect_work_for_all(config, self.model, self.loader, len(self.test_images), ranks)
+        self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)
+        if config.sync_batch_norm:
+            synchronise(self.model, ranks)
         self.optimizer = SGD(
             self.model.parameters(), config.lr, config.momentum, config.weight_decay, nesterov=config.nesterov
         )
         self.update = Update(
-            self.model, self.optimizer, label_smoothing=config.label_smoothing, micro_batch=config.micro_batch
+            self.model,
+            self.optimizer,
+            label_smoothing=config.label_smoothing,
+            micro_batch=config.micro_batch,
+            ranks=ranks,
         )
         self.schedule = config.make_schedule(self.total)
         self.iteration = 0
@@ -139,13 +159,39 @@ class _Run:
         self.began = time.perf_counter()
         self.timed_images, self.timed_seconds = 0, 0.0  # of training alone, since the last row
 
+    def expect_one_beginning(self) -> None:
+        """Raises RanksDisagree where a rank reads other data or starts from another checkpoint than the rest."""
+        settings = np.frombuffer(repr((self.config, self.iteration, self.images.classes)).encode(), np.uint8)
+        expect_same(self.ranks, "the settings or the data", (settings, self.mean))
+        expect_same(self.ranks, "the weights at the start", self._state())
+
+    def open_folder(self, out: Path | None) -> None:
+        """The folder that the run goes on in, or a new one; rank 0 makes it and writes into it."""
+        claimed = together(self.ranks, lambda: self._claim_folder(out) if self.ranks.rank == 0 else None)
+        path = self.ranks.allgather(None if claimed is None else claimed.path)[0]
+        assert path is not None
+        self.folder = claimed or RunFolder(path)
+        if out is not None:
+            self.checkpoint = None  # in this folder there is none yet
+
+    def _claim_folder(self, out: Path | None) -> RunFolder:
+        if self.checkpoint is not None and out is None:
+            folder = RunFolder.of_checkpoint(self.checkpoint)
+        else:
+            folder = RunFolder.claim(out, self.config)
+        folder.write_config(self.config)
+        if self.rows:
+            folder.write_history(self.rows)
+        return folder
+
     def to_end(self) -> Result:
         """The loop: measure, save, or make one more step, until the last iteration is done."""
         batches: Iterator[tuple[Array, Array]] = self.loader.iterate(self.iteration)
         self.model.train()
         self.report.start(self.iteration, self.total)
         self.saved = self.iteration if self.checkpoint else 0
-        with StopRequest() as self.stop:
+        more = (signal.SIGUSR1,) if self.ranks.size > 1 else ()  # mpirun passes it on, and kills after the others
+        with StopRequest(*more) as self.stop:
             try:
                 while True:
                     if self._row_is_due():
@@ -154,7 +200,7 @@ class _Run:
                         self._save()
                     if self.iteration == self.total:
                         break
-                    if self.stop.requested:
+                    if self._stop_is_requested():
                         self._interrupt()
                     began = time.perf_counter()
                     self._step(*next(batches))
@@ -162,18 +208,19 @@ class _Run:
                     self.report.iteration(self.iteration, *self._training_means(), self._speed())
             finally:
                 self.report.stop()
-                if self.rows:
+                if self.rows and self.ranks.rank == 0:
                     self.folder.write_curves(self.rows, self.config)
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
         return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint)
 
     def _step(self, x: Array, labels: Array) -> None:
-        """One update.  x (N, C, H, W), labels (N,)"""
+        """One update.  x (N, C, H, W), labels (N,): this rank's part of the batch"""
         try:
-            measured = self.update(x, labels, self.schedule(self.iteration))
+            whole = self.loader.images_of(self.iteration)
+            measured = self.update(x, labels, self.schedule(self.iteration), whole)
         except Diverged as error:
-            raise self._diverged(str(error)) from None
+            raise as_agreed(self._diverged(str(error)), error) from None
         except MemoryError as error:
             raise self._out_of_memory(error) from None
         self.schedule.observe(self.iteration, 100.0 * measured.wrong / measured.images)
@@ -207,21 +254,35 @@ class _Run:
         self.rows.append(row)
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
         self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
-        self.folder.write_history(self.rows)
+        if self.ranks.rank == 0:
+            self.folder.write_history(self.rows)
         self.report.row(row)
 
     def _test_error(self) -> float:
         def on_batch(done: int) -> None:
-            self.report.evaluating(done, len(self.test_images.labels))
-            if self.stop.requested:
+            images = len(self.test_images)
+            self.report.evaluating(min(done * self.ranks.size, images), images)
+            if self.stop.requested and self.ranks.size == 1:  # several go on until they can agree to stop
                 self._interrupt()
 
+        take_statistics_of_first(self.model, self.ranks)
         try:
-            return evaluate(self.model, self.test_loader.epoch(), on_batch).error
+            return evaluate(self.model, self.test_loader.epoch(), on_batch, ranks=self.ranks).error
         except Diverged as error:
             raise self._diverged(str(error)) from None
 
     def _save(self) -> None:
+        take_statistics_of_first(self.model, self.ranks)
+        expect_same(self.ranks, f"after iteration {self.iteration:,} the weights", self._state())
+        self.checkpoint = by_first(self.ranks, self._write)
+        self.saved = self.iteration
+
+    def _state(self) -> list[Array]:
+        """All that the next update depends on, and that a checkpoint holds."""
+        drawn = np.frombuffer(repr(random.generator().bit_generator.state).encode(), np.uint8)
+        return [*self.model.state_dict().values(), *self.optimizer.state_dict().values(), drawn]
+
+    def _write(self) -> Path:
         state = self.model.state_dict()
         velocity = self.optimizer.state_dict()
         if not all(bool(array_module(a).isfinite(a).all()) for a in (*state.values(), *velocity.values())):
@@ -240,8 +301,7 @@ class _Run:
             rows=tuple(self.rows),
             seconds=self._seconds(),
         )
-        self.checkpoint = checkpoints.save(now, self.folder.checkpoints, self.config.keep)
-        self.saved = self.iteration
+        return checkpoints.save(now, self.folder.checkpoints, self.config.keep)
 
     def _restore(self, start: Checkpoint) -> None:
         same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
@@ -259,6 +319,12 @@ class _Run:
         random.generator().bit_generator.state = start.random_state
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)
         self.seconds_before = start.seconds
+
+    def _stop_is_requested(self) -> bool:
+        """Whether any rank was asked to stop: all stop after the same iteration."""
+        asked = np.array([self.stop.requested], np.int64)
+        self.ranks.allreduce(asked)
+        return bool(asked[0])
 
     def _interrupt(self) -> None:
         if self.iteration != self.saved:
@@ -297,11 +363,10 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
     try:
         options = config.network_options()
         model = models.create(config.network, num_classes=classes, in_channels=input_shape[0], **options)
-        layers = summary(model, input_shape).rows
+        pixels = values_of_an_image(model, input_shape)
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
-    pixels = min((math.prod(row.output_shape[1:]) for row in layers if row.operation == "BatchNorm"), default=2)
     if pixels == 1:
         # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
         for name, least in (("batch_size", 2), ("micro_batch", 3)):
