@@ -25,6 +25,7 @@ def training_loader(config: Config, images: Dataset, mean: Array) -> Loader:
 
 
 def evaluation_loader(config: Config, images: Dataset, mean: Array) -> Loader:
-    """One ordered pass over the images as they are."""
+    """One ordered pass over the images as they are, as many at a time as in training."""
     options = {} if config.workers is None else {"workers": config.workers}
-    return Loader(images, config.batch_size, transform=Transform(mean), shuffle=False, **options)
+    images_at_a_time = config.micro_batch or config.batch_size
+    return Loader(images, images_at_a_time, transform=Transform(mean), shuffle=False, **options)
