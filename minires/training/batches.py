@@ -34,10 +34,11 @@ def training_loader(config: Config, images: Dataset, mean: Array, ranks: Communi
 
 
 def evaluation_loader(config: Config, images: Dataset, mean: Array, ranks: Communicator | None = None) -> Loader:
-    """One ordered pass over the images as they are, each rank over its part of them."""
+    """One ordered pass over the images as they are, as many at a time as in training, each rank over its part."""
     options: dict[str, Any] = {} if config.workers is None else {"workers": config.workers}
     ranks = ranks or Alone()
     shard = Shard.of(len(images), ranks.rank, ranks.size)
     mine = slice(shard.start, shard.stop)
     images = replace(images, images=images.images[mine], labels=images.labels[mine])
-    return Loader(images, -(-config.batch_size // ranks.size), transform=Transform(mean), shuffle=False, **options)
+    images_at_a_time = -(-(config.micro_batch or config.batch_size) // ranks.size)
+    return Loader(images, images_at_a_time, transform=Transform(mean), shuffle=False, **options)

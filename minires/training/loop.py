@@ -15,6 +15,7 @@ import numpy as np
 from minires import backends, data, models, random
 from minires.arrays import Array, array_module
 from minires.data import Dataset
+from minires.inspect import Summary, summary
 from minires.nn import Module
 from minires.nn.synchronising import synchronise
 from minires.optim import SGD
@@ -28,6 +29,7 @@ from minires.training.evaluation import evaluate
 from minires.training.history import Row
 from minires.training.interrupt import StopRequest
 from minires.training.measured import Measured
+from minires.training.memory import check_memory
 from minires.training.progress import Silent
 from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first, values_of_an_image
 from minires.training.run import RunFolder
@@ -134,8 +136,9 @@ class _Run:
 
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
-        self.model = make_model(config, len(self.images.classes), self.input_shape)
-        expect_work_for_all(config, self.model, self.loader, len(self.test_images), ranks)
+        self.model, layers = make_model(config, len(self.images.classes), self.input_shape)
+        expect_work_for_all(config, layers, self.loader, len(self.test_images), ranks)
+        check_memory(config, self.model, layers, ranks.size, ranks.local_size)
         self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)
         if config.sync_batch_norm:
             synchronise(self.model, ranks)
@@ -358,15 +361,19 @@ class _Run:
         return self.seconds_before + time.perf_counter() - self.began
 
 
-def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> Module:
-    """The network of a run, on the device of its backend.  Raises ConfigError where the images don't fit it."""
+def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> tuple[Module, Summary]:
+    """The network of a run, on the device of its backend, and its layers for one image.
+
+    Raises ConfigError where the images don't fit it.
+    """
     try:
         options = config.network_options()
         model = models.create(config.network, num_classes=classes, in_channels=input_shape[0], **options)
-        pixels = values_of_an_image(model, input_shape)
+        layers = summary(model, input_shape)
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
+    pixels = values_of_an_image(layers)
     if pixels == 1:
         # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
         for name, least in (("batch_size", 2), ("micro_batch", 3)):
@@ -375,7 +382,7 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
                 told = f"{name} must be at least {least} for {config.network} on {config.data}, got {images}"
                 raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
     model.astype(config.dtype)
-    return model.to("cuda") if config.backend in ("cuda", "cublas") else model
+    return model.to("cuda") if config.backend in ("cuda", "cublas") else model, layers
 
 
 def _active_backend() -> str:

@@ -7,7 +7,7 @@ import os
 
 from minires import backends
 from minires.data import Loader
-from minires.inspect import summary
+from minires.inspect import Summary
 from minires.nn import Module
 from minires.parallel import Communicator
 from minires.training.config import Config, ConfigError
@@ -27,9 +27,10 @@ def take_place(config: Config, ranks: Communicator) -> None:
         use_own_device(ranks)
 
 
-def expect_work_for_all(config: Config, model: Module, loader: Loader, tested: int, ranks: Communicator) -> None:
+def expect_work_for_all(config: Config, layers: Summary, loader: Loader, tested: int, ranks: Communicator) -> None:
     """Raises ConfigError where some batch has no image for a rank, or too few for its batch norm.
 
+    layers   `summary` of the network
     loader   of the training images
     tested   how many test images there are
     """
@@ -44,17 +45,16 @@ def expect_work_for_all(config: Config, model: Module, loader: Loader, tested: i
         raise ConfigError(f"batch_size must leave no batch with fewer images than the {ranks.size} ranks, got {part}")
     if tested < ranks.size:
         raise ConfigError(f"the test set must hold an image for each of the {ranks.size} ranks, got {tested}")
-    if not config.sync_batch_norm and smallest // ranks.size * values_of_an_image(model, loader.shape) < 2:
+    if not config.sync_batch_norm and smallest // ranks.size * values_of_an_image(layers) < 2:
         raise ConfigError(
             f"sync_batch_norm must be on for {ranks.size} ranks with a batch of {part}: a rank's own batch norm would "
             "have one value a channel"
         )
 
 
-def values_of_an_image(model: Module, shape: tuple[int, int, int]) -> int:
+def values_of_an_image(layers: Summary) -> int:
     """The fewest values a channel that a batch norm sees of one image; 2 where there is no batch norm."""
-    rows = summary(model, shape).rows
-    return min((math.prod(row.output_shape[1:]) for row in rows if row.operation == "BatchNorm"), default=2)
+    return min((math.prod(row.output_shape[1:]) for row in layers.rows if row.operation == "BatchNorm"), default=2)
 
 
 def take_statistics_of_first(model: Module, ranks: Communicator) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from parallel.threads import on_ranks
 
 import minires as mr
 import minires.functional as F
 from minires.parallel import Alone, Buckets, Shard
 from minires.parallel import buckets as module
 from minires.tensor import Tensor
-from parallel.threads import on_ranks
 
 
 def leaves_in_order(output, cotangent=None):
@@ -31,7 +31,7 @@ def test_a_leaf_is_complete_after_its_last_use(rng):
         seen.append((leaf, leaf.grad.copy()))
 
     y.backward(np.ones(y.shape), on_leaf=on_leaf)
-    assert [leaf for leaf, _ in seen][0] is b
+    assert next(leaf for leaf, _ in seen) is b
     assert {id(leaf) for leaf, _ in seen} == {id(a), id(b), id(w)}
     assert len(seen) == 3
     for leaf, grad in seen:

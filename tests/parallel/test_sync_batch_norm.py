@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from parallel.threads import on_ranks
 
 import minires.functional as F
 from minires import backends, nn
 from minires.nn.synchronising import synchronise, unsynchronised
 from minires.parallel import Alone
 from minires.tensor import Tensor
-from parallel.threads import on_ranks
 
 # (N, C, ...) and where the ranks' parts begin; the second has ranks of one value a channel, the last is no image
 CASES = [((7, 3, 4, 5), [0, 4, 7]), ((3, 2, 1, 1), [0, 1, 2, 3]), ((9, 5, 3, 2), [0, 2, 3, 9]), ((6, 4), [0, 3, 6])]
@@ -24,7 +24,7 @@ def whole(x, weight, bias, cotangent, mean, var):
 
 
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
-@pytest.mark.parametrize("shape, edges", CASES, ids=[str(shape) for shape, _ in CASES])
+@pytest.mark.parametrize(("shape", "edges"), CASES, ids=[str(shape) for shape, _ in CASES])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-5)])
 def test_it_is_batch_norm_of_the_whole_batch(rng, shape, edges, affine, dtype, tolerance):
     """A random cotangent: a uniform one has no gradient through the mean."""
@@ -77,9 +77,7 @@ def test_every_backend(rng, backend):
         mine = slice(3) if rank.rank == 0 else slice(3, 5)
         with backends.backend(backend):
             tensors = [Tensor(a.copy(), requires_grad=True) for a in (x[mine], weight, bias)]
-            result = F.batch_norm(
-                tensors[0], None, None, *tensors[1:], training=True, eps=1e-3, communicator=rank
-            )
+            result = F.batch_norm(tensors[0], None, None, *tensors[1:], training=True, eps=1e-3, communicator=rank)
             result.backward(cotangent[mine])
             return result.data, tensors[0].grad
 

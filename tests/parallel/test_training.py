@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from parallel.threads import on_ranks
 from threadpoolctl import threadpool_limits
 
 import minires as mr
@@ -20,7 +21,6 @@ from minires.parallel.communicator import Done
 from minires.training import Config, ConfigError, Diverged, Interrupted, load_checkpoint, train
 from minires.training import loop as training_loop
 from minires.training.update import parts, places
-from parallel.threads import on_ranks
 
 SMALL = {"width": 4, "workers": 0, "threads": 1, "lr": 0.05, "iterations": 20, "log_every": 5, "eval_every": 20}
 
