@@ -240,7 +240,7 @@ def test_without_mpi4py_it_is_an_error_and_no_number_of_independent_runs(tmp_pat
     (tmp_path / "mpi4py.py").write_text("raise ModuleNotFoundError('No module named mpi4py', name='mpi4py')")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     process = mpirun(2, *TRAIN, "--out", str(tmp_path / "run"), environment={**ENVIRONMENT, "PYTHONPATH": path})
-    code, stdout, stderr = ended(process)
+    code, _, stderr = ended(process)
     assert code == 3
     assert stderr.count("minires: ") == 1
     assert "minires[mpi]" in stderr
