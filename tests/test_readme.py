@@ -44,7 +44,7 @@ def commands():
 @pytest.mark.parametrize("line", commands())
 def test_commands_are_run_by_ci(line):
     """Those of the marked blocks as they stand; the others by name, the benchmark with fewer repeats."""
-    marks = "train|test|tour|step|trace|verify|weights"
+    marks = "train|mpi|test|tour|step|trace|verify|weights"
     marked = re.findall(rf"<!-- (?:{marks}) -->\n```sh\n(.*?)^```", TEXT, flags=re.M | re.S)
     assert line in "\n".join(marked) or f".venv/bin/{line}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
