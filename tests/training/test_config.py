@@ -72,6 +72,7 @@ def test_json_round_trip():
         ({"batch_size": True}, "batch_size"),
         ({"batch_size": 12.0}, "batch_size"),
         ({"augment": "yes"}, "augment"),
+        ({"keep_best": 1}, "keep_best"),
         ({"nesterov": True, "momentum": 0}, "nesterov"),
         ({"milestones": (0.5, "x")}, "milestones"),
         ({"milestones": 3}, "milestones"),
