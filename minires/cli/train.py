@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, add_data, add_machine, checkpoint
+from minires.cli.words import UsageError, add_data, add_machine
 
 if TYPE_CHECKING:
     from minires.training import Result
@@ -18,7 +18,7 @@ _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
     *("batch_size", "micro_batch", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
     *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
-    *("checkpoint_every", "keep", "backend", "threads", "workers"),
+    *("checkpoint_every", "keep", "keep_best", "backend", "threads", "workers"),
 )
 _MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 
@@ -29,7 +29,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         help="train a network",
         description="Train a network (resnet20 on digits unless told otherwise) and write its history, learning "
         "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
-        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights.",
+        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights, also after a kill or a power "
+        "failure at any moment.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_train)
@@ -38,7 +39,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     run = parser.add_argument_group("the run")
     run.add_argument("--out", metavar="DIR", help="run folder, new or empty (default: runs/NETWORK-DATA-NUMBER)")
     run.add_argument(
-        "--resume", metavar="RUN", help="go on from a run folder's newest checkpoint, or a checkpoint file"
+        "--resume",
+        metavar="RUN",
+        help="go on from a run folder's newest checkpoint (from the beginning where there is none yet), from RUN/best, "
+        "or from a checkpoint file",
     )
     run.add_argument(
         "--seed", type=int, metavar="N", help="of initialisation, order, augmentation, dropout (default: 0)"
@@ -51,6 +55,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints (default: an epoch)"
     )
     run.add_argument("--keep", type=int, metavar="N", help="how many of the newest checkpoints stay (default: 1)")
+    run.add_argument(
+        "--keep-best",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the checkpoint with the lowest test error (the earliest among equals) stays too; RUN/best names it to "
+        "--resume, evaluate and predict (default: no)",
+    )
     length = parser.add_argument_group("the length").add_mutually_exclusive_group()
     length.add_argument(
         "--epochs", type=float, metavar="N", help="passes through the training set (default: the data's)"
@@ -107,7 +118,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _train(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from minires.training import Config, Interrupted, load_checkpoint, train
+    from minires.training import Config, Interrupted, resume_config, train
     from minires.training.progress import Silent, on_stderr
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
@@ -118,7 +129,10 @@ def _train(arguments: argparse.Namespace) -> int:
             if name not in _MAY_CHANGE:
                 flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
-        config = replace(load_checkpoint(checkpoint(arguments.resume)).config, **given)
+        try:
+            config = replace(resume_config(arguments.resume), **given)
+        except FileNotFoundError as error:
+            raise UsageError(str(error)) from None
     shown = contextlib.nullcontext([Silent()]) if arguments.quiet else on_stderr()
     if not arguments.quiet:
         length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
@@ -127,10 +141,7 @@ def _train(arguments: argparse.Namespace) -> int:
         with shown as (report,):
             result = train(config, arguments.out, resume=arguments.resume, download=arguments.download, report=report)
     except Interrupted as stop:
-        how = "nothing to resume"
-        if stop.checkpoint is not None:
-            how = f"go on with: minires train --resume {stop.checkpoint.parent.parent}"
-        print(f"minires: {stop}; {how}", file=sys.stderr)
+        print(f"minires: {stop}", file=sys.stderr)
         return 130
     if arguments.json:
         print(json.dumps(_result(result), indent=2))
@@ -140,8 +151,10 @@ def _train(arguments: argparse.Namespace) -> int:
         ("curves", result.folder.curves),
         ("configuration", result.folder.config),
         ("checkpoint", result.checkpoint),
+        ("best", result.best),
     ):
-        print(f"{name:14} {path}")
+        if path is not None:
+            print(f"{name:14} {path}")
     print(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
     return 0
 
@@ -165,6 +178,7 @@ def _result(result: Result) -> dict[str, Any]:
         "curves": str(result.folder.curves),
         "config": str(result.folder.config),
         "checkpoint": str(result.checkpoint),
+        "best": None if result.best is None else str(result.best),
     }
 
 

@@ -41,6 +41,7 @@ class Config:
     eval_every        iterations between measurements of the test error; None: an epoch
     checkpoint_every  iterations between checkpoints; None: an epoch
     keep              newest checkpoints that are kept
+    keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
     backend           name of a backend; None: the default one
     threads           of the CPU backends; None: all processors
     workers           threads that prepare batches; None: the loader's default
@@ -76,6 +77,7 @@ class Config:
     eval_every: int | None = None
     checkpoint_every: int | None = None
     keep: int = 1
+    keep_best: bool = False
     backend: str | None = None
     threads: int | None = None
     workers: int | None = None
@@ -120,7 +122,7 @@ class Config:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got momentum 0")
         number(self.label_smoothing, "label_smoothing", 0, 1)
-        for name in ("nesterov", "augment"):
+        for name in ("nesterov", "augment", "keep_best"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.data_dir is not None and not isinstance(self.data_dir, str):

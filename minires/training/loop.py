@@ -19,6 +19,7 @@ from minires.inspect import Summary, summary
 from minires.nn import Module
 from minires.optim import SGD
 from minires.training import checkpoint as checkpoints
+from minires.training import history
 from minires.training.batches import evaluation_loader, images, training_loader
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
@@ -26,22 +27,23 @@ from minires.training.divergence import Diverged, bad_parameters
 from minires.training.evaluation import evaluate
 from minires.training.history import Row
 from minires.training.interrupt import StopRequest
+from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
 from minires.training.memory import check_memory
 from minires.training.progress import Silent
-from minires.training.run import RunFolder
+from minires.training.run import RunFolder, starting_point
 from minires.training.update import Update
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; it can go on from `checkpoint`, or has not begun where that is None."""
+    """The run was asked to stop; it can go on in its `folder`, from `checkpoint` or, if that is None, the beginning."""
 
-    def __init__(self, iteration: int, checkpoint: Path | None) -> None:
-        super().__init__(f"stopped after iteration {iteration:,}")
-        self.iteration, self.checkpoint = iteration, checkpoint
+    def __init__(self, iteration: int, checkpoint: Path | None, folder: Path) -> None:
+        super().__init__(f"stopped after iteration {iteration:,}; go on with: minires train --resume {folder}")
+        self.iteration, self.checkpoint, self.folder = iteration, checkpoint, folder
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Interrupted, (self.iteration, self.checkpoint)  # pickle would call it with the message alone
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle would call it with the message alone
+        return Interrupted, (self.iteration, self.checkpoint, self.folder)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Result:
     rows        the history; the last row is the end of the run
     parameters  how many numbers were trained
     checkpoint  path of the last one
+    best        path of the one with the lowest test error, where the configuration has it kept
     """
 
     folder: RunFolder
@@ -58,6 +61,7 @@ class Result:
     parameters: int
     rows: tuple[Row, ...]
     checkpoint: Path
+    best: Path | None = None
 
     @property
     def test_error(self) -> float:
@@ -77,30 +81,37 @@ def train(
 ) -> Result:
     """Trains a network and writes its run folder.
 
-    config    the run; with `resume`, take `load_checkpoint(resume).config`
+    config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
-    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run
+    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run, but for
+              `history.TIMING`; a run that was stopped before its first checkpoint begins anew
     download  whether the data may be fetched when they are missing
     report    hears about the progress
 
-    Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, minires.data's DataError,
-    BackendUnavailable, Diverged when the loss is no longer finite, Interrupted after SIGINT or SIGTERM, and OSError
-    when a file cannot be written; in each case the last complete checkpoint is left in place.
+    Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, FileNotFoundError when there is
+    nothing to resume, minires.data's DataError, BackendUnavailable, Diverged when the loss is no longer finite,
+    Interrupted after SIGINT or SIGTERM, and RunFolderError (an OSError) when another run is in the folder, when it
+    cannot be written or is full; in each case the last complete checkpoint is left in place.
     """
-    start_path = None if resume is None else checkpoints.find(Path(resume))
-    start = None if start_path is None else checkpoints.load(start_path)
-    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        folder, start_path = None, None if resume is None else starting_point(Path(resume))
+        if resume is not None and out is None:
+            folder = RunFolder.of(Path(resume) if start_path is None else start_path)
+            held.enter_context(locked(folder.path))
+            start_path = starting_point(Path(resume))  # the newest one, now that no other run writes
+        start = None if start_path is None else checkpoints.load(start_path)
+        held.enter_context(backends.backend(config.backend) if config.backend else contextlib.nullcontext())
         if config.threads is not None:
             backends.set_num_threads(config.threads)
         config = replace(config, backend=_active_backend())
         run = _Run(config, start, download, report or Silent())
-        if start_path is not None and out is None:
-            run.folder, run.checkpoint = RunFolder.of_checkpoint(start_path), start_path
+        if folder is not None:
+            run.folder, run.checkpoint = folder, start_path
         else:
-            run.folder = RunFolder.claim(None if out is None else Path(out), config)
-        run.folder.write_config(config)
-        if run.rows:
-            run.folder.write_history(run.rows)
+            run.folder = held.enter_context(RunFolder.claim(None if out is None else Path(out), config))
+        run.folder.begin(config, run.rows, run.checkpoint_bytes())
+        if start_path is not None and run.checkpoint is None:
+            run.take_along(start_path)
         return run.to_end()
 
 
@@ -141,6 +152,22 @@ class _Run:
         self.began = time.perf_counter()
         self.timed_images, self.timed_seconds = 0, 0.0  # of training alone, since the last row
 
+    def checkpoint_bytes(self) -> int:
+        """What a checkpoint will take: weights, running statistics and velocities; the rest is small beside them."""
+        arrays = list(self.model.state_dict().values())
+        arrays += [p.data for p in self.model.parameters()] if self.config.momentum else []
+        return sum(int(array.nbytes) for array in arrays)
+
+    def take_along(self, start: Path) -> None:
+        """Puts the checkpoint of another run that this one goes on from into its folder, and before it the best one."""
+        found = [start]
+        if self.config.keep_best:
+            with contextlib.suppress(FileNotFoundError):
+                found = [checkpoints.best(start), start]
+        for path in found:
+            with self._writing():
+                self.checkpoint = checkpoints.save(checkpoints.load(path), self.folder.checkpoints, keep=2)
+
     def to_end(self) -> Result:
         """The loop: measure, save, or make one more step, until the last iteration is done."""
         batches: Iterator[tuple[Array, Array]] = self.loader.iterate(self.iteration)
@@ -162,13 +189,22 @@ class _Run:
                     self._step(*next(batches))
                     self.timed_seconds += time.perf_counter() - began
                     self.report.iteration(self.iteration, *self._training_means(), self._speed())
-            finally:
+            except BaseException:
                 self.report.stop()
-                if self.rows:
-                    self.folder.write_curves(self.rows, self.config)
+                with contextlib.suppress(OSError):  # what ended the run is told
+                    self._draw()
+                raise
+        self.report.stop()
+        with self._writing():
+            self._draw()
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
-        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint)
+        best = checkpoints.best(self.checkpoint) if self.config.keep_best else None
+        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint, best)
+
+    def _draw(self) -> None:
+        if self.rows:
+            self.folder.write_curves(self.rows, self.config)
 
     def _step(self, x: Array, labels: Array) -> None:
         """One update.  x (N, C, H, W), labels (N,)"""
@@ -192,8 +228,13 @@ class _Run:
         return self.iteration % self.eval_every == 0 or self.iteration == self.total
 
     def _checkpoint_is_due(self) -> bool:
-        due = self.iteration % self.checkpoint_every == 0 or self.iteration == self.total
+        due = self.iteration % self.checkpoint_every == 0 or self.iteration == self.total or self._is_best()
         return due and self.iteration != self.saved
+
+    def _is_best(self) -> bool:
+        if not self.config.keep_best or not self.rows or self.rows[-1].iteration != self.iteration:
+            return False
+        return history.best(self.rows) is self.rows[-1]
 
     def _add_row(self) -> None:
         test_error = self._test_error() if self._evaluation_is_due() else None
@@ -209,7 +250,8 @@ class _Run:
         self.rows.append(row)
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
         self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
-        self.folder.write_history(self.rows)
+        with self._writing():
+            self.folder.write_history(self.rows)
         self.report.row(row)
 
     def _test_error(self) -> float:
@@ -242,8 +284,21 @@ class _Run:
             rows=tuple(self.rows),
             seconds=self._seconds(),
         )
-        self.checkpoint = checkpoints.save(now, self.folder.checkpoints, self.config.keep)
+        with self._writing():
+            self.checkpoint = checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
         self.saved = self.iteration
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written ends the run, with a word on what is kept and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            kept = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
+            raise RunFolderError(
+                f"iteration {self.iteration:,}: {error.filename or self.folder.path} cannot be written: "
+                f"{error.strerror or error}; {kept}; then go on with: minires train --resume {self.folder.path}"
+            ) from error
 
     def _restore(self, start: Checkpoint) -> None:
         same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
@@ -265,7 +320,7 @@ class _Run:
     def _interrupt(self) -> None:
         if self.iteration != self.saved:
             self._save()
-        raise Interrupted(self.iteration, self.checkpoint)
+        raise Interrupted(self.iteration, self.checkpoint, self.folder.path)
 
     def _diverged(self, what: str) -> Diverged:
         """At the update that was to come; the one before it is the last that moved the weights."""
