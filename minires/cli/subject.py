@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,11 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     if mr.backends.active().name in ("cuda", "cublas"):
         model.to("cuda")
     model.train(not (arguments.eval or trained is not None))
+    if model.training and _normalised_alone(model, x):
+        raise UsageError(
+            f"batch norm in training needs more than the one value per channel that one image of shape {x.shape[1:]} "
+            "leaves: --batch takes more images, --eval uses the running statistics"
+        )
     outputs = _outputs(model, x)
     for label in labels:
         if not 0 <= label < outputs:
@@ -125,13 +131,23 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     return Subject(model, images, _like(images, labels), f"{network}, {told}")
 
 
+def _normalised_alone(model: Any, x: Any) -> bool:
+    """Whether a batch norm would be given a single value per channel."""
+    rows = _summary(model, x).rows
+    return len(x) == 1 and any(row.operation == "BatchNorm" and math.prod(row.output_shape[1:]) == 1 for row in rows)
+
+
 def _outputs(model: Any, x: Any) -> int:
     """How many classes the network tells apart; the images must fit it."""
+    outputs: int = _summary(model, x).rows[-1].output_shape[0]
+    return outputs
+
+
+def _summary(model: Any, x: Any) -> Any:
     from minires.inspect import summary
 
     try:
-        outputs: int = summary(model, x.shape[1:]).rows[-1].output_shape[0]
-        return outputs
+        return summary(model, x.shape[1:])
     except (TypeError, ValueError) as error:
         raise UsageError(f"images of shape {x.shape[1:]} do not fit the network: {error}") from None
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minires._checks import suggest
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+# What an operation that is wrong may well end in.
+ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class UsageError(Exception):
@@ -98,6 +104,24 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str)
     for line in lines:
         table.add_row(*map(escape, line))
     console().print(table)
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Numbers that JSON has no word for (NaN, infinities) are null."""
+    print(json.dumps(_finite(value), indent=indent, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def raised(error: Exception) -> str:
+    """What an operation raised, in a line, with the layer and the place of its call, which its notes name."""
+    return " ".join(f"{type(error).__name__}: {'; '.join([str(error), *getattr(error, '__notes__', ())])}".split())
 
 
 def folder_for_output(path: Path, flag: str = "--out") -> Path:
