@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
+WORDS = ("stride_in", "zero_channels")  # what a weight file may leave open
+
+
 class UsageError(Exception):
     """The command line asks for something that cannot be; the message is one line."""
 
