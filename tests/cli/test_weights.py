@@ -170,7 +170,7 @@ def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
         (["convert", "old.safetensors", "old.safetensors", "--force"], "IN and OUT are the same file"),
         (["convert", "old.safetensors", "link.safetensors", "--force"], "IN and OUT are the same file"),
         (["convert", PUBLISHED, "x.safetensors", "--network", "resnet32"], "does not fit resnet32"),
-        (["convert", PUBLISHED, "x.safetensors", "--stride-in", "1x1"], "stride_in says nothing about the resnet20"),
+        (["convert", PUBLISHED, "x.safetensors", "--stride-in", "1x1"], "--stride-in says nothing about the resnet20"),
         (["convert", PUBLISHED, "x.safetensors", "--dtype", "bfloat16"], "--dtype"),
         (["convert", PUBLISHED, "iteration-00000003-0123abcd.safetensors"], "a part of a checkpoint"),
         (
