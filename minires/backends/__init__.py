@@ -87,7 +87,8 @@ def _default(name: str, home: str) -> Any:
         try:
             return _load("native")
         except BackendUnavailable as error:
-            logging.getLogger("minires").warning("minires: computing with the backend 'reference': %s", error)
+            # As text: whoever keeps the record would keep, by the error's traceback, the node that asked first.
+            logging.getLogger("minires").warning("minires: computing with the backend 'reference': %s", str(error))
     return _load("reference")
 
 

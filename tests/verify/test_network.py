@@ -12,6 +12,8 @@ from minires import cli, ops
 from minires.verify import network
 from minires.verify.network import against_backend, differences, disturb, used_operations, verify
 
+two_backends = pytest.mark.skipif(bool(mr.backends.available()["native"]), reason="needs two backends")
+
 
 def test_a_sound_network_is_verified(rng):
     model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
@@ -69,6 +71,7 @@ def test_verify_names_the_layer(capsys, monkeypatch):
     assert any(line.startswith("layers             72 of 73 right") for line in lines)
 
 
+@two_backends
 def test_the_command_on_a_sound_network(capsys):
     assert cli.main(["verify", "resnet20", "--width", "2", "--size", "8", "--against", "reference", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -80,6 +83,7 @@ def test_the_command_on_a_sound_network(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "verified"
 
 
+@two_backends
 def test_a_backend_that_disagrees(rng, monkeypatch):
     model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
     x = rng.standard_normal((2, 3, 8, 9))
@@ -93,8 +97,6 @@ def test_a_backend_that_disagrees(rng, monkeypatch):
             found["∂fc.bias"] = found["∂fc.bias"] * (1 + 1e-6)
         return found
 
-    if mr.backends.available()["native"]:
-        pytest.skip("needs two backends")
     monkeypatch.setattr(network, "results", off)
     with mr.backend("native"):
         assert [d.name for d in against_backend(model, x, "reference") if not d.agrees] == ["∂fc.bias"]
@@ -175,6 +177,7 @@ def test_json_has_no_nan(capsys, monkeypatch):
     assert next(layer["fault"]["analytical"] for layer in told["layers"] if layer["fault"]) is None
 
 
+@two_backends
 def test_an_error_of_an_operation_in_json(capsys, monkeypatch):
     def wrong(self, *arrays):
         raise ValueError("does not fit")
@@ -188,7 +191,7 @@ def test_an_error_of_an_operation_in_json(capsys, monkeypatch):
     assert "layer3.2.relu" in told["error"]  # of the comparison
 
 
-@pytest.mark.skipif(bool(mr.backends.available()["native"]), reason="needs two backends")
+@two_backends
 def test_a_biased_running_variance(rng, monkeypatch):
     """It changes neither output nor gradient of a training step."""
     from minires.backends.native.fused import FusedBackend  # nobody watches
