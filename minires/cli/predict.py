@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from minires._checks import integer
 from minires.cli.counting import counting
-from minires.cli.words import UsageError, add_machine, computing_on, folder_for_output, known_network, printable, write
+from minires.cli.words import (
+    UsageError,
+    add_machine,
+    computing_on,
+    folder_for_output,
+    known_network,
+    no_mere_folder,
+    printable,
+    write,
+)
 
 if TYPE_CHECKING:
     from minires.data import DataFileError, Preprocessing
@@ -166,6 +175,7 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
     path = Path(arguments.weights)
     if not path.exists():
         raise UsageError(f"--weights: no such file or folder {path}")
+    no_mere_folder(path, "--weights: ")
     if arguments.model is not None:
         known_network(arguments.model)
     if is_checkpoint(path):

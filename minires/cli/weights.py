@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, known_network, print_table, printable
+from minires.cli.words import UsageError, known_network, no_mere_folder, print_table, printable
 
 if TYPE_CHECKING:
     from minires.weights import Match, WeightFile
@@ -55,6 +55,7 @@ def existing(name: str) -> Path:
     path = Path(name)
     if not path.exists():
         raise UsageError(f"no such file or folder: {printable(name)}")
+    no_mere_folder(path)
     return path
 
 
