@@ -1,0 +1,6 @@
+"""What must outlast kills and power failures: `python -m tests.training.kills` and `.power`, from the repository's root."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest's `pythonpath` has it: `training.disk` is found there
