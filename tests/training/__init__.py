@@ -1,4 +1,4 @@
-"""What must outlast kills and power failures: `python -m tests.training.kills` and `.power`, from the repository's root."""
+"""Training; what outlasts kills and power failures: `python -m tests.training.kills` and `tests.training.power`."""
 
 import sys
 from pathlib import Path

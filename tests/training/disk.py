@@ -4,7 +4,7 @@
 `crashes` gives every folder that a power failure may leave after the first operations of such a record:
 
 - the bytes of a file that was not synced since: all, none, the first half, or zeros
-- of the changes to a folder (a new name, a rename, a removal) that was not synced since: any of them, and not the others
+- of the changes to a folder (a new name, a rename, a removal) that was not synced since: any, and not the others
 """
 
 from __future__ import annotations
