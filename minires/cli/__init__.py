@@ -58,21 +58,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, flags = _parse(list(sys.argv[1:] if argv is None else argv))
         _known_environment()
+        _one_process_or_training(arguments)
         code: int = arguments.command(arguments)
         return _flushed(code)
     except SystemExit as stop:  # argparse, after --help
         return _flushed(int(stop.code or 0))
-    except KeyboardInterrupt:
-        print("minires: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return _failed(stop, "interrupted", 130)
     except BrokenPipeError:
         return _unread()
     except Exception as error:
         failure = _exit_code(error)
         if failure is None:
             raise
-        print(f"minires: {_one_line(error, flags)}", file=sys.stderr)
-        return failure
+        return _failed(error, _one_line(error, flags), failure)
+
+
+def _failed(error: BaseException, told: str, code: int) -> int:
+    """Prints what went wrong, once, and returns the exit code; an error of one rank alone ends all of them."""
+    from minires import parallel
+
+    ranks, whose = parallel.begun(), parallel.agreed(error)
+    if ranks is not None and whose is None:  # the others may be waiting for this one
+        print(f"minires: {ranks.name} failed: {told}", file=sys.stderr)
+        ranks.abort(code)
+    if parallel.launched()[0] == 0:
+        print(f"minires: {whose} failed: {told}" if whose else f"minires: {told}", file=sys.stderr)
+    return code
+
+
+def _one_process_or_training(arguments: argparse.Namespace) -> None:
+    from minires import parallel
+
+    if arguments.command is not train._train and parallel.launched()[1] > 1:
+        raise UsageError("mpirun starts several processes that would all do the same: only `minires train` shares work")
 
 
 def _flushed(code: int) -> int:
@@ -107,6 +126,7 @@ def _exit_code(error: Exception) -> int | None:
     """The code of an error that a user can cause; None for a bug, which deserves its traceback."""
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
+    from minires.parallel import RanksDisagree
     from minires.training import CheckpointError, ConfigError, Diverged
     from minires.weights import OnnxMissing, WeightsError, WeightsMismatch
 
@@ -116,7 +136,8 @@ def _exit_code(error: Exception) -> int | None:
         return 3
     if isinstance(error, (CheckpointError, DataFileError, WeightsError)):
         return 4
-    if isinstance(error, (DataError, Diverged, MemoryError, OSError)):  # CuPy's OutOfMemoryError is a MemoryError
+    # CuPy's OutOfMemoryError is a MemoryError
+    if isinstance(error, (DataError, Diverged, MemoryError, OSError, RanksDisagree)):
         return 1
     return None
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from minires.cli.words import UsageError, add_data, add_machine
 
 if TYPE_CHECKING:
-    from minires.training import Result
+    from minires.training import Config, Result
 
 # The settings of `Config` that are flags, and those of them that may differ when a run goes on.
 _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
-    *("batch_size", "micro_batch", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
-    *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
-    *("checkpoint_every", "keep", "keep_best", "backend", "threads", "workers"),
+    *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
+    *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
+    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "backend", "threads", "workers"),
 )
 _MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 
@@ -30,7 +30,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         description="Train a network (resnet20 on digits unless told otherwise) and write its history, learning "
         "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
         "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights, also after a kill or a power "
-        "failure at any moment.",
+        "failure at any moment.  "
+        "`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_train)
@@ -76,6 +77,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
         help="images that go through the network at a time, to save memory: gradients add up to the batch's, batch "
         "norm takes its statistics over N images (default: the whole batch)",
     )
+    descent.add_argument(
+        "--sync-batch-norm",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="with several ranks: batch norm takes its statistics over the whole batch, not over a rank's part of it "
+        "(default: no)",
+    )
     descent.add_argument("--lr", type=float, metavar="X", help="learning rate (default: 0.1)")
     descent.add_argument("--momentum", type=float, metavar="X", help="default: 0.9")
     descent.add_argument("--weight-decay", type=float, metavar="X", help="default: 0.0001")
@@ -116,36 +124,54 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from minires.parallel import together, world
+    from minires.training import Interrupted, train
+    from minires.training.progress import Silent, on_stderr
+
+    ranks = world()
+    config = together(ranks, lambda: _config(arguments))
+    speaks = ranks.rank == 0
+    shown = on_stderr() if speaks and not arguments.quiet else contextlib.nullcontext([Silent()])
+    if speaks and not arguments.quiet:
+        length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
+        among = f", {ranks.size} ranks" if ranks.size > 1 else ""
+        print(f"{config.network} on {config.data}: {length}, seed {config.seed}{among}", file=sys.stderr)
+    try:
+        with shown as (report,):
+            result = train(
+                config, arguments.out, resume=arguments.resume, download=arguments.download, report=report, ranks=ranks
+            )
+    except Interrupted as stop:
+        if speaks:
+            print(f"minires: {stop}", file=sys.stderr)
+        return 130
+    if speaks:
+        _print(result, arguments.json)
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> Config:
     from dataclasses import replace
 
-    from minires.training import Config, Interrupted, resume_config, train
-    from minires.training.progress import Silent, on_stderr
+    from minires.training import Config, resume_config
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
     if arguments.resume is None:
-        config = Config.make(**given)
-    else:
-        for name in given:
-            if name not in _MAY_CHANGE:
-                flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
-        try:
-            config = replace(resume_config(arguments.resume), **given)
-        except FileNotFoundError as error:
-            raise UsageError(str(error)) from None
-    shown = contextlib.nullcontext([Silent()]) if arguments.quiet else on_stderr()
-    if not arguments.quiet:
-        length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
-        print(f"{config.network} on {config.data}: {length}, seed {config.seed}", file=sys.stderr)
+        return Config.make(**given)
+    for name in given:
+        if name not in _MAY_CHANGE:
+            flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
     try:
-        with shown as (report,):
-            result = train(config, arguments.out, resume=arguments.resume, download=arguments.download, report=report)
-    except Interrupted as stop:
-        print(f"minires: {stop}", file=sys.stderr)
-        return 130
-    if arguments.json:
+        return replace(resume_config(arguments.resume), **given)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+
+
+def _print(result: Result, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(_result(result), indent=2))
-        return 0
+        return
     for name, path in (
         ("history", result.folder.history),
         ("curves", result.folder.curves),
@@ -156,7 +182,6 @@ def _train(arguments: argparse.Namespace) -> int:
         if path is not None:
             print(f"{name:14} {path}")
     print(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
-    return 0
 
 
 def _result(result: Result) -> dict[str, Any]:

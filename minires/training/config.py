@@ -30,6 +30,8 @@ class Config:
     batch_size        images per update
     micro_batch       of these, how many go through the network at a time, their gradients added up; batch norm takes
                       its statistics over them.  None: all
+    sync_batch_norm   with several ranks: whether batch norm takes its statistics over all of them, as one process
+                      would; else each rank's are of its own images, and rank 0's running statistics are kept
     lr, momentum, weight_decay, nesterov    of `optim.SGD`
     schedule          "step" (lr · lr_factor at each of the milestones) or "constant"
     milestones        in iterations, or below 1 as fractions of the run
@@ -61,6 +63,7 @@ class Config:
     iterations: int | None = None
     batch_size: int = 128
     micro_batch: int | None = None
+    sync_batch_norm: bool = False
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -122,7 +125,7 @@ class Config:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got momentum 0")
         number(self.label_smoothing, "label_smoothing", 0, 1)
-        for name in ("nesterov", "augment", "keep_best"):
+        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.data_dir is not None and not isinstance(self.data_dir, str):

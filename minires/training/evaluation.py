@@ -12,6 +12,7 @@ from minires.arrays import Array, array_module
 from minires.autograd import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
+from minires.parallel import Alone, Communicator
 from minires.tensor import Tensor
 from minires.training.divergence import Diverged, first_bad_layer
 
@@ -33,11 +34,16 @@ class Evaluation:
 
 
 def evaluate(
-    model: Module, batches: Iterable[tuple[Array, Array]], on_batch: Callable[[int], None] | None = None
+    model: Module,
+    batches: Iterable[tuple[Array, Array]],
+    on_batch: Callable[[int], None] | None = None,
+    *,
+    ranks: Communicator | None = None,
 ) -> Evaluation:
     """Runs every batch through the model in evaluation mode; afterwards each module is in its own mode again.
 
     batches    (images (N, C, H, W), labels (N,)): one ordered pass
+    ranks      who share the images, at least one each: the result is that of all batches; None: there is this process
     on_batch   is called after each batch with the number of images done; what it raises ends the evaluation
 
     Raises Diverged for logits that are not finite and ValueError when there is no image at all or a label is no output.
@@ -63,6 +69,9 @@ def evaluate(
                 on_batch(images)
     if images == 0:
         raise ValueError("batches must hold at least one image, got none")
+    counts = np.append(confusion.ravel(), (images, beyond_five))
+    (ranks or Alone()).allreduce(counts)
+    confusion, (images, beyond_five) = counts[:-2].reshape(confusion.shape), counts[-2:].tolist()
     error = 100.0 * float(images - np.trace(confusion)) / images
     return Evaluation(images, error, 100.0 * beyond_five / images if len(confusion) > 5 else None, confusion)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,9 @@ from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.inspect import Summary, summary
 from minires.nn import Module
+from minires.nn.synchronising import synchronise
 from minires.optim import SGD
+from minires.parallel import Communicator, as_agreed, by_first, expect_same, together, world
 from minires.training import checkpoint as checkpoints
 from minires.training import history
 from minires.training.batches import evaluation_loader, images, training_loader
@@ -31,6 +33,7 @@ from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
 from minires.training.memory import check_memory
 from minires.training.progress import Silent
+from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first, values_of_an_image
 from minires.training.run import RunFolder, starting_point
 from minires.training.update import Update
 
@@ -78,6 +81,7 @@ def train(
     resume: str | Path | None = None,
     download: bool = False,
     report: Silent | None = None,
+    ranks: Communicator | None = None,
 ) -> Result:
     """Trains a network and writes its run folder.
 
@@ -87,32 +91,55 @@ def train(
               `history.TIMING`; a run that was stopped before its first checkpoint begins anew
     download  whether the data may be fetched when they are missing
     report    hears about the progress
+    ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
+              one.  Rank 0 alone writes files and reports
 
     Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, FileNotFoundError when there is
     nothing to resume, minires.data's DataError, BackendUnavailable, Diverged when the loss is no longer finite,
-    Interrupted after SIGINT or SIGTERM, and RunFolderError (an OSError) when another run is in the folder, when it
-    cannot be written or is full; in each case the last complete checkpoint is left in place.
+    Interrupted after SIGINT or SIGTERM (with several ranks SIGUSR1 too), RanksDisagree, and RunFolderError (an OSError)
+    when another run is in the folder, when it cannot be written or is full; in each case the last complete checkpoint
+    is left in place.
     """
+    ranks = world() if ranks is None else ranks
+    report = report if report and ranks.rank == 0 else Silent()
     with contextlib.ExitStack() as held:
-        folder, start_path = None, None if resume is None else starting_point(Path(resume))
-        if resume is not None and out is None:
-            folder = RunFolder.of(Path(resume) if start_path is None else start_path)
-            held.enter_context(locked(folder.path))
-            start_path = starting_point(Path(resume))  # the newest one, now that no other run writes
-        start = None if start_path is None else checkpoints.load(start_path)
+        folder, start = by_first(ranks, lambda: _resumed(resume, out, held))
         held.enter_context(backends.backend(config.backend) if config.backend else contextlib.nullcontext())
-        if config.threads is not None:
-            backends.set_num_threads(config.threads)
-        config = replace(config, backend=_active_backend())
-        run = _Run(config, start, download, report or Silent())
-        if folder is not None:
-            run.folder, run.checkpoint = folder, start_path
+        if download and ranks.size > 1:
+            by_first(ranks, lambda: len(images(config, "train", True)) + len(images(config, "test", True)))
+            download = False  # it is there
+        run = together(ranks, lambda: _begin(config, start, download, report, ranks))
+        run.expect_one_beginning()
+        if folder is None:
+            run.folder = by_first(ranks, lambda: held.enter_context(RunFolder.claim(_path(out), config)))
         else:
-            run.folder = held.enter_context(RunFolder.claim(None if out is None else Path(out), config))
-        run.folder.begin(config, run.rows, run.checkpoint_bytes())
-        if start_path is not None and run.checkpoint is None:
-            run.take_along(start_path)
+            run.folder, run.checkpoint = folder, start
+        by_first(ranks, lambda: run.folder.begin(run.config, run.rows, run.checkpoint_bytes()))
+        if folder is None and start is not None:
+            run.checkpoint = by_first(ranks, lambda: run.take_along(start))
         return run.to_end()
+
+
+def _resumed(
+    resume: str | Path | None, out: str | Path | None, held: contextlib.ExitStack
+) -> tuple[RunFolder | None, Path | None]:
+    """The folder that a run goes on in, locked, if it is not a new one, and the checkpoint that it starts from."""
+    start = None if resume is None else starting_point(Path(resume))
+    if resume is None or out is not None:
+        return None, start
+    folder = RunFolder.of(Path(resume) if start is None else start)
+    held.enter_context(locked(folder.path))
+    return folder, starting_point(Path(resume))  # the newest one, now that no other run writes
+
+
+def _begin(config: Config, start: Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
+    config = replace(config, backend=_active_backend())
+    take_place(config, ranks)
+    return _Run(config, None if start is None else checkpoints.load(start), download, report, ranks)
+
+
+def _path(out: str | Path | None) -> Path | None:
+    return None if out is None else Path(out)
 
 
 class _Run:
@@ -121,13 +148,14 @@ class _Run:
     folder: RunFolder
     checkpoint: Path | None = None  # the last one written
 
-    def __init__(self, config: Config, start: Checkpoint | None, download: bool, report: Silent) -> None:
-        self.config, self.report = config, report
+    def __init__(
+        self, config: Config, start: Checkpoint | None, download: bool, report: Silent, ranks: Communicator
+    ) -> None:
+        self.config, self.report, self.ranks = config, report, ranks
         self.images: Dataset = images(config, "train", download)
         self.test_images: Dataset = images(config, "test", download)
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
-        self.loader = training_loader(config, self.images, self.mean)
-        self.test_loader = evaluation_loader(config, self.test_images, self.mean)
+        self.loader = training_loader(config, self.images, self.mean, ranks)
         self.batches = len(self.loader)
         self.total = config.total_iterations(self.batches)
         self.log_every, self.eval_every, self.checkpoint_every = config.intervals(self.batches)
@@ -135,12 +163,20 @@ class _Run:
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
         self.model, layers = make_model(config, len(self.images.classes), self.input_shape)
-        check_memory(config, self.model, layers)
+        expect_work_for_all(config, layers, self.loader, len(self.test_images), ranks)
+        check_memory(config, self.model, layers, ranks.size, ranks.local_size)
+        self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)
+        if config.sync_batch_norm:
+            synchronise(self.model, ranks)
         self.optimizer = SGD(
             self.model.parameters(), config.lr, config.momentum, config.weight_decay, nesterov=config.nesterov
         )
         self.update = Update(
-            self.model, self.optimizer, label_smoothing=config.label_smoothing, micro_batch=config.micro_batch
+            self.model,
+            self.optimizer,
+            label_smoothing=config.label_smoothing,
+            micro_batch=config.micro_batch,
+            ranks=ranks,
         )
         self.schedule = config.make_schedule(self.total)
         self.iteration = 0
@@ -158,15 +194,22 @@ class _Run:
         arrays += [p.data for p in self.model.parameters()] if self.config.momentum else []
         return sum(int(array.nbytes) for array in arrays)
 
-    def take_along(self, start: Path) -> None:
+    def take_along(self, start: Path) -> Path:
         """Puts the checkpoint of another run that this one goes on from into its folder, and before it the best one."""
         found = [start]
         if self.config.keep_best:
             with contextlib.suppress(FileNotFoundError):
                 found = [checkpoints.best(start), start]
-        for path in found:
-            with self._writing():
-                self.checkpoint = checkpoints.save(checkpoints.load(path), self.folder.checkpoints, keep=2)
+        with self._writing():
+            for path in found:
+                saved = checkpoints.save(checkpoints.load(path), self.folder.checkpoints, keep=2)
+        return saved
+
+    def expect_one_beginning(self) -> None:
+        """Raises RanksDisagree where a rank reads other data or starts from another checkpoint than the rest."""
+        settings = np.frombuffer(repr((self.config, self.iteration, self.images.classes)).encode(), np.uint8)
+        expect_same(self.ranks, "the settings or the data", (settings, self.mean))
+        expect_same(self.ranks, "the weights at the start", self._state())
 
     def to_end(self) -> Result:
         """The loop: measure, save, or make one more step, until the last iteration is done."""
@@ -174,7 +217,8 @@ class _Run:
         self.model.train()
         self.report.start(self.iteration, self.total)
         self.saved = self.iteration if self.checkpoint else 0
-        with StopRequest() as self.stop:
+        more = (signal.SIGUSR1,) if self.ranks.size > 1 else ()  # mpirun passes it on, and kills after the others
+        with StopRequest(*more) as self.stop:
             try:
                 while True:
                     if self._row_is_due():
@@ -183,7 +227,7 @@ class _Run:
                         self._save()
                     if self.iteration == self.total:
                         break
-                    if self.stop.requested:
+                    if self._stop_is_requested():
                         self._interrupt()
                     began = time.perf_counter()
                     self._step(*next(batches))
@@ -203,15 +247,16 @@ class _Run:
         return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint, best)
 
     def _draw(self) -> None:
-        if self.rows:
+        if self.rows and self.ranks.rank == 0:
             self.folder.write_curves(self.rows, self.config)
 
     def _step(self, x: Array, labels: Array) -> None:
-        """One update.  x (N, C, H, W), labels (N,)"""
+        """One update.  x (N, C, H, W), labels (N,): this rank's part of the batch"""
         try:
-            measured = self.update(x, labels, self.schedule(self.iteration))
+            whole = self.loader.images_of(self.iteration)
+            measured = self.update(x, labels, self.schedule(self.iteration), whole)
         except Diverged as error:
-            raise self._diverged(str(error)) from None
+            raise as_agreed(self._diverged(str(error)), error) from None
         except MemoryError as error:
             raise self._out_of_memory(error) from None
         self.schedule.observe(self.iteration, 100.0 * measured.wrong / measured.images)
@@ -250,22 +295,36 @@ class _Run:
         self.rows.append(row)
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
         self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
-        with self._writing():
-            self.folder.write_history(self.rows)
+        if self.ranks.rank == 0:
+            with self._writing():
+                self.folder.write_history(self.rows)
         self.report.row(row)
 
     def _test_error(self) -> float:
         def on_batch(done: int) -> None:
-            self.report.evaluating(done, len(self.test_images.labels))
-            if self.stop.requested:
+            images = len(self.test_images)
+            self.report.evaluating(min(done * self.ranks.size, images), images)
+            if self.stop.requested and self.ranks.size == 1:  # several go on until they can agree to stop
                 self._interrupt()
 
+        take_statistics_of_first(self.model, self.ranks)
         try:
-            return evaluate(self.model, self.test_loader.epoch(), on_batch).error
+            return evaluate(self.model, self.test_loader.epoch(), on_batch, ranks=self.ranks).error
         except Diverged as error:
             raise self._diverged(str(error)) from None
 
     def _save(self) -> None:
+        take_statistics_of_first(self.model, self.ranks)
+        expect_same(self.ranks, f"after iteration {self.iteration:,} the weights", self._state())
+        self.checkpoint = by_first(self.ranks, self._write)
+        self.saved = self.iteration
+
+    def _state(self) -> list[Array]:
+        """All that the next update depends on, and that a checkpoint holds."""
+        drawn = np.frombuffer(repr(random.generator().bit_generator.state).encode(), np.uint8)
+        return [*self.model.state_dict().values(), *self.optimizer.state_dict().values(), drawn]
+
+    def _write(self) -> Path:
         state = self.model.state_dict()
         velocity = self.optimizer.state_dict()
         if not all(bool(array_module(a).isfinite(a).all()) for a in (*state.values(), *velocity.values())):
@@ -285,8 +344,7 @@ class _Run:
             seconds=self._seconds(),
         )
         with self._writing():
-            self.checkpoint = checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
-        self.saved = self.iteration
+            return checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -316,6 +374,12 @@ class _Run:
         random.generator().bit_generator.state = start.random_state
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)
         self.seconds_before = start.seconds
+
+    def _stop_is_requested(self) -> bool:
+        """Whether any rank was asked to stop: all stop after the same iteration."""
+        asked = np.array([self.stop.requested], np.int64)
+        self.ranks.allreduce(asked)
+        return bool(asked[0])
 
     def _interrupt(self) -> None:
         if self.iteration != self.saved:
@@ -361,7 +425,7 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
-    pixels = min((math.prod(row.output_shape[1:]) for row in layers.rows if row.operation == "BatchNorm"), default=2)
+    pixels = values_of_an_image(layers)
     if pixels == 1:
         # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
         for name, least in (("batch_size", 2), ("micro_batch", 3)):

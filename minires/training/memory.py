@@ -16,11 +16,12 @@ from minires.training.config import Config, ConfigError
 GAPS = 1.2
 
 
-def check_memory(config: Config, model: Module, layers: Summary, processes: int = 1) -> None:
+def check_memory(config: Config, model: Module, layers: Summary, processes: int = 1, here: int = 1) -> None:
     """Raises ConfigError, with a --micro-batch that would fit, where the predicted peak of an update does not.
 
     layers      `summary` of the model
-    processes   that train side by side on this machine, each with a share of the batch and as much memory
+    processes   that train together, each with a share of the batch and, of the gradients, a second array to sum them in
+    here        how many of them are on this machine, each with as much of its memory
 
     For the other backends nothing is predicted: on a GPU a run that does not fit ends at its first update.
     """
@@ -28,7 +29,7 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
         return
     images = -(-(config.micro_batch or config.batch_size) // processes)
     itemsize = 8 if config.dtype == "float64" else 4
-    limit = available() // processes
+    limit = available() // here
     # All outputs and four arrays a parameter (itself, gradient, velocity, one more) are more than the peak, and twice
     # that is more by far: a run that is so far from the limit is not kept waiting for a measurement.
     if 2 * itemsize * (images * layers.activation_bytes // 4 + 4 * layers.params) < limit:
@@ -36,12 +37,14 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     peak = PeakMemory(model, layers.input_shape)
     prepared = 4 * 4 * config.batch_size // processes * math.prod(layers.input_shape)  # batches of float32: see Loader
     sums = itemsize * layers.params  # of the gradients, which are there while another part goes through the network
-    needed = int(GAPS * (peak(images) + (sums if config.micro_batch else 0))) + prepared
+    needed = (
+        int(GAPS * (peak(images) + (sums if config.micro_batch else 0) + (sums if processes > 1 else 0))) + prepared
+    )
     if needed <= limit:
         return
     told = f"{config.network} on {config.data} needs about {_mebibytes(needed)} at the peak of an update of {images} "
     told += f"images at a time, and {_mebibytes(limit)} are free"
-    told += f" for each of {processes} processes" if processes > 1 else ""
+    told += f" for each of {here} processes" if here > 1 else ""
     fits = peak.largest_batch(int((limit - prepared) / GAPS) - sums) * processes
     if fits == 0:
         raise ConfigError(f"{told}: not even one image fits; a smaller network, --width or --size does")

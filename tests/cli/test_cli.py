@@ -87,9 +87,10 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
     monkeypatch.setattr(backends.threads, "_threads", None)
     words = (
         "train plain32 --data digits --seed 5 --threads 1 --backend reference --width 3 --dtype float64 "
-        "--iterations 4 --batch-size 100 --micro-batch 30 --lr 0.2 --momentum 0.8 --weight-decay 0.01 --nesterov "
-        "--schedule step --milestones 2,3 --lr-factor 0.5 --warmup 1 --warmup-lr 0.02 --label-smoothing 0.3 "
-        "--no-augment --log-every 1 --eval-every 2 --checkpoint-every 2 --keep 5 --keep-best --workers 1"
+        "--iterations 4 --batch-size 100 --micro-batch 30 --sync-batch-norm --lr 0.2 --momentum 0.8 "
+        "--weight-decay 0.01 --nesterov --schedule step --milestones 2,3 --lr-factor 0.5 --warmup 1 --warmup-lr 0.02 "
+        "--label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 --checkpoint-every 2 --keep 5 --keep-best "
+        "--workers 1"
     )
     with threadpool_limits():  # puts BLAS's threads back
         assert call(*words.split(), "--data-dir", tmp_path, "--out", tmp_path / "run")[0] == 0
@@ -106,6 +107,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "epochs": None,
         "batch_size": 100,
         "micro_batch": 30,
+        "sync_batch_norm": True,
         "lr": 0.2,
         "momentum": 0.8,
         "weight_decay": 0.01,
