@@ -42,7 +42,7 @@ def words(iterations: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Kill:
-    """From within or from outside, whether amid the writing of a checkpoint, and what of the run's end was different."""
+    """From within or from outside, whether amid the writing of a checkpoint, and what was different at the end."""
 
     run: int
     within: bool
