@@ -50,4 +50,4 @@ def test_a_difference_is_noticed(tmp_path):
     array = found.model["layer1.0.bn1.running_var"]
     array.view(np.uint32)[0] ^= 1  # the last bit
     checkpoints.save(found, other / "checkpoints", keep=2)
-    assert "model " in list(differences(one, other))
+    assert f"model iteration-{found.iteration:08d}" in list(differences(one, other))
