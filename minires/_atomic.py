@@ -38,13 +38,15 @@ def make_folder(path: Path) -> None:
     missing = [folder for folder in path.parents if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in (path, *missing):
-        sync_folder(folder.parent)
+        with contextlib.suppress(PermissionError):  # a folder that may not be read cannot be synced
+            sync_folder(folder.parent)
 
 
-def sweep(folder: Path, pattern: str = "*") -> None:
-    """Removes what was left behind where a process was killed while it wrote a file of such a name."""
-    for file in folder.glob(f".{pattern}.*.tmp"):
-        file.unlink(missing_ok=True)
+def sweep(folder: Path, *patterns: str) -> None:
+    """Removes what was left behind where a process was killed while it wrote files of such names."""
+    for pattern in patterns:
+        for file in folder.glob(f".{pattern}.*.tmp"):
+            file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from minires.cli.counting import counting
 from minires.cli.words import (
     UsageError,
     add_machine,
+    checkpoint,
     computing_on,
     folder_for_output,
     known_network,
@@ -173,7 +174,7 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
     from minires.training.checkpoint import is_checkpoint
 
     path = Path(arguments.weights)
-    if not path.exists():
+    if not path.exists() and not is_checkpoint(path):  # RUN/best is no file
         raise UsageError(f"--weights: no such file or folder {path}")
     no_mere_folder(path, "--weights: ")
     if arguments.model is not None:
@@ -183,7 +184,9 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
             if getattr(arguments, name) is not None:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} cannot be given with --weights of a run: the run has its own")
-        found = prediction.of_run(path, backend=backends.active().name)  # not the one that trained it
+        found = prediction.of_run(
+            checkpoint(arguments.weights), backend=backends.active().name
+        )  # not the one that trained it
         if arguments.model not in (None, found.network):
             raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.model}")
     else:

@@ -238,9 +238,9 @@ class _Run:
                 with contextlib.suppress(OSError):  # what ended the run is told
                     self._draw()
                 raise
-        self.report.stop()
-        with self._writing():
-            self._draw()
+            self.report.stop()
+            with self._writing():
+                self._draw()
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
         best = checkpoints.best(self.checkpoint) if self.config.keep_best else None
@@ -355,7 +355,7 @@ class _Run:
             kept = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
             raise RunFolderError(
                 f"iteration {self.iteration:,}: {error.filename or self.folder.path} cannot be written: "
-                f"{error.strerror or error}; {kept}; then go on with: minires train --resume {self.folder.path}"
+                f"{error.strerror or error}; {kept}; once it can, go on with: minires train --resume {self.folder.path}"
             ) from error
 
     def _restore(self, start: Checkpoint) -> None:

@@ -75,7 +75,7 @@ class RunFolder:
         Raises RunFolderError where it cannot be written or there is no room for two checkpoints of that size.
         """
         try:
-            sweep(self.path)
+            sweep(self.path, self.config.name, self.history.name, self.curves.name)
             checkpoints.sweep(self.checkpoints)
             self._demand_room(checkpoint_bytes)
             self.write_config(config)
@@ -119,7 +119,7 @@ class RunFolder:
         return all(file == self.checkpoints or _LEFTOVER.fullmatch(file.name) for file in self.path.rglob("*"))
 
 
-_LEFTOVER = re.compile(rf"{re.escape(LOCK)}|\..*\.tmp|iteration-\d{{8,}}-[0-9a-f]{{8}}\.safetensors")
+_LEFTOVER = re.compile(rf"{re.escape(LOCK)}|\.(config|iteration).*\.tmp|iteration-\d{{8,}}-[0-9a-f]{{8}}\.safetensors")
 
 
 def starting_point(path: Path) -> Path | None:

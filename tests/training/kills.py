@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minires.cli import main
-from minires.training import RunFolder, find_checkpoint, history, load_checkpoint
+from minires.training import RunFolder, history, load_checkpoint
 from training.disk import Disk, Operation
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def words(iterations: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Kill:
-    """From within or outside, whether amid the writing of a checkpoint, and what of the run's end was different."""
+    """From within or from outside, whether amid the writing of a checkpoint, and what was different at the end."""
 
     run: int
     within: bool
@@ -133,11 +133,12 @@ def _traces(folder: Path) -> bool:
 
 def differences(one: Path, other: Path) -> Iterator[str]:
     """What is not the same, bit for bit, in two run folders."""
-    files = [sorted(str(file.relative_to(folder)) for file in folder.rglob("*")) for folder in (one, other)]
+    files = [sorted(file.relative_to(folder) for file in folder.rglob("*")) for folder in (one, other)]
     if files[0] != files[1]:
         yield "names of files"
-    for name in ("", "best"):
-        ours, theirs = (load_checkpoint(find_checkpoint(folder / name)) for folder in (one, other))
+    for file in sorted(RunFolder(one).checkpoints.glob("*.json")):
+        name = file.stem
+        ours, theirs = load_checkpoint(file), load_checkpoint(RunFolder(other).checkpoints / file.name)
         for kind in ("model", "velocity"):
             arrays = [
                 {key: (a.dtype, a.shape, a.tobytes()) for key, a in getattr(c, kind).items()} for c in (ours, theirs)
