@@ -13,7 +13,7 @@ from minires import random
 from minires._checks import integer
 from minires.arrays import Array
 from minires.autograd import Function, Observer, enable_grad, no_grad
-from minires.inspect.summary import blank_images
+from minires.inspect.summary import blank_images, check_input
 from minires.nn import Module
 from minires.ops import Conv2d
 from minires.optim import SGD
@@ -40,6 +40,7 @@ def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     glibc's defaults, next to nothing with MALLOC_MMAP_THRESHOLD_=131072 in the environment.  Arrays of NumPy only.
     """
     integer(batch, "batch", 1)
+    check_input(model, input_shape)
     a, b = tried(input_shape)
     low, high = (_measured(model, input_shape, images) for images in (a, b))
     per_image = (high - low) / (b - a)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from minires import _checks
 from minires._atomic import write_bytes, write_text
 from minires._checks import integer, number
 from minires.arrays import Array
@@ -123,6 +125,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises FileNotFoundError when there is no such file and CheckpointError for anything that is not a whole checkpoint.
     """
+    path = _checks.path(path, "path")
     path = _description(path)
     try:
         told = json.loads(path.read_bytes())
@@ -169,13 +172,14 @@ def find(path: Path) -> Path:
 
     Raises FileNotFoundError that says what was looked for.
     """
-    if path.is_dir():
+    path = _checks.path(path, "path")
+    if os.path.isdir(path):
         found = [*_all(path / "checkpoints"), *_all(path)]
         if not found:
             raise FileNotFoundError(f"{path} holds no checkpoint (looked for checkpoints/iteration-*.json)")
         return max(found, key=_iteration)
     description = _description(path)
-    if not description.is_file():
+    if not os.path.isfile(description):
         raise FileNotFoundError(f"no checkpoint at {path}: {description} is not there")
     return description
 
@@ -229,7 +233,7 @@ def _iteration(file: Path) -> int:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is meant as a run folder or checkpoint of this program, and not as another's weight file."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return bool(_all(path / "checkpoints") or _all(path))
     # "model.safetensors.index.json" lists the parts of a published model
     return bool(_NAME.fullmatch(path.name)) or (path.suffix == ".json" and not path.name.endswith(".index.json"))

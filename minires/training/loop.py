@@ -14,6 +14,8 @@ import numpy as np
 
 from minires import backends, data, models, random
 from minires import functional as F
+from minires._checks import flag, instance, path
+from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.inspect import summary
@@ -85,7 +87,12 @@ def train(
     BackendUnavailable, Diverged when the loss is no longer finite, Interrupted after SIGINT or SIGTERM, and OSError
     when a file cannot be written; in each case the last complete checkpoint is left in place.
     """
-    start_path = None if resume is None else checkpoints.find(Path(resume))
+    instance(config, "config", Config)
+    flag(download, "download")
+    target = None if out is None else path(out, "out")
+    if report is not None and not hasattr(report, "iteration"):
+        raise TypeError(f"report must be a Silent or a Progress, got {shown(report)}")
+    start_path = None if resume is None else checkpoints.find(path(resume, "resume"))
     start = None if start_path is None else checkpoints.load(start_path)
     with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
         if config.threads is not None:
@@ -95,7 +102,7 @@ def train(
         if start_path is not None and out is None:
             run.folder, run.checkpoint = RunFolder.of_checkpoint(start_path), start_path
         else:
-            run.folder = RunFolder.claim(None if out is None else Path(out), config)
+            run.folder = RunFolder.claim(target, config)
         run.folder.write_config(config)
         if run.rows:
             run.folder.write_history(run.rows)

@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
+from minires import _checks
 from minires._atomic import write_text
 from minires.training import curves, history
 from minires.training.config import Config, ConfigError
@@ -15,7 +16,7 @@ class RunFolder:
     """Where the files of one run are."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = _checks.path(path, "path")
         self.config = path / "config.json"
         self.history = path / "history.csv"
         self.curves = path / "curves.png"
@@ -27,6 +28,10 @@ class RunFolder:
 
         Raises ConfigError when it cannot be had.
         """
+        root = _checks.path(root, "root")
+        out = None if out is None else _checks.path(out, "out")
+        if not hasattr(config, "network"):
+            raise TypeError(f"config must be a Config, got {type(config).__name__}")
         try:
             if out is None:
                 return cls(_next_free(root, f"{config.network}-{config.data}"))
@@ -40,7 +45,7 @@ class RunFolder:
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder:
         """The run that a checkpoint belongs to."""
-        folder = checkpoint.parent
+        folder = _checks.path(checkpoint, "checkpoint").parent
         return cls(folder.parent if folder.name == "checkpoints" else folder)
 
     def write_config(self, config: Config) -> None:
