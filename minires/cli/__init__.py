@@ -111,6 +111,9 @@ def _exit_code(error: Exception) -> int | None:
 def _one_line(error: Exception) -> str:
     """The message on one line; a setting of the configuration is called by the name of its flag."""
     text = " ".join(str(error).split())
+    text = re.sub(
+        r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text
+    )  # what nobody would read to its end
     return re.sub(r"^([a-z]+(?:_[a-z]+)*)(?= must )", lambda word: "--" + word[0].replace("_", "-"), text)
 
 

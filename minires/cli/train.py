@@ -111,7 +111,7 @@ def _train(arguments: argparse.Namespace) -> int:
             if name not in _MAY_CHANGE:
                 flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
-        config = replace(load_checkpoint(checkpoint(arguments.resume)).config, **given)
+        config = replace(load_checkpoint(checkpoint(arguments.resume, "--resume")).config, **given)
     shown = contextlib.nullcontext([Silent()]) if arguments.quiet else on_stderr()
     if not arguments.quiet:
         length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"

@@ -145,7 +145,7 @@ class Config:
             raise TypeError(f"milestones must be a tuple, got {shown(self.milestones)}")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
-            number(milestone, "milestones", 0)
+            number(milestone, "milestones", 0, 2**62)
             if milestone >= 1 and milestone != int(milestone):
                 raise ValueError(f"milestones must be whole iterations or fractions below 1, got {milestone!r}")
         if len({milestone < 1 for milestone in self.milestones}) > 1:

@@ -40,7 +40,9 @@ class RunFolder:
                 raise ConfigError(f"{out} is not empty: go on with --resume {out}, or choose another folder with --out")
             return cls(out)
         except OSError as error:
-            raise ConfigError(f"no run folder can be made at {out or root}: {error.strerror or error}") from None
+            told = f"{out or root}: {error.strerror or error}"
+            which = "out must be a folder, new or empty; none" if out is not None else "no run folder"
+            raise ConfigError(f"{which} can be made at {told}") from None
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder:
