@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
     Raises OSError that names `path`, such as of a full disk, with nothing else left behind.
     """
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "a folder is in the place of the file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -149,7 +149,9 @@ def _one_line(error: Exception, flags: Collection[str]) -> str:
         flag = "--" + word[0].replace("_", "-")
         return flag if flag in flags else word[0]
 
-    return re.sub(r"^[a-z]+(?:_[a-z]+)*(?= must | says nothing | is ')", called, " ".join(str(error).split()))
+    text = " ".join(str(error).split())
+    text = re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text)  # what nobody reads to its end
+    return re.sub(r"^[a-z]+(?:_[a-z]+)*(?= must | says nothing | is ')", called, text)
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, Collection[str]]:

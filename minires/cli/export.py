@@ -128,7 +128,7 @@ def _restored(arguments: argparse.Namespace) -> Found:
             raise UsageError(
                 f"--{flag.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
             )
-    path = checkpoint(arguments.weights) if run else weight_file(arguments.weights)
+    path = checkpoint(arguments.weights, "--weights") if run else weight_file(arguments.weights)
     found = load_checkpoint(path) if run else None
     if found is not None and found.config.network != arguments.network:
         raise UsageError(f"--weights: {arguments.weights} holds a {found.config.network}, not a {arguments.network}")

@@ -193,7 +193,7 @@ def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
             print(f"minires: {printable(note)}", file=sys.stderr)
         return _Trained(found.model, found.preprocessing)
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
-    trained = restore(checkpoint(arguments.weights), **changes)
+    trained = restore(checkpoint(arguments.weights, "--weights"), **changes)
     kept = trained.checkpoint
     if kept.config.network != network:
         raise UsageError(f"--weights: {arguments.weights} holds a {kept.config.network}, not a {network}")

@@ -57,7 +57,7 @@ def existing(name: str) -> Path:
     path = Path(name)
     if not path.exists():
         if is_checkpoint(path):  # RUN/best
-            return checkpoint(name)
+            return checkpoint(name, "FILE")
         raise UsageError(f"no such file or folder: {printable(name)}")
     no_mere_folder(path)
     return path

@@ -48,7 +48,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="threads that prepare batches (default: 2)")
 
 
-def checkpoint(path: str) -> Path:
+def checkpoint(path: str, argument: str) -> Path:
+    """The checkpoint at `path`; `argument` is what gave it: RUN, --weights."""
     from minires.training import find_checkpoint
     from minires.training.checkpoint import is_checkpoint
 
@@ -58,8 +59,8 @@ def checkpoint(path: str) -> Path:
         )
     try:
         return find_checkpoint(Path(path))
-    except FileNotFoundError as error:
-        raise UsageError(str(error)) from None
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(f"{argument}: {error}") from None
 
 
 def is_run(path: str) -> bool:

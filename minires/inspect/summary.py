@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from minires import backends
-from minires._checks import integer
+from minires._checks import LARGEST_SIZE, instance, integer
+from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.counting import memory_owners, multiply_adds
@@ -151,13 +152,17 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     return Summary(images.shape[1:], tuple(recorder.rows), sum(p.size for p in model.parameters()))
 
 
+def check_input(model: Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+    """(C, H, W); TypeError or ValueError names the argument."""
+    instance(model, "model", Module)
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+        raise ValueError(f"input_shape must be (C, H, W), got {shown(input_shape)}")
+    return tuple(integer(n, "input_shape", 1, LARGEST_SIZE) for n in input_shape)
+
+
 def blank_images(model: Module, input_shape: Sequence[int], batch: int) -> Array:
     """Zeros (batch, C, H, W) of the model's dtype and on its device; TypeError or ValueError names the argument."""
-    if not isinstance(model, Module):
-        raise TypeError(f"model must be a Module, got {type(model).__name__}")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
-    shape = tuple(integer(n, "input_shape", 1) for n in input_shape)
+    shape = check_input(model, input_shape)
     like = next((p.data for p in model.parameters()), np.empty(0, np.float32))
     images: Array = array_module(like).zeros((batch, *shape), like.dtype)
     return images

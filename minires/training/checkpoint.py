@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from minires import _checks
 from minires._atomic import make_folder, sync_folder, write_bytes, write_text
 from minires._atomic import sweep as sweep_temporaries
 from minires._checks import integer, number
@@ -120,6 +122,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises FileNotFoundError when there is no such file and CheckpointError for anything that is not a whole checkpoint.
     """
+    path = _checks.path(path, "path")
     path = _description(path)
     told = _told(path)
     try:
@@ -161,7 +164,8 @@ def find(path: Path) -> Path:
 
     Raises FileNotFoundError that says what was looked for, and CheckpointError when a broken file hides the best one.
     """
-    if path.is_dir():
+    path = _checks.path(path, "path")
+    if os.path.isdir(path):
         found = [*_all(path / "checkpoints"), *_all(path)]
         if not found:
             raise FileNotFoundError(f"{path} holds no checkpoint (looked for checkpoints/iteration-*.json)")
@@ -169,7 +173,7 @@ def find(path: Path) -> Path:
     if _is_best(path):
         return best(find(path.parent))
     description = _description(path)
-    if not description.is_file():
+    if not os.path.isfile(description):
         raise FileNotFoundError(f"no checkpoint at {path}: {description} is not there")
     return description
 
@@ -270,7 +274,7 @@ def _iteration(file: Path) -> int:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is meant as a run folder or checkpoint of this program, and not as another's weight file."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return bool(_all(path / "checkpoints") or _all(path))
     if _is_best(path):
         return is_checkpoint(path.parent)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from minires import backends, data, models, random
+from minires._checks import flag, instance, path
+from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.inspect import Summary, summary
@@ -100,6 +102,12 @@ def train(
     when another run is in the folder, when it cannot be written or is full; in each case the last complete checkpoint
     is left in place.
     """
+    instance(config, "config", Config)
+    flag(download, "download")
+    out = None if out is None else path(out, "out")
+    resume = None if resume is None else path(resume, "resume")
+    if report is not None and not hasattr(report, "iteration"):
+        raise TypeError(f"report must be a Silent or a Progress, got {shown(report)}")
     ranks = world() if ranks is None else ranks
     report = report if report and ranks.rank == 0 else Silent()
     with contextlib.ExitStack() as held:
@@ -111,7 +119,7 @@ def train(
         run = together(ranks, lambda: _begin(config, start, download, report, ranks))
         run.expect_one_beginning()
         if folder is None:
-            run.folder = by_first(ranks, lambda: held.enter_context(RunFolder.claim(_path(out), config)))
+            run.folder = by_first(ranks, lambda: held.enter_context(RunFolder.claim(out, config)))
         else:
             run.folder, run.checkpoint = folder, start
         by_first(ranks, lambda: run.folder.begin(run.config, run.rows, run.checkpoint_bytes()))
@@ -120,26 +128,20 @@ def train(
         return run.to_end()
 
 
-def _resumed(
-    resume: str | Path | None, out: str | Path | None, held: contextlib.ExitStack
-) -> tuple[RunFolder | None, Path | None]:
+def _resumed(resume: Path | None, out: Path | None, held: contextlib.ExitStack) -> tuple[RunFolder | None, Path | None]:
     """The folder that a run goes on in, locked, if it is not a new one, and the checkpoint that it starts from."""
-    start = None if resume is None else starting_point(Path(resume))
+    start = None if resume is None else starting_point(resume)
     if resume is None or out is not None:
         return None, start
-    folder = RunFolder.of(Path(resume) if start is None else start)
+    folder = RunFolder.of(resume if start is None else start)
     held.enter_context(locked(folder.path))
-    return folder, starting_point(Path(resume))  # the newest one, now that no other run writes
+    return folder, starting_point(resume)  # the newest one, now that no other run writes
 
 
 def _begin(config: Config, start: Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
     config = replace(config, backend=_active_backend())
     take_place(config, ranks)
     return _Run(config, None if start is None else checkpoints.load(start), download, report, ranks)
-
-
-def _path(out: str | Path | None) -> Path | None:
-    return None if out is None else Path(out)
 
 
 class _Run:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from minires import _checks
 from minires._atomic import make_folder, sweep, write_text
 from minires.training import checkpoint as checkpoints
 from minires.training import curves, history
@@ -28,7 +29,7 @@ class RunFolder:
     """Where the files of one run are."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = _checks.path(path, "path")
         self.config = path / "config.json"
         self.history = path / "history.csv"
         self.curves = path / "curves.png"
@@ -42,12 +43,18 @@ class RunFolder:
 
         Raises ConfigError when it cannot be had and RunFolderError when another run is in it.
         """
+        root = _checks.path(root, "root")
+        out = None if out is None else _checks.path(out, "out")
+        if not hasattr(config, "network"):
+            raise TypeError(f"config must be a Config, got {type(config).__name__}")
         new = out is None or not out.exists()
         try:
             path = _next_free(root, f"{config.network}-{config.data}") if out is None else out
             make_folder(path)
         except OSError as error:
-            raise ConfigError(f"no run folder can be made at {out or root}: {error.strerror or error}") from None
+            told = f"{out or root}: {error.strerror or error}"
+            which = "out must be a folder, new or empty; none" if out is not None else "no run folder"
+            raise ConfigError(f"{which} can be made at {told}") from None
         folder = cls(path)
         try:
             with locked(path):
@@ -64,6 +71,7 @@ class RunFolder:
     @classmethod
     def of(cls, path: Path) -> RunFolder:
         """The run that something belongs to: its own folder, that of its checkpoints, or a checkpoint."""
+        path = _checks.path(path, "path")
         if not path.is_dir():
             path = path.parent
         own = (path / "config.json").exists() or (path / "checkpoints").exists()

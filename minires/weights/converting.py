@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from minires import _checks
 from minires.arrays import Array
 from minires.weights.file import WeightFile
 from minires.weights.loading import check, read_any
@@ -31,6 +32,7 @@ def convert(
 
     Raises what `load` and `save` raise; then nothing is written.
     """
+    source, target = _checks.path(source, "source"), _checks.path(target, "target")
     file = read_any(source)
     match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
     state = check(file, match)

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from minires import models
+from minires._checks import iterable, mapping
+from minires._shown import shown
 from minires.weights.file import WeightsError, quoted
 from minires.weights.told import Told
 
@@ -43,9 +45,12 @@ def encode(
     Raises ValueError or TypeError for what `models.create` would not take, or what is too large for a header.
     """
     allowed = models.options(network)
-    for name in options:
+    if preprocessing is not None:
+        mapping(preprocessing, "preprocessing", "names to values")
+    classes = None if classes is None else iterable(classes, "classes", "names")
+    for name in mapping(options, "options", "names to values"):
         if name not in allowed:
-            raise ValueError(f"options: {network} has no option {name!r}; it has {', '.join(allowed)}")
+            raise ValueError(f"options: {network} has no option {shown(name)}; it has {', '.join(allowed)}")
     # transformers reads no safetensors file without "format"
     told = {"format": "pt", "minires": VERSION, "network": network, "options": json.dumps(allowed | dict(options))}
     if preprocessing:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from minires import models
-from minires._checks import choice, suggest
+from minires._checks import choice, instance, suggest
+from minires._shown import shown
 from minires.weights import beside, checkpoints, metadata, structure, variants
 from minires.weights.conventions import Translation, translate
 from minires.weights.file import WeightFile, WeightsError, plain, quoted
@@ -40,10 +41,10 @@ def recognise(
     """
     given = {"stride_in": stride_in, "zero_channels": zero_channels}
     words = {name: choice(word, name, WORDS[name]) for name, word in given.items() if word is not None}
-    if network is not None and network not in models.names():
-        raise ValueError(
-            f"unknown network {network!r}; known are {', '.join(models.names())}.{suggest(network, models.names())}"
-        )
+    if network is not None and (not isinstance(network, str) or network not in models.names()):
+        known = ", ".join(models.names())
+        raise ValueError(f"unknown network {shown(network)}; known are {known}.{suggest(network, models.names())}")
+    instance(file, "file", WeightFile)
     translation, extra = _translation(file)
     shapes = _shapes(file, translation)
     try:

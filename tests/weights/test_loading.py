@@ -213,7 +213,7 @@ def test_pictures_and_classes(tmp_path, rng):
 def test_save_refuses_what_does_not_fit(tmp_path):
     path, arrays = tmp_path / "x.safetensors", state("resnet20")
     for options, error, told in [
-        (small("resnet20", width=5), ValueError, r"state does not fit resnet20 with these options: conv1\.weight, bn1"),
+        (small("resnet20", width=5), ValueError, r"model does not fit resnet20 with these options: conv1\.weight, bn1"),
         (small("resnet20", stride_in="1x1"), TypeError, "resnet20 has no option 'stride_in'"),
         (small("resnet20", shortcut="D"), ValueError, "shortcut must be one of"),
     ]:
