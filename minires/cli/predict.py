@@ -184,10 +184,8 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
             if getattr(arguments, name) is not None:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} cannot be given with --weights of a run: the run has its own")
-        found = prediction.of_run(
-            checkpoint(arguments.weights, "--weights"),
-            backend=backends.active().name,  # not the one that trained it
-        )
+        backend = backends.active().name  # not the one that trained it
+        found = prediction.of_run(checkpoint(arguments.weights, "--weights"), backend=backend)
         if arguments.model not in (None, found.network):
             raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.model}")
     else:

@@ -235,7 +235,7 @@ def test_a_disk_that_is_full_from_any_operation_on(whole, operations, tmp_path):
         assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("what", ["iteration-00000004.json", "iteration-00000004", "history.csv", "curves.png"])
+@pytest.mark.parametrize("what", ["iteration-00000004.json", "iteration-00000004", "history.csv", "curves.png", ""])
 def test_a_full_disk_amid_a_run_says_what_is_kept_and_how_to_go_on(whole, tmp_path, capsys, what):
     out = tmp_path / "run"
 
@@ -309,27 +309,33 @@ def test_a_limit_of_the_system_amid_a_run(tmp_path):
     assert main(["train", "--resume", str(out), "--quiet"]) == 0
 
 
+# The other 100 kB are gone once the room was found sufficient.
+FILLED = """
+import os, sys
+from minires.cli import main
+from minires.training import RunFolder
+place, *words = sys.argv[1:]
+demand = RunFolder._demand_room
+def demand_and_fill(*args):
+    demand(*args)
+    with open(place + "/ballast", "wb") as file:
+        file.write(bytes(100 << 10))
+RunFolder._demand_room = demand_and_fill
+code = main(words)
+print(*sorted(os.listdir(place + "/run/checkpoints")))
+sys.exit(code)
+"""
+
+
 def test_a_disk_that_is_really_full(tmp_path):
-    """A file system of 300 kB, a run whose checkpoint takes 170 kB: the second does not fit beside the first."""
-    script = 'mount -t tmpfs -o size=400k tmpfs "$0" && exec "$@"'
-    unshared = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if not shutil.which("unshare") or subprocess.run([*unshared, script, str(tmp_path), "true"]).returncode:
+    """A file system of 400 kB, and a run whose checkpoint takes 170 kB: soon there is room for one, not for two."""
+    mounted = 'mount -t tmpfs -o size=400k tmpfs "$0" && exec "$@"'
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a file system of their own")
-    words = ["--width", "4", "--iterations", "4", "--checkpoint-every", "1", "--workers", "0", "--quiet"]
-    report = "code = main(sys.argv[2:]); print(*sorted(os.listdir(sys.argv[1] + '/run/checkpoints'))); sys.exit(code)"
-    code = (
-        "import os, sys; from minires.cli import main; from minires.training.progress import Silent\n"
-        "place = sys.argv[1]; from minires.training import run; check = run.RunFolder._demand_room\n"
-        "def then_fill(self, size):\n"
-        "    check(self, size)\n"
-        "    open(place + '/ballast', 'wb').write(bytes(100 << 10))\n"
-        "run.RunFolder._demand_room = then_fill\n"
-    ) + report
-    ended = subprocess.run(
-        [*unshared, script, str(tmp_path), sys.executable, "-c", code, str(tmp_path), "train", *words,
-         "--out", str(tmp_path / "run")],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    run = ["train", "--width", "4", "--iterations", "4", "--checkpoint-every", "1", "--workers", "0", "--quiet"]
+    command = [sys.executable, "-c", FILLED, str(tmp_path), *run, "--out", str(tmp_path / "run")]
+    ended = subprocess.run([*alone, *command], capture_output=True, text=True)
     assert ended.returncode == 1, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert "No space left on device" in line
