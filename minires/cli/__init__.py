@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Collection, Sequence
 
 from minires._checks import suggest
@@ -82,7 +83,11 @@ def _failed(error: BaseException, told: str, code: int) -> int:
     if ranks is not None and whose is None:  # the others may be waiting for this one
         print(f"minires: {ranks.name} failed: {told}", file=sys.stderr)
         ranks.abort(code)
-    if parallel.launched()[0] == 0:
+    rank, _ = parallel.launched()
+    if rank > 0 and ranks is None:
+        time.sleep(10)  # rank 0 says the same, and when it is gone mpirun ends the others: who is left says it alone
+        whose = f"rank {rank}"
+    if rank == 0 or ranks is None:
         print(f"minires: {whose} failed: {told}" if whose else f"minires: {told}", file=sys.stderr)
     return code
 

@@ -37,15 +37,14 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     peak = PeakMemory(model, layers.input_shape)
     prepared = 4 * 4 * config.batch_size // processes * math.prod(layers.input_shape)  # batches of float32: see Loader
     sums = itemsize * layers.params  # of the gradients, which are there while another part goes through the network
-    needed = (
-        int(GAPS * (peak(images) + (sums if config.micro_batch else 0) + (sums if processes > 1 else 0))) + prepared
-    )
+    buckets = sums if processes > 1 else 0
+    needed = int(GAPS * (peak(images) + (sums if config.micro_batch else 0) + buckets)) + prepared
     if needed <= limit:
         return
     told = f"{config.network} on {config.data} needs about {_mebibytes(needed)} at the peak of an update of {images} "
     told += f"images at a time, and {_mebibytes(limit)} are free"
     told += f" for each of {here} processes" if here > 1 else ""
-    fits = peak.largest_batch(int((limit - prepared) / GAPS) - sums) * processes
+    fits = peak.largest_batch(int((limit - prepared) / GAPS) - sums - buckets) * processes
     if fits == 0:
         raise ConfigError(f"{told}: not even one image fits; a smaller network, --width or --size does")
     raise ConfigError(
