@@ -5,9 +5,16 @@ from __future__ import annotations
 import difflib
 import numbers
 import operator
-from collections.abc import Iterable, Sequence
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
+
+from minires._shown import shown
+
+T = TypeVar("T")
 Pair = int | Sequence[int]
 
 
@@ -21,11 +28,11 @@ def integer(value: Any, argument: str, minimum: int | None = None, maximum: int 
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise TypeError(f"{argument} must be an integer, got {value!r}")
+        raise TypeError(f"{argument} must be an integer, got {shown(value)}")
     if minimum is not None and number < minimum:
-        raise ValueError(f"{argument} must be at least {minimum}, got {value!r}")
+        raise ValueError(f"{argument} must be at least {minimum}, got {shown(value)}")
     if abs(number) > maximum:
-        raise ValueError(f"{argument} must be at most {maximum}, got {value!r}")
+        raise ValueError(f"{argument} must be at most {maximum}, got {shown(value)}")
     return number
 
 
@@ -33,16 +40,16 @@ def pair(value: Any, argument: str, minimum: int = 0) -> tuple[int, int]:
     """`value` as (h, w): an int stands for both."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise ValueError(f"{argument} must be an int or an (h, w) pair, got {value!r}")
+            raise ValueError(f"{argument} must be an int or an (h, w) pair, got {shown(value)}")
         h, w = value
     else:
         h = w = value
     try:
         return integer(h, argument, minimum, LARGEST_SIZE), integer(w, argument, minimum, LARGEST_SIZE)
     except TypeError:
-        raise TypeError(f"{argument} must be an int or an (h, w) pair of ints, got {value!r}") from None
+        raise TypeError(f"{argument} must be an int or an (h, w) pair of ints, got {shown(value)}") from None
     except ValueError as error:
-        raise ValueError(f"{str(error).partition(', got')[0]}, got {value!r}") from None
+        raise ValueError(f"{str(error).partition(', got')[0]}, got {shown(value)}") from None
 
 
 def number(
@@ -59,7 +66,7 @@ def number(
     if not inside or result in (float("inf"), float("-inf")):
         bounds = [] if minimum is None else [f"{'above' if open_minimum else 'at least'} {minimum}"]
         bounds += [] if maximum is None else [f"at most {maximum}"]
-        raise ValueError(f"{argument} must be {' and '.join(bounds) or 'finite'}, got {value!r}")
+        raise ValueError(f"{argument} must be {' and '.join(bounds) or 'finite'}, got {shown(value)}")
     return result
 
 
@@ -69,11 +76,18 @@ def real(value: Any, argument: str) -> float:
     Raises OverflowError for an int beyond every float.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
+        raise TypeError(f"{argument} must be a number, got {shown(value)}")
     try:
         return float(value)
     except TypeError:  # a span of time is an integer to NumPy
-        raise TypeError(f"{argument} must be a number, got {value!r}") from None
+        raise TypeError(f"{argument} must be a number, got {shown(value)}") from None
+
+
+def flag(value: Any, argument: str) -> bool:
+    """`value` as a bool (NumPy's welcome); nothing else is taken for true or false."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{argument} must be true or false, got {shown(value)}")
+    return bool(value)
 
 
 def choice(value: Any, argument: str, allowed: Iterable[str]) -> str:
@@ -82,12 +96,12 @@ def choice(value: Any, argument: str, allowed: Iterable[str]) -> str:
     if isinstance(value, str) and value in allowed:
         return value
     told = ", ".join(map(repr, allowed))
-    raise ValueError(f"{argument} must be one of {told}; got {value!r}.{suggest(value, allowed)}")
+    raise ValueError(f"{argument} must be one of {told}; got {shown(value)}.{suggest(value, allowed)}")
 
 
 def suggest(word: Any, allowed: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the nearest allowed word, or nothing."""
-    near = difflib.get_close_matches(str(word), list(allowed), n=1)
+    near = difflib.get_close_matches(word[:100], list(allowed), n=1) if isinstance(word, str) else []
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -100,8 +114,48 @@ def axes(value: Any, argument: str, ndim: int) -> tuple[int, ...]:
     for item in values:
         axis = integer(item, argument)
         if not -ndim <= axis < ndim:
-            raise ValueError(f"{argument} must lie in [{-ndim}, {ndim - 1}] for {ndim} dimensions, got {value!r}")
+            raise ValueError(f"{argument} must lie in [{-ndim}, {ndim - 1}] for {ndim} dimensions, got {shown(value)}")
         result.append(axis % ndim)
     if len(set(result)) != len(result):
-        raise ValueError(f"{argument} names an axis twice: {value!r}")
+        raise ValueError(f"{argument} names an axis twice: {shown(value)}")
     return tuple(result)
+
+
+def instance(value: Any, argument: str, kind: type[T], told: str = "") -> T:
+    """`value`, if it is of this kind; `told` is what the error says it must be."""
+    if not isinstance(value, kind):
+        name = kind.__name__
+        told = told or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+        raise TypeError(f"{argument} must be {told}, got {type(value).__name__}")
+    return value
+
+
+def iterable(value: Any, argument: str, of: str) -> list[Any]:
+    """`value` as a list; a word is none."""
+    if isinstance(value, (str, bytes, Mapping)):
+        raise TypeError(f"{argument} must be {of}, got {shown(value)}")
+    try:
+        return list(value)
+    except (TypeError, ValueError):  # a tensor of shape () among them
+        raise TypeError(f"{argument} must be {of}, got {shown(value)}") from None
+
+
+def mapping(value: Any, argument: str, of: str) -> Mapping[Any, Any]:
+    """`value`, if it maps something to something."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{argument} must map {of}, got {type(value).__name__}")
+    return value
+
+
+def path(value: Any, argument: str) -> Path:
+    """`value` as a Path, if it is one, or text that can name a file."""
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{argument} must be a path, got {shown(value)}")
+    text = os.fspath(value)
+    try:
+        representable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        representable = False
+    if not representable:
+        raise ValueError(f"{argument} must be a path, got {ascii(text)[:100]}, which no file can be called")
+    return Path(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from minires import ops
 from minires._checks import choice, integer
-from minires.arrays import Array, array_module, is_array
+from minires.arrays import Array, array_module, is_array, plain_array
 from minires.tensor import Tensor, as_tensor
 
 
@@ -29,6 +29,8 @@ def classification_loss(
         raise ValueError(f"{argument} must be (N, C), (N, C, d1, ...) or (C,), got shape {scores.shape}")
     xp = array_module(scores.data)
     source = labels if isinstance(labels, Tensor) else None
+    if is_array(labels):
+        plain_array(labels, "labels")
     nested = source is None and not is_array(labels)
     try:
         labels = xp.array(labels if source is None else source.data)  # a copy: backward needs it as it is

@@ -26,6 +26,14 @@ def array_module(array: Any) -> ModuleType:
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
+def plain_array(value: Any, argument: str, told: str = "an array") -> Array:
+    """`value`, if it is an array like others: a masked one hides numbers, a matrix has two axes whatever is done."""
+    if not is_array(value) or isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"{argument} must be {told}, got {type(value).__name__}")
+    array: Array = value
+    return array
+
+
 def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "cupy"
 

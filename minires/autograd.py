@@ -138,6 +138,9 @@ class Function:
         self.serial = next(_serials)
         self.module = _state.module
         record = _state.grad_enabled
+        for position, t in enumerate(inputs):
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"inputs[{position}] must be a Tensor or None, got {type(t).__name__}")
         self.needs_input_grad = tuple(record and t is not None and t.requires_grad for t in inputs)
         self.parents = tuple(
             (t.node or t) if t is not None and wanted else None
@@ -308,6 +311,8 @@ def _backend_for(node: Function, arrays: tuple[Any, ...], form: str) -> Any:
     if len(modules) > 1:
         homes = " and of ".join(sorted(modules))
         raise TypeError(f"{node.name}: inputs are arrays of {homes}; move them to one device first")
+    if not modules:
+        raise ValueError(f"{node.name}: inputs must hold at least one Tensor, got none")
     (home,) = modules
     backend = backends.active(home)
     wanted = getattr(backend, "array_module", None)  # the reference backend takes them all

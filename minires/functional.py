@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from minires import _checks, ops
-from minires._checks import Pair, axes, choice, integer, number, pair, real
+from minires._checks import Pair, axes, choice, flag, integer, number, pair, real
 from minires._losses import classification_loss
-from minires.arrays import Array, array_module, is_array
+from minires._shown import shown
+from minires.arrays import Array, array_module, plain_array
 from minires.parallel.communicator import Communicator
 from minires.tensor import Tensor, as_tensor
 
@@ -91,7 +92,7 @@ def batch_norm(
 
     Raises ValueError when shapes don't fit, or when a channel has only one value in training.
     """
-    x = as_tensor(x, "x")
+    x, training = as_tensor(x, "x"), flag(training, "training")
     if x.ndim < 2:
         raise ValueError(f"x must be (N, C, ...), got shape {x.shape}")
     C = x.shape[1]
@@ -104,8 +105,7 @@ def batch_norm(
             if not training:
                 raise ValueError(f"{name} must be given in evaluation (training=False), got None")
         else:
-            if not is_array(statistic):
-                raise TypeError(f"{name} must be a plain array, got {type(statistic).__name__}")
+            plain_array(statistic, name, "a plain array")
             if statistic.dtype.kind != "f":
                 raise TypeError(f"{name} must have a floating dtype, got {statistic.dtype}")
             if training and not getattr(statistic.flags, "writeable", True):
@@ -124,7 +124,7 @@ def batch_norm(
         return ops.SyncBatchNorm(running_mean, running_var, momentum, eps, communicator)(x, weight, bias)
     if training and x.size // C < 2:
         raise ValueError(f"x must hold more than one value per channel in training, got shape {x.shape}")
-    return ops.BatchNorm(running_mean, running_var, bool(training), momentum, eps)(x, weight, bias)
+    return ops.BatchNorm(running_mean, running_var, training, momentum, eps)(x, weight, bias)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def max_pool2d(
         kernel if stride is None else pair(stride, "stride", 1),
         pair(padding, "padding", 0),
         pair(dilation, "dilation", 1),
-        bool(ceil_mode),
+        flag(ceil_mode, "ceil_mode"),
     )
     return node(x)
 
@@ -187,8 +187,8 @@ def avg_pool2d(
         kernel,
         kernel if stride is None else pair(stride, "stride", 1),
         pair(padding, "padding", 0),
-        bool(ceil_mode),
-        bool(count_include_pad) or divisor_override is not None,
+        flag(ceil_mode, "ceil_mode"),
+        flag(count_include_pad, "count_include_pad") or divisor_override is not None,
     )
     if divisor_override is None:
         return node(x)
@@ -237,7 +237,7 @@ def reshape(x: Tensor, shape: Any) -> Tensor:
     known = math.prod(n for n in sizes if n != -1)
     fits = known == x.size if -1 not in sizes else sizes.count(-1) == 1 and known > 0 and x.size % known == 0
     if not fits:
-        raise ValueError(f"shape must hold the {x.size} elements of x {x.shape}, got {shape!r}")
+        raise ValueError(f"shape must hold the {x.size} elements of x {x.shape}, got {shown(shape)}")
     return ops.Reshape(tuple(x.size // known if n == -1 else n for n in sizes))(x)
 
 
@@ -262,9 +262,9 @@ def pad(x: Tensor, pad: Any, value: float = 0.0) -> Tensor:
     """
     x = as_tensor(x, "x")
     if not isinstance(pad, (tuple, list)) or len(pad) != x.ndim:
-        raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
+        raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {shown(pad)}")
     if not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in pad):
-        raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {pad!r}")
+        raise ValueError(f"pad must hold a (before, after) pair for each of the {x.ndim} axes of x, got {shown(pad)}")
     try:
         value = real(value, "value")
     except OverflowError:
@@ -288,7 +288,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """In training, sets each element to 0 with probability p and scales the others by 1/(1 − p); otherwise x itself."""
     x = as_tensor(x, "x")
     p = number(p, "p", 0, 1)
-    return ops.Dropout(p)(x) if training and p > 0 else x
+    return ops.Dropout(p)(x) if flag(training, "training") and p > 0 else x
 
 
 def cross_entropy(

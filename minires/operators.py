@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from minires import functional as F
-from minires._checks import axes, real
-from minires.arrays import array_module, is_array
+from minires._checks import axes, flag, real
+from minires._shown import shown
+from minires.arrays import array_module, is_array, plain_array
 from minires.ops import Add, Mean, Mul, Neg, Slice, Sub, Sum
 from minires.tensor import Tensor
 
@@ -18,7 +19,7 @@ def _operand(value: Any, other: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if is_array(value):
-        return Tensor(value)
+        return Tensor(plain_array(value, "operand"))
     try:
         real(value, "operand")
     except TypeError:
@@ -61,16 +62,18 @@ def _getitem(self: Tensor, index: Any) -> Tensor:
         if isinstance(part, (bool, np.bool_)) or not (
             part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice))
         ):
-            raise TypeError(f"index must be made of integers, slices, None and Ellipsis, got {part!r}")
+            raise TypeError(f"index must be made of integers, slices, None and Ellipsis, got {shown(part)}")
     try:
         return Slice(index)(self)
+    except OverflowError:
+        raise IndexError(f"index {shown(index)} does not fit shape {self.shape}") from None
     except (IndexError, TypeError, ValueError) as error:
-        raise type(error)(f"index {index!r} does not fit shape {self.shape}: {error}") from None
+        raise type(error)(f"index {shown(index)} does not fit shape {self.shape}: {error}") from None
 
 
 def _sum(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ over `axis` (None: over all; an int or a tuple)."""
-    return Sum(axes(axis, "axis", self.ndim), bool(keepdims))(self)
+    return Sum(axes(axis, "axis", self.ndim), flag(keepdims, "keepdims"))(self)
 
 
 def _mean(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -79,8 +82,8 @@ def _mean(self: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     if self.dtype.kind != "f":
         raise TypeError(f"mean: the tensor must have a floating dtype, got {self.dtype}")
     if any(self.shape[i] == 0 for i in summed):
-        raise ValueError(f"mean over an empty axis: axis {axis!r} of shape {self.shape}")
-    return Mean(summed, bool(keepdims))(self)
+        raise ValueError(f"mean over an empty axis: axis {shown(axis)} of shape {self.shape}")
+    return Mean(summed, flag(keepdims, "keepdims"))(self)
 
 
 def _reshape(self: Tensor, *shape: Any) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from minires import backends
-from minires._checks import integer, number
+from minires._checks import flag, integer, iterable, mapping, number
+from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
 from minires.tensor import Tensor
 
@@ -46,7 +47,7 @@ class SGD:
         self.lr = number(lr, "lr", 0)
         self.momentum = number(momentum, "momentum", 0)
         self.weight_decay = number(weight_decay, "weight_decay", 0)
-        self.nesterov = bool(nesterov)
+        self.nesterov = flag(nesterov, "nesterov")
         self.dampening = number(dampening, "dampening", 0, 1)
         if self.nesterov and not (self.momentum > 0 and self.dampening == 0):
             raise ValueError(
@@ -64,6 +65,8 @@ class SGD:
         """Moves every parameter once, in place."""
         lr = number(self.lr, "lr", 0)
         for position, p in enumerate(self.params):
+            if p.grad is not None:
+                _check_gradient(p, position)
             if p.grad is not None and not getattr(p.data.flags, "writeable", True):
                 raise ValueError(
                     f"params[{position}] is a read-only array; nothing was moved.  It is so while the output of a "
@@ -74,8 +77,6 @@ class SGD:
         for position, p in enumerate(self.params):
             if p.grad is None:
                 continue
-            if p.grad.shape != p.data.shape:
-                raise ValueError(f"params[{position}] has shape {p.data.shape}, its gradient {p.grad.shape}")
             xp, g, scratch = array_module(p.data), p.grad, self._scratch_like(p.data)
             if self.weight_decay:
                 xp.multiply(p.data, self.weight_decay, out=scratch)
@@ -120,19 +121,18 @@ class SGD:
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Takes over what `state_dict` gave, copying; ValueError, with nothing changed, where it doesn't fit."""
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
+        mapping(state, "state", "names to arrays")
         velocity: list[Array | None] = [None] * len(self.params)
         names = {f"velocity.{i}": i for i in range(len(self.params))}
         for name, array in state.items():
             if name not in names:
-                raise ValueError(f"state has {name!r}, which fits none of the {len(self.params)} parameters")
+                raise ValueError(f"state has {shown(name)}, which fits none of the {len(self.params)} parameters")
             p = self.params[names[name]].data
             if not is_array(array):
-                raise TypeError(f"{name} must be an array, got {type(array).__name__}")
+                raise TypeError(f"state: {name} must be an array, got {type(array).__name__}")
             if array.shape != p.shape or array.dtype != p.dtype:
                 raise ValueError(
-                    f"{name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"
+                    f"state: {name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"
                 )
             velocity[names[name]] = array_module(p).array(array, order="C")
         self._velocity = velocity
@@ -146,10 +146,27 @@ class SGD:
         return memory[: p.size].reshape(p.shape)
 
 
+def _check_gradient(p: Tensor, position: int) -> None:
+    if not is_array(p.grad):
+        told = type(p.grad).__name__
+        raise TypeError(f"params[{position}] has a gradient that is no array: its grad is of type {told}")
+    if p.grad.shape != p.data.shape:  # type: ignore[union-attr]
+        told = f"its gradient {p.grad.shape}"  # type: ignore[union-attr]
+        raise ValueError(f"params[{position}] has shape {p.data.shape}, {told}")
+    if p.grad.dtype.kind != "f":  # type: ignore[union-attr]
+        told = f"its gradient {p.grad.dtype}"  # type: ignore[union-attr]
+        raise TypeError(f"params[{position}] has dtype {p.data.dtype}, {told}")
+
+
+def _check_observed(iteration: int, training_error: float) -> None:
+    integer(iteration, "iteration", 0)
+    number(training_error, "training_error", 0, 100)
+
+
 def _leaves(params: Iterable[Tensor]) -> list[Tensor]:
     if isinstance(params, Tensor):
         raise TypeError("params must be an iterable of Tensors, got one Tensor; write [tensor]")
-    leaves = list(params)
+    leaves = iterable(params, "params", "an iterable of Tensors")
     if not leaves:
         raise ValueError("params must hold at least one Tensor, got none")
     for i, p in enumerate(leaves):
@@ -178,14 +195,15 @@ class Schedule(Protocol):
 
 
 class _Stateless:
-    def observe(self, iteration: int, training_error: float) -> None: ...
+    def observe(self, iteration: int, training_error: float) -> None:
+        _check_observed(iteration, training_error)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if state:
-            raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+        if mapping(state, "state", "names to values"):
+            raise ValueError(f"state must be empty for {type(self).__name__}, got {shown(state)}")
 
 
 @dataclass(frozen=True)
@@ -198,6 +216,7 @@ class Constant(_Stateless):
         number(self.lr, "lr", 0)
 
     def __call__(self, iteration: int) -> float:
+        integer(iteration, "iteration", 0)
         return self.lr
 
 
@@ -215,17 +234,23 @@ class Step(_Stateless):
     def __post_init__(self) -> None:
         number(self.lr, "lr", 0)
         number(self.factor, "factor", 0)
-        steps = [integer(m, "milestones", 0) for m in self.milestones]
+        steps = [integer(m, "milestones", 0) for m in iterable(self.milestones, "milestones", "iterations")]
         if steps != sorted(steps):
-            raise ValueError(f"milestones must rise, got {self.milestones!r}")
+            raise ValueError(f"milestones must rise, got {shown(self.milestones)}")
+        object.__setattr__(self, "milestones", tuple(steps))
 
     @classmethod
     def at(cls, lr: float, milestones: Iterable[float], iterations: int, factor: float = 0.1) -> Step:
         """Milestones in iterations or, below 1, as fractions of a run of `iterations`."""
-        steps = (round(m * iterations) if m < 1 else integer(m, "milestones", 0) for m in milestones)
+        integer(iterations, "iterations", 1)
+        places = iterable(milestones, "milestones", "iterations or fractions")
+        steps = (
+            round(m * iterations) if number(m, "milestones", 0) < 1 else integer(m, "milestones", 0) for m in places
+        )
         return cls(lr, tuple(steps), factor)
 
     def __call__(self, iteration: int) -> float:
+        integer(iteration, "iteration", 0)
         drops = sum(iteration >= m for m in self.milestones)
         return self.lr * self.factor**drops
 
@@ -248,6 +273,8 @@ class Warmup:
     def __init__(
         self, schedule: Schedule, lr: float = 0.01, iterations: int | None = None, until_error: float = 80.0
     ) -> None:
+        if not callable(schedule) or not hasattr(schedule, "observe"):
+            raise TypeError(f"schedule must be a Schedule, got {shown(schedule)}")
         self.schedule = schedule
         self.lr = number(lr, "lr", 0)
         self.until_error = number(until_error, "until_error", 0, 100)
@@ -255,9 +282,11 @@ class Warmup:
         self._errors: list[float] = []
 
     def __call__(self, iteration: int) -> float:
+        integer(iteration, "iteration", 0)
         return self.lr if self.ends is None or iteration < self.ends else self.schedule(iteration)
 
     def observe(self, iteration: int, training_error: float) -> None:
+        _check_observed(iteration, training_error)
         self.schedule.observe(iteration, training_error)
         if self.ends is None:
             self._errors = [*self._errors, training_error][-self.window :]
@@ -268,9 +297,9 @@ class Warmup:
         return {"ends": self.ends, "errors": list(self._errors), "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if set(state) != {"ends", "errors", "schedule"}:
-            raise ValueError(f"state of a Warmup must hold ends, errors and schedule, got {sorted(state)}")
-        ends = None if state["ends"] is None else integer(state["ends"], "ends", 0)
-        errors = [number(error, "errors", 0, 100) for error in state["errors"]]
+        if set(mapping(state, "state", "names to values")) != {"ends", "errors", "schedule"}:
+            raise ValueError(f"state of a Warmup must hold ends, errors and schedule, got {shown(state)}")
+        ends = None if state["ends"] is None else integer(state["ends"], "state: ends", 0)
+        errors = [number(e, "state: errors", 0, 100) for e in iterable(state["errors"], "state: errors", "numbers")]
         self.schedule.load_state_dict(state["schedule"])
         self.ends, self._errors = ends, errors

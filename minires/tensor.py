@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minires.arrays import Array, array_module, is_array
+from minires._checks import flag
+from minires.arrays import Array, array_module, is_array, plain_array
 from minires.deferred import Deferred
 from minires.statistics import Statistics, html_table
 
@@ -28,7 +29,7 @@ class Tensor:
     __array_ufunc__ = None  # `array + tensor` asks the tensor
 
     def __init__(self, data: Array | Deferred, requires_grad: bool = False, node: Function | None = None) -> None:
-        self.promised = data  # the array, or the Deferred that stands for it until somebody wants it
+        self.promised = _held(data)  # the array, or the Deferred that stands for it until somebody wants it
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.node = node
@@ -41,7 +42,7 @@ class Tensor:
 
     @data.setter
     def data(self, array: Array) -> None:
-        self.promised = array
+        self.promised = _held(array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,6 +124,8 @@ class Tensor:
             cotangent = xp.ones_like(self.data)
         else:
             cotangent = grad_output.data if isinstance(grad_output, Tensor) else grad_output
+            if is_array(cotangent):
+                plain_array(cotangent, "grad_output")
             try:
                 cotangent = cotangent if is_array(cotangent) else xp.asarray(cotangent)
             except ValueError as error:
@@ -157,6 +160,7 @@ def tensor(array: Any, requires_grad: bool = False) -> Tensor:
     A floating NumPy or CuPy array is taken as it is, not copied, and keeps its dtype; integer and boolean arrays keep
     theirs too, but cannot require a gradient.  Python numbers and nested lists become float32.
     """
+    requires_grad = flag(requires_grad, "requires_grad")
     if isinstance(array, Tensor):
         array = array.data
     if not is_array(array) and not isinstance(array, np.generic):
@@ -166,21 +170,24 @@ def tensor(array: Any, requires_grad: bool = False) -> Tensor:
             raise ValueError(f"array cannot be made from this nested list: {error}") from None
         if array.dtype.kind in "fiub":
             array = array.astype(np.float32)
-    array = np.asarray(array) if isinstance(array, np.generic) else array
+    array = plain_array(np.asarray(array) if isinstance(array, np.generic) else array, "array")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"array must hold real numbers, got dtype {array.dtype}")
     if requires_grad and array.dtype.kind != "f":
         raise TypeError(f"only a floating array can require a gradient, got dtype {array.dtype}")
-    return Tensor(array, requires_grad=bool(requires_grad))
+    return Tensor(array, requires_grad=requires_grad)
+
+
+def _held(data: Any) -> Any:
+    """What a Tensor can hold: an array, or the promise of one."""
+    return data if type(data) is np.ndarray or isinstance(data, Deferred) else plain_array(data, "data")
 
 
 def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "") -> Tensor:
     """`value` as a floating Tensor, for an operation's argument; `shape` describes what is expected, for the error."""
     if not isinstance(value, Tensor):
-        if not is_array(value):
-            raise TypeError(f"{argument} must be a Tensor or an array, got {type(value).__name__}")
-        value = Tensor(value)
-    if value.dtype.kind != "f" or value.dtype.itemsize < 4:  # sums of squares leave float16
+        value = Tensor(plain_array(value, argument, "a Tensor or an array"))
+    if value.dtype.char not in "fd" or not value.dtype.isnative:  # sums of squares leave float16
         raise TypeError(f"{argument} must have dtype float32 or float64, got {value.dtype}")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{argument} must be {shape or f'{ndim}-dimensional'}, got shape {value.shape}")

@@ -30,7 +30,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from minires.training import evaluate_run
 
-    path = checkpoint(arguments.run)
+    path = checkpoint(arguments.run, "RUN")
     settings = ("data", "data_dir", "batch_size", "backend", "threads", "workers")
     given = {name: getattr(arguments, name) for name in settings if getattr(arguments, name) is not None}
     trained, evaluation = evaluate_run(path, split=arguments.split, download=arguments.download, **given)

@@ -157,5 +157,5 @@ def _all(out: Path, options: Mapping[str, Any]) -> int:
 
 
 def _run(path: Path) -> Path:
-    checkpoint(str(path))
+    checkpoint(str(path), "--runs")
     return path

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, add_data, add_machine, checkpoint
+from minires.cli.words import UsageError, add_data, add_machine
 
 if TYPE_CHECKING:
     from minires.training import Config, Result
@@ -18,7 +18,7 @@ _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
     *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
     *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
-    *("log_every", "eval_every", "checkpoint_every", "keep", "backend", "threads", "workers"),
+    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "backend", "threads", "workers"),
 )
 _MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 
@@ -29,7 +29,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         help="train a network",
         description="Train a network (resnet20 on digits unless told otherwise) and write its history, learning "
         "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
-        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights.  "
+        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights, also after a kill or a power "
+        "failure at any moment.  "
         "`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch.",
         allow_abbrev=False,
     )
@@ -39,7 +40,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     run = parser.add_argument_group("the run")
     run.add_argument("--out", metavar="DIR", help="run folder, new or empty (default: runs/NETWORK-DATA-NUMBER)")
     run.add_argument(
-        "--resume", metavar="RUN", help="go on from a run folder's newest checkpoint, or a checkpoint file"
+        "--resume",
+        metavar="RUN",
+        help="go on from a run folder's newest checkpoint (from the beginning where there is none yet), from RUN/best, "
+        "or from a checkpoint file",
     )
     run.add_argument(
         "--seed", type=int, metavar="N", help="of initialisation, order, augmentation, dropout (default: 0)"
@@ -52,6 +56,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints (default: an epoch)"
     )
     run.add_argument("--keep", type=int, metavar="N", help="how many of the newest checkpoints stay (default: 1)")
+    run.add_argument(
+        "--keep-best",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the checkpoint with the lowest test error (the earliest among equals) stays too; RUN/best names it to "
+        "--resume, evaluate and predict (default: no)",
+    )
     length = parser.add_argument_group("the length").add_mutually_exclusive_group()
     length.add_argument(
         "--epochs", type=float, metavar="N", help="passes through the training set (default: the data's)"
@@ -131,11 +142,8 @@ def _train(arguments: argparse.Namespace) -> int:
                 config, arguments.out, resume=arguments.resume, download=arguments.download, report=report, ranks=ranks
             )
     except Interrupted as stop:
-        how = "nothing to resume"
-        if stop.checkpoint is not None:
-            how = f"go on with: minires train --resume {stop.checkpoint.parent.parent}"
         if speaks:
-            print(f"minires: {stop}; {how}", file=sys.stderr)
+            print(f"minires: {stop}", file=sys.stderr)
         return 130
     if speaks:
         _print(result, arguments.json)
@@ -145,7 +153,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _config(arguments: argparse.Namespace) -> Config:
     from dataclasses import replace
 
-    from minires.training import Config, load_checkpoint
+    from minires.training import Config, resume_config
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
     if arguments.resume is None:
@@ -154,7 +162,10 @@ def _config(arguments: argparse.Namespace) -> Config:
         if name not in _MAY_CHANGE:
             flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
             raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
-    return replace(load_checkpoint(checkpoint(arguments.resume)).config, **given)
+    try:
+        return replace(resume_config(arguments.resume), **given)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
 
 
 def _print(result: Result, as_json: bool) -> None:
@@ -166,8 +177,10 @@ def _print(result: Result, as_json: bool) -> None:
         ("curves", result.folder.curves),
         ("configuration", result.folder.config),
         ("checkpoint", result.checkpoint),
+        ("best", result.best),
     ):
-        print(f"{name:14} {path}")
+        if path is not None:
+            print(f"{name:14} {path}")
     print(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
 
 
@@ -190,6 +203,7 @@ def _result(result: Result) -> dict[str, Any]:
         "curves": str(result.folder.curves),
         "config": str(result.folder.config),
         "checkpoint": str(result.checkpoint),
+        "best": None if result.best is None else str(result.best),
     }
 
 

@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from minires._checks import choice, suggest
+from minires import _checks
+from minires._checks import choice, flag, integer, suggest
+from minires._shown import shown
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
 from minires.data.dataset import DataError, DataFileError, DataPathError, Dataset
@@ -66,12 +68,12 @@ def load(
     missing, DataFileError when one is broken.
     """
     _known(name)
-    if not download:  # which would make the folder
+    if not flag(download, "download"):  # which would make the folder
         _given(data_dir)
     choice(split, "split", ("train", "test"))
-    options: dict[str, Any] = {} if size is None else {"size": size}
+    options: dict[str, Any] = {} if size is None else {"size": integer(size, "size", 1)}
     if options and name not in ("fashion-mnist", "folder"):
-        raise ValueError(f"size cannot be chosen for {name!r}, got {size!r}")
+        raise ValueError(f"size cannot be chosen for {name!r}, got {size}")
     if name == "digits":
         return digits.load(split)
     if name == "fashion-mnist":
@@ -84,7 +86,7 @@ def load(
 def recipe(name: str, size: int | None = None) -> Augmentation:
     """The default augmentation of a data set; images of 14 pixels and less are padded by 2 instead of 4."""
     augmentation = _RECIPES[_known(name)]
-    if size is not None and size <= 14 and augmentation.pad > 2:
+    if size is not None and integer(size, "size", 1) <= 14 and augmentation.pad > 2:
         return replace(augmentation, pad=2)
     return augmentation
 
@@ -103,11 +105,11 @@ def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | No
 
 
 def _given(data_dir: str | os.PathLike[str] | None) -> None:
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise DataPathError(f"data_dir must be a folder, got {os.fspath(data_dir)!r}")
+    if data_dir is not None and not os.path.isdir(_checks.path(data_dir, "data_dir")):
+        raise DataPathError(f"data_dir must be a folder, got {shown(os.fspath(data_dir))}")
 
 
 def _known(name: str) -> str:
     if not isinstance(name, str) or name not in _RECIPES:
-        raise ValueError(f"unknown data set {name!r}; known are {', '.join(_RECIPES)}.{suggest(name, _RECIPES)}")
+        raise ValueError(f"unknown data set {shown(name)}; known are {', '.join(_RECIPES)}.{suggest(name, _RECIPES)}")
     return name

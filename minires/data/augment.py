@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minires._checks import integer, number
+from minires._checks import flag, instance, integer, number
+from minires._shown import shown
 from minires.data.dataset import Dataset
 from minires.data.folder import FolderImages
 
@@ -39,11 +40,12 @@ class Augmentation:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        integer(self.pad, "pad", 0)
-        number(self.colour, "colour", 0)
+        integer(self.pad, "pad", 0, 2**14)
+        flag(self.flip, "flip")
+        number(self.colour, "colour", 0, 1e4)
         number(self.rotate, "rotate", 0, 180)
-        number(self.zoom, "zoom", 0)
-        number(self.shift, "shift", 0)
+        number(self.zoom, "zoom", 0, 1e4)
+        number(self.shift, "shift", 0, 2**14)
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,23 @@ class Transform:
     """
 
     def __init__(self, mean: NDArray[np.float32] | None = None, augmentation: Augmentation | None = None) -> None:
+        if mean is not None and not (isinstance(mean, np.ndarray) and mean.dtype.kind == "f"):
+            raise TypeError(f"mean must be a floating array, got {shown(mean)}")
         self.mean = mean
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation = Augmentation()
+        if augmentation is not None:
+            self.augmentation = instance(augmentation, "augmentation", Augmentation)
 
     def __call__(
         self, images: NDArray[np.uint8], rng: np.random.Generator | None = None, part: Part | None = None
     ) -> NDArray[np.float32]:
         """With `part`, the images are that part of a batch: each is changed as it would be among the others."""
+        if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.uint8:
+            raise TypeError(f"images must be a uint8 array (N, H, W, C), got {shown(images)}")
+        if rng is not None:
+            instance(rng, "rng", np.random.Generator)
+        if self.mean is not None and self.mean.shape != images.shape[1:]:
+            raise ValueError(f"mean must have the shape of an image, {images.shape[1:]}, got {self.mean.shape}")
         part = part or Part.whole(len(images))
         x = images.astype(np.float32)
         x /= 255
@@ -150,7 +162,9 @@ def shift_colours(
 
 def pixel_mean(dataset: Dataset, sample: int = 1024) -> NDArray[np.float32]:
     """(H, W, C): the mean image in [0, 1] units. Of a folder, that of `sample` centre crops evenly spread over it."""
-    images = dataset.images
+    images = instance(dataset, "dataset", Dataset).images
+    if integer(sample, "sample", 1) and not len(images):
+        raise ValueError("dataset must hold at least one image for their mean, got none")
     if isinstance(images, FolderImages):
         chosen = np.unique(np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int))
         total = np.zeros(images.shape[1:])

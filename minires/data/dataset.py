@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from minires._checks import instance
+from minires._shown import shown
+
 if TYPE_CHECKING:
     from minires.data.folder import FolderImages
 
@@ -40,6 +43,24 @@ class Dataset:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        labels, images = self.labels, self.images
+        if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise TypeError(f"labels must be an integer array (N,), got {shown(labels)}")
+        if not hasattr(images, "read") and (
+            not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.uint8
+        ):
+            raise TypeError(f"images must be a uint8 array (N, H, W, C) or FolderImages, got {shown(images)}")
+        if len(images) != len(labels):
+            raise ValueError(f"labels must be as many as images, {len(images):,}, got {len(labels):,}")
+        if not isinstance(self.classes, (tuple, list)) or not all(isinstance(name, str) for name in self.classes):
+            raise TypeError(f"classes must be a tuple of names, got {shown(self.classes)}")
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(self.classes)):
+            wrong = int(labels.max()) if int(labels.max()) >= len(self.classes) else int(labels.min())
+            raise ValueError(f"labels must lie in [0, {len(self.classes)}), one of the classes, got {wrong}")
+        for name in ("name", "split"):
+            instance(getattr(self, name), name, str)
+
     def __repr__(self) -> str:
         told = f"{len(self):,} images of {'×'.join(map(str, self.shape))}, {len(self.classes)} classes"
         return f"<{self.name} ({self.split}): {told}>"
@@ -55,7 +76,12 @@ class Dataset:
 
 
 def checked(
-    name: str, split: str, images: NDArray[np.uint8], labels: NDArray[np.integer], classes: tuple[str, ...], source: str
+    name: str,
+    split: str,
+    images: NDArray[np.uint8] | FolderImages,
+    labels: NDArray[np.integer],
+    classes: tuple[str, ...],
+    source: str,
 ) -> Dataset:
     """A Dataset, if the labels fit the images and the classes; `source` is named in the error otherwise."""
     if len(images) != len(labels):

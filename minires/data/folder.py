@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from minires import _checks
 from minires._checks import choice, integer
 from minires.data.dataset import DataError, DataFileError, Dataset, checked
 from minires.data.decode import decode
@@ -31,8 +32,8 @@ class FolderImages:
     """
 
     def __init__(self, paths: Sequence[Path], size: int = 224, crop: str = "scale-jitter") -> None:
-        self.paths = tuple(paths)
-        self.size = integer(size, "size", 1)
+        self.paths = tuple(_checks.path(path, "paths") for path in _checks.iterable(paths, "paths", "paths of files"))
+        self.size = integer(size, "size", 1, 2**14)
         self.crop = choice(crop, "crop", ("scale-jitter", "random-resized"))
 
     @property
@@ -44,6 +45,10 @@ class FolderImages:
 
     def __getitem__(self, chosen: slice) -> FolderImages:
         """Some of the images, not yet decoded."""
+        _checks.instance(chosen, "chosen", slice)
+        for bound in (chosen.start, chosen.stop, chosen.step):
+            if bound is not None:
+                _checks.integer(bound, "chosen")
         return FolderImages(self.paths[chosen], self.size, self.crop)
 
     def read(self, index: int, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
@@ -52,7 +57,9 @@ class FolderImages:
         Evaluation scales the shorter side to size · 256/224 first.  Raises DataFileError for a file that `decode`
         refuses.
         """
-        path = self.paths[index]
+        path = self.paths[_checks.integer(index, "index")]
+        if rng is not None:
+            _checks.instance(rng, "rng", np.random.Generator)
         image = decode(path)
         try:
             return np.asarray(self._cut(image, rng), np.uint8)
@@ -106,8 +113,7 @@ def load(
         paths += images
         labels += [label] * len(images)
     images_ = FolderImages(paths, size, crop)
-    found = checked(NAME, split, np.empty((len(paths), 0), np.uint8), np.array(labels), classes, str(folder))
-    return Dataset(NAME, split, images_, found.labels, classes)
+    return checked(NAME, split, images_, np.array(labels), classes, str(folder))
 
 
 def _split_folder(root: Path, split: str) -> Path:

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from minires._checks import integer
+from minires._checks import flag, instance, integer
+from minires._shown import shown
 from minires.data.augment import Part, Transform
 from minires.data.dataset import DataError, Dataset
 from minires.data.folder import FolderImages
@@ -42,13 +43,15 @@ class Loader:
         workers: int = 2,
         share: Callable[[int], NDArray[np.intp]] | None = None,
     ) -> None:
-        if len(dataset) == 0:
+        if len(instance(dataset, "dataset", Dataset)) == 0:
             raise DataError(f"data set {dataset.name!r} ({dataset.split}) has no images")
         self.dataset = dataset
         self.batch_size = integer(batch_size, "batch_size", 1)
-        self.transform = transform or Transform()
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform must be a Transform, got {shown(transform)}")
+        self.transform = Transform() if transform is None else transform
         self.seed = integer(seed, "seed", 0)
-        self.shuffle = shuffle
+        self.shuffle = flag(shuffle, "shuffle")
         self.workers = integer(workers, "workers", 0)
         self.share = share or np.arange
 

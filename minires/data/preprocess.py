@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minires._checks import choice, integer, number
+from minires import _checks
+from minires._checks import choice, flag, integer, number
+from minires._shown import shown
 from minires.data.dataset import DataFileError
 from minires.data.decode import decode
 
@@ -50,6 +52,7 @@ class Preprocessing:
     grey: bool = False
 
     def __post_init__(self) -> None:
+        flag(self.grey, "grey")
         integer(self.resize, "resize", 1, 2**14)
         integer(self.crop, "crop", 1, 2**14)
         choice(self.interpolation, "interpolation", INTERPOLATIONS)
@@ -73,7 +76,7 @@ class Preprocessing:
 
     def cut(self, path: Path) -> NDArray[np.uint8]:
         """(crop, crop, C): the part of the picture that the network sees.  Raises DataFileError."""
-        image = decode(path, self.grey)
+        image = decode(_checks.path(path, "path"), self.grey)
         try:
             image = scale(image, self.resize, INTERPOLATIONS[self.interpolation])
         except ValueError as error:
@@ -82,9 +85,15 @@ class Preprocessing:
 
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(..., crop, crop, C) -> (..., C, crop, crop), channels-last in memory."""
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            raise TypeError(f"images must be a uint8 array (..., H, W, {self.channels}), got {shown(images)}")
+        mean = np.asarray(self.mean, np.float32)
+        if images.ndim < 3 or images.shape[-mean.ndim :] != mean.shape:
+            sizes = ("H, W, " if mean.ndim == 1 else "") + ", ".join(map(str, mean.shape))
+            raise ValueError(f"images must be (..., {sizes}), got shape {images.shape}")
         x = images.astype(np.float32)
         x /= 255
-        x -= np.asarray(self.mean, np.float32)
+        x -= mean
         x /= np.asarray(self.std, np.float32)
         return np.moveaxis(x, -1, -3)
 
@@ -133,9 +142,16 @@ def _before(length: int, size: int) -> int:
 
 
 def _numbers(values: Any, argument: str, channels: int) -> list[float]:
-    found = [number(value, argument) for value in np.asarray(values).tolist()] if np.ndim(values) == 1 else []
+    flat = isinstance(values, (tuple, list)) or (isinstance(values, np.ndarray) and values.ndim == 1)
+    found = (
+        [number(value, argument) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+        if flat
+        else []
+    )
     if len(found) != channels:
-        raise ValueError(f"{argument} must be {channels} number{'s' * (channels > 1)}, one a channel, got {values!r}")
+        raise ValueError(
+            f"{argument} must be {channels} number{'s' * (channels > 1)}, one a channel, got {shown(values)}"
+        )
     return found
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minires._checks import choice, integer, number
-from minires.arrays import Array, array_module, as_array
+from minires._checks import choice, flag, integer, iterable, number
+from minires._shown import shown
+from minires.arrays import Array, array_module, as_array, is_array
 from minires.autograd import Function, Observer
 from minires.inspect import rewrite
 from minires.inspect.card import backward_card, forward_card
@@ -20,6 +21,9 @@ Condition = Callable[[Function, Sequence[Array]], Any]
 
 def not_finite(node: Function, arrays: Sequence[Array]) -> bool:
     """Condition: an array holds a NaN or an Inf."""
+    for a in iterable(arrays, "arrays", "arrays"):
+        if not is_array(a):
+            raise TypeError(f"arrays must hold arrays, got {type(a).__name__}")
     return any(not bool(array_module(a).isfinite(a).all()) for a in arrays)
 
 
@@ -64,15 +68,15 @@ class breakpoint(Observer):
         card: bool = True,
     ) -> None:
         if at is not None and not isinstance(at, str):
-            raise TypeError(f"at must be a module path, a pattern or the name of an operation, got {at!r}")
+            raise TypeError(f"at must be a module path, a pattern or the name of an operation, got {shown(at)}")
         if condition is not None and not callable(condition):
-            raise TypeError(f"condition must be a function of a node and its arrays, got {condition!r}")
+            raise TypeError(f"condition must be a function of a node and its arrays, got {shown(condition)}")
         self.at = at
         self.when = choice(when, "when", ("forward", "backward", "both"))
         self.condition = condition
         self.stop = choice(stop, "stop", ("entry", "return"))
         self.left = float("inf") if times is None else integer(times, "times", 1)
-        self.card = bool(card)
+        self.card = flag(card, "card")
         self.stops = 0
         self.reached = False
         self._installed: list[tuple[Function, str]] = []

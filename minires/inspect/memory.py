@@ -13,7 +13,7 @@ from minires import random
 from minires._checks import integer
 from minires.arrays import Array
 from minires.autograd import Function, Observer, enable_grad, no_grad
-from minires.inspect.summary import blank_images
+from minires.inspect.summary import blank_images, check_input
 from minires.nn import Module
 from minires.ops import Conv2d
 from minires.optim import SGD
@@ -47,6 +47,7 @@ class PeakMemory:
     """`peak_memory` of any number of images, measured once."""
 
     def __init__(self, model: Module, input_shape: Sequence[int]) -> None:
+        check_input(model, input_shape)
         self.model, self.input_shape = model, input_shape
         a, b = tried(input_shape)
         low, high = (_measured(model, input_shape, images) for images in (a, b))

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from minires import backends
-from minires._checks import integer
+from minires._checks import LARGEST_SIZE, instance, integer
+from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.counting import memory_owners, multiply_adds
+from minires.inspect.shapes import Shapes
 from minires.nn import Module
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
@@ -134,7 +136,7 @@ class _Recorder(Observer):
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> Summary:
-    """Runs one image through the model and returns the layer table.
+    """Lets one image pass through the model, by shapes alone, and returns the layer table.
 
     input_shape   (C, H, W) of an image, without the batch axis
 
@@ -144,19 +146,23 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     images = blank_images(model, input_shape, 1)
     recorder = _Recorder(model)
     # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
-    # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
-    with evaluating(model), backends.backend("reference"), enable_grad(), recorder:
+    # What is counted depends on shapes alone: nothing has to be computed.
+    with evaluating(model), backends.using(Shapes()), enable_grad(), recorder:
         model(Tensor(images))
     return Summary(images.shape[1:], tuple(recorder.rows), sum(p.size for p in model.parameters()))
 
 
+def check_input(model: Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+    """(C, H, W); TypeError or ValueError names the argument."""
+    instance(model, "model", Module)
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+        raise ValueError(f"input_shape must be (C, H, W), got {shown(input_shape)}")
+    return tuple(integer(n, "input_shape", 1, LARGEST_SIZE) for n in input_shape)
+
+
 def blank_images(model: Module, input_shape: Sequence[int], batch: int) -> Array:
     """Zeros (batch, C, H, W) of the model's dtype and on its device; TypeError or ValueError names the argument."""
-    if not isinstance(model, Module):
-        raise TypeError(f"model must be a Module, got {type(model).__name__}")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        raise ValueError(f"input_shape must be (C, H, W), got {input_shape!r}")
-    shape = tuple(integer(n, "input_shape", 1) for n in input_shape)
+    shape = check_input(model, input_shape)
     like = next((p.data for p in model.parameters()), np.empty(0, np.float32))
     images: Array = array_module(like).zeros((batch, *shape), like.dtype)
     return images

@@ -7,8 +7,9 @@ A plain network is made of the same blocks with the shortcut left out: y = relu(
 from __future__ import annotations
 
 from minires import functional as F
+from minires._checks import LARGEST_SIZE, choice, flag, instance, integer
 from minires.nn import BatchNorm2d, Conv2d, Identity, Module, ReLU, Sequential
-from minires.tensor import Tensor
+from minires.tensor import Tensor, as_tensor
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
@@ -39,13 +40,15 @@ class BasicBlock(Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
+        _check(in_channels, width, stride, downsample)
+        batch_norm = flag(batch_norm, "batch_norm")
         self.conv1 = conv3x3(in_channels, width, stride)
         self.bn1 = norm(width, batch_norm)
         self.relu = ReLU()
         self.conv2 = conv3x3(width, width)
         self.bn2 = norm(width, batch_norm)
         self.downsample = downsample
-        self.residual = residual
+        self.residual = flag(residual, "residual")
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -76,6 +79,9 @@ class Bottleneck(Module):
         stride_in: str = "1x1",
     ) -> None:
         super().__init__()
+        _check(in_channels, width, stride, downsample)
+        batch_norm = flag(batch_norm, "batch_norm")
+        choice(stride_in, "stride_in", ("1x1", "3x3"))
         self.conv1 = conv1x1(in_channels, width, stride if stride_in == "1x1" else 1)
         self.bn1 = norm(width, batch_norm)
         self.conv2 = conv3x3(width, width, stride if stride_in == "3x3" else 1)
@@ -84,7 +90,7 @@ class Bottleneck(Module):
         self.bn3 = norm(width * self.expansion, batch_norm)
         self.relu = ReLU()
         self.downsample = downsample
-        self.residual = residual
+        self.residual = flag(residual, "residual")
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -104,18 +110,30 @@ class ZeroPadShortcut(Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, zero_channels: str = "end") -> None:
         super().__init__()
-        new = out_channels - in_channels
+        integer(in_channels, "in_channels", 1, LARGEST_SIZE)
+        new = integer(out_channels, "out_channels", in_channels, LARGEST_SIZE) - in_channels
+        integer(stride, "stride", 1, LARGEST_SIZE)
+        choice(zero_channels, "zero_channels", ("end", "both"))
         before = new // 2 if zero_channels == "both" else 0
         self.stride = stride
         self.pad = ((0, 0), (before, new - before), (0, 0), (0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x, "x", 4, "(N, C, H, W)")
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, self.pad)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, pad={self.pad}"
+
+
+def _check(in_channels: int, width: int, stride: int, downsample: Module | None) -> None:
+    integer(in_channels, "in_channels", 1, LARGEST_SIZE)
+    integer(width, "width", 1, LARGEST_SIZE)
+    integer(stride, "stride", 1, LARGEST_SIZE)
+    if downsample is not None:
+        instance(downsample, "downsample", Module)
 
 
 def norm(channels: int, batch_norm: bool) -> Module:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from minires._checks import suggest
+from minires._shown import shown
 from minires.models.blocks import BasicBlock, Bottleneck
 from minires.models.resnet import ResNet
 from minires.models.vgg import VGG
@@ -100,5 +101,5 @@ def create(name: str, **options_given: Any) -> Module:
 
 def _recipe(name: str) -> tuple[type[Module], tuple[Any, ...], dict[str, Any], set[str]]:
     if not isinstance(name, str) or name not in _TABLE:
-        raise ValueError(f"unknown network {name!r}; known are {', '.join(_TABLE)}.{suggest(name, _TABLE)}")
+        raise ValueError(f"unknown network {shown(name)}; known are {', '.join(_TABLE)}.{suggest(name, _TABLE)}")
     return _TABLE[name]

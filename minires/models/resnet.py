@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minires import functional as F
-from minires._checks import choice, integer
+from minires._checks import LARGEST_SIZE, choice, flag, integer
+from minires._shown import shown
 from minires.models.blocks import BasicBlock, Bottleneck, make_shortcut, norm
 from minires.nn import AdaptiveAvgPool2d, Conv2d, Linear, MaxPool2d, Module, ReLU, Sequential
 from minires.tensor import Tensor, as_tensor
@@ -45,15 +46,18 @@ class ResNet(Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        integer(width, "width", 1)
-        integer(num_classes, "num_classes", 1)
-        integer(in_channels, "in_channels", 1)
+        integer(width, "width", 1, LARGEST_SIZE)
+        integer(num_classes, "num_classes", 1, LARGEST_SIZE)
+        integer(in_channels, "in_channels", 1, LARGEST_SIZE)
         choice(shortcut, "shortcut", ("A", "B", "C"))
         choice(stride_in, "stride_in", ("1x1", "3x3"))
         choice(zero_channels, "zero_channels", ("end", "both"))
-        for name, value in (("residual", residual), ("batch_norm", batch_norm)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be true or false, got {value!r}")
+        residual, batch_norm = flag(residual, "residual"), flag(batch_norm, "batch_norm")
+        if block not in (BasicBlock, Bottleneck):
+            raise TypeError(f"block must be BasicBlock or Bottleneck, got {shown(block)}")
+        if not isinstance(layers, (tuple, list)) or not 1 <= len(layers) <= 8:
+            raise TypeError(f"layers must be a tuple of 1 to 8 numbers of blocks, got {shown(layers)}")
+        layers = tuple(integer(n, "layers", 1, 1000) for n in layers)
         self.stem = choice(stem, "stem", ("imagenet", "cifar"))
         self.in_channels = in_channels
 

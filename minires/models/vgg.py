@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minires._checks import integer
+from minires._checks import LARGEST_SIZE, flag, integer, number
+from minires._shown import shown
 from minires.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -44,10 +45,15 @@ class VGG(Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        integer(width, "width", 1)
-        integer(num_classes, "num_classes", 1)
-        integer(hidden, "hidden", 1)
-        self.in_channels = integer(in_channels, "in_channels", 1)
+        integer(width, "width", 1, LARGEST_SIZE)
+        integer(num_classes, "num_classes", 1, LARGEST_SIZE)
+        integer(hidden, "hidden", 1, LARGEST_SIZE)
+        number(dropout, "dropout", 0, 1)
+        batch_norm = flag(batch_norm, "batch_norm")
+        if not isinstance(layers, (tuple, list)) or not 1 <= len(layers) <= 8:
+            raise TypeError(f"layers must be a tuple of 1 to 8 numbers of convolutions, got {shown(layers)}")
+        layers = tuple(integer(n, "layers", 1, 1000) for n in layers)
+        self.in_channels = integer(in_channels, "in_channels", 1, LARGEST_SIZE)
         features: list[Module] = []
         channels = in_channels
         for stage, convolutions in enumerate(layers):

@@ -10,7 +10,11 @@ from contextvars import ContextVar
 import numpy as np
 
 from minires import random
+from minires._checks import choice, integer
+from minires._shown import shown
 from minires.arrays import Array
+
+LARGEST_ARRAY = 2**48  # numbers: more than any machine has bytes
 
 _skipping = ContextVar("skipping", default=False)
 
@@ -36,6 +40,12 @@ def he_normal(shape: tuple[int, ...], fan: str = "out") -> Array:
           those that its output is summed from: the same for the responses (equation 10).  For a convolution of the
           paper the two seldom differ; for a classifier with few classes only "in" keeps the logits in proportion.
     """
+    if not isinstance(shape, tuple) or len(shape) < 2:
+        raise TypeError(f"shape must be a tuple (out, in, ...), got {shown(shape)}")
+    shape = tuple(integer(n, "shape", 1) for n in shape)
+    if math.prod(shape) > LARGEST_ARRAY:
+        raise MemoryError(f"weights of shape {shape} are too large for any memory")
+    choice(fan, "fan", ("out", "in"))
     if _skipping.get():
         return np.zeros(shape, np.float32)
     units = shape[0] if fan == "out" else shape[1]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from minires import functional as F
-from minires._checks import Pair, choice, integer, number, pair
+from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, number, pair
 from minires.nn import init
 from minires.nn.module import Module
 from minires.parallel.communicator import Communicator
-from minires.tensor import Tensor
+from minires.tensor import Tensor, as_tensor
 
 WORDS = ("same", "valid")  # that stand for a padding
 
@@ -36,22 +36,22 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.in_channels = integer(in_channels, "in_channels", 1)
-        self.out_channels = integer(out_channels, "out_channels", 1)
+        self.in_channels = integer(in_channels, "in_channels", 1, LARGEST_SIZE)
+        self.out_channels = integer(out_channels, "out_channels", 1, LARGEST_SIZE)
         self.kernel_size = pair(kernel_size, "kernel_size", 1)
         self.stride = pair(stride, "stride", 1)
         self.padding = choice(padding, "padding", WORDS) if isinstance(padding, str) else pair(padding, "padding", 0)
         if padding == "same" and self.stride != (1, 1):
             raise ValueError(f"padding must be numbers where stride is not 1: 'same' goes with 1, got {self.stride}")
         self.dilation = pair(dilation, "dilation", 1)
-        self.groups = integer(groups, "groups", 1)
+        self.groups = integer(groups, "groups", 1, LARGEST_SIZE)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels % groups:
                 raise ValueError(f"{name} must be divisible by groups, got {channels} and {groups}")
         self.weight = Tensor(
             init.he_normal((self.out_channels, self.in_channels // self.groups, *self.kernel_size)), requires_grad=True
         )
-        self.bias = Tensor(np.zeros(out_channels, np.float32), requires_grad=True) if bias else None
+        self.bias = Tensor(np.zeros(out_channels, np.float32), requires_grad=True) if flag(bias, "bias") else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
@@ -76,7 +76,7 @@ class BatchNorm2d(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        self.num_features = integer(num_features, "num_features", 1)
+        self.num_features = integer(num_features, "num_features", 1, LARGEST_SIZE)
         self.eps = number(eps, "eps", 0)
         self.momentum = number(momentum, "momentum", 0, 1)
         self.weight = Tensor(np.ones(num_features, np.float32), requires_grad=True)
@@ -120,7 +120,7 @@ class MaxPool2d(Module):
         self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
         self.padding = pair(padding, "padding", 0)
         self.dilation = pair(dilation, "dilation", 1)
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = flag(ceil_mode, "ceil_mode")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -146,8 +146,8 @@ class AvgPool2d(Module):
         self.kernel_size = pair(kernel_size, "kernel_size", 1)
         self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
         self.padding = pair(padding, "padding", 0)
-        self.ceil_mode = bool(ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.ceil_mode = flag(ceil_mode, "ceil_mode")
+        self.count_include_pad = flag(count_include_pad, "count_include_pad")
         self.divisor_override = None if divisor_override is None else integer(divisor_override, "divisor_override")
         if divisor_override == 0:
             raise ValueError("divisor_override must not be 0")
@@ -184,10 +184,11 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features = integer(in_features, "in_features", 1)
-        self.out_features = integer(out_features, "out_features", 1)
+        self.in_features = integer(in_features, "in_features", 1, LARGEST_SIZE)
+        self.out_features = integer(out_features, "out_features", 1, LARGEST_SIZE)
         self.weight = Tensor(init.he_normal((self.out_features, self.in_features), fan="in"), requires_grad=True)
-        self.bias = Tensor(np.zeros(self.out_features, np.float32), requires_grad=True) if bias else None
+        biased = flag(bias, "bias")
+        self.bias = Tensor(np.zeros(self.out_features, np.float32), requires_grad=True) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -226,7 +227,7 @@ class Identity(Module):
     """x itself: what stands in the place of a batch norm that is left out or folded into a convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        return as_tensor(x, "x")
 
 
 class Sequential(Module):

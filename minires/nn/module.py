@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from minires._checks import choice
+from minires._checks import choice, flag, instance, mapping
+from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
 from minires.autograd import module_scope
 from minires.backends import BackendUnavailable
@@ -41,8 +42,10 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_children" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before it sets {name!r}")
+        instance(name, "name", str)
         if name in self._parameters and not (value is None or isinstance(value, (Tensor, Module))):
-            raise TypeError(f"{name} is a parameter: it can become another Tensor or None, got {type(value).__name__}")
+            came = type(value).__name__
+            raise TypeError(f"{name} is a parameter: its value can become another Tensor or None, got {came}")
         kind: dict[str, Any] | None = None
         if name in self._buffers and is_array(value):
             kind = self._buffers
@@ -71,6 +74,8 @@ class Module:
 
         An array that is assigned to the name later takes its place.
         """
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"name must be a word without a point, got {shown(name)}")
         if not is_array(array):
             raise TypeError(f"{name} must be an array, got {type(array).__name__}")
         setattr(self, name, array)
@@ -90,6 +95,7 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(path, module) of this module ("") and of all below, parents first; one that is shared, by its first path."""
+        instance(prefix, "prefix", str)
         seen: set[int] = set()
         for path, module in self._every_module(prefix):
             if id(module) not in seen:
@@ -151,8 +157,8 @@ class Module:
         Counters named `num_batches_tracked` are passed over.  Everything is converted before anything is copied: on
         ValueError the module is unchanged, and `state` may hold the module's own arrays.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must map names to arrays, got {type(state).__name__}")
+        mapping(state, "state", "names to arrays")
+        strict = flag(strict, "strict")
         given = {name: value for name, value in state.items() if not str(name).endswith("num_batches_tracked")}
         own = self.state_dict()
         problems = []
@@ -184,8 +190,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Training mode: batch statistics, dropout. Returns the module."""
+        mode = flag(mode, "mode")
         for module in self.modules():
-            object.__setattr__(module, "training", bool(mode))
+            object.__setattr__(module, "training", mode)
         return self
 
     def eval(self) -> Self:
@@ -233,9 +240,9 @@ class Module:
         try:
             chosen = np.dtype(dtype)
         except TypeError:
-            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+            raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}") from None
         if chosen.kind != "f" or chosen.itemsize < 4:
-            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+            raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}")
         return self._map(lambda array: array.astype(chosen, copy=False))
 
     def _map(self, convert: Any) -> Self:

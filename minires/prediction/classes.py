@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
+from minires import _checks
 from minires.data import DataFileError
 
 _MOST_BYTES = 2**24  # the names of 21,841 classes are one megabyte
@@ -22,7 +22,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     Raises OSError when it cannot be read, DataFileError when it is none of these.
     """
-    path = Path(path)
+    path = _checks.path(path, "path")
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minires import models, weights
+from minires._checks import integer
 from minires.data import Preprocessing
 from minires.nn import Module
 from minires.training import restore
@@ -33,6 +34,7 @@ class Classifier:
 
     def name(self, index: int) -> str:
         """The class's name, or its number."""
+        integer(index, "index", 0)
         return str(index) if self.classes is None else self.classes[index]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minires._checks import instance, integer, iterable
 from minires._figures import encoded
 from minires.prediction.classifier import Classifier
 from minires.prediction.predict import Prediction
@@ -24,7 +25,9 @@ def annotated(prediction: Prediction, classifier: Classifier, top: int = 5) -> b
     """A PNG: the part of the picture that the network saw, beside it the most probable classes as bars."""
     from matplotlib.figure import Figure
 
-    best = prediction.top(top)
+    integer(top, "top", 1)
+    instance(classifier, "classifier", Classifier)
+    best = instance(prediction, "prediction", Prediction).top(top)
     figure = Figure(figsize=(8, max(3.2, 0.45 * len(best) + 1)), layout="constrained")
     picture, bars = figure.subplots(1, 2, width_ratios=(1, 1))
     _show(picture, prediction)
@@ -44,7 +47,10 @@ def sheet(predictions: Sequence[Prediction], classifier: Classifier) -> bytes:
     """A PNG of up to `MOST_ON_A_SHEET` pictures side by side, each under its most probable class."""
     from matplotlib.figure import Figure
 
-    shown = predictions[:MOST_ON_A_SHEET]
+    instance(classifier, "classifier", Classifier)
+    shown = iterable(predictions, "predictions", "Predictions")[:MOST_ON_A_SHEET]
+    if not shown or not all(isinstance(one, Prediction) for one in shown):
+        raise ValueError("predictions must be Predictions, at least one")
     columns = min(10, math.ceil(math.sqrt(len(shown))))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")

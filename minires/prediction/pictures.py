@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from minires import _checks
 from minires.data import DataPathError
 from minires.data.decode import SUFFIXES
 
@@ -18,13 +19,13 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises DataPathError for a path that is neither file nor folder, and for a folder without a picture.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
+    for path in (_checks.path(path, "paths") for path in _checks.iterable(paths, "paths", "paths")):
+        if os.path.isdir(path):
             inside = sorted(_below(path))
             if not inside:
                 raise DataPathError(f"{path}: no pictures (of {', '.join(SUFFIXES)}) in this folder or below")
             found += inside
-        elif path.is_file():
+        elif os.path.isfile(path):
             found.append(path)
         else:
             raise DataPathError(f"{path}: no such file or folder")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from minires import _checks
 from minires._checks import integer
 from minires.data import DataFileError
 from minires.nn.module import evaluating
@@ -47,6 +48,9 @@ def predict(
 
     At most two batches of pictures are held.  Raises Diverged when the network's outputs are not finite.
     """
+    if not hasattr(classifier, "preprocessing") or not hasattr(classifier, "model"):
+        raise TypeError(f"classifier must be a Classifier, got {type(classifier).__name__}")
+    paths = [_checks.path(path, "paths") for path in _checks.iterable(paths, "paths", "paths of pictures")]
     integer(batch_size, "batch_size", 1)
     integer(workers, "workers", 0, 256)
     batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from minires import backends, models
-from minires._checks import choice, integer, number, suggest
+from minires._checks import choice, flag, integer, number, suggest
+from minires._shown import shown
 from minires.optim import Constant, Schedule, Step, Warmup
 from minires.training.recipes import recipe
 
@@ -43,6 +44,7 @@ class Config:
     eval_every        iterations between measurements of the test error; None: an epoch
     checkpoint_every  iterations between checkpoints; None: an epoch
     keep              newest checkpoints that are kept
+    keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
     backend           name of a backend; None: the default one
     threads           of the CPU backends; None: all processors
     workers           threads that prepare batches; None: the loader's default
@@ -79,6 +81,7 @@ class Config:
     eval_every: int | None = None
     checkpoint_every: int | None = None
     keep: int = 1
+    keep_best: bool = False
     backend: str | None = None
     threads: int | None = None
     workers: int | None = None
@@ -94,10 +97,12 @@ class Config:
 
         for name, known in (("network", models.names()), ("data", data.names())):
             value = getattr(self, name)
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 kind = "network" if name == "network" else "data set"
-                raise ValueError(f"unknown {kind} {value!r}; known are {', '.join(known)}.{suggest(value, known)}")
+                raise ValueError(f"unknown {kind} {shown(value)}; known are {', '.join(known)}.{suggest(value, known)}")
         choice(self.dtype, "dtype", ("float32", "float64"))
+        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm"):
+            flag(getattr(self, name), name)
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError(
                 f"give one of epochs and iterations, got epochs {self.epochs!r} and iterations {self.iterations!r}"
@@ -123,11 +128,8 @@ class Config:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got momentum 0")
         number(self.label_smoothing, "label_smoothing", 0, 1)
-        for name in ("nesterov", "augment", "sync_batch_norm"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.data_dir is not None and not isinstance(self.data_dir, str):
-            raise TypeError(f"data_dir must be a path, got {self.data_dir!r}")
+            raise TypeError(f"data_dir must be a path, got {shown(self.data_dir)}")
         choice(self.schedule, "schedule", ("step", "constant"))
         self._check_milestones()
         if isinstance(self.warmup, str):
@@ -153,16 +155,16 @@ class Config:
 
     def _check_milestones(self) -> None:
         if not isinstance(self.milestones, (tuple, list)):
-            raise TypeError(f"milestones must be a tuple, got {self.milestones!r}")
+            raise TypeError(f"milestones must be a tuple, got {shown(self.milestones)}")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
-            number(milestone, "milestones", 0)
+            number(milestone, "milestones", 0, 2**62)
             if milestone >= 1 and milestone != int(milestone):
                 raise ValueError(f"milestones must be whole iterations or fractions below 1, got {milestone!r}")
         if len({milestone < 1 for milestone in self.milestones}) > 1:
-            raise ValueError(f"milestones must be all iterations or all fractions, got {self.milestones!r}")
+            raise ValueError(f"milestones must be all iterations or all fractions, got {shown(self.milestones)}")
         if list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"milestones must rise, got {self.milestones!r}")
+            raise ValueError(f"milestones must rise, got {shown(self.milestones)}")
 
     @classmethod
     def make(cls, **given: Any) -> Config:
@@ -170,8 +172,10 @@ class Config:
         names = [field.name for field in fields(cls)]
         for name in given:
             if name not in names:
-                raise ConfigError(f"unknown setting {name!r}; known are {', '.join(names)}.{suggest(name, names)}")
-        settings = recipe(given.get("network", cls.network), given.get("data", cls.data))
+                raise ConfigError(f"unknown setting {shown(name)}; known are {', '.join(names)}.{suggest(name, names)}")
+        words = {name: given.get(name, getattr(cls, name)) for name in ("network", "data")}
+        # What is no word has no recipe, and is refused below.
+        settings = recipe(**{name: word if isinstance(word, str) else "" for name, word in words.items()})
         if given.get("epochs") is not None or given.get("iterations") is not None:
             settings.pop("epochs", None)
             settings.pop("iterations", None)
@@ -184,6 +188,7 @@ class Config:
 
     def total_iterations(self, batches: int) -> int:
         """Updates of the whole run, with so many batches an epoch."""
+        integer(batches, "batches", 1)
         if self.iterations is not None:
             return self.iterations
         assert self.epochs is not None
@@ -191,10 +196,12 @@ class Config:
 
     def intervals(self, batches: int) -> tuple[int, int, int]:
         """Iterations between rows of the history, evaluations and checkpoints, with so many batches an epoch."""
+        integer(batches, "batches", 1)
         return self.log_every or min(100, batches), self.eval_every or batches, self.checkpoint_every or batches
 
     def make_schedule(self, total: int) -> Schedule:
         """The learning rate of a run of `total` iterations."""
+        integer(total, "total", 1)
         schedule: Schedule
         if self.schedule == "constant":
             schedule = Constant(self.lr)
@@ -213,11 +220,11 @@ class Config:
     def from_json(cls, values: Any) -> Config:
         """What `to_json` gave, a missing setting at its default; ConfigError for an unknown name or a wrong value."""
         if not isinstance(values, Mapping):
-            raise ConfigError(f"a configuration maps names to values, got {type(values).__name__}")
+            raise ConfigError(f"values must map names to settings of a configuration, got {type(values).__name__}")
         known = [field.name for field in fields(cls)]
         for name, value in values.items():
             if name not in known:
-                raise ConfigError(f"unknown setting {name!r}; known are {', '.join(known)}")
+                raise ConfigError(f"unknown setting {shown(name)}; known are {', '.join(known)}")
             if name == "milestones" and not isinstance(value, list):
-                raise ConfigError(f"milestones must be a list, got {value!r}")
+                raise ConfigError(f"milestones must be a list, got {shown(value)}")
         return cls(**values)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minires.arrays import Array, array_module
+from minires._checks import instance
+from minires._shown import shown
+from minires.arrays import Array, array_module, is_array
 from minires.autograd import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
@@ -50,8 +52,14 @@ def evaluate(
     """
     confusion: Any = None
     beyond_five = images = 0
+    instance(model, "model", Module)
+    if on_batch is not None and not callable(on_batch):
+        raise TypeError(f"on_batch must be a function of the number of images done, got {shown(on_batch)}")
+    if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be pairs of images and labels, got {shown(batches)}")
     with evaluating(model):
-        for x, labels in batches:
+        for batch in batches:
+            x, labels = _pair(batch)
             logits = predict(model, x)  # (N, C)
             C = logits.shape[1]
             if labels.min() < 0 or labels.max() >= C:
@@ -74,6 +82,17 @@ def evaluate(
     confusion, (images, beyond_five) = counts[:-2].reshape(confusion.shape), counts[-2:].tolist()
     error = 100.0 * float(images - np.trace(confusion)) / images
     return Evaluation(images, error, 100.0 * beyond_five / images if len(confusion) > 5 else None, confusion)
+
+
+def _pair(batch: Any) -> tuple[Array, Array]:
+    """A batch's images and labels."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(map(is_array, batch)):
+        raise TypeError(f"batches must be pairs of arrays, images and labels, got {shown(batch)}")
+    x, labels = batch
+    if labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]:
+        told = f"images of shape {x.shape}, got dtype {labels.dtype} and shape {labels.shape}"
+        raise ValueError(f"batches: labels must be integers (N,) for {told}")
+    return x, labels
 
 
 def predict(model: Module, x: Array) -> Array:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from minires import backends, data, models, random
+from minires._checks import flag, instance, path
+from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.inspect import Summary, summary
@@ -21,6 +23,7 @@ from minires.nn.synchronising import synchronise
 from minires.optim import SGD
 from minires.parallel import Communicator, as_agreed, by_first, expect_same, together, world
 from minires.training import checkpoint as checkpoints
+from minires.training import history
 from minires.training.batches import evaluation_loader, images, training_loader
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
@@ -28,23 +31,24 @@ from minires.training.divergence import Diverged, bad_parameters
 from minires.training.evaluation import evaluate
 from minires.training.history import Row
 from minires.training.interrupt import StopRequest
+from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
 from minires.training.memory import check_memory
 from minires.training.progress import Silent
 from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first, values_of_an_image
-from minires.training.run import RunFolder
+from minires.training.run import RunFolder, starting_point
 from minires.training.update import Update
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; it can go on from `checkpoint`, or has not begun where that is None."""
+    """The run was asked to stop; it can go on in its `folder`, from `checkpoint` or, if that is None, the beginning."""
 
-    def __init__(self, iteration: int, checkpoint: Path | None) -> None:
-        super().__init__(f"stopped after iteration {iteration:,}")
-        self.iteration, self.checkpoint = iteration, checkpoint
+    def __init__(self, iteration: int, checkpoint: Path | None, folder: Path) -> None:
+        super().__init__(f"stopped after iteration {iteration:,}; go on with: minires train --resume {folder}")
+        self.iteration, self.checkpoint, self.folder = iteration, checkpoint, folder
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Interrupted, (self.iteration, self.checkpoint)  # pickle would call it with the message alone
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle would call it with the message alone
+        return Interrupted, (self.iteration, self.checkpoint, self.folder)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Result:
     rows        the history; the last row is the end of the run
     parameters  how many numbers were trained
     checkpoint  path of the last one
+    best        path of the one with the lowest test error, where the configuration has it kept
     """
 
     folder: RunFolder
@@ -61,6 +66,7 @@ class Result:
     parameters: int
     rows: tuple[Row, ...]
     checkpoint: Path
+    best: Path | None = None
 
     @property
     def test_error(self) -> float:
@@ -81,39 +87,61 @@ def train(
 ) -> Result:
     """Trains a network and writes its run folder.
 
-    config    the run; with `resume`, take `load_checkpoint(resume).config`
+    config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
-    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run
+    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run, but for
+              `history.TIMING`; a run that was stopped before its first checkpoint begins anew
     download  whether the data may be fetched when they are missing
     report    hears about the progress
     ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
               one.  Rank 0 alone writes files and reports
 
-    Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, minires.data's DataError,
-    BackendUnavailable, Diverged when the loss is no longer finite, Interrupted after SIGINT or SIGTERM (with several
-    ranks SIGUSR1 too), OSError when a file cannot be written, and RanksDisagree; in each case the last complete
-    checkpoint is left in place.
+    Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, FileNotFoundError when there is
+    nothing to resume, minires.data's DataError, BackendUnavailable, Diverged when the loss is no longer finite,
+    Interrupted after SIGINT or SIGTERM (with several ranks SIGUSR1 too), RanksDisagree, and RunFolderError (an OSError)
+    when another run is in the folder, when it cannot be written or is full; in each case the last complete checkpoint
+    is left in place.
     """
+    instance(config, "config", Config)
+    flag(download, "download")
+    out = None if out is None else path(out, "out")
+    resume = None if resume is None else path(resume, "resume")
+    if report is not None and not hasattr(report, "iteration"):
+        raise TypeError(f"report must be a Silent or a Progress, got {shown(report)}")
     ranks = world() if ranks is None else ranks
     report = report if report and ranks.rank == 0 else Silent()
-    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        folder, start = by_first(ranks, lambda: _resumed(resume, out, held))
+        held.enter_context(backends.backend(config.backend) if config.backend else contextlib.nullcontext())
         if download and ranks.size > 1:
             by_first(ranks, lambda: len(images(config, "train", True)) + len(images(config, "test", True)))
             download = False  # it is there
-        run = together(ranks, lambda: _begin(config, resume, download, report, ranks))
+        run = together(ranks, lambda: _begin(config, start, download, report, ranks))
         run.expect_one_beginning()
-        run.open_folder(None if out is None else Path(out))
+        if folder is None:
+            run.folder = by_first(ranks, lambda: held.enter_context(RunFolder.claim(out, config)))
+        else:
+            run.folder, run.checkpoint = folder, start
+        by_first(ranks, lambda: run.folder.begin(run.config, run.rows, run.checkpoint_bytes()))
+        if folder is None and start is not None:
+            run.checkpoint = by_first(ranks, lambda: run.take_along(start))
         return run.to_end()
 
 
-def _begin(config: Config, resume: str | Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
-    start_path = None if resume is None else checkpoints.find(Path(resume))
-    start = None if start_path is None else checkpoints.load(start_path)
+def _resumed(resume: Path | None, out: Path | None, held: contextlib.ExitStack) -> tuple[RunFolder | None, Path | None]:
+    """The folder that a run goes on in, locked, if it is not a new one, and the checkpoint that it starts from."""
+    start = None if resume is None else starting_point(resume)
+    if resume is None or out is not None:
+        return None, start
+    folder = RunFolder.of(resume if start is None else start)
+    held.enter_context(locked(folder.path))
+    return folder, starting_point(resume)  # the newest one, now that no other run writes
+
+
+def _begin(config: Config, start: Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
     config = replace(config, backend=_active_backend())
     take_place(config, ranks)
-    run = _Run(config, start, download, report, ranks)
-    run.checkpoint = start_path
-    return run
+    return _Run(config, None if start is None else checkpoints.load(start), download, report, ranks)
 
 
 class _Run:
@@ -162,30 +190,28 @@ class _Run:
         self.began = time.perf_counter()
         self.timed_images, self.timed_seconds = 0, 0.0  # of training alone, since the last row
 
+    def checkpoint_bytes(self) -> int:
+        """What a checkpoint will take: weights, running statistics and velocities; the rest is small beside them."""
+        arrays = list(self.model.state_dict().values())
+        arrays += [p.data for p in self.model.parameters()] if self.config.momentum else []
+        return sum(int(array.nbytes) for array in arrays)
+
+    def take_along(self, start: Path) -> Path:
+        """Puts the checkpoint of another run that this one goes on from into its folder, and before it the best one."""
+        found = [start]
+        if self.config.keep_best:
+            with contextlib.suppress(FileNotFoundError):
+                found = [checkpoints.best(start), start]
+        with self._writing():
+            for path in found:
+                saved = checkpoints.save(checkpoints.load(path), self.folder.checkpoints, keep=2)
+        return saved
+
     def expect_one_beginning(self) -> None:
         """Raises RanksDisagree where a rank reads other data or starts from another checkpoint than the rest."""
         settings = np.frombuffer(repr((self.config, self.iteration, self.images.classes)).encode(), np.uint8)
         expect_same(self.ranks, "the settings or the data", (settings, self.mean))
         expect_same(self.ranks, "the weights at the start", self._state())
-
-    def open_folder(self, out: Path | None) -> None:
-        """The folder that the run goes on in, or a new one; rank 0 makes it and writes into it."""
-        claimed = together(self.ranks, lambda: self._claim_folder(out) if self.ranks.rank == 0 else None)
-        path = self.ranks.allgather(None if claimed is None else claimed.path)[0]
-        assert path is not None
-        self.folder = claimed or RunFolder(path)
-        if out is not None:
-            self.checkpoint = None  # in this folder there is none yet
-
-    def _claim_folder(self, out: Path | None) -> RunFolder:
-        if self.checkpoint is not None and out is None:
-            folder = RunFolder.of_checkpoint(self.checkpoint)
-        else:
-            folder = RunFolder.claim(out, self.config)
-        folder.write_config(self.config)
-        if self.rows:
-            folder.write_history(self.rows)
-        return folder
 
     def to_end(self) -> Result:
         """The loop: measure, save, or make one more step, until the last iteration is done."""
@@ -209,13 +235,22 @@ class _Run:
                     self._step(*next(batches))
                     self.timed_seconds += time.perf_counter() - began
                     self.report.iteration(self.iteration, *self._training_means(), self._speed())
-            finally:
+            except BaseException:
                 self.report.stop()
-                if self.rows and self.ranks.rank == 0:
-                    self.folder.write_curves(self.rows, self.config)
+                with contextlib.suppress(OSError):  # what ended the run is told
+                    self._draw()
+                raise
+            self.report.stop()
+            with self._writing():
+                self._draw()
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
-        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint)
+        best = checkpoints.best(self.checkpoint) if self.config.keep_best else None
+        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint, best)
+
+    def _draw(self) -> None:
+        if self.rows and self.ranks.rank == 0:
+            self.folder.write_curves(self.rows, self.config)
 
     def _step(self, x: Array, labels: Array) -> None:
         """One update.  x (N, C, H, W), labels (N,): this rank's part of the batch"""
@@ -240,8 +275,13 @@ class _Run:
         return self.iteration % self.eval_every == 0 or self.iteration == self.total
 
     def _checkpoint_is_due(self) -> bool:
-        due = self.iteration % self.checkpoint_every == 0 or self.iteration == self.total
+        due = self.iteration % self.checkpoint_every == 0 or self.iteration == self.total or self._is_best()
         return due and self.iteration != self.saved
+
+    def _is_best(self) -> bool:
+        if not self.config.keep_best or not self.rows or self.rows[-1].iteration != self.iteration:
+            return False
+        return history.best(self.rows) is self.rows[-1]
 
     def _add_row(self) -> None:
         test_error = self._test_error() if self._evaluation_is_due() else None
@@ -258,7 +298,8 @@ class _Run:
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
         self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
         if self.ranks.rank == 0:
-            self.folder.write_history(self.rows)
+            with self._writing():
+                self.folder.write_history(self.rows)
         self.report.row(row)
 
     def _test_error(self) -> float:
@@ -304,7 +345,20 @@ class _Run:
             rows=tuple(self.rows),
             seconds=self._seconds(),
         )
-        return checkpoints.save(now, self.folder.checkpoints, self.config.keep)
+        with self._writing():
+            return checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written ends the run, with a word on what is kept and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            kept = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
+            raise RunFolderError(
+                f"iteration {self.iteration:,}: {error.filename or self.folder.path} cannot be written: "
+                f"{error.strerror or error}; {kept}; once it can, go on with: minires train --resume {self.folder.path}"
+            ) from error
 
     def _restore(self, start: Checkpoint) -> None:
         same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
@@ -332,7 +386,7 @@ class _Run:
     def _interrupt(self) -> None:
         if self.iteration != self.saved:
             self._save()
-        raise Interrupted(self.iteration, self.checkpoint)
+        raise Interrupted(self.iteration, self.checkpoint, self.folder.path)
 
     def _diverged(self, what: str) -> Diverged:
         """At the update that was to come; the one before it is the last that moved the weights."""

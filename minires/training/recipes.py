@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minires._checks import instance
+
 RECIPES: dict[str, dict[str, Any]] = {
     # 1,433 images of 8×8: about a minute on two cores.
     "digits": {"epochs": 60},
@@ -25,4 +27,6 @@ NETWORK_RECIPES: dict[str, dict[str, Any]] = {"resnet110": {"warmup": "error"}}
 
 def recipe(network: str, data: str) -> dict[str, Any]:
     """The settings of `Config` that this network and this data set bring along."""
+    instance(network, "network", str)
+    instance(data, "data", str)
     return {**RECIPES.get(data, {}), **NETWORK_RECIPES.get(network, {})}

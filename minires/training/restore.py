@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minires import backends
+from minires import _checks, backends
 from minires.data import Preprocessing
 from minires.data.preprocess import margin
 from minires.nn import Module
@@ -49,7 +49,7 @@ def restore(path: str | Path, **changes: Any) -> Trained:
 
     Raises FileNotFoundError when there is none, CheckpointError when it is broken or foreign.
     """
-    found = checkpoints.find(Path(path))
+    found = checkpoints.find(_checks.path(path, "path"))
     checkpoint = checkpoints.load(found)
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
     try:

@@ -30,6 +30,7 @@ import numpy as np
 
 from minires import _guard
 from minires._checks import choice, integer, number
+from minires._shown import shown
 from minires.arrays import Array
 from minires.autograd import no_grad
 from minires.tensor import Tensor
@@ -122,6 +123,8 @@ def gradcheck(
     Raises GradcheckError with the input, the worst index, both values and the tolerance; and when fn changes its
     inputs, is not deterministic, gives NaN or inf, or does not depend on an input.
     """
+    if not callable(fn):
+        raise TypeError(f"fn must be a function of Tensors, got {shown(fn)}")
     eps = number(eps, "eps", 0, open_minimum=True)
     rtol, atol = number(rtol, "rtol", 0), number(atol, "atol", 0)
     choice(mode, "mode", ("full", "projected"))

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from minires import _checks
 from minires.arrays import Array
 from minires.weights.file import WeightFile
 from minires.weights.loading import check, read_any
@@ -25,11 +26,13 @@ def convert(
 ) -> Match:
     """Reads `source` and writes `target`, bit by bit the same numbers; returns what it was recognised as.
 
-    network, stride_in, zero_channels   as for `recognise`: the metadata will say exactly which network it is
+    network, stride_in, zero_channels   as for `recognise`: the metadata will say exactly which network it is,
+                                        and mark what was only assumed (`Match.undecided`)
     dtype   float64, float32 or float16; None: as stored, but bfloat16 and float8 as float32, which holds them exactly
 
     Raises what `load` and `save` raise; then nothing is written.
     """
+    source, target = _checks.path(source, "source"), _checks.path(target, "target")
     file = read_any(source)
     match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
     state = check(file, match)
@@ -43,6 +46,7 @@ def convert(
         preprocessing=match.preprocessing,
         classes=match.classes,
         dtype=dtype,
+        assumed=match.undecided,
     )
     return match
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from minires import models
-from minires._checks import choice
+from minires import _checks, models
+from minires._checks import choice, flag
 from minires.arrays import Array
 from minires.nn import Module, init
 from minires.training.checkpoint import is_checkpoint
@@ -20,7 +19,7 @@ from minires.weights.values import impossible
 
 def read_any(path: str | os.PathLike[str]) -> WeightFile:
     """A weight file, or a run folder or checkpoint of minires.  Raises what `read` raises."""
-    path = Path(path)
+    path = _checks.path(path, "path")
     return read_checkpoint(path) if is_checkpoint(path) else read(path)
 
 
@@ -45,6 +44,8 @@ def load(
     for a file that does not fit or that needs a word to decide: nothing is half loaded.
     """
     choice(dtype, "dtype", ("float32", "float64"))
+    flag(strict, "strict")
+    flag(check_values, "check_values")
     file = read_any(path)
     match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
     state = check(file, match, strict, check_values)

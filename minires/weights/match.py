@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minires._checks import instance
 from minires.arrays import Array
 from minires.weights.file import WeightFile, plain
 
@@ -67,6 +68,7 @@ class Match:
 
     def state_dict(self, file: WeightFile) -> dict[str, Array]:
         """The arrays of the file in the network's names and shapes; not copies."""
+        instance(file, "file", WeightFile)
         state = {ours: file.arrays[theirs] for ours, theirs in self.names.items()}
         # timm's VGG holds linear layers as convolutions
         linear = {name for name in state if name.startswith("classifier.") and state[name].ndim == 4}

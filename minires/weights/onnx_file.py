@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from minires._checks import LARGEST_SIZE, instance, integer, mapping
+from minires._shown import shown
 from minires.nn import Module
 from minires.weights.recording import Constant, Named, Recording, Result, Source, Step, record
 
@@ -41,6 +43,17 @@ def exported(
     Input "images" (batch, C, H, W), output "logits"; the weights have their state-dict names.
     Raises OnnxMissing, and ValueError that names the operation and the module where there is no translation.
     """
+    instance(model, "model", Module)
+    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {shown(shape)}")
+    C, H, W = (integer(n, "shape", 1, LARGEST_SIZE) for n in shape)
+    shape = (C, H, W)
+    batch = None if batch is None else integer(batch, "batch", 1, LARGEST_SIZE)
+    instance(name, "name", str)
+    if metadata is not None and not all(
+        isinstance(text, str) for pair in mapping(metadata, "metadata", "names to text").items() for text in pair
+    ):
+        raise TypeError(f"metadata must map names to text, got {shown(metadata)}")
     try:
         import onnx
     except ImportError:

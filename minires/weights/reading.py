@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from minires import _checks
 from minires.weights import foreign, safetensors_file, torch_legacy, torch_zip
 from minires.weights.file import WeightFile, WeightsError
 
@@ -18,7 +19,7 @@ def read(path: str | os.PathLike[str]) -> WeightFile:
     Raises FileNotFoundError, another OSError where the file cannot be read, and WeightsError for all that is no
     readable weight file; the message names the file and what is wrong, in one line.
     """
-    path = Path(path)
+    path = _checks.path(path, "path")
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

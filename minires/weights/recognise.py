@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from minires import models
-from minires._checks import choice, suggest
+from minires._checks import choice, instance, suggest
+from minires._shown import shown
 from minires.weights import beside, checkpoints, metadata, structure, variants
 from minires.weights.conventions import Translation, translate
 from minires.weights.file import WeightFile, WeightsError, plain, quoted
@@ -32,18 +33,18 @@ def recognise(
     stride_in       "1x1" or "3x3", of the bottlenecks: neither names nor shapes tell it
     zero_channels   "end" or "both", of option A
 
-    What these leave open is taken from metadata that minires wrote, from the configurations of transformers and timm
-    beside the file, and from whose names they are.
+    What these leave open is taken from metadata that minires wrote (what was assumed there is assumed again), from the
+    configurations of transformers and timm beside the file, and from whose names they are.
     Raises WeightsMismatch for a file that looks like no network of minires, or for a word that contradicts the file or
     says nothing about its network; WeightsError for metadata or configurations that are broken; ValueError for a word
     that is none.
     """
     given = {"stride_in": stride_in, "zero_channels": zero_channels}
     words = {name: choice(word, name, WORDS[name]) for name, word in given.items() if word is not None}
-    if network is not None and network not in models.names():
-        raise ValueError(
-            f"unknown network {network!r}; known are {', '.join(models.names())}.{suggest(network, models.names())}"
-        )
+    if network is not None and (not isinstance(network, str) or network not in models.names()):
+        known = ", ".join(models.names())
+        raise ValueError(f"unknown network {shown(network)}; known are {known}.{suggest(network, models.names())}")
+    instance(file, "file", WeightFile)
     translation, extra = _translation(file)
     shapes = _shapes(file, translation)
     try:
@@ -123,7 +124,7 @@ def _told(file: WeightFile, translation: Translation, shapes: Shapes) -> Told:
         found = beside.transformers(file.path, shapes)
     elif found is None and translation.convention.name in ("torchvision", "timm"):
         found = beside.timm(file.path, shapes)
-    return found or Told("")
+    return Told("") if found is None else found.known()
 
 
 def _heed(words: Mapping[str, str], options: dict[str, Any], network: str, told: Told, file: WeightFile) -> None:

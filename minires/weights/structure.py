@@ -9,6 +9,7 @@ from itertools import pairwise, zip_longest
 from typing import Any
 
 from minires import models
+from minires._checks import mapping
 from minires.nn import init
 
 Shapes = Mapping[str, tuple[int, ...]]  # by torchvision's name
@@ -79,7 +80,12 @@ def options(network: str, shapes: Shapes) -> dict[str, Any]:
 def expected(network: str, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of a network by name.  Raises ValueError or TypeError for options that cannot be."""
     with init.skipped():
-        return {name: array.shape for name, array in models.create(network, **options).state_dict().items()}
+        return {
+            name: array.shape
+            for name, array in models.create(network, **mapping(options, "options", "names to values"))
+            .state_dict()
+            .items()
+        }
 
 
 def _vgg_normed(shapes: Shapes) -> bool:

@@ -112,7 +112,7 @@ def test_he_initialisation_has_variance_two_over_fan_out():
         ("resnet20", {"width": 0}, ValueError, "width must be at least 1, got 0"),
         ("resnet20", {"num_classes": 2.5}, TypeError, "num_classes must be an integer, got 2.5"),
         ("resnet20", {"in_channels": -1}, ValueError, "in_channels must be at least 1, got -1"),
-        ("vgg19", {"dropout": 1.5}, ValueError, "p must be"),
+        ("vgg19", {"dropout": 1.5}, ValueError, "dropout must be"),
     ],
 )
 def test_wrong_options(name, options, error, message):

@@ -192,7 +192,9 @@ def test_what_a_name_was_it_stays():
     norm.running_mean = np.full(3, 7, np.float32)
     assert "running_mean" in dict(norm.named_buffers())
     assert norm.state_dict()["running_mean"][0] == 7
-    with pytest.raises(TypeError, match="weight is a parameter: it can become another Tensor or None, got ndarray"):
+    with pytest.raises(
+        TypeError, match="weight is a parameter: its value can become another Tensor or None, got ndarray"
+    ):
         norm.weight = np.ones(3, np.float32)
     assert norm.weight.requires_grad
     del norm.bias

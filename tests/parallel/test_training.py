@@ -324,10 +324,10 @@ def test_ranks_that_begin_from_other_weights(tmp_path, monkeypatch):
     real = training_loop.make_model
 
     def odd(*given):
-        model = real(*given)
+        model, layers = real(*given)
         if threading.get_ident() in odd_ones:
             model.fc.bias.data[0] = 1e-30
-        return model
+        return model, layers
 
     odd_ones = set()
     monkeypatch.setattr(training_loop, "make_model", odd)

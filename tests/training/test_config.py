@@ -74,6 +74,7 @@ def test_json_round_trip():
         ({"batch_size": 8, "micro_batch": 9}, "micro_batch must be at most the batch_size 8"),
         ({"batch_size": 12.0}, "batch_size"),
         ({"augment": "yes"}, "augment"),
+        ({"keep_best": 1}, "keep_best"),
         ({"nesterov": True, "momentum": 0}, "nesterov"),
         ({"milestones": (0.5, "x")}, "milestones"),
         ({"milestones": 3}, "milestones"),

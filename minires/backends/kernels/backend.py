@@ -80,7 +80,7 @@ class KernelBackend:
 
     def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
         y = self._empty((math.prod(x.shape[:-1]), w.shape[0]), x)
-        gemm(self.device, self.gemm, x.reshape(-1, x.shape[-1]) if x.size else x.reshape(y.shape[0], -1), w.T, y)
+        gemm(self.device, self.gemm, x.reshape(y.shape[0], x.shape[-1]), w.T, y)
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], w.shape[0])

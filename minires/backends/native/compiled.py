@@ -26,7 +26,7 @@ def native() -> ModuleType:
 def instruction_set(isa: str) -> Any:
     """The kernels of one instruction set; "auto": $MINIRES_ISA, else the best that this processor has."""
     argument = "isa"
-    if isa == "auto" and os.environ.get("MINIRES_ISA"):
+    if isinstance(isa, str) and isa == "auto" and os.environ.get("MINIRES_ISA"):
         isa, argument = os.environ["MINIRES_ISA"], "MINIRES_ISA"
     built = native().instruction_sets()  # the best first
     choice(isa, argument, ["auto", *built])

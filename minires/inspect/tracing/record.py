@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minires import _checks
 from minires import functional as F
-from minires._checks import choice
 from minires.arrays import Array
 from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.card import input_names
@@ -18,7 +18,7 @@ from minires.inspect.counting import memory_owners, multiply_adds
 from minires.inspect.tracing import pictures
 from minires.nn import Module
 from minires.statistics import Statistics
-from minires.tensor import Tensor
+from minires.tensor import Tensor, as_tensor
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,10 @@ class Trace:
         from minires._atomic import write_text
 
         made = {"html": self.page, "chrome": self.timeline, "dot": self.graph}
-        text = made[choice(format, "format", tuple(made))]()
-        write_text(Path(path), text)
-        return Path(path)
+        target = _checks.path(path, "path")
+        text = made[_checks.choice(format, "format", tuple(made))]()
+        write_text(target, text)
+        return target
 
 
 class Recorder(Observer):
@@ -238,9 +239,10 @@ def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
-    recorded = Trace(title or type(model).__name__)
+    recorded = Trace(_checks.instance(title, "title", str) or type(model).__name__)
+    images = as_tensor(images, "images")
     with enable_grad(), Recorder(recorded, dict(model.named_parameters())):
-        loss = F.cross_entropy(model(images if isinstance(images, Tensor) else Tensor(images)), labels)
+        loss = F.cross_entropy(model(images), labels)
         recorded.loss = loss.item()
         loss.backward()
     return recorded

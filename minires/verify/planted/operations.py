@@ -277,7 +277,7 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
     yield from of("avg_pool2d", F.avg_pool2d, [
         ("sizes / divisor", "1 / divisor"),
-        ("bool(count_include_pad) or divisor_override is not None", "bool(count_include_pad)"),
+        ('flag(count_include_pad, "count_include_pad") or divisor_override is not None', "count_include_pad"),
     ])  # fmt: skip
     yield from of("flatten", F.flatten, [
         ("*tail[end + 1 - start :]", "*tail[end - start :]"),

@@ -1,0 +1,232 @@
+"""Every flag of every command with malformed values: one line that names it, a documented code, no file.
+
+Commands, flags and positional arguments are enumerated from the parsers: a new one is tested as soon as it is there.
+What a flag accepts is stopped where the network would begin to compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from minires import cli
+from minires.autograd import Function, _state
+from minires.cli import COMMANDS, main
+from minires.cli.words import Parser
+from minires.inspect.summary import _Recorder
+
+# Words that make a command small and quick, and what its positional arguments are otherwise.  {run}, {weights},
+# {picture} and {new} stand for files.
+BASE = {
+    "train": ["--iterations=1", "--width=1", "--workers=0", "--quiet"],
+    "evaluate": ["{run}", "--workers=0"],
+    "predict": ["{picture}", "--weights={weights}", "--workers=0"],
+    "models": [],
+    "summary": ["resnet20"],
+    "draw": ["resnet20", "--out={new}"],
+    "step": ["resnet20"],
+    "trace": ["resnet20", "--out={new}"],
+    "verify": ["resnet20"],
+    "lockstep": ["resnet20", "--out={new}"],
+    "gradcheck": ["relu", "--cases=1"],
+    "paper": ["table1"],
+    "kernels": [],
+    "bench": ["--quick"],
+    "weights": ["{weights}"],
+    "convert": ["{weights}", "{new}"],
+    "export": ["resnet20", "--width=1", "--onnx={new}"],
+    "doctor": [],
+}
+CALLED = {"network": "unknown network", "model": "unknown network", "data": "unknown data set"}
+CODES = {1, 2, 3, 4}
+WORDS = (
+    *(
+        "",
+        " ",
+        "0",
+        "-1",
+        "1.5",
+        "nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "99999999999999999999999",
+        "0x10",
+        "1_0",
+        "１",
+        "1,2,x",
+    ),
+    *("nonsense", "résumé☃", "a\nb", "\x1b[31m", "%s", "{folder}", "{binary}", "{folder}/missing", "{binary}/below"),
+    *("/dev/null/x", "x" * 5000, "-" * 3, ",", "=", "None", "--json", "\udcff"),
+)
+
+
+SECONDS = 10  # of one command line that begins no computation
+
+
+class Late(BaseException):
+    """A command that neither refuses its words nor begins to compute."""
+
+
+class Began(BaseException):
+    """The network begins to compute: every word has been accepted."""
+
+
+@functools.cache
+def parsers():
+    """Command -> its parser."""
+    parser = Parser(prog="minires")
+    commands = parser.add_subparsers(parser_class=Parser)
+    return {command.__name__.rpartition(".")[2]: command.add(commands) for command in COMMANDS}
+
+
+def flags():
+    """(command, action) of every flag and positional argument."""
+    for command, parser in parsers().items():
+        for action in parser._actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            flag = max(action.option_strings, key=len) if action.option_strings else ""
+            yield pytest.param(command, action, id=f"{command} {flag or action.metavar or action.dest}")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    root = tmp_path_factory.mktemp("places")
+    (root / "folder").mkdir()
+    (root / "binary").write_bytes(bytes(range(256)) * 8)
+    from PIL import Image
+
+    Image.new("RGB", (40, 30), "red").save(root / "picture.png")
+    assert main(["train", *BASE["train"], "--out", str(root / "run")]) == 0
+    assert main(["convert", str(root / "run"), str(root / "weights.safetensors")]) == 0
+    names = {"folder": "folder", "binary": "binary", "run": "run", "weights": "weights.safetensors"}
+    return {name: str(root / file) for name, file in (names | {"picture": "picture.png"}).items()}
+
+
+@pytest.fixture
+def call(places, tmp_path, monkeypatch, capfd):
+    """Runs words in an empty folder: code (None: it began to compute), stderr, and what lies in the folder then."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    forward = Function.__call__
+
+    def begin(node, *inputs):
+        if any(isinstance(observer, _Recorder) for observer in _state.observers):  # the layer table, no run
+            return forward(node, *inputs)
+        raise Began
+
+    def begin_process(*arguments, **options):
+        raise Began
+
+    def late(number, frame):
+        raise Late
+
+    monkeypatch.setattr(Function, "__call__", begin)
+    monkeypatch.setattr(subprocess, "Popen", begin_process)
+
+    def call(*words):
+        new = tmp_path / "new"
+        words = [re.sub(r"\{(\w+)\}", lambda name: ({"new": str(new)} | places)[name[1]], word) for word in words]
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            code = main(words)
+        except Began:
+            code = None
+        except Late:
+            code = f"still at work after {SECONDS} s"
+        except Exception as error:
+            code = f"{type(error).__name__}: {error}"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        told = capfd.readouterr().err
+        left = sorted(tmp_path.iterdir())
+        return code, told, left
+
+    before = signal.signal(signal.SIGALRM, late)
+    yield call
+    signal.signal(signal.SIGALRM, before)
+
+
+def values(action):
+    if action.nargs == 0:
+        return ["=1", "=", "=no"]  # a flag that takes none
+    return WORDS
+
+
+def spelled(command, action, value):
+    """The whole command line with this value."""
+    base = BASE[command]
+    if action.nargs == 0:
+        return [command, *base, f"{max(action.option_strings, key=len)}{value}"]
+    if action.option_strings:
+        flag = max(action.option_strings, key=len)
+        if action.nargs in (None, "?"):
+            given = [f"{flag}={value}"]  # so that a value may begin with a dash
+        else:
+            given = [flag, *[value] * (action.nargs if isinstance(action.nargs, int) else 1)]
+        return [command, *without(base, action), *given]
+    words = [word for word in base if not word.startswith("-")]
+    place = [a for a in parsers()[command]._actions if not a.option_strings].index(action)
+    words[place : place + 1] = [value]
+    return [command, *(word for word in base if word.startswith("-")), "--", *words]
+
+
+def without(base, action):
+    """The base without this flag, and without what cannot be given beside it."""
+    beside = {"--epochs": "--iterations"}
+    dropped = set(action.option_strings) | {beside.get(flag) for flag in action.option_strings}
+    return [word for word in base if word.partition("=")[0] not in dropped]
+
+
+@pytest.mark.parametrize(("command", "action"), list(flags()))
+def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, call, places):
+    wrong = []
+    for value in values(action):
+        words = spelled(command, action, value)
+        code, told, left = call(*words)
+        if code in (None, 0):
+            for path in left:
+                remove(path)
+            continue
+        lines = [line for line in told.splitlines() if line.strip() and not line.startswith("resnet20 on digits")]
+        shown = re.sub(r"\{(\w+)\}", lambda name: places.get(name[1], name[0]), value)
+        names = [*action.option_strings, str(action.metavar), f"--{action.dest.replace('_', '-')}", action.dest]
+        names += [CALLED[action.dest]] if action.dest in CALLED else []
+        if not action.option_strings or code != 2:  # what is at this place, or in this file, is told
+            names += [
+                shown[:60],
+                str(Path(shown))[:60],
+                ascii(shown)[1:60],
+                " ".join(shown.split()),
+                shown.replace("\udcff", "?"),
+            ]
+        names = [name for name in names if name]
+        several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them
+        if code not in CODES:
+            wrong.append((value[:80], code, told[:300]))
+        elif len(lines) != 1 + several or not all(line.startswith("minires: ") for line in lines) or len(told) > 1500:
+            wrong.append((value[:80], code, f"not one line: {told[:600]}"))
+        elif not any(name in told for name in names):
+            wrong.append((value[:80], code, f"names none of {names[:4]}: {told[:300]}"))
+        elif code == 2 and any(path.is_file() or any(p.is_file() for p in path.rglob("*")) for path in left):
+            wrong.append((value[:80], code, f"leaves {left}"))
+        for path in left:
+            remove(path)
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_every_command_has_a_base():
+    assert set(BASE) == set(parsers())
+    assert cli.COMMANDS
