@@ -41,7 +41,7 @@ def mpirun(size, *words, environment=ENVIRONMENT):
     return subprocess.Popen(command, **pipes, env=environment)
 
 
-def ended(process, timeout=60):
+def ended(process, timeout=300):  # a machine may be busy
     """(exit code, stdout, stderr)"""
     try:
         stdout, stderr = process.communicate(timeout=timeout)
@@ -133,8 +133,8 @@ def test_float32_step_by_step(tmp_path):
 
 
 def test_a_killed_rank_ends_the_job_by_name_and_the_run_goes_on_with_other_numbers_of_ranks(tmp_path):
-    words = [*SMALL, "--batch-size", "101", "--iterations", 60, "--dtype", "float64", "--checkpoint-every", 5]
-    words = [*map(str, words), "--log-every", "20"]
+    words = [*SMALL, "--batch-size", "101", "--iterations", 30, "--dtype", "float64", "--checkpoint-every", 3]
+    words = [*map(str, words), "--log-every", "10"]
     process = mpirun(2, *TRAIN, *words, "--out", str(tmp_path / "run"))
     wait_for(has_checkpoint(tmp_path / "run"), process)
     began = time.monotonic()
@@ -146,7 +146,7 @@ def test_a_killed_rank_ends_the_job_by_name_and_the_run_goes_on_with_other_numbe
     assert "signal 9" in stderr
     assert stdout == ""
     left = end(tmp_path / "run").iteration
-    assert left < 60
+    assert left < 30
 
     # K = 2 → 1 → 3
     process = mpirun(1, *TRAIN, "--resume", str(tmp_path / "run"))
