@@ -120,6 +120,8 @@ def batch_norm(
         if parameter is not None and parameter.shape != (C,):
             raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
     momentum, eps = number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
+    if communicator is not None and not hasattr(communicator, "iallreduce"):
+        raise TypeError(f"communicator must be one of minires.parallel or None, got {shown(communicator)}")
     if training and communicator is not None and communicator.size > 1:
         return ops.SyncBatchNorm(running_mean, running_var, momentum, eps, communicator)(x, weight, bias)
     if training and x.size // C < 2:
