@@ -40,11 +40,16 @@ BASE = {
     "kernels": [],
     "bench": ["--quick"],
     "weights": ["{weights}"],
-    "convert": ["{weights}", "{new}"],
+    "convert": ["{weights}", "{new}.safetensors"],
     "export": ["resnet20", "--width=1", "--onnx={new}"],
     "doctor": [],
 }
-CALLED = {"network": "unknown network", "model": "unknown network", "data": "unknown data set"}
+CALLED = {
+    "networks": "unknown network",
+    "network": "unknown network",
+    "model": "unknown network",
+    "data": "unknown data set",
+}
 CODES = {1, 2, 3, 4}
 WORDS = (
     *(
@@ -176,7 +181,8 @@ def spelled(command, action, value):
     words = [word for word in base if not word.startswith("-")]
     place = [a for a in parsers()[command]._actions if not a.option_strings].index(action)
     words[place : place + 1] = [value]
-    return [command, *(word for word in base if word.startswith("-")), "--", *words]
+    flags = [word for word in base if word.startswith("-")]
+    return [command, *words] if action.nargs == argparse.REMAINDER else [command, *flags, "--", *words]
 
 
 def without(base, action):
@@ -209,7 +215,9 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, call
                 shown.replace("\udcff", "?"),
             ]
         names = [name for name in names if name]
-        several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them
+        several = (
+            code == 4 and action.dest == "images"
+        ) or code == 0  # a line for the picture, and one for all of them
         if code not in CODES:
             wrong.append((value[:80], code, told[:300]))
         elif len(lines) != 1 + several or not all(line.startswith("minires: ") for line in lines) or len(told) > 1500:
