@@ -12,8 +12,8 @@ _generator = np.random.default_rng()
 def manual_seed(seed: int) -> None:
     """Starts the generator anew: the same seed gives the same weights and the same dropout masks.
 
-    All threads draw from this one generator: each mask is drawn whole, but which thread draws first is nobody's promise.
-    Training with dropout in several threads at once is therefore reproducible only with a lock around the draws.
+    All threads draw from this one generator: each mask is drawn whole, but which thread draws first is not fixed.
+    Dropout in several threads at once is therefore not reproducible.
     """
     global _generator
     _generator = np.random.default_rng(integer(seed, "seed", 0))

@@ -182,9 +182,8 @@ def check_grid(kernel: str, grid: tuple[int, ...]) -> None:
 def check_count(what: str, number: int) -> int:
     """`number`, if the kernels' 32-bit integers can count so far."""
     if number > INT_MAX - 2**16:  # and their blocks a little beyond the last one
-        raise ValueError(
-            f"{what} must be fewer than the kernels' 32-bit integers count, got {number}; use a smaller batch"
-        )
+        told = f"fewer than the kernels' 32-bit integers count, got {number}; use a smaller batch"
+        raise ValueError(f"{what} must be {told}")
     return number
 
 
