@@ -228,15 +228,20 @@ class Function:
             _guard.let_go(self._held)
 
 
-def backward(output: Tensor, grad_output: Array) -> None:
+def backward(output: Tensor, grad_output: Array, on_leaf: Callable[[Tensor], None] | None = None) -> None:
     """Adds d(sum(output · grad_output))/d(leaf) to the `.grad` of every leaf that `output` depends on.
 
     Each node is released as soon as its gradient has been passed on, so that the arrays of the tape are freed on the
     way and the peak of memory stays near the forward pass's.
+
+    on_leaf   is called with every leaf once, as soon as nothing that is left of the walk can add to its gradient
     """
     if output.node is None:
         _accumulate(output, grad_output, owned=False)
+        if on_leaf is not None:
+            on_leaf(output)
         return
+    uses = _uses_of_leaves(output.node) if on_leaf is not None else {}
     grads: dict[Function, Array] = {output.node: grad_output}
     newest_first = [(-output.node.serial, output.node)]
     while newest_first:
@@ -260,7 +265,30 @@ def backward(output: Tensor, grad_output: Array) -> None:
             else:
                 grads[parent] = grad_input
                 heapq.heappush(newest_first, (-parent.serial, parent))
+        if on_leaf is not None:
+            for leaf in (parent for parent in parents if isinstance(parent, Tensor)):
+                uses[leaf] -= 1
+                if uses[leaf] == 0:
+                    del uses[leaf]
+                    on_leaf(leaf)
         del grad, grad_inputs, grad_input, parent, parents
+    if on_leaf is not None:
+        for leaf in uses:  # behind a node that passed no gradient on
+            on_leaf(leaf)
+
+
+def _uses_of_leaves(node: Function) -> dict[Tensor, int]:
+    """How often each leaf stands among the inputs of this node and of all before it."""
+    uses: dict[Tensor, int] = {}
+    seen, ahead = {node}, [node]
+    while ahead:
+        for parent in ahead.pop().parents:
+            if isinstance(parent, Tensor):
+                uses[parent] = uses.get(parent, 0) + 1
+            elif parent is not None and parent not in seen:
+                seen.add(parent)
+                ahead.append(parent)
+    return uses
 
 
 def _sum(backend: Any, a: Any, b: Any) -> Any:

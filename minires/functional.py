@@ -15,6 +15,7 @@ from minires._checks import Pair, axes, choice, flag, integer, number, pair, rea
 from minires._losses import classification_loss
 from minires._shown import shown
 from minires.arrays import Array, array_module, plain_array
+from minires.parallel.communicator import Communicator
 from minires.tensor import Tensor, as_tensor
 
 __all__ = [
@@ -77,6 +78,8 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    communicator: Communicator | None = None,
 ) -> Tensor:
     """Batch normalisation over all axes but the second: x (N, C, ...) -> (N, C, ...).
 
@@ -85,6 +88,7 @@ def batch_norm(
     weight, bias                (C,), γ and β of the paper's reference [16]; None: 1 and 0
     momentum                    weight of the new value in the running statistics, in [0, 1]
     eps                         is added to the variance, at least 0
+    communicator                in training: the ranks of `minires.parallel` whose x are one batch; None: x is the batch
 
     Raises ValueError when shapes don't fit, or when a channel has only one value in training.
     """
@@ -115,10 +119,12 @@ def batch_norm(
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != (C,):
             raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
+    momentum, eps = number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
+    if training and communicator is not None and communicator.size > 1:
+        return ops.SyncBatchNorm(running_mean, running_var, momentum, eps, communicator)(x, weight, bias)
     if training and x.size // C < 2:
         raise ValueError(f"x must hold more than one value per channel in training, got shape {x.shape}")
-    node = ops.BatchNorm(running_mean, running_var, training, number(momentum, "momentum", 0, 1), number(eps, "eps", 0))
-    return node(x, weight, bias)
+    return ops.BatchNorm(running_mean, running_var, training, momentum, eps)(x, weight, bias)
 
 
 def relu(x: Tensor) -> Tensor:

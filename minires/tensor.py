@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,10 +105,11 @@ class Tensor:
         """Forgets the gradient."""
         self.grad = None
 
-    def backward(self, grad_output: Any = None) -> None:
+    def backward(self, grad_output: Any = None, *, on_leaf: Callable[[Tensor], None] | None = None) -> None:
         """Adds to the `.grad` of each leaf the gradient of sum(self · grad_output).
 
         grad_output   cotangent of this tensor's shape, an array or a Tensor; None only for a scalar, where it is 1.
+        on_leaf       is called with each leaf as soon as its gradient is complete, while the walk goes on
 
         The tape is used up: its arrays are freed on the way, and a second call raises RuntimeError.
         """
@@ -135,7 +137,7 @@ class Tensor:
             if array_module(cotangent) is not xp:
                 raise TypeError(f"grad_output is not an array of {xp.__name__}, which holds the tensor")
             cotangent = cotangent.astype(self.dtype, copy=False)
-        backward(self, cotangent)
+        backward(self, cotangent, on_leaf)
 
     if TYPE_CHECKING:  # bound to their operations in minires/operators.py
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 
 import minires as mr
 from minires import cli
@@ -43,15 +45,33 @@ def commands():
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_are_run_by_ci(line):
-    """Those of the marked blocks as they stand; the others by name, the benchmark with fewer repeats."""
-    marks = "train|test|tour|step|trace|verify|weights"
+    """Those of the marked blocks as they stand; the others by name, the benchmark with fewer repeats.
+
+    Two of the blocks are run by tests instead: `step` in tests/backends/test_stepping.py, `torchvision` below.
+    """
+    marks = "train|test|activate|tour|step|trace|verify|weights|torchvision"
     marked = re.findall(rf"<!-- (?:{marks}) -->\n```sh\n(.*?)^```", TEXT, flags=re.M | re.S)
     assert line in "\n".join(marked) or f".venv/bin/{line}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("minires ")])
 def test_minires_commands_parse(line):
-    assert callable(cli._parse(shlex.split(line)[1:]).command)
+    arguments, _ = cli._parse(shlex.split(line)[1:])
+    assert callable(arguments.command)
+
+
+def test_weights_of_torchvision(capsys, monkeypatch, tmp_path):
+    """The command as it stands; the file holds a narrow network, and tells as little about its stride."""
+    (line,) = re.findall(r"<!-- torchvision -->\n```sh\n(.*)\n```", TEXT)
+    model = mr.models.create("resnet50", width=2)
+    safetensors.numpy.save_file(model.state_dict(), tmp_path / "resnet50-0676ba61.pth")  # read by what is in it
+    shutil.copy(ROOT / "tests" / "prediction" / "data" / "cat.jpg", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command = shlex.split(line)[1:]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.startswith("resnet50, 1,000 classes")
+    assert cli.main(command[: command.index("--stride-in")]) == 2
+    assert "--stride-in" in capsys.readouterr().err
 
 
 def test_what_it_links_to_is_there():

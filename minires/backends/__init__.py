@@ -21,7 +21,16 @@ from minires._checks import choice
 from minires.backends.threads import get_num_threads, set_num_threads
 from minires.backends.unavailable import BackendUnavailable
 
-__all__ = ["BackendUnavailable", "active", "available", "backend", "get_num_threads", "names", "set_num_threads"]
+__all__ = [
+    "BackendUnavailable",
+    "active",
+    "available",
+    "backend",
+    "get_num_threads",
+    "names",
+    "set_num_threads",
+    "using",
+]
 
 # name -> (module, what it needs)
 _MODULES = {
@@ -78,7 +87,8 @@ def _default(name: str, home: str) -> Any:
         try:
             return _load("native")
         except BackendUnavailable as error:
-            logging.getLogger("minires").warning("minires: computing with the backend 'reference': %s", error)
+            # As text: whoever keeps the record would keep, by the error's traceback, the node that asked first.
+            logging.getLogger("minires").warning("minires: computing with the backend 'reference': %s", str(error))
     return _load("reference")
 
 
@@ -96,7 +106,13 @@ def backend(name: str, **options: Any) -> Iterator[Any]:
     Raises ValueError for an unknown name or rung, TypeError for an option that the backend lacks, and
     BackendUnavailable for a backend that this installation lacks; it never falls back to another one.
     """
-    chosen = _load(name, **options)
+    with using(_load(name, **options)) as chosen:
+        yield chosen
+
+
+@contextmanager
+def using(chosen: Any) -> Iterator[Any]:
+    """Within it, operations of this thread are computed by `chosen`, an object that answers the contract."""
     outer, _active.backend = _active.backend, chosen
     try:
         yield chosen

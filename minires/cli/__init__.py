@@ -1,7 +1,7 @@
 """The command line: `minires COMMAND ...`.  Every command is a file, and a call into one of the rooms of the package.
 
 Results go to stdout, progress and errors to stderr.  Exit codes: 0 done, 1 a check or a run failed, 2 wrong usage,
-3 a backend is missing, 4 an unsafe or broken file, 130 interrupted.
+3 a backend is missing, 4 an unsafe or broken file, 130 interrupted, 141 nobody reads stdout on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 
 from minires._checks import suggest
 from minires.cli import (
@@ -54,26 +55,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × gets a ?, not a traceback
+    flags: Collection[str] = ()
     try:
-        arguments = _parse(list(sys.argv[1:] if argv is None else argv))
+        arguments, flags = _parse(list(sys.argv[1:] if argv is None else argv))
         _known_environment()
+        _one_process_or_training(arguments)
         code: int = arguments.command(arguments)
-        sys.stdout.flush()
-        return code
+        return _flushed(code)
     except SystemExit as stop:  # argparse, after --help
-        return int(stop.code or 0)
-    except KeyboardInterrupt:
-        print("minires: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `minires models | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _flushed(int(stop.code or 0))
+    except KeyboardInterrupt as stop:
+        return _failed(stop, "interrupted", 130)
+    except BrokenPipeError:
+        return _unread()
     except Exception as error:
         failure = _exit_code(error)
         if failure is None:
             raise
-        print(f"minires: {_one_line(error)}", file=sys.stderr)
-        return failure
+        return _failed(error, _one_line(error, flags), failure)
+
+
+def _failed(error: BaseException, told: str, code: int) -> int:
+    """Prints what went wrong, once, and returns the exit code; an error of one rank alone ends all of them."""
+    from minires import parallel
+
+    ranks, whose = parallel.begun(), parallel.agreed(error)
+    if ranks is not None and whose is None:  # the others may be waiting for this one
+        print(f"minires: {ranks.name} failed: {told}", file=sys.stderr)
+        ranks.abort(code)
+    rank, _ = parallel.launched()
+    if rank > 0 and ranks is None:
+        time.sleep(10)  # rank 0 says the same, and when it is gone mpirun ends the others: who is left says it alone
+        whose = f"rank {rank}"
+    if rank == 0 or ranks is None:
+        print(f"minires: {whose} failed: {told}" if whose else f"minires: {told}", file=sys.stderr)
+    return code
+
+
+def _one_process_or_training(arguments: argparse.Namespace) -> None:
+    from minires import parallel
+
+    if arguments.command is not train._train and parallel.launched()[1] > 1:
+        raise UsageError("mpirun starts several processes that would all do the same: only `minires train` shares work")
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
+    return code
+
+
+def _unread() -> int:
+    """`minires models | head -1`: nobody reads on.  It ends quietly, with the code of a program that SIGPIPE ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13
 
 
 def _known_environment() -> None:
@@ -94,6 +131,7 @@ def _exit_code(error: Exception) -> int | None:
     """The code of an error that a user can cause; None for a bug, which deserves its traceback."""
     from minires import BackendUnavailable
     from minires.data import DataError, DataFileError, DataPathError
+    from minires.parallel import RanksDisagree
     from minires.training import CheckpointError, ConfigError, Diverged
     from minires.weights import OnnxMissing, WeightsError, WeightsMismatch
 
@@ -103,21 +141,26 @@ def _exit_code(error: Exception) -> int | None:
         return 3
     if isinstance(error, (CheckpointError, DataFileError, WeightsError)):
         return 4
-    if isinstance(error, (DataError, Diverged, MemoryError, OSError)):  # CuPy's OutOfMemoryError is a MemoryError
+    # CuPy's OutOfMemoryError is a MemoryError
+    if isinstance(error, (DataError, Diverged, MemoryError, OSError, RanksDisagree)):
         return 1
     return None
 
 
-def _one_line(error: Exception) -> str:
-    """The message on one line; a setting of the configuration is called by the name of its flag."""
+def _one_line(error: Exception, flags: Collection[str]) -> str:
+    """The message on one line; a setting that the command has a flag for is called by the name of its flag."""
+
+    def called(word: re.Match[str]) -> str:
+        flag = "--" + word[0].replace("_", "-")
+        return flag if flag in flags else word[0]
+
     text = " ".join(str(error).split())
-    text = re.sub(
-        r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text
-    )  # what nobody would read to its end
-    return re.sub(r"^([a-z]+(?:_[a-z]+)*)(?= must )", lambda word: "--" + word[0].replace("_", "-"), text)
+    text = re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text)  # what nobody reads to its end
+    return re.sub(r"^[a-z]+(?:_[a-z]+)*(?= must | says nothing | is ')", called, text)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, Collection[str]]:
+    """What the words say, and the flags that the command has."""
     from minires import __version__
 
     parser = Parser(
@@ -135,8 +178,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     word = argv[0]
     if word not in parsers and word not in parser._option_string_actions:
         raise UsageError(f"unknown command {word!r}; known are {', '.join(parsers)}.{suggest(word, parsers)}")
-    arguments, unknown = parser.parse_known_args(argv)
+    flags: Collection[str] = parsers[word]._option_string_actions if word in parsers else ()
+    options = argv[1 : argv.index("--") if "--" in argv else None]
+    given = [option for option in options if option.startswith("--")]
+    # Before argparse says that another flag is required, which may be this one misspelt.
+    unknown = [option for option in given if option.partition("=")[0] not in flags]
+    if not unknown or word not in parsers or word == "paper":  # whose items have flags of their own
+        arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = parsers[word]._option_string_actions
         raise UsageError(f"unknown argument {unknown[0]!r} of minires {word}.{suggest(unknown[0], flags)}")
-    return arguments
+    return arguments, {*flags, *(option.partition("=")[0] for option in given)}

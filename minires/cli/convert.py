@@ -51,6 +51,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     print(f"{match.network}, {len(match.names)} arrays; their names were: {match.convention}{prefix}")
     for note in match.notes:
         print(f"note: {printable(note)}")
+    if match.undecided:
+        print(f"assumed: {', '.join(match.undecided)}; the metadata say so")
     print(f"{printable(str(target))}  {target.stat().st_size:,} bytes")
     return 0
 

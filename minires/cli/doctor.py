@@ -78,7 +78,29 @@ def _processor() -> dict[str, str]:
     facts["C++ compiler"] = next(filter(None, paths), "none: compiled backends cannot be built")
     facts["CUDA compiler"] = shutil.which("nvcc") or "none"
     facts["GPU"] = _gpu()
+    facts["MPI"] = _mpi()
     return facts
+
+
+def _mpi() -> str:
+    """Found without starting MPI, which may be done once in a process and takes a moment."""
+    import shutil
+    from importlib.metadata import PackageNotFoundError, version
+
+    mpirun = shutil.which("mpirun") or "no mpirun"
+    try:
+        found = f"mpi4py {version('mpi4py')}"
+    except PackageNotFoundError:
+        return f"mpi4py is not installed (extra mpi); {mpirun}"
+    import mpi4py
+
+    mpi4py.rc.initialize = False
+    try:
+        from minires.parallel import library
+
+        return f"{library()}, {found}, {mpirun}"
+    except ImportError as error:
+        return f"{found}, which finds no MPI library ({error}); {mpirun}"
 
 
 def _gpu() -> str:

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minires.cli.summary import _image_shape
-from minires.cli.words import UsageError, checkpoint, folder_for_output, is_run, known_network, weight_file, write
+from minires.cli.words import (
+    WORDS,
+    UsageError,
+    checkpoint,
+    folder_for_output,
+    is_run,
+    known_network,
+    printable,
+    weight_file,
+    write,
+)
 
 if TYPE_CHECKING:
     from minires.nn import Module
 
-OPTIONS = {"shortcut": "shortcut", "stride_in": "stride_in", "width": "width", "classes": "num_classes"}
+OPTIONS = {name: name for name in ("shortcut", "stride_in", "zero_channels", "width")} | {"classes": "num_classes"}
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -34,8 +44,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--fuse", action="store_true", help="fold each batch norm into the convolution before it")
     parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
     parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    parser.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are (default: end)")
     parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
+    parser.add_argument("--force", action="store_true", help="replace the file of --onnx if it exists")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     return parser
 
@@ -49,8 +61,12 @@ def _export(arguments: argparse.Namespace) -> int:
     out = Path(arguments.onnx)
     if out.is_dir():
         raise UsageError(f"--onnx must be a file, got the folder {out}")
+    if not out.parent.is_dir():
+        raise UsageError(f"--onnx: there is no folder {printable(str(out.parent))}")
+    if out.exists() and not arguments.force:
+        raise UsageError(f"{printable(str(out))} exists: --force replaces it")
     folder_for_output(out.parent, "--onnx")
-    model, shape, told = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
+    model, shape, told, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
     try:
         summary(model, shape)
     except (TypeError, ValueError) as error:
@@ -62,10 +78,12 @@ def _export(arguments: argparse.Namespace) -> int:
     content = exported(model, shape, batch, name=arguments.network, metadata=metadata)
     write(out, content)
     if arguments.json:
-        print(json.dumps({"file": str(out), "bytes": len(content), "batch": batch, **metadata}))
+        print(json.dumps({"file": str(out), "bytes": len(content), "batch": batch, **metadata, "notes": notes}))
         return 0
     sizes = "×".join(map(str, ("batch" if batch is None else batch, *shape)))
     print(f"{arguments.network}: images {sizes} -> logits, {len(content) / 2**20:,.1f} MiB")
+    for note in notes:
+        print(f"note: {printable(note)}")
     print(out)
     return 0
 
@@ -78,7 +96,8 @@ def _batch(word: str) -> int | None:
     return int(word)
 
 
-Found = tuple["Module", tuple[int, int, int], dict[str, str]]  # model, (C, H, W), what the file says of it
+# model, (C, H, W), what the file says of it, and what the user should know
+Found = tuple["Module", tuple[int, int, int], dict[str, str], tuple[str, ...]]
 
 
 def _initialised(arguments: argparse.Namespace) -> Found:
@@ -95,7 +114,7 @@ def _initialised(arguments: argparse.Namespace) -> Found:
         model = mr.models.create(arguments.network, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error).replace("num_classes", "--classes")) from None
-    return model, shape, {"options": json.dumps(mr.models.options(arguments.network) | options)}
+    return model, shape, {"options": json.dumps(mr.models.options(arguments.network) | options)}, ()
 
 
 def _restored(arguments: argparse.Namespace) -> Found:
@@ -104,7 +123,7 @@ def _restored(arguments: argparse.Namespace) -> Found:
     from minires.training import load_checkpoint
 
     run = is_run(arguments.weights)
-    for flag in (*(name for name in OPTIONS if run or name != "stride_in"), "seed", *(("input",) if run else ())):
+    for flag in (*(name for name in OPTIONS if run or name not in WORDS), "seed", *(("input",) if run else ())):
         if getattr(arguments, flag) is not None:
             raise UsageError(
                 f"--{flag.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
@@ -113,12 +132,18 @@ def _restored(arguments: argparse.Namespace) -> Found:
     found = load_checkpoint(path) if run else None
     if found is not None and found.config.network != arguments.network:
         raise UsageError(f"--weights: {arguments.weights} holds a {found.config.network}, not a {arguments.network}")
-    model, match = weights.load(path, network=arguments.network, stride_in=arguments.stride_in)
+    try:
+        model, match = weights.load(
+            path, network=arguments.network, **{word: getattr(arguments, word) for word in WORDS}
+        )
+    except ValueError as error:  # of a word that is none
+        raise UsageError(printable(str(error))) from None
     options = models.options(match.network) | match.options
     told = {"options": json.dumps(options)} | ({"classes": json.dumps(match.classes)} if match.classes else {})
+    told |= {"assumed": json.dumps(match.undecided)} if match.undecided else {}
     shape = arguments.input if found is None else found.input_shape
     if shape is None:
         shape = (options["in_channels"], *models.input_shape(match.network)[1:])
     if shape[0] != options["in_channels"]:
         raise UsageError(f"--input must have the network's {options['in_channels']} channels, got {shape[0]}")
-    return model, shape, told
+    return model, shape, told, match.notes

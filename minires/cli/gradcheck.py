@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from minires._checks import suggest
-from minires.cli.words import UsageError, computing_on, print_table
+from minires.cli.words import UsageError, computing_on, print_json, print_table
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -59,7 +58,7 @@ def run(operations: Sequence[str], arguments: argparse.Namespace) -> int:
                 complaints[name] = f"{type(error).__name__}: {error}"
     wrong = sum(map(bool, complaints.values()))
     if arguments.json:
-        print(json.dumps({"backend": backend, "cases": arguments.cases, "complaints": complaints}, indent=2))
+        print_json({"backend": backend, "cases": arguments.cases, "complaints": complaints})
         return 1 if wrong else 0
     lines = [
         (name, str(arguments.cases), str(len(PROPERTIES.get(name, ()))), complaint or "right")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from minires._checks import choice
 from minires.cli.subject import add_subject, subject
-from minires.cli.words import UsageError, folder_for_output, print_table
+from minires.cli.words import ERRORS, UsageError, folder_for_output, print_json, print_table, raised
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -48,17 +48,23 @@ def _lockstep(arguments: argparse.Namespace) -> int:
     with subject(arguments.network, arguments) as found:
         model = found.model.to("cpu").astype(arguments.dtype)
         images = found.images.numpy().astype(arguments.dtype)
+        _usable(first, second, options)
         try:
             result = lockstep(model, images, found.labels, first, second, **options)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"--backends: {error}") from None
+        except ERRORS as error:  # of an operation: a finding
+            if arguments.json:
+                told = {"subject": found.told, "first": first, "second": second, "passed": False}
+                print_json(told | {"error": raised(error)})
+            else:
+                print(f"{found.told}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
+            return 1
     fault, path = result.fault, result.save_fault(folder)
-    told = asdict(fault) if fault else None
     if arguments.json:
         rows = [asdict(step) for step in result.steps]
         said: dict[str, Any] = {"subject": found.told, "first": first, "second": second, "losses": result.losses}
-        said |= {"passed": result.passed, "unwatched": result.unwatched, "fault": told}
-        print(json.dumps({**said, "file": str(path) if path else None, "steps": rows}, indent=2))
+        said |= {"passed": result.passed, "unwatched": result.unwatched}
+        said["fault"] = asdict(fault) if fault else None
+        print_json({**said, "file": str(path) if path else None, "steps": rows})
         return 0 if result.passed else 1
     lines = [
         (
@@ -70,8 +76,8 @@ def _lockstep(arguments: argparse.Namespace) -> int:
     head = ("phase", "module", "operation", "worst", "own", "ulp", "grown", "ulp", "tolerance of own")
     print_table(head, lines, f"{found.told}: {second} beside {first}, {arguments.dtype}")
     print(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}")
-    own = max(result.steps, key=lambda step: step.own / step.tolerance)
-    grown = max(result.steps, key=lambda step: step.grown)
+    own = max(result.steps, key=lambda step: (isnan(step.own), step.own / step.tolerance))
+    grown = max(result.steps, key=lambda step: (isnan(step.grown), step.grown))
     print(f"nearest        {own.own:.1e} of {own.tolerance:.1e} at {_place(own)}")
     print(f"grown most     {grown.grown:.1e} at {_place(grown)}")
     unwatched = f"other bits in {', '.join(result.unwatched[:3])} ..." if result.unwatched else "the same bits"
@@ -86,6 +92,16 @@ def _lockstep(arguments: argparse.Namespace) -> int:
     print(f"print(call.compare({first!r}, {second!r}{told_options}))")
     print(path)
     return 1
+
+
+def _usable(first: str, second: str, options: dict[str, Any]) -> None:
+    from minires import backends
+
+    try:
+        with backends.backend(first), backends.backend(second, **options):
+            pass
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--backends: {error}") from None
 
 
 def _place(step: Any) -> str:

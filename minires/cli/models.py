@@ -25,8 +25,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _models(arguments: argparse.Namespace) -> int:
     from minires import models
     from minires.inspect import summary
+    from minires.nn import init
 
-    counted = {name: summary(models.create(name), models.input_shape(name)) for name in models.names()}
+    with init.skipped():  # counting needs no weights
+        counted = {name: summary(models.create(name), models.input_shape(name)) for name in models.names()}
     if arguments.json:
         told = [
             {"network": name, "input": list(s.input_shape), "parameters": s.params, "macs": s.macs}

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from minires._checks import integer
 from minires.cli.counting import counting
-from minires.cli.words import UsageError, add_machine, computing_on, folder_for_output, known_network, printable, write
+from minires.cli.words import (
+    UsageError,
+    add_machine,
+    checkpoint,
+    computing_on,
+    folder_for_output,
+    known_network,
+    no_mere_folder,
+    printable,
+    write,
+)
 
 if TYPE_CHECKING:
     from minires.data import DataFileError, Preprocessing
@@ -164,8 +174,9 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
     from minires.training.checkpoint import is_checkpoint
 
     path = Path(arguments.weights)
-    if not path.exists():
+    if not path.exists() and not is_checkpoint(path):  # RUN/best is no file
         raise UsageError(f"--weights: no such file or folder {path}")
+    no_mere_folder(path, "--weights: ")
     if arguments.model is not None:
         known_network(arguments.model)
     if is_checkpoint(path):
@@ -173,7 +184,8 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
             if getattr(arguments, name) is not None:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} cannot be given with --weights of a run: the run has its own")
-        found = prediction.of_run(path, backend=backends.active().name)  # not the one that trained it
+        backend = backends.active().name  # not the one that trained it
+        found = prediction.of_run(checkpoint(arguments.weights, "--weights"), backend=backend)
         if arguments.model not in (None, found.network):
             raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.model}")
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, checkpoint, computing_on, is_run, known_network, weight_file
+from minires.cli.words import WORDS, UsageError, checkpoint, computing_on, is_run, known_network, printable, weight_file
 
 if TYPE_CHECKING:
     import minires as mr
@@ -46,6 +48,7 @@ def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
     network.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
     network.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
+    network.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are (default: end)")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     network.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: with --weights)")
     if backend:
@@ -105,7 +108,7 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
             mr.manual_seed(0 if arguments.seed is None else arguments.seed)
         except ValueError as error:
             raise UsageError(f"--{error}") from None
-        chosen = {name: getattr(arguments, name) for name in ("shortcut", "stride_in", "width")}
+        chosen = {name: getattr(arguments, name) for name in ("shortcut", "stride_in", "zero_channels", "width")}
         options = {name: value for name, value in chosen.items() if value is not None} | {"in_channels": x.shape[1]}
         options |= {} if classes is None else {"num_classes": classes}
         try:
@@ -115,6 +118,11 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     if mr.backends.active().name in ("cuda", "cublas"):
         model.to("cuda")
     model.train(not (arguments.eval or trained is not None))
+    if model.training and _normalised_alone(model, x):
+        raise UsageError(
+            f"batch norm in training needs more than the one value per channel that one image of shape {x.shape[1:]} "
+            "leaves: --batch takes more images, --eval uses the running statistics"
+        )
     outputs = _outputs(model, x)
     for label in labels:
         if not 0 <= label < outputs:
@@ -125,13 +133,23 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     return Subject(model, images, _like(images, labels), f"{network}, {told}")
 
 
+def _normalised_alone(model: Any, x: Any) -> bool:
+    """Whether a batch norm would be given a single value per channel."""
+    rows = _summary(model, x).rows
+    return len(x) == 1 and any(row.operation == "BatchNorm" and math.prod(row.output_shape[1:]) == 1 for row in rows)
+
+
 def _outputs(model: Any, x: Any) -> int:
     """How many classes the network tells apart; the images must fit it."""
+    outputs: int = _summary(model, x).rows[-1].output_shape[0]
+    return outputs
+
+
+def _summary(model: Any, x: Any) -> Any:
     from minires.inspect import summary
 
     try:
-        outputs: int = summary(model, x.shape[1:]).rows[-1].output_shape[0]
-        return outputs
+        return summary(model, x.shape[1:])
     except (TypeError, ValueError) as error:
         raise UsageError(f"images of shape {x.shape[1:]} do not fit the network: {error}") from None
 
@@ -160,13 +178,19 @@ def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
     from minires.training.restore import restore
 
     run = is_run(arguments.weights)
-    for name in ("shortcut", "width", "seed", *(("stride_in",) if run else ())):
+    for name in ("shortcut", "width", "seed", *(WORDS if run else ())):
         if getattr(arguments, name) is not None:
             raise UsageError(
                 f"--{name.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
             )
     if not run:
-        found = prediction.of_weights(weight_file(arguments.weights), network, arguments.stride_in)
+        path = weight_file(arguments.weights)
+        try:
+            found = prediction.of_weights(path, network, arguments.stride_in, arguments.zero_channels)
+        except ValueError as error:  # of a word that is none
+            raise UsageError(printable(str(error))) from None
+        for note in found.notes:
+            print(f"minires: {printable(note)}", file=sys.stderr)
         return _Trained(found.model, found.preprocessing)
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
     trained = restore(checkpoint(arguments.weights, "--weights"), **changes)

@@ -37,6 +37,7 @@ def _summary(arguments: argparse.Namespace) -> int:
 
     from minires import models
     from minires.inspect import peak_memory, summary
+    from minires.nn import init
 
     name = arguments.network
     known_network(name)
@@ -46,7 +47,8 @@ def _summary(arguments: argparse.Namespace) -> int:
     options = {option: value for option, value in chosen.items() if value is not None}
     peak = None
     try:
-        model = models.create(name, in_channels=shape[0], **options)
+        with init.skipped():  # counting needs no weights
+            model = models.create(name, in_channels=shape[0], **options)
         counted = summary(model, shape)
         if arguments.batch is not None:
             peak = peak_memory(model, shape, arguments.batch)

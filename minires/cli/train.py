@@ -8,17 +8,17 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, add_data, add_machine, checkpoint
+from minires.cli.words import UsageError, add_data, add_machine
 
 if TYPE_CHECKING:
-    from minires.training import Result
+    from minires.training import Config, Result
 
 # The settings of `Config` that are flags, and those of them that may differ when a run goes on.
 _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
-    *("batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "lr_factor"),
-    *("warmup", "warmup_lr", "label_smoothing", "augment", "seed", "log_every", "eval_every"),
-    *("checkpoint_every", "keep", "backend", "threads", "workers"),
+    *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
+    *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
+    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "backend", "threads", "workers"),
 )
 _MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
 
@@ -29,7 +29,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
         help="train a network",
         description="Train a network (resnet20 on digits unless told otherwise) and write its history, learning "
         "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
-        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights.",
+        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights, also after a kill or a power "
+        "failure at any moment.  "
+        "`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_train)
@@ -38,7 +40,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     run = parser.add_argument_group("the run")
     run.add_argument("--out", metavar="DIR", help="run folder, new or empty (default: runs/NETWORK-DATA-NUMBER)")
     run.add_argument(
-        "--resume", metavar="RUN", help="go on from a run folder's newest checkpoint, or a checkpoint file"
+        "--resume",
+        metavar="RUN",
+        help="go on from a run folder's newest checkpoint (from the beginning where there is none yet), from RUN/best, "
+        "or from a checkpoint file",
     )
     run.add_argument(
         "--seed", type=int, metavar="N", help="of initialisation, order, augmentation, dropout (default: 0)"
@@ -51,6 +56,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints (default: an epoch)"
     )
     run.add_argument("--keep", type=int, metavar="N", help="how many of the newest checkpoints stay (default: 1)")
+    run.add_argument(
+        "--keep-best",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the checkpoint with the lowest test error (the earliest among equals) stays too; RUN/best names it to "
+        "--resume, evaluate and predict (default: no)",
+    )
     length = parser.add_argument_group("the length").add_mutually_exclusive_group()
     length.add_argument(
         "--epochs", type=float, metavar="N", help="passes through the training set (default: the data's)"
@@ -58,6 +70,20 @@ def add(commands: Any) -> argparse.ArgumentParser:
     length.add_argument("--iterations", type=int, metavar="N", help="updates")
     descent = parser.add_argument_group("the descent")
     descent.add_argument("--batch-size", type=int, metavar="N", help="images an update (default: 128; folder: 256)")
+    descent.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="images that go through the network at a time, to save memory: gradients add up to the batch's, batch "
+        "norm takes its statistics over N images (default: the whole batch)",
+    )
+    descent.add_argument(
+        "--sync-batch-norm",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="with several ranks: batch norm takes its statistics over the whole batch, not over a rank's part of it "
+        "(default: no)",
+    )
     descent.add_argument("--lr", type=float, metavar="X", help="learning rate (default: 0.1)")
     descent.add_argument("--momentum", type=float, metavar="X", help="default: 0.9")
     descent.add_argument("--weight-decay", type=float, metavar="X", help="default: 0.0001")
@@ -98,45 +124,64 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from minires.parallel import together, world
+    from minires.training import Interrupted, train
+    from minires.training.progress import Silent, on_stderr
+
+    ranks = world()
+    config = together(ranks, lambda: _config(arguments))
+    speaks = ranks.rank == 0
+    shown = on_stderr() if speaks and not arguments.quiet else contextlib.nullcontext([Silent()])
+    if speaks and not arguments.quiet:
+        length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
+        among = f", {ranks.size} ranks" if ranks.size > 1 else ""
+        print(f"{config.network} on {config.data}: {length}, seed {config.seed}{among}", file=sys.stderr)
+    try:
+        with shown as (report,):
+            result = train(
+                config, arguments.out, resume=arguments.resume, download=arguments.download, report=report, ranks=ranks
+            )
+    except Interrupted as stop:
+        if speaks:
+            print(f"minires: {stop}", file=sys.stderr)
+        return 130
+    if speaks:
+        _print(result, arguments.json)
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> Config:
     from dataclasses import replace
 
-    from minires.training import Config, Interrupted, load_checkpoint, train
-    from minires.training.progress import Silent, on_stderr
+    from minires.training import Config, resume_config
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
     if arguments.resume is None:
-        config = Config.make(**given)
-    else:
-        for name in given:
-            if name not in _MAY_CHANGE:
-                flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
-        config = replace(load_checkpoint(checkpoint(arguments.resume, "--resume")).config, **given)
-    shown = contextlib.nullcontext([Silent()]) if arguments.quiet else on_stderr()
-    if not arguments.quiet:
-        length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
-        print(f"{config.network} on {config.data}: {length}, seed {config.seed}", file=sys.stderr)
+        return Config.make(**given)
+    for name in given:
+        if name not in _MAY_CHANGE:
+            flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
     try:
-        with shown as (report,):
-            result = train(config, arguments.out, resume=arguments.resume, download=arguments.download, report=report)
-    except Interrupted as stop:
-        how = "nothing to resume"
-        if stop.checkpoint is not None:
-            how = f"go on with: minires train --resume {stop.checkpoint.parent.parent}"
-        print(f"minires: {stop}; {how}", file=sys.stderr)
-        return 130
-    if arguments.json:
+        return replace(resume_config(arguments.resume), **given)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+
+
+def _print(result: Result, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(_result(result), indent=2))
-        return 0
+        return
     for name, path in (
         ("history", result.folder.history),
         ("curves", result.folder.curves),
         ("configuration", result.folder.config),
         ("checkpoint", result.checkpoint),
+        ("best", result.best),
     ):
-        print(f"{name:14} {path}")
+        if path is not None:
+            print(f"{name:14} {path}")
     print(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
-    return 0
 
 
 def _result(result: Result) -> dict[str, Any]:
@@ -158,6 +203,7 @@ def _result(result: Result) -> dict[str, Any]:
         "curves": str(result.folder.curves),
         "config": str(result.folder.config),
         "checkpoint": str(result.checkpoint),
+        "best": None if result.best is None else str(result.best),
     }
 
 

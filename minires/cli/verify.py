@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
 
-from minires.cli.words import UsageError, computing_on, console, known_network, print_table
+from minires.cli.words import (
+    ERRORS,
+    UsageError,
+    computing_on,
+    console,
+    known_network,
+    print_json,
+    print_table,
+    raised,
+)
 
 SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
 
@@ -28,13 +36,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="see `minires models`")
     parser.add_argument("--against", metavar="WHAT", help="torch or a backend such as reference: compared with it too")
     parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
-    parser.add_argument(
-        "--cases", type=int, default=5, metavar="N", help="awkward cases of each operation (default: 5)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of weights, images and directions (default: 0)"
-    )
-    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images (default: 2)")
+    parser.add_argument("--cases", type=int, metavar="N", help="awkward cases of each operation (default: 5)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of weights, images and directions (default: 0)")
+    parser.add_argument("--batch", type=int, metavar="N", help="images (default: 2)")
     parser.add_argument(
         "--size", type=int, metavar="N", help="height and width (default: 16 for CIFAR networks, else 48)"
     )
@@ -59,31 +63,47 @@ def _verify(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--{name} must be at least {least} and below 2^31, got {value}")
     if arguments.planted is not None:
         return _planted(arguments)
+    given = _given(arguments)
+    if arguments.network is None and (useless := [flag for flag in given if flag in OF_A_NETWORK]):
+        raise UsageError(f"{useless[0]} needs a NETWORK")
+    arguments.cases, arguments.seed = arguments.cases or 5, arguments.seed or 0
     if arguments.network is None:
-        for name in ("against", "size", "shortcut", "stride_in", "width"):
-            if getattr(arguments, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} needs a NETWORK")
         from minires.cli.gradcheck import run
 
         return run((), arguments)
+    arguments.batch = arguments.batch or 2
     known_network(arguments.network)
     against = arguments.against
     if against is not None and against != "torch" and against not in backends.names():
         raise UsageError(f"--against must be torch or one of {', '.join(backends.names())}, got {against!r}")
     with computing_on(arguments.backend):
+        if against == backends.active().name:
+            raise UsageError(f"--against must be another backend than {against}, which computes: see --backend")
         return _network(arguments)
+
+
+OF_A_NETWORK = ("--against", "--batch", "--size", "--shortcut", "--stride-in", "--width", "--eval")
+
+
+def _given(arguments: argparse.Namespace) -> list[str]:
+    """The flags that stand on the command line, but for --json and --planted."""
+    flags = ("backend", "cases", "seed", *(flag[2:].replace("-", "_") for flag in OF_A_NETWORK))
+    values = {name: getattr(arguments, name) for name in flags}
+    return [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None and value is not False]
 
 
 def _planted(arguments: argparse.Namespace) -> int:
     from minires.verify import planted
 
-    if arguments.network is not None or arguments.backend is not None:
-        raise UsageError("--planted stands alone: it takes neither a NETWORK nor --backend")
+    others = [*(["a NETWORK"] if arguments.network is not None else []), *_given(arguments)]
+    if others:
+        raise UsageError(f"--planted stands alone, but for --json: {others[0]} says nothing about it")
     if arguments.planted not in planted.WHAT:
         raise UsageError(f"--planted must be one of {', '.join(planted.WHAT)}, got {arguments.planted!r}")
+    print(f"this takes {planted.EXPECTED[arguments.planted]}", file=sys.stderr)
     found = planted.report(arguments.planted, say=lambda line: print(line, file=sys.stderr))
     if arguments.json:
-        print(json.dumps(found.as_dict(), indent=2))
+        print_json(found.as_dict())
         return 0 if found.holds else 1
     print_table(("kind", "where", "planted", "caught"), found.lines(), "planted bugs")
     for line in (*found.survivors, *found.unsound, *found.notes):
@@ -119,29 +139,34 @@ def _network(arguments: argparse.Namespace) -> int:
             model(Tensor(images))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    compared = []
+    peer = _peer(name, options) if against == "torch" else None
     try:
-        if against == "torch":
-            compared = verification.against_torch(model, _peer(name, options), images, arguments.seed)
-        elif against is not None:
-            compared = verification.against_backend(model, images, against, arguments.seed)
         with console(stderr=True).status("") if sys.stderr.isatty() else contextlib.nullcontext() as status:
             report = verification.verify(
                 model, images, small=small, small_images=small_images, seed=arguments.seed, cases=arguments.cases,
                 on_step=lambda step: None if status is None else status.update(step),
             )  # fmt: skip
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # An operation that is wrong may well end in an error; its note says of which layer.
-        where = "; ".join(getattr(error, "__notes__", ()))
-        print(f"{name} on the backend {backend.name}: {type(error).__name__}: {error}; {where}")
+    except ERRORS as error:  # of a forward: without it there is nothing to report
+        if arguments.json:
+            print_json({"network": name, "backend": backend.name, "passed": False, "error": raised(error)})
+            return 1
+        print(f"{name} on the backend {backend.name}: {raised(error)}")
         print("not verified")
         return 1
+    compared, incomparable = [], ""
+    try:
+        if peer is not None:
+            compared = verification.against_torch(model, peer, images, arguments.seed)
+        elif against is not None:
+            compared = verification.against_backend(model, images, against, arguments.seed)
+    except ERRORS as error:
+        incomparable = raised(error)
     disagreeing = [difference for difference in compared if not difference.agrees]
-    passed = report.passed and not disagreeing
+    passed = report.passed and not disagreeing and not incomparable
     if arguments.json:
         told = {"network": name, "backend": backend.name, "images": images.shape, "options": options, "passed": passed}
         told |= asdict(report) | {"against": against, "differences": [asdict(d) for d in compared]}
-        print(json.dumps(told, indent=2))
+        print_json(told | ({"error": incomparable} if incomparable else {}))
         return 0 if passed else 1
 
     lines = [(o.heading, f"{o.elements:,}", str(o.cases), o.complaint or "right") for o in report.operations]
@@ -167,6 +192,8 @@ def _network(arguments: argparse.Namespace) -> int:
             f"against {against:10} {len(compared) - len(disagreeing)} of {len(compared)} arrays agree; "
             f"worst {worst.name}: {worst.relative:.1e}, allowed {worst.tolerance:.0e}"
         )
+    if incomparable:
+        print(f"against {against:10} {incomparable}")
     if passed:
         print("verified")
         return 0
@@ -197,7 +224,8 @@ def _peer(name: str, options: dict[str, Any]) -> Any:
     try:
         from minires.verify import torch_networks
     except ModuleNotFoundError as error:
-        raise BackendUnavailable(f"--against torch needs {error.name}, which is not installed") from None
+        told = f"--against torch needs {error.name}, which is not installed: pip install 'minires[parity]'"
+        raise BackendUnavailable(told) from None
     return torch_networks.create(name, **options)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, known_network, print_table, printable
+from minires.cli.words import UsageError, checkpoint, known_network, no_mere_folder, print_table, printable
 
 if TYPE_CHECKING:
     from minires.weights import Match, WeightFile
@@ -52,9 +52,14 @@ def words(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def existing(name: str) -> Path:
+    from minires.training.checkpoint import is_checkpoint
+
     path = Path(name)
     if not path.exists():
+        if is_checkpoint(path):  # RUN/best
+            return checkpoint(name, "FILE")
         raise UsageError(f"no such file or folder: {printable(name)}")
+    no_mere_folder(path)
     return path
 
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minires._checks import suggest
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+# What an operation that is wrong may well end in.
+ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+WORDS = ("stride_in", "zero_channels")  # what a weight file may leave open
 
 
 class UsageError(Exception):
@@ -42,7 +51,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 def checkpoint(path: str, argument: str) -> Path:
     """The checkpoint at `path`; `argument` is what gave it: RUN, --weights."""
     from minires.training import find_checkpoint
+    from minires.training.checkpoint import is_checkpoint
 
+    if Path(path).is_file() and not is_checkpoint(Path(path)):
+        raise UsageError(
+            f"{printable(path)} is no checkpoint: weight files are for minires predict and minires convert"
+        )
     try:
         return find_checkpoint(Path(path))
     except (FileNotFoundError, ValueError) as error:
@@ -59,7 +73,16 @@ def is_run(path: str) -> bool:
 def weight_file(path: str) -> Path:
     if not Path(path).exists():
         raise UsageError(f"--weights: no file {path}")
+    no_mere_folder(Path(path), "--weights: ")
     return Path(path)
+
+
+def no_mere_folder(path: Path, who: str = "") -> None:
+    """A folder is as good as no file, unless it is a run."""
+    from minires.training.checkpoint import is_checkpoint
+
+    if path.is_dir() and not is_checkpoint(path):
+        raise UsageError(f"{who}{printable(str(path))} is a folder without a checkpoint: name a weight file or a run")
 
 
 def known_network(name: str) -> None:
@@ -83,11 +106,18 @@ def computing_on(backend: str | None) -> Iterator[None]:
         yield
 
 
+UNCUT = 10_000  # columns where no terminal sets a limit: a table in a file or a pipe is searched, not looked at
+
+
 def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:  # rich's own ends the program with 1
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(width=None if stream.isatty() else 120, highlight=False, stderr=stderr)
+    return Plain(width=None if stream.isatty() else UNCUT, highlight=False, stderr=stderr)
 
 
 def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
@@ -99,6 +129,24 @@ def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str)
     for line in lines:
         table.add_row(*map(escape, line))
     console().print(table)
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Numbers that JSON has no word for (NaN, infinities) are null."""
+    print(json.dumps(_finite(value), indent=indent, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def raised(error: Exception) -> str:
+    """What an operation raised, in a line, with the layer and the place of its call, which its notes name."""
+    return " ".join(f"{type(error).__name__}: {'; '.join([str(error), *getattr(error, '__notes__', ())])}".split())
 
 
 def folder_for_output(path: Path, flag: str = "--out") -> Path:

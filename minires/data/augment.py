@@ -48,6 +48,19 @@ class Augmentation:
         number(self.shift, "shift", 0, 2**14)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some images of a batch, by their places in it.  Random numbers are drawn for all `of` them, those of the places
+    are used: what happens to an image does not depend on who prepares the others."""
+
+    places: NDArray[np.intp]
+    of: int
+
+    @classmethod
+    def whole(cls, N: int) -> Part:
+        return cls(np.arange(N), N)
+
+
 class Transform:
     """uint8 (N, H, W, C) -> float32 (N, C, H, W), channels-last in memory: scaled to [0, 1], minus the mean, augmented.
 
@@ -63,48 +76,63 @@ class Transform:
         if augmentation is not None:
             self.augmentation = instance(augmentation, "augmentation", Augmentation)
 
-    def __call__(self, images: NDArray[np.uint8], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+    def __call__(
+        self, images: NDArray[np.uint8], rng: np.random.Generator | None = None, part: Part | None = None
+    ) -> NDArray[np.float32]:
+        """With `part`, the images are that part of a batch: each is changed as it would be among the others."""
         if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.uint8:
             raise TypeError(f"images must be a uint8 array (N, H, W, C), got {shown(images)}")
         if rng is not None:
             instance(rng, "rng", np.random.Generator)
         if self.mean is not None and self.mean.shape != images.shape[1:]:
             raise ValueError(f"mean must have the shape of an image, {images.shape[1:]}, got {self.mean.shape}")
+        part = part or Part.whole(len(images))
         x = images.astype(np.float32)
         x /= 255
         augmentation = self.augmentation
         if rng is not None and (augmentation.rotate or augmentation.zoom or augmentation.shift):
-            x = warp(x, augmentation.rotate, augmentation.zoom, augmentation.shift, rng)  # black comes in at the edges
+            # black comes in at the edges
+            x = warp(x, augmentation.rotate, augmentation.zoom, augmentation.shift, rng, part)
         if self.mean is not None:
             x -= self.mean
         if rng is not None:
             if self.augmentation.colour:
-                x = shift_colours(x, self.augmentation.colour, rng)
+                x = shift_colours(x, self.augmentation.colour, rng, part)
             if self.augmentation.pad or self.augmentation.flip:
-                x = crop_and_flip(x, self.augmentation.pad, self.augmentation.flip, rng)
+                x = crop_and_flip(x, self.augmentation.pad, self.augmentation.flip, rng, part)
         return x.transpose(0, 3, 1, 2)
 
 
-def crop_and_flip(x: NDArray[np.float32], pad: int, flip: bool, rng: np.random.Generator) -> NDArray[np.float32]:
+def crop_and_flip(
+    x: NDArray[np.float32], pad: int, flip: bool, rng: np.random.Generator, part: Part | None = None
+) -> NDArray[np.float32]:
     """(N, H, W, C) -> (N, H, W, C): from each padded image a window at a random place, every second one mirrored."""
     N, H, W, C = x.shape
     padded = np.zeros((N, H + 2 * pad, W + 2 * pad, C), x.dtype)
     padded[:, pad : pad + H, pad : pad + W] = x
-    top, left = rng.integers(0, 2 * pad + 1, (2, N))
-    mirrored = np.less(rng.random((N, 1)), 0.5 if flip else 0.0)
+    part = part or Part.whole(N)
+    top, left = rng.integers(0, 2 * pad + 1, (2, part.of))[:, part.places]
+    mirrored = np.less(rng.random((part.of, 1))[part.places], 0.5 if flip else 0.0)
     columns = np.where(mirrored, np.arange(W)[::-1], np.arange(W)) + left[:, None]  # (N, W)
     rows = np.arange(H) + top[:, None]  # (N, H)
     return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def warp(
-    x: NDArray[np.float32], rotate: float, zoom: float, shift: float, rng: np.random.Generator
+    x: NDArray[np.float32],
+    rotate: float,
+    zoom: float,
+    shift: float,
+    rng: np.random.Generator,
+    part: Part | None = None,
 ) -> NDArray[np.float32]:
     """(N, H, W, C) -> (N, H, W, C): each image turned, stretched and moved at random, by bilinear interpolation."""
     N, H, W, C = x.shape
-    angle = np.deg2rad(rng.uniform(-rotate, rotate, (N, 1, 1)))
-    stretch = np.exp(rng.uniform(-np.log1p(zoom), np.log1p(zoom), (2, N, 1, 1)))  # as often 1/1.1 as 1.1
-    move = rng.uniform(-shift, shift, (2, N, 1, 1))
+    part = part or Part.whole(N)
+    angle = np.deg2rad(rng.uniform(-rotate, rotate, (part.of, 1, 1))[part.places])
+    # as often 1/1.1 as 1.1
+    stretch = np.exp(rng.uniform(-np.log1p(zoom), np.log1p(zoom), (2, part.of, 1, 1))[:, part.places])
+    move = rng.uniform(-shift, shift, (2, part.of, 1, 1))[:, part.places]
     row, column = np.arange(H)[:, None] - (H - 1) / 2, np.arange(W) - (W - 1) / 2  # from the centre
     # Where in x each output pixel comes from, on an image with a border of 1 that stands for all that lies outside.
     i = (np.cos(angle) * row - np.sin(angle) * column) * stretch[0] + move[0] + (H + 1) / 2  # (N, H, W)
@@ -120,11 +148,14 @@ def warp(
     return upper * (1 - down) + lower * down
 
 
-def shift_colours(x: NDArray[np.float32], deviation: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def shift_colours(
+    x: NDArray[np.float32], deviation: float, rng: np.random.Generator, part: Part | None = None
+) -> NDArray[np.float32]:
     """(N, H, W, 3) -> (N, H, W, 3): each image moved as a whole along the principal components of colour."""
     if x.shape[3] != 3:
         raise ValueError(f"colour augmentation needs images of 3 channels, got {x.shape[3]}")
-    amounts = rng.normal(0, deviation, (x.shape[0], 3)) * COLOUR_VALUES  # (N, component)
+    part = part or Part.whole(len(x))
+    amounts = rng.normal(0, deviation, (part.of, 3))[part.places] * COLOUR_VALUES  # (N, component)
     shift = (amounts @ COLOUR_VECTORS.T).astype(x.dtype)  # (N, 3)
     return x + shift[:, None, None, :]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minires._checks import flag, instance, integer
 from minires._shown import shown
-from minires.data.augment import Transform
+from minires.data.augment import Part, Transform
 from minires.data.dataset import DataError, Dataset
 from minires.data.folder import FolderImages
 
@@ -28,6 +28,8 @@ class Loader:
                  is resumed at any iteration sees the same batches, whatever the number of workers
     shuffle      False: every epoch in the stored order
     workers      threads that decode images and prepare the next two batches; 0: everything in the calling thread
+    share        which places of a batch of N images this process prepares, in the order in which it wants them; its
+                 batches hold these images alone, each as it is in the whole batch.  None: all
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 2,
+        share: Callable[[int], NDArray[np.intp]] | None = None,
     ) -> None:
         if len(instance(dataset, "dataset", Dataset)) == 0:
             raise DataError(f"data set {dataset.name!r} ({dataset.split}) has no images")
@@ -50,6 +53,7 @@ class Loader:
         self.seed = integer(seed, "seed", 0)
         self.shuffle = flag(shuffle, "shuffle")
         self.workers = integer(workers, "workers", 0)
+        self.share = share or np.arange
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -60,6 +64,10 @@ class Loader:
         """Batches in an epoch."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return max(full + (rest > 1 or (rest == 1 and self.batch_size == 1)), 1)
+
+    def images_of(self, iteration: int) -> int:
+        """How many images the whole batch of an iteration holds."""
+        return self._end(iteration % len(self)) - iteration % len(self) * self.batch_size
 
     def iterate(self, start_iteration: int = 0) -> Iterator[Batch]:
         """Training batches without end, from the given iteration on, augmented."""
@@ -87,8 +95,10 @@ class Loader:
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.dataset))
 
     def _slice(self, order: NDArray[np.intp], batch: int) -> NDArray[np.intp]:
-        end = len(order) if batch == len(self) - 1 else (batch + 1) * self.batch_size
-        return order[batch * self.batch_size : end]
+        return order[batch * self.batch_size : self._end(batch)]
+
+    def _end(self, batch: int) -> int:
+        return len(self.dataset) if batch == len(self) - 1 else (batch + 1) * self.batch_size
 
     def _batches(self, plans: Iterator[tuple[NDArray[np.intp], tuple[int, ...] | None]]) -> Iterator[Batch]:
         if self.workers == 0:
@@ -113,7 +123,8 @@ class Loader:
     def _prepare(
         self, indices: NDArray[np.intp], seed: tuple[int, ...] | None, decoders: ThreadPoolExecutor | None
     ) -> Batch:
-        images = self.dataset.images
+        images, part = self.dataset.images, Part(self.share(len(indices)), len(indices))
+        mine = indices[part.places]
         if isinstance(images, FolderImages):
             folder = images
 
@@ -121,9 +132,9 @@ class Loader:
                 rng = None if seed is None else np.random.default_rng((*seed, 1, place))
                 return folder.read(int(indices[place]), rng)
 
-            places = range(len(indices))
+            places = part.places.tolist()
             batch = np.stack(list(decoders.map(read, places) if decoders else map(read, places)))
         else:
-            batch = images[indices]
-        x = self.transform(batch, None if seed is None else np.random.default_rng((*seed, 0)))
-        return x, self.dataset.labels[indices]
+            batch = images[mine]
+        x = self.transform(batch, None if seed is None else np.random.default_rng((*seed, 0)), part)
+        return x, self.dataset.labels[mine]

@@ -3,13 +3,14 @@
 from minires.inspect.anomaly import AnomalyError, detect_anomaly
 from minires.inspect.breakpoints import breakpoint, norm_above, not_finite
 from minires.inspect.card import Card, card
-from minires.inspect.memory import peak_memory
+from minires.inspect.memory import PeakMemory, peak_memory
 from minires.inspect.summary import Row, Summary, summary
 from minires.inspect.tracing import Trace, trace
 
 __all__ = [
     "AnomalyError",
     "Card",
+    "PeakMemory",
     "Row",
     "Summary",
     "Trace",

@@ -36,15 +36,36 @@ def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     Two steps with a few images and two with twice as many are run on a copy of the model, NumPy's allocations are
     watched, and the straight line through both peaks is followed: what an image adds, each adds alike.  The model and
     the random generator are left as they were.  What the interpreter and BLAS take comes on top, and what the
-    allocator cannot use between arrays: a tenth of the native backend's; of the reference backend's up to a fifth with
-    glibc's defaults, next to nothing with MALLOC_MMAP_THRESHOLD_=131072 in the environment.  Arrays of NumPy only.
+    allocator cannot use between arrays: up to a fifth; of the reference backend's next to nothing where the
+    environment has MALLOC_MMAP_THRESHOLD_=131072.  Arrays of NumPy only.
     """
     integer(batch, "batch", 1)
-    check_input(model, input_shape)
-    a, b = tried(input_shape)
-    low, high = (_measured(model, input_shape, images) for images in (a, b))
-    per_image = (high - low) / (b - a)
-    return int(low + per_image * (batch - a)) + _held_by_kernels(model, input_shape, batch)
+    return PeakMemory(model, input_shape)(batch)
+
+
+class PeakMemory:
+    """`peak_memory` of any number of images, measured once."""
+
+    def __init__(self, model: Module, input_shape: Sequence[int]) -> None:
+        check_input(model, input_shape)
+        self.model, self.input_shape = model, input_shape
+        a, b = tried(input_shape)
+        low, high = (_measured(model, input_shape, images) for images in (a, b))
+        self.per_image = (high - low) / (b - a)
+        self.of_none = low - self.per_image * a
+
+    def __call__(self, batch: int) -> int:
+        return int(self.of_none + self.per_image * batch) + _held_by_kernels(self.model, self.input_shape, batch)
+
+    def largest_batch(self, limit: int) -> int:
+        """The most images whose peak is within the limit, in bytes; 0 where that of one is not."""
+        if self(1) > limit:
+            return 0
+        fits, too_many = 1, 2 + int((limit - self.of_none) / max(self.per_image, 1))
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            fits, too_many = (middle, too_many) if self(middle) <= limit else (fits, middle)
+        return fits
 
 
 class _Working(Observer):

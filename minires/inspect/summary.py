@@ -18,6 +18,7 @@ from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function, Observer, enable_grad
 from minires.inspect.counting import memory_owners, multiply_adds
+from minires.inspect.shapes import Shapes
 from minires.nn import Module
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
@@ -135,7 +136,7 @@ class _Recorder(Observer):
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> Summary:
-    """Runs one image through the model and returns the layer table.
+    """Lets one image pass through the model, by shapes alone, and returns the layer table.
 
     input_shape   (C, H, W) of an image, without the batch axis
 
@@ -145,8 +146,8 @@ def summary(model: Module, input_shape: Sequence[int]) -> Summary:
     images = blank_images(model, input_shape, 1)
     recorder = _Recorder(model)
     # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
-    # The reference backend computes wherever the arrays are; what is counted does not depend on who computes.
-    with evaluating(model), backends.backend("reference"), enable_grad(), recorder:
+    # What is counted depends on shapes alone: nothing has to be computed.
+    with evaluating(model), backends.using(Shapes()), enable_grad(), recorder:
         model(Tensor(images))
     return Summary(images.shape[1:], tuple(recorder.rows), sum(p.size for p in model.parameters()))
 

@@ -11,6 +11,7 @@ from minires import functional as F
 from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, number, pair
 from minires.nn import init
 from minires.nn.module import Module
+from minires.parallel.communicator import Communicator
 from minires.tensor import Tensor, as_tensor
 
 WORDS = ("same", "valid")  # that stand for a padding
@@ -67,8 +68,11 @@ class BatchNorm2d(Module):
     """Batch normalisation over N, H and W: (N, C, H, W) -> (N, C, H, W).
 
     weight (γ, ones) and bias (β, zeros) of shape (C,); running_mean and running_var (C,), updated in training with
-    `momentum` as the weight of the new value, used in evaluation.
+    `momentum` as the weight of the new value, used in evaluation.  With a `communicator` (of `minires.parallel`) the
+    statistics are those of all ranks' batches together.
     """
+
+    communicator: Communicator | None = None
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -83,9 +87,11 @@ class BatchNorm2d(Module):
         self.register_buffer("running_var", np.ones(num_features, np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
+        statistics = self.running_mean, self.running_var
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
-        )
+            x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps,
+            communicator=self.communicator,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

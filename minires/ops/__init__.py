@@ -13,6 +13,7 @@ from minires.ops.relu import ReLU
 from minires.ops.reshape import Reshape
 from minires.ops.slice import Slice
 from minires.ops.softmax import LogSoftmax, Softmax
+from minires.ops.sync_batch_norm import SyncBatchNorm
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -36,4 +37,5 @@ __all__ = [
     "Softmax",
     "Sub",
     "Sum",
+    "SyncBatchNorm",
 ]

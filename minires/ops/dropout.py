@@ -10,7 +10,7 @@ from minires.autograd import Function
 class Dropout(Function):
     """y = x · mask / (1 − p): each element is kept with probability 1 − p, so that the expectation stays x
 
-    The mask is drawn from `minires.random.generator()`.
+    The mask is drawn from `minires.random`, an image after the other: of a part of a batch, that part's.
     """
 
     def __init__(self, p: float) -> None:
@@ -18,7 +18,7 @@ class Dropout(Function):
 
     def forward(self, x: Array) -> Array:
         keep = 1 - self.p
-        kept = array_module(x).asarray(random.generator().random(x.shape) < keep)
+        kept = array_module(x).asarray(random.uniform(x.shape) < keep)
         self.saved = kept.astype(x.dtype) * x.dtype.type(1 / keep if keep else 0)
         return x * self.saved
 

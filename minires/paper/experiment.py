@@ -18,12 +18,13 @@ import numpy as np
 from minires import backends
 from minires._figures import encoded
 from minires.data import FolderImages
-from minires.training import Config, find_checkpoint, load_checkpoint, train
+from minires.training import Config, load_checkpoint, resume_config, train
 from minires.training.batches import evaluation_loader, images
 from minires.training.evaluation import evaluate
 from minires.training.history import Row
 from minires.training.progress import Silent
 from minires.training.restore import restore
+from minires.training.run import starting_point
 from minires.training.side_by_side import side_by_side
 
 SAMPLE = 10_000  # training images on which the training error at the end is measured, without augmentation
@@ -113,13 +114,13 @@ def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, re
     folder = out / f"{network}-{plan.iterations}-{seed}"
     config = plan.config(network, seed, data_dir)
     try:
-        start = find_checkpoint(folder)
+        start = starting_point(folder)
+        done = 0 if start is None else load_checkpoint(start).iteration
     except FileNotFoundError:
-        start = None
-    if start is None:
         train(config, folder, report=report)
-    elif (found := load_checkpoint(start)).iteration < plan.iterations:
-        train(replace(found.config, data_dir=data_dir), resume=folder, report=report)
+    else:
+        if done < plan.iterations:
+            train(replace(resume_config(folder), data_dir=data_dir), resume=folder, report=report)
     trained = restore(folder, data_dir=data_dir)
     config, rows = trained.checkpoint.config, trained.checkpoint.rows
     dataset = images(config, "train")

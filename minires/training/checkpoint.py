@@ -5,8 +5,9 @@
     iteration-00000470.json                   the rest: iteration, configuration, history, random state, and the name,
                                               size and SHA-256 of the tensors' file
 
-The JSON is written last: where it is, the pair is complete.  The tensors' name holds the head of their checksum: to
-write the same iteration again never touches a file that a JSON names.
+The JSON is written last and removed first, and either is on the disk before the next step: where a JSON is, the pair is
+complete, whenever a process is killed or the power fails.  The tensors' name holds the head of their checksum: to write
+the same iteration again never touches a file that a JSON names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,26 +26,19 @@ import numpy as np
 import safetensors.numpy
 
 from minires import _checks
-from minires._atomic import write_bytes, write_text
+from minires._atomic import make_folder, sync_folder, write_bytes, write_text
+from minires._atomic import sweep as sweep_temporaries
 from minires._checks import integer, number
 from minires.arrays import Array
 from minires.training import history
 from minires.training.config import Config, ConfigError
+from minires.training.measured import Measured
 
 FORMAT, VERSION = "minires checkpoint", 1
 
 
 class CheckpointError(RuntimeError):
     """A file that is no whole checkpoint of this program: broken, foreign, or of a newer version."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Sums over the training batches since the last row of the history."""
-
-    loss: float = 0.0
-    wrong: int = 0
-    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class Checkpoint:
     input_shape    (C, H, W) of what the network is given
     random_state   of the generator that dropout draws from
     schedule       of `Schedule.state_dict`
-    interval       sums since the last row
+    interval       of the training batches since the last row
     rows           the history so far
     seconds        training time so far
     """
@@ -74,23 +68,26 @@ class Checkpoint:
     input_shape: tuple[int, int, int]
     random_state: Mapping[str, Any]
     schedule: Mapping[str, Any] = field(default_factory=dict)
-    interval: Interval = Interval()
+    interval: Measured = field(default_factory=Measured)
     rows: tuple[history.Row, ...] = ()
     seconds: float = 0.0
 
 
-def save(checkpoint: Checkpoint, folder: Path, keep: int = 1) -> Path:
+def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = False) -> Path:
     """Writes the pair into the folder and returns the path of its JSON; then all but the `keep` newest pairs go.
+
+    keep_best   the one with the lowest test error in the history stays too
 
     Raises OSError when it cannot be written; what was there before is still there then, and nothing half is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        make_folder(folder)
     arrays = {f"model.{name}": array for name, array in checkpoint.model.items()}
     arrays |= dict(checkpoint.velocity)
     arrays["input.mean"] = checkpoint.mean
     content = safetensors.numpy.save({name: _on_cpu(array) for name, array in arrays.items()})
     sha256 = hashlib.sha256(content).hexdigest()
-    name = f"iteration-{checkpoint.iteration:08d}"
+    name = _name(checkpoint.iteration)
     tensors, description = folder / f"{name}-{sha256[:8]}.safetensors", folder / f"{name}.json"
     told = {
         "format": FORMAT,
@@ -116,7 +113,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1) -> Path:
             if new and not (description.exists() and tensors.name in description.read_text()):
                 tensors.unlink()
         raise
-    _forget_all_but(folder, keep, description, tensors)
+    _forget_others(folder, description, tensors, checkpoint.rows, keep, keep_best)
     return description
 
 
@@ -127,21 +124,14 @@ def load(path: Path) -> Checkpoint:
     """
     path = _checks.path(path, "path")
     path = _description(path)
-    try:
-        told = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: no valid JSON ({error})") from None
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise CheckpointError(f'{path} is not a checkpoint: its "format" is not {FORMAT!r}')
-    if told.get("version") != VERSION:
-        raise CheckpointError(f"{path} has format version {told.get('version')!r}; this minires reads {VERSION}")
+    told = _told(path)
     try:
         arrays = _tensors(path, told["tensors"])
         model = {k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")}
         velocity = {k: v for k, v in arrays.items() if k.startswith("velocity.")}
         loss, wrong, images = told["interval"]
         C, H, W = (integer(n, "input_shape", 1) for n in told["input_shape"])
-        rows = tuple(history.row(values, f"row {i}") for i, values in enumerate(told["history"]))
+        rows = _rows(told)
         iteration = integer(told["iteration"], "iteration", 0)
         if iteration != (rows[-1].iteration if rows else 0) and images == 0:
             raise ValueError(f"iteration {iteration} has neither a row of the history nor sums since the last one")
@@ -155,7 +145,7 @@ def load(path: Path) -> Checkpoint:
             input_shape=(C, H, W),
             random_state=_random_state(told["random_state"]),
             schedule=dict(told["schedule"]),
-            interval=Interval(
+            interval=Measured(
                 number(loss, "interval", 0), integer(wrong, "interval", 0), integer(images, "interval", 0)
             ),
             rows=rows,
@@ -170,7 +160,9 @@ def load(path: Path) -> Checkpoint:
 def find(path: Path) -> Path:
     """The JSON of a checkpoint: of `path` itself, or the newest one of a run folder or of its folder of checkpoints.
 
-    Raises FileNotFoundError that says what was looked for.
+    RUN/best, unless there is such a file, is the one with the lowest test error of the run so far.
+
+    Raises FileNotFoundError that says what was looked for, and CheckpointError when a broken file hides the best one.
     """
     path = _checks.path(path, "path")
     if os.path.isdir(path):
@@ -178,10 +170,55 @@ def find(path: Path) -> Path:
         if not found:
             raise FileNotFoundError(f"{path} holds no checkpoint (looked for checkpoints/iteration-*.json)")
         return max(found, key=_iteration)
+    if _is_best(path):
+        return best(find(path.parent))
     description = _description(path)
     if not os.path.isfile(description):
         raise FileNotFoundError(f"no checkpoint at {path}: {description} is not there")
     return description
+
+
+BEST = "best"
+
+
+def _is_best(path: Path) -> bool:
+    return path.name == BEST and not path.exists() and path.parent.is_dir()
+
+
+def best(description: Path) -> Path:
+    """The JSON of the checkpoint with the lowest test error in the history of a given one's JSON.
+
+    Raises FileNotFoundError when that was not kept or no test error was measured, and CheckpointError.
+    """
+    try:
+        row = history.best(_rows(_told(description)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{description} is not a whole checkpoint: no history ({error})") from None
+    holds = f"{description.parent} holds no best checkpoint"
+    if row is None:
+        raise FileNotFoundError(f"{holds}: no test error was measured yet")
+    found = description.with_name(f"{_name(row.iteration)}.json")
+    if not found.is_file():
+        told = f"the lowest test error was that of iteration {row.iteration:,}, which was not kept"
+        raise FileNotFoundError(f"{holds}: {told} (train with --keep-best)")
+    return found
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What the JSON says, of which only format and version are known to be right."""
+    try:
+        told = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint: no valid JSON ({error})") from None
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise CheckpointError(f'{path} is not a checkpoint: its "format" is not {FORMAT!r}')
+    if told.get("version") != VERSION:
+        raise CheckpointError(f"{path} has format version {told.get('version')!r}; this minires reads {VERSION}")
+    return told
+
+
+def _rows(told: Mapping[str, Any]) -> tuple[history.Row, ...]:
+    return tuple(history.row(values, f"row {i}") for i, values in enumerate(told["history"]))
 
 
 def _tensors(path: Path, told: Any) -> dict[str, Array]:
@@ -211,6 +248,10 @@ def _on_cpu(array: Any) -> Array:
     return np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.get())
 
 
+def _name(iteration: int) -> str:
+    return f"iteration-{iteration:08d}"
+
+
 _NAME = re.compile(r"(iteration-(\d{8,}))(\.json|-[0-9a-f]{8}\.safetensors)")
 
 
@@ -235,25 +276,42 @@ def is_checkpoint(path: Path) -> bool:
     """Whether a path is meant as a run folder or checkpoint of this program, and not as another's weight file."""
     if os.path.isdir(path):
         return bool(_all(path / "checkpoints") or _all(path))
+    if _is_best(path):
+        return is_checkpoint(path.parent)
     # "model.safetensors.index.json" lists the parts of a published model
     return bool(_NAME.fullmatch(path.name)) or (path.suffix == ".json" and not path.name.endswith(".index.json"))
 
 
-def _forget_all_but(folder: Path, keep: int, description: Path, tensors: Path) -> None:
-    """Removes old pairs, JSON first, and the leftovers of a process that was killed.
+def sweep(folder: Path) -> None:
+    """Removes what is no pair, nor part of one, where a process was killed while it saved."""
+    sweep_temporaries(folder, "iteration-*")
+    iterations = {_iteration(pair) for pair in _all(folder)}
+    for file in _all(folder, ".safetensors"):
+        if _iteration(file) not in iterations:
+            file.unlink(missing_ok=True)
+
+
+def _forget_others(
+    folder: Path, description: Path, tensors: Path, rows: Iterable[history.Row], keep: int, keep_best: bool
+) -> None:
+    """Removes old pairs and the leftovers of a process that was killed.
 
     What is newer than the pair just written goes too: it belongs to a course of the run that was left by resuming from
     an earlier checkpoint.
     """
-    pairs = _all(folder)
-    newest = pairs.index(description)
-    kept = pairs[max(0, newest + 1 - keep) : newest + 1]
-    for pair in pairs:
-        if pair not in kept:
-            pair.unlink(missing_ok=True)
-    iterations = {_iteration(pair) for pair in kept}
+    pairs = {_iteration(pair): pair for pair in _all(folder)}
+    course = [iteration for iteration in pairs if iteration <= _iteration(description)]
+    kept = set(course[-keep:])
+    if keep_best:  # the best one as of each that is kept: whichever the run goes on from, it is there
+        measured = [row for row in rows if row.iteration in course]
+        bests = (history.best(row for row in measured if row.iteration <= last) for last in sorted(kept))
+        kept |= {row.iteration for row in bests if row is not None}
+    old = [pair for iteration, pair in pairs.items() if iteration not in kept]
+    for pair in old:
+        pair.unlink(missing_ok=True)
+    if old:
+        sync_folder(folder)  # or a power failure might leave a JSON whose tensors are gone
     for file in _all(folder, ".safetensors"):
-        if _iteration(file) not in iterations or (_iteration(file) == _iteration(tensors) and file != tensors):
+        if _iteration(file) == _iteration(tensors) and file != tensors:
             file.unlink(missing_ok=True)
-    for file in folder.glob(".iteration-*.tmp"):
-        file.unlink(missing_ok=True)
+    sweep(folder)

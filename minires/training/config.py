@@ -29,6 +29,10 @@ class Config:
     epochs            length of the run, or
     iterations          the number of updates: one of the two
     batch_size        images per update
+    micro_batch       of these, how many go through the network at a time, their gradients added up; batch norm takes
+                      its statistics over them.  None: all
+    sync_batch_norm   with several ranks: whether batch norm takes its statistics over all of them, as one process
+                      would; else each rank's are of its own images, and rank 0's running statistics are kept
     lr, momentum, weight_decay, nesterov    of `optim.SGD`
     schedule          "step" (lr · lr_factor at each of the milestones) or "constant"
     milestones        in iterations, or below 1 as fractions of the run
@@ -40,6 +44,7 @@ class Config:
     eval_every        iterations between measurements of the test error; None: an epoch
     checkpoint_every  iterations between checkpoints; None: an epoch
     keep              newest checkpoints that are kept
+    keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
     backend           name of a backend; None: the default one
     threads           of the CPU backends; None: all processors
     workers           threads that prepare batches; None: the loader's default
@@ -58,6 +63,8 @@ class Config:
     epochs: float | None = None
     iterations: int | None = None
     batch_size: int = 128
+    micro_batch: int | None = None
+    sync_batch_norm: bool = False
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -74,6 +81,7 @@ class Config:
     eval_every: int | None = None
     checkpoint_every: int | None = None
     keep: int = 1
+    keep_best: bool = False
     backend: str | None = None
     threads: int | None = None
     workers: int | None = None
@@ -93,15 +101,20 @@ class Config:
                 kind = "network" if name == "network" else "data set"
                 raise ValueError(f"unknown {kind} {shown(value)}; known are {', '.join(known)}.{suggest(value, known)}")
         choice(self.dtype, "dtype", ("float32", "float64"))
-        for name in ("nesterov", "augment"):
+        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm"):
             flag(getattr(self, name), name)
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError(
                 f"give one of epochs and iterations, got epochs {self.epochs!r} and iterations {self.iterations!r}"
             )
-        for name in ("iterations", "batch_size", "log_every", "eval_every", "checkpoint_every", "keep", "threads"):
+        for name in ("iterations", "batch_size", "micro_batch", "log_every", "eval_every", "checkpoint_every", "keep"):
             if getattr(self, name) is not None:
                 integer(getattr(self, name), name, 1)
+        if self.threads is not None:
+            integer(self.threads, "threads", 1)
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            told = f"batch_size {self.batch_size}, of which it is a part"
+            raise ValueError(f"micro_batch must be at most the {told}, got {self.micro_batch}")
         integer(self.seed, "seed", 0)
         if self.workers is not None:
             integer(self.workers, "workers", 0)

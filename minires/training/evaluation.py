@@ -14,11 +14,9 @@ from minires.arrays import Array, array_module, is_array
 from minires.autograd import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
+from minires.parallel import Alone, Communicator
 from minires.tensor import Tensor
-
-
-class Diverged(ArithmeticError):
-    """The loss, the logits or the weights are no longer finite numbers."""
+from minires.training.divergence import Diverged, first_bad_layer
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,16 @@ class Evaluation:
 
 
 def evaluate(
-    model: Module, batches: Iterable[tuple[Array, Array]], on_batch: Callable[[int], None] | None = None
+    model: Module,
+    batches: Iterable[tuple[Array, Array]],
+    on_batch: Callable[[int], None] | None = None,
+    *,
+    ranks: Communicator | None = None,
 ) -> Evaluation:
     """Runs every batch through the model in evaluation mode; afterwards each module is in its own mode again.
 
     batches    (images (N, C, H, W), labels (N,)): one ordered pass
+    ranks      who share the images, at least one each: the result is that of all batches; None: there is this process
     on_batch   is called after each batch with the number of images done; what it raises ends the evaluation
 
     Raises Diverged for logits that are not finite and ValueError when there is no image at all or a label is no output.
@@ -74,6 +77,9 @@ def evaluate(
                 on_batch(images)
     if images == 0:
         raise ValueError("batches must hold at least one image, got none")
+    counts = np.append(confusion.ravel(), (images, beyond_five))
+    (ranks or Alone()).allreduce(counts)
+    confusion, (images, beyond_five) = counts[:-2].reshape(confusion.shape), counts[-2:].tolist()
     error = 100.0 * float(images - np.trace(confusion)) / images
     return Evaluation(images, error, 100.0 * beyond_five / images if len(confusion) > 5 else None, confusion)
 
@@ -91,10 +97,11 @@ def _pair(batch: Any) -> tuple[Array, Array]:
 
 def predict(model: Module, x: Array) -> Array:
     """Logits (N, C) of images (N, C, H, W), on the CPU.  Raises Diverged when they are not finite."""
+    images = Tensor(on_device(model, x))
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        logits = model(Tensor(on_device(model, x))).numpy()
+        logits = model(images).numpy()
     if not np.isfinite(logits).all():
-        raise Diverged("the network's outputs are not finite")
+        raise Diverged(f"the network's outputs are not finite; {first_bad_layer(model, images)}")
     return logits
 
 

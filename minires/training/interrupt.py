@@ -11,16 +11,21 @@ from typing import Any
 class StopRequest:
     """Within it SIGINT and SIGTERM only set `requested`; a second one takes effect at once.
 
+    more   further signals that ask to stop
+
     Outside of the main thread, where Python delivers no signals, it does nothing; a signal that this process ignores
     stays ignored.
     """
 
     requested = False
 
+    def __init__(self, *more: signal.Signals) -> None:
+        self.signals = (signal.SIGINT, signal.SIGTERM, *more)
+
     def __enter__(self) -> StopRequest:
         self._outer: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.signals:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._outer[number] = signal.signal(number, self._handle)
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,35 +13,42 @@ from typing import Any
 import numpy as np
 
 from minires import backends, data, models, random
-from minires import functional as F
 from minires._checks import flag, instance, path
 from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.data import Dataset
-from minires.inspect import summary
+from minires.inspect import Summary, summary
 from minires.nn import Module
+from minires.nn.synchronising import synchronise
 from minires.optim import SGD
-from minires.tensor import Tensor
+from minires.parallel import Communicator, as_agreed, by_first, expect_same, together, world
 from minires.training import checkpoint as checkpoints
+from minires.training import history
 from minires.training.batches import evaluation_loader, images, training_loader
-from minires.training.checkpoint import Checkpoint, CheckpointError, Interval
+from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
-from minires.training.evaluation import Diverged, evaluate, on_device
+from minires.training.divergence import Diverged, bad_parameters
+from minires.training.evaluation import evaluate
 from minires.training.history import Row
 from minires.training.interrupt import StopRequest
+from minires.training.lock import RunFolderError, locked
+from minires.training.measured import Measured
+from minires.training.memory import check_memory
 from minires.training.progress import Silent
-from minires.training.run import RunFolder
+from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first, values_of_an_image
+from minires.training.run import RunFolder, starting_point
+from minires.training.update import Update
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; it can go on from `checkpoint`, or has not begun where that is None."""
+    """The run was asked to stop; it can go on in its `folder`, from `checkpoint` or, if that is None, the beginning."""
 
-    def __init__(self, iteration: int, checkpoint: Path | None) -> None:
-        super().__init__(f"stopped after iteration {iteration:,}")
-        self.iteration, self.checkpoint = iteration, checkpoint
+    def __init__(self, iteration: int, checkpoint: Path | None, folder: Path) -> None:
+        super().__init__(f"stopped after iteration {iteration:,}; go on with: minires train --resume {folder}")
+        self.iteration, self.checkpoint, self.folder = iteration, checkpoint, folder
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Interrupted, (self.iteration, self.checkpoint)  # pickle would call it with the message alone
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle would call it with the message alone
+        return Interrupted, (self.iteration, self.checkpoint, self.folder)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Result:
     rows        the history; the last row is the end of the run
     parameters  how many numbers were trained
     checkpoint  path of the last one
+    best        path of the one with the lowest test error, where the configuration has it kept
     """
 
     folder: RunFolder
@@ -58,6 +66,7 @@ class Result:
     parameters: int
     rows: tuple[Row, ...]
     checkpoint: Path
+    best: Path | None = None
 
     @property
     def test_error(self) -> float:
@@ -74,39 +83,65 @@ def train(
     resume: str | Path | None = None,
     download: bool = False,
     report: Silent | None = None,
+    ranks: Communicator | None = None,
 ) -> Result:
     """Trains a network and writes its run folder.
 
-    config    the run; with `resume`, take `load_checkpoint(resume).config`
+    config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
-    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run
+    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run, but for
+              `history.TIMING`; a run that was stopped before its first checkpoint begins anew
     download  whether the data may be fetched when they are missing
     report    hears about the progress
+    ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
+              one.  Rank 0 alone writes files and reports
 
-    Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, minires.data's DataError,
-    BackendUnavailable, Diverged when the loss is no longer finite, Interrupted after SIGINT or SIGTERM, and OSError
-    when a file cannot be written; in each case the last complete checkpoint is left in place.
+    Seeds the generator of `minires.random`.  Raises ConfigError, CheckpointError, FileNotFoundError when there is
+    nothing to resume, minires.data's DataError, BackendUnavailable, Diverged when the loss is no longer finite,
+    Interrupted after SIGINT or SIGTERM (with several ranks SIGUSR1 too), RanksDisagree, and RunFolderError (an OSError)
+    when another run is in the folder, when it cannot be written or is full; in each case the last complete checkpoint
+    is left in place.
     """
     instance(config, "config", Config)
     flag(download, "download")
-    target = None if out is None else path(out, "out")
+    out = None if out is None else path(out, "out")
+    resume = None if resume is None else path(resume, "resume")
     if report is not None and not hasattr(report, "iteration"):
         raise TypeError(f"report must be a Silent or a Progress, got {shown(report)}")
-    start_path = None if resume is None else checkpoints.find(path(resume, "resume"))
-    start = None if start_path is None else checkpoints.load(start_path)
-    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
-        if config.threads is not None:
-            backends.set_num_threads(config.threads)
-        config = replace(config, backend=_active_backend())
-        run = _Run(config, start, download, report or Silent())
-        if start_path is not None and out is None:
-            run.folder, run.checkpoint = RunFolder.of_checkpoint(start_path), start_path
+    ranks = world() if ranks is None else ranks
+    report = report if report and ranks.rank == 0 else Silent()
+    with contextlib.ExitStack() as held:
+        folder, start = by_first(ranks, lambda: _resumed(resume, out, held))
+        held.enter_context(backends.backend(config.backend) if config.backend else contextlib.nullcontext())
+        if download and ranks.size > 1:
+            by_first(ranks, lambda: len(images(config, "train", True)) + len(images(config, "test", True)))
+            download = False  # it is there
+        run = together(ranks, lambda: _begin(config, start, download, report, ranks))
+        run.expect_one_beginning()
+        if folder is None:
+            run.folder = by_first(ranks, lambda: held.enter_context(RunFolder.claim(out, config)))
         else:
-            run.folder = RunFolder.claim(target, config)
-        run.folder.write_config(config)
-        if run.rows:
-            run.folder.write_history(run.rows)
+            run.folder, run.checkpoint = folder, start
+        by_first(ranks, lambda: run.folder.begin(run.config, run.rows, run.checkpoint_bytes()))
+        if folder is None and start is not None:
+            run.checkpoint = by_first(ranks, lambda: run.take_along(start))
         return run.to_end()
+
+
+def _resumed(resume: Path | None, out: Path | None, held: contextlib.ExitStack) -> tuple[RunFolder | None, Path | None]:
+    """The folder that a run goes on in, locked, if it is not a new one, and the checkpoint that it starts from."""
+    start = None if resume is None else starting_point(resume)
+    if resume is None or out is not None:
+        return None, start
+    folder = RunFolder.of(resume if start is None else start)
+    held.enter_context(locked(folder.path))
+    return folder, starting_point(resume)  # the newest one, now that no other run writes
+
+
+def _begin(config: Config, start: Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
+    config = replace(config, backend=_active_backend())
+    take_place(config, ranks)
+    return _Run(config, None if start is None else checkpoints.load(start), download, report, ranks)
 
 
 class _Run:
@@ -115,26 +150,39 @@ class _Run:
     folder: RunFolder
     checkpoint: Path | None = None  # the last one written
 
-    def __init__(self, config: Config, start: Checkpoint | None, download: bool, report: Silent) -> None:
-        self.config, self.report = config, report
+    def __init__(
+        self, config: Config, start: Checkpoint | None, download: bool, report: Silent, ranks: Communicator
+    ) -> None:
+        self.config, self.report, self.ranks = config, report, ranks
         self.images: Dataset = images(config, "train", download)
         self.test_images: Dataset = images(config, "test", download)
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
-        self.loader = training_loader(config, self.images, self.mean)
-        self.test_loader = evaluation_loader(config, self.test_images, self.mean)
+        self.loader = training_loader(config, self.images, self.mean, ranks)
         self.batches = len(self.loader)
         self.total = config.total_iterations(self.batches)
         self.log_every, self.eval_every, self.checkpoint_every = config.intervals(self.batches)
 
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
-        self.model = make_model(config, len(self.images.classes), self.input_shape)
+        self.model, layers = make_model(config, len(self.images.classes), self.input_shape)
+        expect_work_for_all(config, layers, self.loader, len(self.test_images), ranks)
+        check_memory(config, self.model, layers, ranks.size, ranks.local_size)
+        self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)
+        if config.sync_batch_norm:
+            synchronise(self.model, ranks)
         self.optimizer = SGD(
             self.model.parameters(), config.lr, config.momentum, config.weight_decay, nesterov=config.nesterov
         )
+        self.update = Update(
+            self.model,
+            self.optimizer,
+            label_smoothing=config.label_smoothing,
+            micro_batch=config.micro_batch,
+            ranks=ranks,
+        )
         self.schedule = config.make_schedule(self.total)
         self.iteration = 0
-        self.interval = Interval()
+        self.interval = Measured()
         self.rows: list[Row] = []
         self.seconds_before = 0.0
         if start is not None:
@@ -142,13 +190,37 @@ class _Run:
         self.began = time.perf_counter()
         self.timed_images, self.timed_seconds = 0, 0.0  # of training alone, since the last row
 
+    def checkpoint_bytes(self) -> int:
+        """What a checkpoint will take: weights, running statistics and velocities; the rest is small beside them."""
+        arrays = list(self.model.state_dict().values())
+        arrays += [p.data for p in self.model.parameters()] if self.config.momentum else []
+        return sum(int(array.nbytes) for array in arrays)
+
+    def take_along(self, start: Path) -> Path:
+        """Puts the checkpoint of another run that this one goes on from into its folder, and before it the best one."""
+        found = [start]
+        if self.config.keep_best:
+            with contextlib.suppress(FileNotFoundError):
+                found = [checkpoints.best(start), start]
+        with self._writing():
+            for path in found:
+                saved = checkpoints.save(checkpoints.load(path), self.folder.checkpoints, keep=2)
+        return saved
+
+    def expect_one_beginning(self) -> None:
+        """Raises RanksDisagree where a rank reads other data or starts from another checkpoint than the rest."""
+        settings = np.frombuffer(repr((self.config, self.iteration, self.images.classes)).encode(), np.uint8)
+        expect_same(self.ranks, "the settings or the data", (settings, self.mean))
+        expect_same(self.ranks, "the weights at the start", self._state())
+
     def to_end(self) -> Result:
         """The loop: measure, save, or make one more step, until the last iteration is done."""
         batches: Iterator[tuple[Array, Array]] = self.loader.iterate(self.iteration)
         self.model.train()
         self.report.start(self.iteration, self.total)
         self.saved = self.iteration if self.checkpoint else 0
-        with StopRequest() as self.stop:
+        more = (signal.SIGUSR1,) if self.ranks.size > 1 else ()  # mpirun passes it on, and kills after the others
+        with StopRequest(*more) as self.stop:
             try:
                 while True:
                     if self._row_is_due():
@@ -157,43 +229,42 @@ class _Run:
                         self._save()
                     if self.iteration == self.total:
                         break
-                    if self.stop.requested:
+                    if self._stop_is_requested():
                         self._interrupt()
                     began = time.perf_counter()
                     self._step(*next(batches))
                     self.timed_seconds += time.perf_counter() - began
                     self.report.iteration(self.iteration, *self._training_means(), self._speed())
-            finally:
+            except BaseException:
                 self.report.stop()
-                if self.rows:
-                    self.folder.write_curves(self.rows, self.config)
+                with contextlib.suppress(OSError):  # what ended the run is told
+                    self._draw()
+                raise
+            self.report.stop()
+            with self._writing():
+                self._draw()
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
-        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint)
+        best = checkpoints.best(self.checkpoint) if self.config.keep_best else None
+        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint, best)
+
+    def _draw(self) -> None:
+        if self.rows and self.ranks.rank == 0:
+            self.folder.write_curves(self.rows, self.config)
 
     def _step(self, x: Array, labels: Array) -> None:
-        """One update: forward, backward, descent.  x (N, C, H, W), labels (N,)"""
-        lr = self.schedule(self.iteration)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows is noticed here
-            logits = self.model(Tensor(on_device(self.model, x)))  # (N, classes)
-            xp = array_module(logits.data)
-            labels = xp.asarray(labels)
-            if not bool(xp.isfinite(logits.data).all()):
-                raise self._diverged("the network's outputs are not finite")
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-            if not np.isfinite(loss.item()):
-                raise self._diverged(f"the loss is {loss.item()}")
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.lr = lr
-            self.optimizer.step()
-        N = len(labels)
-        wrong = int((logits.data.argmax(axis=1) != labels).sum())
-        self.schedule.observe(self.iteration, 100.0 * wrong / N)
+        """One update.  x (N, C, H, W), labels (N,): this rank's part of the batch"""
+        try:
+            whole = self.loader.images_of(self.iteration)
+            measured = self.update(x, labels, self.schedule(self.iteration), whole)
+        except Diverged as error:
+            raise as_agreed(self._diverged(str(error)), error) from None
+        except MemoryError as error:
+            raise self._out_of_memory(error) from None
+        self.schedule.observe(self.iteration, 100.0 * measured.wrong / measured.images)
         self.iteration += 1
-        past = self.interval
-        self.interval = Interval(past.loss + loss.item() * N, past.wrong + wrong, past.images + N)
-        self.timed_images += N
+        self.interval += measured
+        self.timed_images += measured.images
 
     def _row_is_due(self) -> bool:
         if self.iteration == 0 or (self.rows and self.rows[-1].iteration == self.iteration):
@@ -204,8 +275,13 @@ class _Run:
         return self.iteration % self.eval_every == 0 or self.iteration == self.total
 
     def _checkpoint_is_due(self) -> bool:
-        due = self.iteration % self.checkpoint_every == 0 or self.iteration == self.total
+        due = self.iteration % self.checkpoint_every == 0 or self.iteration == self.total or self._is_best()
         return due and self.iteration != self.saved
+
+    def _is_best(self) -> bool:
+        if not self.config.keep_best or not self.rows or self.rows[-1].iteration != self.iteration:
+            return False
+        return history.best(self.rows) is self.rows[-1]
 
     def _add_row(self) -> None:
         test_error = self._test_error() if self._evaluation_is_due() else None
@@ -220,26 +296,41 @@ class _Run:
         )
         self.rows.append(row)
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
-        self.interval, self.timed_images, self.timed_seconds = Interval(), 0, 0.0
-        self.folder.write_history(self.rows)
+        self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
+        if self.ranks.rank == 0:
+            with self._writing():
+                self.folder.write_history(self.rows)
         self.report.row(row)
 
     def _test_error(self) -> float:
         def on_batch(done: int) -> None:
-            self.report.evaluating(done, len(self.test_images.labels))
-            if self.stop.requested:
+            images = len(self.test_images)
+            self.report.evaluating(min(done * self.ranks.size, images), images)
+            if self.stop.requested and self.ranks.size == 1:  # several go on until they can agree to stop
                 self._interrupt()
 
+        take_statistics_of_first(self.model, self.ranks)
         try:
-            return evaluate(self.model, self.test_loader.epoch(), on_batch).error
+            return evaluate(self.model, self.test_loader.epoch(), on_batch, ranks=self.ranks).error
         except Diverged as error:
             raise self._diverged(str(error)) from None
 
     def _save(self) -> None:
+        take_statistics_of_first(self.model, self.ranks)
+        expect_same(self.ranks, f"after iteration {self.iteration:,} the weights", self._state())
+        self.checkpoint = by_first(self.ranks, self._write)
+        self.saved = self.iteration
+
+    def _state(self) -> list[Array]:
+        """All that the next update depends on, and that a checkpoint holds."""
+        drawn = np.frombuffer(repr(random.generator().bit_generator.state).encode(), np.uint8)
+        return [*self.model.state_dict().values(), *self.optimizer.state_dict().values(), drawn]
+
+    def _write(self) -> Path:
         state = self.model.state_dict()
         velocity = self.optimizer.state_dict()
         if not all(bool(array_module(a).isfinite(a).all()) for a in (*state.values(), *velocity.values())):
-            raise self._diverged("the weights are not finite")
+            raise self._diverged(bad_parameters(self.model) or "the running statistics or velocities are not finite")
         now = Checkpoint(
             iteration=self.iteration,
             config=self.config,
@@ -254,8 +345,20 @@ class _Run:
             rows=tuple(self.rows),
             seconds=self._seconds(),
         )
-        self.checkpoint = checkpoints.save(now, self.folder.checkpoints, self.config.keep)
-        self.saved = self.iteration
+        with self._writing():
+            return checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written ends the run, with a word on what is kept and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            kept = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
+            raise RunFolderError(
+                f"iteration {self.iteration:,}: {error.filename or self.folder.path} cannot be written: "
+                f"{error.strerror or error}; {kept}; once it can, go on with: minires train --resume {self.folder.path}"
+            ) from error
 
     def _restore(self, start: Checkpoint) -> None:
         same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
@@ -274,15 +377,31 @@ class _Run:
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)
         self.seconds_before = start.seconds
 
+    def _stop_is_requested(self) -> bool:
+        """Whether any rank was asked to stop: all stop after the same iteration."""
+        asked = np.array([self.stop.requested], np.int64)
+        self.ranks.allreduce(asked)
+        return bool(asked[0])
+
     def _interrupt(self) -> None:
         if self.iteration != self.saved:
             self._save()
-        raise Interrupted(self.iteration, self.checkpoint)
+        raise Interrupted(self.iteration, self.checkpoint, self.folder.path)
 
     def _diverged(self, what: str) -> Diverged:
-        kept = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
-        lr = self.schedule(self.iteration)
-        return Diverged(f"iteration {self.iteration:,}: {what}; a lower learning rate than {lr:g} may help; {kept}")
+        """At the update that was to come; the one before it is the last that moved the weights."""
+        lr = self.schedule(max(0, self.iteration - 1))
+        told = f"iteration {self.iteration:,}, learning rate {lr:g}: {what}"
+        tries = "try a lower learning rate (--lr), a warmup (--warmup) or less weight decay (--weight-decay)"
+        return Diverged(f"{told}; {tries}; {self._kept()}")
+
+    def _out_of_memory(self, error: MemoryError) -> MemoryError:
+        told = f"iteration {self.iteration:,}: no memory is left" + (f" ({error})" if str(error) else "")
+        images = self.config.micro_batch or self.config.batch_size
+        return MemoryError(f"{told}; try fewer than {images} images at a time (--micro-batch); {self._kept()}")
+
+    def _kept(self) -> str:
+        return f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint was written yet"
 
     def _training_means(self) -> tuple[float, float]:
         """Loss and error (percent) since the last row."""
@@ -296,21 +415,28 @@ class _Run:
         return self.seconds_before + time.perf_counter() - self.began
 
 
-def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> Module:
-    """The network of a run, on the device of its backend.  Raises ConfigError where the images don't fit it."""
+def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> tuple[Module, Summary]:
+    """The network of a run, on the device of its backend, and its layers for one image.
+
+    Raises ConfigError where the images don't fit it.
+    """
     try:
         options = config.network_options()
         model = models.create(config.network, num_classes=classes, in_channels=input_shape[0], **options)
-        layers = summary(model, input_shape).rows
+        layers = summary(model, input_shape)
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
-    pixels = min((math.prod(row.output_shape[1:]) for row in layers if row.operation == "BatchNorm"), default=2)
-    if config.batch_size * pixels < 2:
-        told = "a channel has one value only, which batch norm cannot normalise"
-        raise ConfigError(f"batch_size must be at least 2 for {config.network} on {config.data}, got 1: {told}")
+    pixels = values_of_an_image(layers)
+    if pixels == 1:
+        # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
+        for name, least in (("batch_size", 2), ("micro_batch", 3)):
+            images = getattr(config, name)
+            if images is not None and images < least:
+                told = f"{name} must be at least {least} for {config.network} on {config.data}, got {images}"
+                raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
     model.astype(config.dtype)
-    return model.to("cuda") if config.backend in ("cuda", "cublas") else model
+    return model.to("cuda") if config.backend in ("cuda", "cublas") else model, layers
 
 
 def _active_backend() -> str:

@@ -53,7 +53,7 @@ def restore(path: str | Path, **changes: Any) -> Trained:
     checkpoint = checkpoints.load(found)
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
     try:
-        model = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)
+        model, _ = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)
         model.load_state_dict(checkpoint.model)
     except (ConfigError, ValueError) as error:
         raise CheckpointError(f"{found} does not fit {checkpoint.config.network}: {error}") from None

@@ -1,15 +1,28 @@
-"""The run folder: config.json, history.csv, curves.png, checkpoints/."""
+"""The run folder: config.json, history.csv, curves.png, checkpoints/, and while a run is on .lock.
+
+config.json is there first.  Whenever a run is killed, its folder either holds enough to go on, from the beginning at
+least, or nothing, and may be taken for a new run.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from minires import _checks
-from minires._atomic import write_text
+from minires._atomic import make_folder, sweep, write_text
+from minires.training import checkpoint as checkpoints
 from minires.training import curves, history
+from minires.training.checkpoint import CheckpointError
 from minires.training.config import Config, ConfigError
+from minires.training.lock import NAME as LOCK
+from minires.training.lock import RunFolderError, locked
 
 
 class RunFolder:
@@ -23,32 +36,82 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def claim(cls, out: Path | None, config: Config, root: Path = Path("runs")) -> RunFolder:
-        """A new folder: `out`, which must be new or empty, or else the next free runs/<network>-<data>-<number>.
+    @contextlib.contextmanager
+    def claim(cls, out: Path | None, config: Config, root: Path = Path("runs")) -> Iterator[RunFolder]:
+        """A new folder, locked within the block: `out`, which must be new or empty; None: the next free
+        runs/<network>-<data>-<number>.  If nothing is written into it, it goes again.
 
-        Raises ConfigError when it cannot be had.
+        Raises ConfigError when it cannot be had and RunFolderError when another run is in it.
         """
         root = _checks.path(root, "root")
         out = None if out is None else _checks.path(out, "out")
         if not hasattr(config, "network"):
             raise TypeError(f"config must be a Config, got {type(config).__name__}")
+        new = out is None or not out.exists()
         try:
-            if out is None:
-                return cls(_next_free(root, f"{config.network}-{config.data}"))
-            out.mkdir(parents=True, exist_ok=True)
-            if any(out.iterdir()):
-                raise ConfigError(f"{out} is not empty: go on with --resume {out}, or choose another folder with --out")
-            return cls(out)
+            path = _next_free(root, f"{config.network}-{config.data}") if out is None else out
+            make_folder(path)
         except OSError as error:
             told = f"{out or root}: {error.strerror or error}"
             which = "out must be a folder, new or empty; none" if out is not None else "no run folder"
             raise ConfigError(f"{which} can be made at {told}") from None
+        folder = cls(path)
+        try:
+            with locked(path):
+                if not folder._is_empty():
+                    raise ConfigError(
+                        f"{out} is not empty: go on with --resume {out}, or choose another folder with --out"
+                    )
+                yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                if new:
+                    path.rmdir()
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: Path) -> RunFolder:
-        """The run that a checkpoint belongs to."""
-        folder = _checks.path(checkpoint, "checkpoint").parent
-        return cls(folder.parent if folder.name == "checkpoints" else folder)
+    def of(cls, path: Path) -> RunFolder:
+        """The run that something belongs to: its own folder, that of its checkpoints, or a checkpoint."""
+        path = _checks.path(path, "path")
+        if not path.is_dir():
+            path = path.parent
+        own = (path / "config.json").exists() or (path / "checkpoints").exists()
+        return cls(path.parent if path.name == "checkpoints" and not own else path)
+
+    def begin(self, config: Config, rows: list[history.Row], checkpoint_bytes: int) -> None:
+        """What must be there before a run begins or goes on: its configuration, its history so far, and room.
+
+        Raises RunFolderError where it cannot be written or there is no room for two checkpoints of that size.
+        """
+        try:
+            sweep(self.path, self.config.name, self.history.name, self.curves.name)
+            checkpoints.sweep(self.checkpoints)
+            self._demand_room(checkpoint_bytes)
+            self.write_config(config)
+            make_folder(self.checkpoints)
+            with tempfile.TemporaryFile(dir=self.checkpoints):
+                pass
+            if rows:
+                self.write_history(rows)
+            else:  # of a run that was killed before its first checkpoint
+                self.history.unlink(missing_ok=True)
+        except RunFolderError:
+            raise
+        except OSError as error:
+            raise RunFolderError(f"nothing can be written in {self.path}: {error.strerror or error}") from None
+
+    def _demand_room(self, checkpoint_bytes: int) -> None:
+        there = any(self.checkpoints.glob("iteration-*.json"))
+        needed, free = checkpoint_bytes * (1 if there else 2), shutil.disk_usage(self.path).free
+        if free < needed:
+            what = "the next checkpoint" if there else "two checkpoints"
+            raise RunFolderError(f"{self.path}: {what} of this run take {needed:,} bytes, the disk has {free:,} left")
+
+    def read_config(self) -> Config:
+        """Raises CheckpointError when it is broken or foreign."""
+        try:
+            return Config.from_json(json.loads(self.config.read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.config} is not the configuration of a run: {error}") from None
 
     def write_config(self, config: Config) -> None:
         write_text(self.config, json.dumps(config.to_json(), indent=2) + "\n")
@@ -58,6 +121,41 @@ class RunFolder:
 
     def write_curves(self, rows: list[history.Row], config: Config) -> None:
         curves.draw({config.network: rows}, self.curves, title=f"{config.network} on {config.data}")
+
+    def _is_empty(self) -> bool:
+        """Whether there is nothing, or what a run leaves that was killed before its first file was complete."""
+        return all(file == self.checkpoints or _LEFTOVER.fullmatch(file.name) for file in self.path.rglob("*"))
+
+
+_LEFTOVER = re.compile(rf"{re.escape(LOCK)}|\.(config|iteration).*\.tmp|iteration-\d{{8,}}-[0-9a-f]{{8}}\.safetensors")
+
+
+def starting_point(path: Path) -> Path | None:
+    """The checkpoint that a run goes on from; None where it was stopped before its first one, to begin anew.
+
+    path   a run folder (its newest checkpoint), its folder of checkpoints, a checkpoint, or RUN/best
+
+    Raises FileNotFoundError where there is neither a checkpoint nor the configuration of a run.
+    """
+    try:
+        return checkpoints.find(path)
+    except FileNotFoundError:
+        if not path.is_dir():
+            raise
+    folder = RunFolder.of(path)
+    if folder.config.is_file():
+        return None
+    begin = f"; begin a run there with: minires train --out {folder.path}" if folder._is_empty() else ""
+    raise FileNotFoundError(f"{path} holds no run: neither a checkpoint nor config.json{begin}")
+
+
+def resume_config(path: str | Path) -> Config:
+    """The configuration of a run that is to go on: of its checkpoint, or of config.json where there is none yet.
+
+    Raises what `starting_point` raises, and CheckpointError when the file is broken.
+    """
+    start = starting_point(Path(path))
+    return RunFolder.of(Path(path)).read_config() if start is None else checkpoints.load(start).config
 
 
 def _next_free(root: Path, name: str) -> Path:

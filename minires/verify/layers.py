@@ -8,7 +8,7 @@ At each node of the tape, in backward order, three questions on the very arrays 
    differences in float64.                                                                 (the operation)
 
 A network's gradient is wrong only if the answer is no somewhere, and the first no in backward order is the culprit: the
-nodes after it were given right gradients.
+nodes after it were given right gradients.  A backward that raises is a no as well, and the last row.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from minires.tensor import Tensor
 from minires.verify.gradcheck import wrong_element
 from minires.verify.recorded import Recorded, gradients
 
-# Relative to the length of the gradient times the direction's.  A central difference of step EPS errs by EPS² and by
-# rounding / EPS, some 1e-9; whatever is wrong in more than one element of a trillion shows.
+# Relative to the gradient's length times that of the direction.  A slope along a random direction is a fraction of it,
+# seldom below a quarter: a gradient that is wrong by some 4e-6 of its length shows.  A central difference of step EPS
+# errs by EPS² and by rounding / EPS, below some 1e-8.
 RTOL = 1e-6
 EPS = 1e-6
-FINER = (1, 16, 256)  # a kink within the step spoils the difference; a smaller step finds it without
+# A kink within the step spoils the difference; a smaller step may lie without it.  Its rounding is larger (some 4e-6 of
+# the gradient for the smallest): it counts only where it gives another slope by more than that, as behind a kink.
+FINER = (1, 16, 256)
 REDRAWS = 8
+NAN = float("nan")
 SAME = 1e-9  # relative: the same backward twice, on operands in another memory layout
 
 
@@ -38,20 +42,26 @@ SAME = 1e-9  # relative: the same backward twice, on operands in another memory 
 class Fault:
     """What is wrong at a node.
 
-    what         "gradient", "sum" (of what its users sent) or "replay" (backward alone gives something else)
-    input        whose gradient, e.g. "x"; "grad_output" for a sum
-    index        of a wrong element
-    numerical    its slope by central differences; for a sum and a replay what it should be
-    analytical   what the network computed
+    what         "gradient", "sum" (of what its users sent), "replay" (backward alone gives something else), "error" (an
+                 exception, in backward or when the call is made again), "form" (shape or dtype), "lost" (a gradient
+                 that was sent and reached nobody)
+    input        whose gradient, e.g. "x"; "grad_output" for a sum and what is lost
+    index        of a wrong element; () where no element is to blame
+    numerical    its slope by central differences; for a sum and a replay what it should be; else NaN
+    analytical   what the network computed; NaN where no number is to blame
+    told         the rest of an error, a form and what is lost
     """
 
     what: str
     input: str
-    index: tuple[int, ...]
-    numerical: float
-    analytical: float
+    index: tuple[int, ...] = ()
+    numerical: float = NAN
+    analytical: float = NAN
+    told: str = ""
 
     def __str__(self) -> str:
+        if self.told:
+            return self.told
         said = {
             "gradient": "the gradient is not the derivative of its forward",
             "sum": "what arrives is not the sum of what the users of its output sent",
@@ -111,8 +121,15 @@ def check_layers(
         x = Tensor(images, requires_grad=True)
         with enable_grad(), audit:
             output = model(x)
-            output.backward(audit.rng.standard_normal(output.shape))
-        audit.check_leaves({"images": x} | (dict(model.named_parameters()) if isinstance(model, Module) else {}))
+            cotangent = audit.rng.standard_normal(output.shape)
+            try:
+                output.backward(cotangent)
+            except Exception as error:
+                if not audit.blames(error):
+                    raise
+            else:
+                named = dict(model.named_parameters()) if isinstance(model, Module) else {}
+                audit.check_leaves({"images": x} | named, all_named=isinstance(model, Module))
     finally:
         for p, grad in zip(parameters, outer, strict=True):
             p.grad = grad
@@ -135,6 +152,7 @@ class _Audit(Observer):
         self.recorded: dict[Function, Recorded] = {}
         self.sent: dict[Function | Tensor, Array] = {}  # to whom -> the sum of the gradients sent
         self.arrival: Fault | None = None
+        self.running: Function | None = None  # whose backward it is
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
         self.recorded[node] = Recorded.before(node, arrays)
@@ -142,19 +160,32 @@ class _Audit(Observer):
     def before_backward(self, node: Function, grad_output: Array) -> None:
         expected = self.sent.pop(node, None)
         self.arrival = None if expected is None else _differs("sum", "grad_output", grad_output, expected)
+        self.running = node
 
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
+        self.running = None
         recorded = self.recorded.pop(node)
         for parent, grad in zip(node.parents, grads, strict=True):
             if parent is not None and grad is not None:
                 before = self.sent.get(parent)
                 self.sent[parent] = grad.copy() if before is None else before + grad
-        error, fault = float("nan"), self.arrival
+        error, fault = NAN, self.arrival
         if fault is None:
             error, fault = check_gradient(recorded, grad_output, grads, self.rng)
         self._add(node, error, fault)
 
-    def check_leaves(self, leaves: dict[str, Tensor]) -> None:
+    def blames(self, error: Exception) -> bool:
+        """Whether a node's own backward raised it; then it is that node's fault, unless what arrived was wrong."""
+        if self.running is None:
+            return False
+        self._add(self.running, NAN, self.arrival or _raised("backward", error))
+        return True
+
+    def check_leaves(self, leaves: dict[str, Tensor], all_named: bool) -> None:
+        """The gradients of the leaves, and whatever else was sent: it must have arrived somewhere.
+
+        all_named   whether a leaf that is none of `leaves` is a fault too: a parameter that its module does not know
+        """
         for name, leaf in leaves.items():
             expected, grad = self.sent.pop(leaf, None), leaf.grad
             if expected is None and grad is None:
@@ -162,7 +193,14 @@ class _Audit(Observer):
             zero = np.zeros(leaf.shape)
             fault = _differs("sum", "grad", zero if grad is None else grad, zero if expected is None else expected)
             if fault is not None:
-                self._add_row(Layer(name, "leaf", f"leaf {name}", (), leaf.shape, float("nan"), fault))
+                self._add_row(Layer(name, "leaf", f"leaf {name}", (), leaf.shape, NAN, fault))
+        for receiver in self.sent:
+            if isinstance(receiver, Function):
+                self._add(receiver, NAN, Fault("lost", "grad_output", told="what was sent to it reached no backward"))
+            elif all_named or receiver.grad is None:
+                fault = Fault("lost", "grad", told="what was sent to it reached no parameter of the model")
+                self._add_row(Layer("", "leaf", f"leaf of shape {receiver.shape}", (), receiver.shape, NAN, fault))
+        self.sent.clear()
 
     def _add(self, node: Function, error: float, fault: Fault | None) -> None:
         shapes = tuple(shape for shape in node.input_shapes if shape is not None)
@@ -178,10 +216,17 @@ def check_gradient(
     recorded: Recorded, grad_output: Array, grads: tuple[Array | None, ...], rng: np.random.Generator
 ) -> tuple[float, Fault | None]:
     """The largest relative disagreement of a node's gradients `grads`, and what is wrong."""
-    output, again = recorded.forward()
-    replayed = gradients(again, grad_output)
     wanted = [i for i, w in enumerate(recorded.node.needs_input_grad) if w]
-    worst = 0.0 if wanted else float("nan")
+    for i in wanted:
+        fault = _misshapen(recorded.names[i], recorded.inputs[i], grads[i])
+        if fault is not None:
+            return NAN, fault
+    try:
+        output, again = recorded.forward()
+        replayed = gradients(again, grad_output)
+    except Exception as bug:
+        return NAN, _raised("the call, made again alone,", bug)
+    worst = 0.0 if wanted else NAN
     for i in wanted:
         name, x, grad = recorded.names[i], recorded.inputs[i], grads[i]
         assert x is not None
@@ -198,7 +243,7 @@ def check_gradient(
         alone = replayed[i]
         fault = _differs("replay", name, grad, np.zeros(x.shape) if alone is None else alone)
         if fault is not None:
-            return float("nan"), fault
+            return NAN, fault
         worst = max(worst, error * RTOL)
     return worst, None
 
@@ -248,21 +293,22 @@ class _Point:
         self.direction = self.scale * rng.standard_normal(self.x.shape)
         analytical = float(np.vdot(self.grad, self.direction))
         length = self.scale * float(np.linalg.norm(self.grad))
-        gaps = []
-        best = float("inf")
+        gaps, slopes, errors = [], [], []
         for finer in FINER:
             eps = EPS / finer
             left, right = self.slopes(self.direction, eps)
-            numerical = (left + right) / 2
-            allowed = RTOL * max(abs(numerical), length) + self.noise / eps + np.finfo(np.float64).tiny
-            error = abs(numerical - analytical) / allowed
-            if error <= 1:
-                return error
-            best = error if not best <= error else best
+            numerical, rounding = (left + right) / 2, self.noise / eps
             gaps.append(abs(right - left))
+            slopes.append(numerical)
+            if abs(numerical - slopes[0]) <= rounding and finer > 1:
+                continue  # it tells nothing that the first one did not
+            allowed = RTOL * max(abs(numerical), length) + rounding + np.finfo(np.float64).tiny
+            errors.append(abs(numerical - analytical) / allowed)
+            if errors[-1] <= 1:
+                return errors[-1]
         # Of a smooth function the two slopes close in proportion to the step.
-        self.kinked = bool(gaps[-1] > 4 * self.noise * FINER[-1] / EPS and gaps[-1] > gaps[0] / 4)
-        return best
+        self.kinked = bool(gaps[-1] > 4 * self.noise * FINER[-1] / EPS and gaps[-1] > gaps[0] / FINER[-1] ** 0.5)
+        return min(errors)
 
     def fault(self, what: str, name: str) -> Fault:
         """Follows the wrong slope down to one element."""
@@ -279,9 +325,21 @@ def _scale(x: Array) -> float:
     return float(np.linalg.norm(x)) / max(x.size, 1) ** 0.5 or 1.0
 
 
+def _raised(what: str, error: Exception) -> Fault:
+    told = " ".join(f"{what} raised {type(error).__name__}: {error}".split())
+    return Fault("error", "", told=told)
+
+
+def _misshapen(name: str, x: Array | None, grad: Array | None) -> Fault | None:
+    if x is None or grad is None or (grad.shape == x.shape and grad.dtype == x.dtype):
+        return None
+    told = f"the gradient of {name} is {grad.dtype} of shape {grad.shape}; {name} is {x.dtype} of shape {x.shape}"
+    return Fault("form", name, told=told)
+
+
 def _differs(what: str, name: str, ours: Array, expected: Array) -> Fault | None:
     if ours.shape != expected.shape:
-        return Fault(what, f"{name} of shape {ours.shape}, not {expected.shape}", (), float("nan"), float("nan"))
+        return Fault(what, f"{name} of shape {ours.shape}, not {expected.shape}")
     difference = np.abs(ours - expected)
     if difference.size and not float(difference.max()) <= SAME * float(np.abs(expected).max()):
         index = tuple(int(k) for k in np.unravel_index(int(np.argmax(difference)), difference.shape))

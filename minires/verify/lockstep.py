@@ -27,8 +27,8 @@ from minires.inspect.counting import multiply_adds
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires.verify.distance import relative_norm, ulps
-from minires.verify.network import unchanged
-from minires.verify.recorded import Recorded, gradients
+from minires.verify.network import running_statistics, unchanged
+from minires.verify.recorded import Recorded, gradients, statistics
 
 FACTOR = 16.0
 """Of the tolerance: relative to an array's norm, a sum of K rounded products errs by about eps · √K, in any order; the
@@ -43,7 +43,7 @@ class Step:
     number             of the node, from 0 in the order of forward
     phase              "forward" or "backward"
     module, operation  dotted path and e.g. "Conv2d"
-    array              the result whose own error is the largest part of its tolerance: "output", or "∂w"
+    array              the result whose own error is the largest part of its tolerance: "output", "running_var" or "∂w"
     own, grown         relative norms  ‖second − first‖ / ‖first‖  (see above)
     own_ulp, grown_ulp largest differences, in units in the last place of the array's root mean square
     tolerance          of `own`
@@ -72,7 +72,8 @@ class Lockstep:
     first, second   the backends' names
     steps           forward from the first operation to the loss, then backward
     losses          of the two runs
-    unwatched       names of what the second backend computes differently while nobody watches: "loss", parameters
+    unwatched       names of what the second backend computes differently while nobody watches: "loss", parameters (for
+                    their gradients), running statistics
     """
 
     first: str
@@ -109,9 +110,10 @@ class _Run:
 
     calls: list[Recorded] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
+    statistics: list[dict[str, Array]] = field(default_factory=list)  # running ones, after the call
     cotangents: dict[int, Array] = field(default_factory=dict)
     grads: dict[int, tuple[Array | None, ...]] = field(default_factory=dict)
-    results: dict[str, Array] = field(default_factory=dict)  # the loss, the gradients of the parameters
+    results: dict[str, Array] = field(default_factory=dict)  # loss, running statistics, parameters' gradients
 
 
 class _Watch(Observer):
@@ -125,6 +127,7 @@ class _Watch(Observer):
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
         self.run.outputs.append(output)
+        self.run.statistics.append({name: array.copy() for name, array in statistics(node).items()})
         self.run.calls[self.numbers[node]].node.output_shape = output.shape
 
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
@@ -154,14 +157,15 @@ def lockstep(
     if names[0] != names[1]:
         raise RuntimeError(f"{first} and {second} ran different operations: {len(names[0])} and {len(names[1])}")
     found = Lockstep(first, second, losses=(float(ours.results["loss"]), float(theirs.results["loss"])))
-    same = {k: bool((a == unwatched.results[k]).all()) for k, a in theirs.results.items()}
-    found.unwatched = [name for name, equal in same.items() if not equal]
+    found.unwatched = [name for name in {**theirs.results, **unwatched.results} if not _same(name, theirs, unwatched)]
     found._calls = {i: (call, ours.cotangents.get(i)) for i, call in enumerate(ours.calls)}
     backward: dict[int, Step] = {}
     for number, call in enumerate(ours.calls):
         output, again = _on_the_same_operands(call, theirs.calls[number])
         told = (number, call.node.module, call.node.name)
         pairs = [("output", ours.outputs[number], output, theirs.outputs[number])]
+        own_statistics, grown_statistics = statistics(again), theirs.statistics[number]
+        pairs += [(k, a, own_statistics[k], grown_statistics[k]) for k, a in ours.statistics[number].items()]
         found.steps.append(_step("forward", told, call, pairs))
         if number in ours.grads and number in theirs.grads:
             cotangent = _beside(ours.cotangents[number], output)
@@ -188,8 +192,14 @@ def _run(model: Module, images: Array, labels: Array, name: str, options: dict[s
             loss = F.cross_entropy(model(Tensor(xp.asarray(images), requires_grad=True)), xp.asarray(labels))
             loss.backward()
         grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        run.results = {"loss": loss.data, **grads}
+        run.results = {"loss": loss.data, **running_statistics(model), **grads}
     return run
+
+
+def _same(name: str, run: _Run, other: _Run) -> bool:
+    """Whether two runs gave a result the same bits."""
+    a, b = run.results.get(name), other.results.get(name)
+    return a is not None and b is not None and bool((a == b).all())
 
 
 @contextlib.contextmanager

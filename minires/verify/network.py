@@ -134,6 +134,8 @@ def check_network(model: Module, images: Array, seed: int) -> tuple[int, str]:
             gradcheck(fn, inputs, seed=seed, mode="projected", directions=1)
         except GradcheckError as error:
             return len(inputs), str(error)
+        except Exception as error:  # a bug may well end in an error of NumPy's
+            return len(inputs), f"{type(error).__name__}: {error}"
     return len(inputs), ""
 
 
@@ -239,22 +241,31 @@ def differences(ours: Mapping[str, Array], theirs: Mapping[str, Array], toleranc
     measured by a millionth of the largest one."""
     floor = 1e-6 * max((float(np.abs(a).max(initial=0)) for a in theirs.values()), default=0.0)
     result = []
-    for name, expected in theirs.items():
+    for name in {**theirs, **ours}:
+        expected = theirs[name] if name in theirs else np.zeros(ours[name].shape)
         scale = max(float(np.abs(expected).max(initial=0)), floor, float(np.finfo(np.float64).tiny))
-        relative = float(np.abs(ours[name] - expected).max(initial=0)) / scale
+        found = ours.get(name, np.zeros(expected.shape))  # a gradient that is forgotten is zero
+        relative = float(np.abs(found - expected).max(initial=0)) / scale
         result.append(Difference(name, relative, tolerance))
     return result
 
 
 def results(model: Module, images: Array, cotangent: Array) -> dict[str, Array]:
-    """Logits, and the gradients of the images and of all parameters."""
+    """Logits, the running statistics after forward, and the gradients of the images and of all parameters."""
     with unchanged(model):
         model.zero_grad()
         x = Tensor(images.copy(), requires_grad=True)
         logits = model(x)
+        found = {"logits": logits.data.copy()} | running_statistics(model)
         logits.backward(cotangent)
         grads = {"images": x.grad} | {name: p.grad for name, p in model.named_parameters()}
-        return {"logits": logits.data.copy()} | {f"∂{name}": grad for name, grad in grads.items() if grad is not None}
+        return found | {f"∂{name}": grad for name, grad in grads.items() if grad is not None}
+
+
+def running_statistics(model: Module) -> dict[str, Array]:
+    """Copies of what a state dict holds beside the parameters, such as "bn1.running_mean"."""
+    parameters = {name for name, _ in model.named_parameters()}
+    return {name: array.copy() for name, array in model.state_dict().items() if name not in parameters}
 
 
 # Through 152 layers the rounding of two float64 implementations stays some orders below this; a wrong term does not.
@@ -262,7 +273,7 @@ RELATIVE = 1e-8
 
 
 def against_backend(model: Module, images: Array, other: str, seed: int = 0) -> list[Difference]:
-    """Logits and gradients by the active backend beside those by another one, in float64."""
+    """Logits, running statistics and gradients by the active backend beside those by another one, in float64."""
     with unchanged(model):
         shape = model(Tensor(images)).shape
     cotangent = np.random.default_rng(seed).standard_normal(shape)
@@ -275,7 +286,7 @@ def against_backend(model: Module, images: Array, other: str, seed: int = 0) -> 
 
 
 def against_torch(model: Module, peer: Any, images: Array, seed: int = 0) -> list[Difference]:
-    """Logits and gradients beside those of a PyTorch network of the same state-dict names, in float64.
+    """Logits, running statistics and gradients beside those of a PyTorch network of the same names, in float64.
 
     peer   e.g. `minires.verify.torch_networks.create("resnet50")`; it is given the model's weights
     """
@@ -289,8 +300,10 @@ def against_torch(model: Module, peer: Any, images: Array, seed: int = 0) -> lis
         raise ValueError(f"peer has other parameters: missing {missing[:3]}, unexpected {unexpected[:3]}")
     x = torch.from_numpy(images.copy()).requires_grad_()
     logits = peer(x)
+    running = {name: array.numpy().copy() for name, array in peer.named_buffers() if name in state}
     cotangent = np.random.default_rng(seed).standard_normal(tuple(logits.shape))
     logits.backward(torch.from_numpy(cotangent))
     grads = {"images": x.grad} | {name: p.grad for name, p in peer.named_parameters()}
-    theirs = {"logits": logits.detach().numpy()} | {f"∂{name}": grad.numpy() for name, grad in grads.items()}
+    theirs = {"logits": logits.detach().numpy()} | running
+    theirs |= {f"∂{name}": grad.numpy() for name, grad in grads.items()}
     return differences(results(model, images, cotangent), theirs, RELATIVE)

@@ -106,10 +106,10 @@ class Call:
     grad_output: Array | None
 
     def results(self, backend: str, **options: Any) -> dict[str, Array]:
-        """The output and, where there is a grad_output, the gradients, by the named backend (see `mr.backend`)."""
+        """By the named backend (see `mr.backend`): output, running statistics and, with a grad_output, gradients."""
         with backends.backend(backend, **options) as chosen:
             output, node = self.recorded.forward(backend=getattr(chosen, "eager", chosen))
-            found = {"output": output}
+            found = {"output": output} | statistics(node)
             if self.grad_output is not None:
                 grads = gradients(node, self.grad_output)
                 found |= {f"∂{n}": g for n, g in zip(self.recorded.names, grads, strict=True) if g is not None}
@@ -119,11 +119,16 @@ class Call:
         """A line for every result: the second backend's error, with the index where it is largest and both numbers."""
         lines = []
         ours, theirs = self.results(first), self.results(second, **options)
-        for name, expected in ours.items():
-            difference = np.abs(theirs[name].astype(np.float64) - expected)
+        for name in {**ours, **theirs}:
+            if name not in ours or name not in theirs:
+                has, lacks = (first, second) if name in ours else (second, first)
+                lines.append(f"{name:12} {has} gives it, {lacks} does not")
+                continue
+            expected, found = ours[name], theirs[name]
+            difference = np.abs(found.astype(np.float64) - expected)
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
-            told = f"{first} {expected[index]:.9g}, {second} {theirs[name][index]:.9g}"
-            lines.append(f"{name:12} {relative_norm(theirs[name], expected):.2e}  worst at {index}: {told}")
+            told = f"{first} {expected[index]:.9g}, {second} {found[index]:.9g}"
+            lines.append(f"{name:12} {relative_norm(found, expected):.2e}  worst at {index}: {told}")
         return "\n".join(lines)
 
 
@@ -175,6 +180,12 @@ def _from_json(value: Any) -> Any:
             return tuple(map(_from_json, content))
         return slice(*map(_from_json, content)) if kind == "slice" else Ellipsis
     return value
+
+
+def statistics(node: Function) -> dict[str, Array]:
+    """What a node holds beside its operands and its forward may write: a batch norm's running statistics; no copies."""
+    options = {name: value for name, value in vars(node).items() if name not in Function.__annotations__}
+    return {name: value for name, value in options.items() if is_array(value) and value.dtype.kind == "f"}
 
 
 def gradients(node: Function, grad_output: Array) -> tuple[Array | None, ...]:

@@ -26,7 +26,8 @@ def convert(
 ) -> Match:
     """Reads `source` and writes `target`, bit by bit the same numbers; returns what it was recognised as.
 
-    network, stride_in, zero_channels   as for `recognise`: the metadata will say exactly which network it is
+    network, stride_in, zero_channels   as for `recognise`: the metadata will say exactly which network it is,
+                                        and mark what was only assumed (`Match.undecided`)
     dtype   float64, float32 or float16; None: as stored, but bfloat16 and float8 as float32, which holds them exactly
 
     Raises what `load` and `save` raise; then nothing is written.
@@ -45,6 +46,7 @@ def convert(
         preprocessing=match.preprocessing,
         classes=match.classes,
         dtype=dtype,
+        assumed=match.undecided,
     )
     return match
 

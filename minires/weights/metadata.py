@@ -5,6 +5,8 @@ network         "resnet50"
 options         all options of `models.create`, as JSON
 preprocessing   what a picture goes through first, as JSON; a mean image as base64 of float32, little-endian
 classes         their names, as JSON
+assumed         "network" and options that nobody had said, but `convert` took for granted, as JSON.  Older files lack
+                it, and hold such options as if they were known
 """
 
 from __future__ import annotations
@@ -34,8 +36,11 @@ def encode(
     options: Mapping[str, Any],
     preprocessing: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    assumed: Sequence[str] = (),
 ) -> dict[str, str]:
     """The metadata of a file.  Options that are not given are written with their defaults.
+
+    assumed   "network" and names of options that are a guess, to be marked as such
 
     Raises ValueError or TypeError for what `models.create` would not take, or what is too large for a header.
     """
@@ -54,6 +59,8 @@ def encode(
         if len(classes) != (allowed | dict(options))["num_classes"]:
             raise ValueError(f"classes names {len(classes):,}, options have {options.get('num_classes')}")
         told["classes"] = json.dumps(list(classes))
+    if assumed:
+        told["assumed"] = json.dumps(list(assumed))
     if sum(map(len, told.values())) > _LARGEST:
         raise ValueError(
             "preprocessing and classes take more than a safetensors header can hold: a mean image of 512×512?"
@@ -78,6 +85,9 @@ def decode(metadata: Mapping[str, str]) -> Told | None:
     classes = _json(metadata, "classes", list)
     if classes is not None and not all(isinstance(name, str) for name in classes):
         raise WeightsError("its metadata name classes that are no text")
+    assumed = _json(metadata, "assumed", list) or []
+    if not all(name in ("network", *options) for name in assumed):
+        raise WeightsError("its metadata hold assumed that names what is not in them")
     preprocessing = _json(metadata, "preprocessing", dict) or {}
     return Told(
         "its metadata",
@@ -85,6 +95,7 @@ def decode(metadata: Mapping[str, str]) -> Told | None:
         options,
         {name: _array(value) if isinstance(value, dict) else value for name, value in preprocessing.items()},
         None if classes is None else tuple(classes),
+        assumed=tuple(assumed),
     )
 
 

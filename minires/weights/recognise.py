@@ -33,8 +33,8 @@ def recognise(
     stride_in       "1x1" or "3x3", of the bottlenecks: neither names nor shapes tell it
     zero_channels   "end" or "both", of option A
 
-    What these leave open is taken from metadata that minires wrote, from the configurations of transformers and timm
-    beside the file, and from whose names they are.
+    What these leave open is taken from metadata that minires wrote (what was assumed there is assumed again), from the
+    configurations of transformers and timm beside the file, and from whose names they are.
     Raises WeightsMismatch for a file that looks like no network of minires, or for a word that contradicts the file or
     says nothing about its network; WeightsError for metadata or configurations that are broken; ValueError for a word
     that is none.
@@ -124,7 +124,7 @@ def _told(file: WeightFile, translation: Translation, shapes: Shapes) -> Told:
         found = beside.transformers(file.path, shapes)
     elif found is None and translation.convention.name in ("torchvision", "timm"):
         found = beside.timm(file.path, shapes)
-    return found or Told("")
+    return Told("") if found is None else found.known()
 
 
 def _heed(words: Mapping[str, str], options: dict[str, Any], network: str, told: Told, file: WeightFile) -> None:

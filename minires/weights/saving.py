@@ -29,6 +29,7 @@ def save(
     preprocessing: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     dtype: str | None = None,
+    assumed: Sequence[str] = (),
 ) -> None:
     """Writes a network's weights and running statistics, and says in the metadata what they are.
 
@@ -37,6 +38,7 @@ def save(
     preprocessing   resize, crop, mean, std, interpolation, grey, as far as they are known
     classes         names of the classes
     dtype           float64, float32 or float16; None: each array as it is
+    assumed         "network" and names of options that are a guess: the metadata mark them
 
     The file is there complete or not at all; one that was there is replaced.  The counters of batches that PyTorch
     keeps are not in it: PyTorch loads it without them, with strict=True.
@@ -55,7 +57,7 @@ def save(
     wrong = [name for name in {**wanted, **state} if name not in state or state[name].shape != wanted.get(name)]
     if wrong:
         raise ValueError(f"model does not fit {network} with these options: {', '.join(wrong[:3])}")
-    told = metadata.encode(network, options, preprocessing, classes)
+    told = metadata.encode(network, options, preprocessing, classes, assumed)
     arrays = {name: _converted(name, array, dtype) for name, array in state.items()}
     write_bytes(target, safetensors.numpy.save(arrays, told))
 

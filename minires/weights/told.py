@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -17,6 +17,7 @@ class Told:
     classes         names of the classes in the order of the outputs
     refused         why the file, whatever its names and shapes, holds no network of minires; "" where nothing is said
     notes           what a reader should know, each in a line
+    assumed         "network" and names of options that are no more than what was assumed before
     """
 
     by: str
@@ -26,3 +27,10 @@ class Told:
     classes: tuple[str, ...] | None = None
     refused: str = ""
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+    def known(self) -> Told:
+        """Without what was assumed: it may be assumed again, or be said by the caller."""
+        options = {name: value for name, value in self.options.items() if name not in self.assumed}
+        network = None if "network" in self.assumed else self.network
+        return replace(self, network=network, options=options, assumed=())

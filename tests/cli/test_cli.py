@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -85,10 +86,11 @@ def test_quiet_says_nothing_on_stderr(call, tmp_path):
 def test_every_setting_arrives(call, tmp_path, monkeypatch):
     monkeypatch.setattr(backends.threads, "_threads", None)
     words = (
-        "train plain32 --data digits --seed 5 --threads 1 --backend reference --width 3 --dtype float64 --iterations 4 "
-        "--batch-size 100 --lr 0.2 --momentum 0.8 --weight-decay 0.01 --nesterov --schedule step --milestones 2,3 "
-        "--lr-factor 0.5 --warmup 1 --warmup-lr 0.02 --label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 "
-        "--checkpoint-every 2 --keep 5 --workers 1"
+        "train plain32 --data digits --seed 5 --threads 1 --backend reference --width 3 --dtype float64 "
+        "--iterations 4 --batch-size 100 --micro-batch 30 --sync-batch-norm --lr 0.2 --momentum 0.8 "
+        "--weight-decay 0.01 --nesterov --schedule step --milestones 2,3 --lr-factor 0.5 --warmup 1 --warmup-lr 0.02 "
+        "--label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 --checkpoint-every 2 --keep 5 --keep-best "
+        "--workers 1"
     )
     with threadpool_limits():  # puts BLAS's threads back
         assert call(*words.split(), "--data-dir", tmp_path, "--out", tmp_path / "run")[0] == 0
@@ -104,6 +106,8 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "iterations": 4,
         "epochs": None,
         "batch_size": 100,
+        "micro_batch": 30,
+        "sync_batch_norm": True,
         "lr": 0.2,
         "momentum": 0.8,
         "weight_decay": 0.01,
@@ -119,6 +123,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "eval_every": 2,
         "checkpoint_every": 2,
         "keep": 5,
+        "keep_best": True,
         "workers": 1,
         "data_dir": str(tmp_path),
         "size": None,
@@ -189,6 +194,17 @@ def test_resume(call, run, tmp_path):
         (["train", "--resume", "nowhere"], ["nowhere"]),
         (["evaluate"], ["RUN"]),
         (["evaluate", "nowhere"], ["nowhere"]),
+        (["evaluate", __file__], ["is no checkpoint: weight files are for minires predict and minires convert"]),
+        (["train", "--resume", __file__], ["is no checkpoint"]),
+        (["predict", "x.png", "--weight", "y"], ["'--weight'", "Did you mean '--weights'?"]),
+        (["predict", "x.png", "--weight=y"], ["'--weight=y'", "Did you mean '--weights'?"]),
+        (["predict", "x.png"], ["required: --weights"]),
+        (["predict", __file__, "--weights", "."], ["--weights: . is a folder without a checkpoint"]),
+        (["weights", "."], [". is a folder without a checkpoint"]),
+        (["convert", ".", "x.safetensors"], [". is a folder without a checkpoint"]),
+        (["export", "resnet20", "--onnx", "x", "--weights", "."], [". holds no checkpoint"]),
+        (["paper", "gradients", "--steps", "-1"], ["--steps must be at least 0"]),
+        (["paper", "table6", "--step", "1"], ["'--step'"]),
         (["evaluate", ".", "--split", "valid"], ["--split", "valid"]),
         (["summary"], ["NETWORK"]),
         (["summary", "resnet5"], ["'resnet5'", "Did you mean"]),
@@ -384,13 +400,42 @@ def test_help_loads_nothing_heavy():
     assert ended.stdout.splitlines()[-1].strip() == ""
 
 
-def test_as_a_module_into_a_closed_pipe():
-    """`minires summary ... | head`: no traceback when nobody reads on."""
-    command = [sys.executable, "-m", "minires", "summary", "resnet110", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdout.readline()
-        process.stdout.close()
-        assert "Traceback" not in process.stderr.read()
+# Some versions of argparse overlook that nobody reads their help.
+@pytest.mark.parametrize(
+    ("words", "codes"),
+    [(["summary", "resnet110", "--json"], {141}), (["models"], {141}), (["--help"], {0, 141})],
+)
+def test_as_a_module_into_a_closed_pipe(words, codes):
+    """`minires ... | head -0`: it ends without a word when nobody reads on."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "minires", *words]
+    ended = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert ended.stderr == ""
+    assert ended.returncode in codes
+
+
+def test_names_are_not_cut_where_no_terminal_is(call, tmp_path):
+    picture = Path(__file__).parents[1] / "prediction" / "data" / "cat.jpg"
+    out = call("summary", "resnet50", "--stride-in", "3x3", "--input", "3x2048x2048")[1]
+    assert "…" not in out
+    assert "layer4.0.downsample.1" in out
+    out = call("lockstep", "resnet50", "--width", "1", "--image", picture, "--backends", "reference,reference")[1]
+    rows = [line for line in out.splitlines() if line.startswith("│")]
+    assert not [row for row in rows if row.split("│")[1].strip() == ""], "a cell was folded"
+    assert any("layer4.0.downsample.0" in row for row in rows)
+
+
+def test_a_name_in_a_message_is_a_flag_only_where_there_is_one():
+    from minires.cli import _one_line
+
+    flags = ("--width", "--stride-in")
+    assert _one_line(ValueError("width must\nbe at least 1"), flags) == "--width must be at least 1"
+    assert _one_line(ValueError("stride_in says nothing about it"), flags) == "--stride-in says nothing about it"
+    assert _one_line(ValueError("stride_in is '1x1', but"), flags) == "--stride-in is '1x1', but"
+    assert _one_line(ValueError("x must hold more than one value"), flags) == "x must hold more than one value"
+    assert _one_line(ValueError("network is 'resnet20', but"), flags) == "network is 'resnet20', but"
 
 
 def test_an_unknown_default_backend_is_one_line(call, monkeypatch):

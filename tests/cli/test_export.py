@@ -23,7 +23,7 @@ def run(tmp_path):
 
 def test_an_initialised_network(tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
-    out = tmp_path / "new" / "net.onnx"
+    out = tmp_path / "net.onnx"
     flags = "--width 2 --classes 7 --shortcut C --input 1x16x24 --batch 5 --fuse --seed 3"
     assert main(["export", "resnet20", *flags.split(), "--onnx", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
@@ -71,7 +71,10 @@ def test_a_trained_network(run, tmp_path, capsys):
         (["resnet20", "--onnx", "x", "--weights", "nowhere"], "--weights: no file nowhere"),
         (["resnet20", "--onnx", "x", "--weights", "r", "--width", "2"], "--width cannot be given with --weights"),
         (["resnet20", "--onnx", "x", "--wieghts", "r"], "Did you mean '--weights'?"),
-        (["resnet20", "--onnx", "/proc/none/x"], "--onnx: nothing can be written in /proc/none"),
+        (["resnet20", "--onnx", "/proc/1/x"], "--onnx: nothing can be written in /proc/1"),
+        (["resnet20", "--onnx", "none/x"], "--onnx: there is no folder none"),
+        (["resnet20", "--onnx", "x", "--zero-channels", "middle"], "--zero-channels must be one of"),
+        (["plain20", "--onnx", "x", "--zero-channels", "both"], "plain20 has no option 'zero_channels'"),
     ],
 )
 def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypatch):
@@ -95,9 +98,12 @@ def test_weights_of_another_program(tmp_path, capsys):
     file = Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th"
     out = tmp_path / "x.onnx"
     assert main(["export", "resnet20", "--weights", str(file), "--onnx", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "resnet20: images batch×3×32×32 -> logits, 1.0 MiB"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "resnet20: images batch×3×32×32 -> logits, 1.0 MiB"
+    assert said[1].startswith("note: residual, with option A's zero channels on both sides")
     told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
     assert '"zero_channels": "both"' in told["options"]
+    assert "assumed" not in told
     out.unlink()
     assert main(["export", "resnet32", "--weights", str(file), "--onnx", str(out)]) == 2
     assert "does not fit resnet32" in capsys.readouterr().err
@@ -123,6 +129,40 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out)]) == 1
+    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out), "--force"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_file_is_replaced_by_force_alone(tmp_path, capsys):
+    pytest.importorskip("onnx")
+    out = tmp_path / "x.onnx"
+    out.write_text("old")
+    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out)]) == 2
+    assert capsys.readouterr().err == f"minires: {out} exists: --force replaces it\n"
+    assert out.read_text() == "old"
+    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out), "--force"]) == 0
+    assert out.stat().st_size > 3
+
+
+def test_where_the_zero_channels_are(tmp_path, capsys):
+    """Of an initialised network, and of a file that does not tell: what is assumed is noted and marked."""
+    onnx = pytest.importorskip("onnx")
+    import safetensors.numpy
+
+    out, file = str(tmp_path / "x.onnx"), tmp_path / "x.safetensors"
+
+    def told(*words):
+        assert main(["export", "resnet20", "--onnx", out, "--force", *words]) == 0
+        metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+        notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+        return json.loads(metadata["options"])["zero_channels"], metadata.get("assumed"), len(notes)
+
+    assert told("--width", "2", "--zero-channels", "both") == ("both", None, 0)
+    safetensors.numpy.save_file(mr.models.create("resnet20", width=2).state_dict(), file)
+    assert told("--weights", str(file)) == ("end", '["zero_channels"]', 1)
+    assert told("--weights", str(file), "--zero-channels", "both") == ("both", None, 0)
+    assert main(["export", "resnet20", "--onnx", out, "--force", "--weights", str(file), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["notes"]) == 1
+    assert main(["export", "resnet20", "--onnx", out, "--force", "--weights", str(file), "--zero-channels", "x"]) == 2
+    assert "--zero-channels must be one of 'end', 'both'" in capsys.readouterr().err

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
+import minires as mr
 from minires import data
 from minires.cli import main
 from minires.cli.subject import add_subject, subject
@@ -65,3 +67,46 @@ def test_weights_of_another_program(capsys):
     assert "--width cannot be given with --weights: the file has its own" in capsys.readouterr().err
     assert main(["lockstep", "resnet20", "--weights", "nowhere.pth"]) == 2
     assert "--weights: no file nowhere.pth" in capsys.readouterr().err
+
+
+def test_where_the_zero_channels_are(tmp_path, capsys):
+    """Of an initialised network, and of a file that does not tell, whose assumption is said."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
+    model = mr.models.create("resnet20", width=2)
+    safetensors.numpy.save_file(model.state_dict(), tmp_path / "x.safetensors")
+
+    def before(*words):
+        """How many zero channels stand before the others at the first shortcut that has some."""
+        parser = argparse.ArgumentParser()
+        add_subject(parser)
+        with subject("resnet20", parser.parse_args([*words, "--image", str(tmp_path / "x.png"), "--eval"])) as found:
+            return found.model.layer2[0].downsample.pad[1][0]
+
+    assert before("--width", "2") == 0
+    assert before("--width", "2", "--zero-channels", "both") == 1
+    weights = ("--weights", str(tmp_path / "x.safetensors"))
+    assert capsys.readouterr().err == ""
+    assert before(*weights) == 0
+    assert "zero channels are taken to stand at the end" in capsys.readouterr().err
+    assert before(*weights, "--zero-channels", "both") == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["step", "trace", "lockstep"])
+def test_wrong_zero_channels(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = mr.models.create("resnet20", width=2)
+    safetensors.numpy.save_file(model.state_dict(), tmp_path / "x.safetensors")
+    for words in (["--width", "2"], ["--weights", "x.safetensors"]):
+        assert main([command, "resnet20", *words, "--zero-channels", "middle"]) == 2
+        assert "--zero-channels must be one of 'end', 'both'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["step", "trace", "lockstep"])
+def test_a_single_value_is_not_normalised(command, tmp_path, monkeypatch, capsys):
+    """ResNet-18 leaves one pixel of an 8×8 digit."""
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "resnet18", "--width", "2", "--data", "digits", "--batch", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "more than the one value per channel that one image of shape (1, 8, 8) leaves: --batch takes more" in err
+    assert err.count("\n") == 1

@@ -170,7 +170,7 @@ def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
         (["convert", "old.safetensors", "old.safetensors", "--force"], "IN and OUT are the same file"),
         (["convert", "old.safetensors", "link.safetensors", "--force"], "IN and OUT are the same file"),
         (["convert", PUBLISHED, "x.safetensors", "--network", "resnet32"], "does not fit resnet32"),
-        (["convert", PUBLISHED, "x.safetensors", "--stride-in", "1x1"], "stride_in says nothing about the resnet20"),
+        (["convert", PUBLISHED, "x.safetensors", "--stride-in", "1x1"], "--stride-in says nothing about the resnet20"),
         (["convert", PUBLISHED, "x.safetensors", "--dtype", "bfloat16"], "--dtype"),
         (["convert", PUBLISHED, "iteration-00000003-0123abcd.safetensors"], "a part of a checkpoint"),
         (
@@ -219,6 +219,9 @@ def test_convert_says_what_it_took_for_granted(call, put, tmp_path):
     code, out, _ = call("convert", put(state("plain20")), tmp_path / "y.safetensors")
     assert code == 0
     assert [line.split(" ")[1] for line in out.splitlines()[1:3]] == ["plain20", "option"]
+    assert out.splitlines()[3] == "assumed: network, zero_channels; the metadata say so"
+    code, out, _ = call("weights", tmp_path / "y.safetensors")
+    assert lines(out)["undecided"] == ["network, zero_channels"]
     assert weights.load(tmp_path / "y.safetensors")[1].options["zero_channels"] == "end"
 
 

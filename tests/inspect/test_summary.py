@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minires as mr
-from minires import cli
+from minires import backends, cli
+from minires.inspect.shapes import Shapes
 
 
 def test_rows_in_the_order_of_the_forward_pass():
@@ -134,3 +137,50 @@ def test_the_command(capsys):
     assert capsys.readouterr().out.startswith("module,operation,output_shape,params,macs,backward_macs")
     assert cli.main(["summary", "resnet20", "--batch", "0"]) == 2
     assert capsys.readouterr().err == "minires: --batch must be at least 1, got 0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet20", {}),
+        ("resnet20", {"shortcut": "C", "batch_norm": False}),
+        ("plain20", {}),
+        ("resnet50", {"stride_in": "3x3"}),
+        ("vgg16", {"hidden": 8}),
+    ],
+)
+def test_shapes_alone_count_what_computing_counts(monkeypatch, name, options):
+    model = mr.models.create(name, width=2, **options)
+    counted = mr.summary(model, (3, 64, 48))
+    monkeypatch.setattr(sys.modules["minires.inspect.summary"], "Shapes", lambda: backends.reference)
+    assert mr.summary(model, (3, 64, 48)) == counted
+
+
+def test_shapes_of_every_kind():
+    """Whatever `Shapes` gives has the shape and type of what the reference backend gives."""
+    named = {name for name in vars(Shapes) if name.endswith("_forward")}
+    x, w = np.ones((2, 4, 9, 7), np.float32), np.ones((6, 2, 3, 2), np.float32)
+    channel = np.ones(4, np.float32)
+    window = (3, 2), (2, 1), (1, 1), (1, 2)
+    calls = {
+        "conv2d_forward": (x, w, None, *window[1:], 2),
+        "batch_norm_eval_forward": (x, channel, channel, channel, channel, 1e-5),
+        "relu_forward": (x,),
+        "add_forward": (x, x[:, :1]),
+        "max_pool2d_forward": (x, *window, (5, 7)),
+        "adaptive_avg_pool2d_forward": (x, (4, 3)),
+        "linear_forward": (x, np.ones((5, 7), np.float32), None),
+    }
+    assert calls.keys() == named
+    for name, operands in calls.items():
+        found, expected = getattr(Shapes(), name)(*operands), getattr(backends.reference, name)(*operands)
+        pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
+        assert all((a.shape, a.dtype) == (b.shape, b.dtype) for a, b in pairs), name
+
+
+def test_every_network_of_the_paper_is_counted_at_once(capsys):
+    """Computed, they take ten times as long."""
+    began = time.process_time()
+    assert cli.main(["models", "--json"]) == 0
+    assert time.process_time() - began < 5  # 1 s on an idle machine
+    assert {told["network"] for told in json.loads(capsys.readouterr().out)} == set(mr.models.names())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from minires.data import Dataset
 from minires.paper import experiment, figure1, figure4, figure7, items
 from minires.paper.experiment import Claim, Curve
 from minires.training import history
+from minires.training.history import timeless
 from minires.training.progress import Silent
 
 ROW = history.Row(300, 1.0, 0.02, 1.0, 40.0, 50.0, 100.0, 1.0)
@@ -52,6 +54,8 @@ def test_a_curve_is_a_run_that_is_found_again(small, tmp_path):
     assert (folder / "history.csv").stat().st_mtime_ns == written
     assert 0 <= first.training_error <= 100
     assert first.rows[-1].iteration == 4
+    shutil.rmtree(folder / "checkpoints")  # as a kill before the first one leaves it
+    assert timeless(experiment.run(short, "plain20", 0, tmp_path, None, Silent()).rows) == timeless(first.rows)
 
 
 def test_figure_4_of_a_folder(tmp_path, monkeypatch):

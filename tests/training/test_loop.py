@@ -35,6 +35,7 @@ from minires.training import (
     train,
 )
 from minires.training import checkpoint as checkpoints
+from minires.training.history import timeless
 from minires.training.progress import Silent
 
 # 12 batches an epoch; a narrow network makes one of them a matter of milliseconds.
@@ -43,10 +44,6 @@ SMALL = {"width": 2, "workers": 0, "batch_size": 128, "lr": 0.05}
 
 def small(**settings):
     return Config.make(**{"iterations": 20, "eval_every": 8, "log_every": 3, **SMALL, **settings})
-
-
-def timeless(rows):
-    return [replace(row, images_per_second=0.0, seconds=0.0) for row in rows]
 
 
 def same_state(one, other):
@@ -284,11 +281,15 @@ def test_a_run_is_never_overwritten(whole, tmp_path):
 
 def test_runs_are_numbered(tmp_path):
     config = small(network="plain20")
-    paths = [RunFolder.claim(None, config, tmp_path / "runs").path for _ in range(3)]
-    assert [path.name for path in paths] == ["plain20-digits-1", "plain20-digits-2", "plain20-digits-3"]
+    names = []
+    for _ in range(3):
+        with RunFolder.claim(None, config, tmp_path / "runs") as folder:
+            names.append(folder.path.name)
+            folder.write_config(config)
+    assert names == ["plain20-digits-1", "plain20-digits-2", "plain20-digits-3"]
     (tmp_path / "blocked").write_text("")
-    with pytest.raises(ConfigError, match="blocked"):
-        RunFolder.claim(None, config, tmp_path / "blocked")
+    with pytest.raises(ConfigError, match="blocked"), RunFolder.claim(None, config, tmp_path / "blocked"):
+        pass
 
 
 def test_no_run_folder_is_left_when_the_data_are_missing(tmp_path, monkeypatch):

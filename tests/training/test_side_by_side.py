@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -91,8 +92,8 @@ def test_jobs_are_checked():
 def test_interrupted_travels():
     import pickle
 
-    stop = pickle.loads(pickle.dumps(Interrupted(7, None)))
-    assert (stop.iteration, stop.checkpoint) == (7, None)
+    stop = pickle.loads(pickle.dumps(Interrupted(7, None, Path("run"))))
+    assert (stop.iteration, stop.checkpoint, stop.folder) == (7, None, Path("run"))
 
 
 LONG = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 import pytest
 
@@ -183,3 +185,115 @@ def test_an_operation_of_ones_own(rng):
     fault = first_fault(check_layers(lambda x: Square()(x), rng.standard_normal((2, 3))))
     assert fault.fault.analytical / fault.fault.numerical == pytest.approx(0.5, rel=1e-6)
     assert str(fault.fault).startswith("the gradient is not the derivative of its forward: x at index (")
+
+
+def test_a_backward_that_raises_is_a_fault_of_its_layer(rng, resnet20, monkeypatch):
+    def change(grads):
+        raise IndexError("nothing\nthere")
+
+    plant(monkeypatch, ops.BatchNorm, "layer2.1.bn1", change)
+    layers = check_layers(resnet20, images(rng))
+    fault = first_fault(layers)
+    assert fault is layers[-1], "the walk ends there"
+    assert (fault.module, fault.operation, fault.fault.what) == ("layer2.1.bn1", "BatchNorm", "error")
+    assert str(fault.fault) == "backward raised IndexError: nothing there"
+    report = verify(resnet20, images(rng), cases=1)
+    assert report.culprit.module == "layer2.1.bn1"
+    assert "nothing" in report.network
+
+
+def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20, monkeypatch):
+    sound, calls = ops.BatchNorm.backward, []
+
+    def once(self, grad_output):
+        calls.append(self.module)
+        if self.module == "layer2.1.bn1" and calls.count(self.module) == 2:
+            raise ValueError("not twice")
+        return sound(self, grad_output)
+
+    monkeypatch.setattr(ops.BatchNorm, "backward", once)
+    (fault,) = [layer for layer in check_layers(resnet20, images(rng)) if layer.fault]
+    assert (fault.module, fault.fault.what) == ("layer2.1.bn1", "error")
+    assert "made again alone, raised ValueError: not twice" in str(fault.fault)
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "told"),
+    [
+        (
+            lambda grad: grad.astype(np.float32),
+            "form",
+            "w is float32 of shape (8, 4, 3, 3); w is float64",
+        ),
+        (lambda grad: grad[:, :2], "error", "returned for input 1 an array of shape (8, 2, 3, 3); the input has (8, 4"),
+        (lambda grad: grad.sum(axis=0, keepdims=True), "error", "an array of shape (1, 4, 3, 3)"),
+    ],
+)
+def test_the_form_of_a_gradient(rng, resnet20, monkeypatch, change, what, told):
+    plant(monkeypatch, ops.Conv2d, "layer2.0.conv1", lambda grads: (grads[0], change(grads[1]), *grads[2:]))
+    fault = first_fault(check_layers(resnet20, images(rng)))
+    assert (fault.module, fault.fault.what) == ("layer2.0.conv1", what)
+    assert told in str(fault.fault)
+
+
+@pytest.mark.parametrize("k", [-4, 4])
+@pytest.mark.parametrize(
+    ("operation", "module"),
+    [
+        (ops.BatchNorm, "layer2.1.bn1"),
+        (ops.Conv2d, "layer1.2.conv2"),
+        (ops.ReLU, "layer3.0.relu"),
+        (ops.Linear, "fc"),
+        (ops.AdaptiveAvgPool2d, "avgpool"),
+    ],
+)
+def test_how_small_a_fault_shows(rng, resnet20, monkeypatch, operation, module, k):
+    """A factor of 1 + k·1e-6.  A random direction sees a fraction of the gradient's length, seldom below a quarter."""
+    factor = 1 + k * 1e-6
+
+    def change(grads):
+        return (grads[0] * factor, *grads[1:]) if isinstance(grads, tuple) else grads * factor
+
+    x = images(rng)
+    assert first_fault(check_layers(resnet20, x)) is None
+    plant(monkeypatch, operation, module, change)
+    found = [first_fault(check_layers(resnet20, x, seed=seed)) for seed in range(3)]
+    assert {fault.module for fault in found if fault} == {module}
+    assert sum(fault is not None for fault in found) >= 2
+
+
+def test_kinks_within_the_step_are_no_faults(rng):
+    """At each of these distances from zero a step of 1e-6 crosses the kink, a smaller one may not."""
+    x = rng.standard_normal((2, 3, 6, 5))
+    x.flat[::9] = np.geomspace(1e-9, 1e-6, x.flat[::9].size) * rng.choice([-1, 1], x.flat[::9].size)
+    for seed in range(5):
+        assert first_fault(check_layers(mr.functional.relu, x, seed=seed)) is None
+        x.flat[4::9] = 0
+        assert first_fault(check_layers(mr.functional.relu, x, seed=seed)) is None
+
+
+def test_a_gradient_that_reaches_nobody(rng, resnet20, monkeypatch):
+    """The tape forgets a node: what its user sent it is left over."""
+    from types import SimpleNamespace
+
+    def push(heap, entry):
+        if entry[1].module != "layer2.1.bn1":
+            heapq.heappush(heap, entry)
+
+    monkeypatch.setattr(autograd, "heapq", SimpleNamespace(heappush=push, heappop=heapq.heappop))
+    fault = first_fault(check_layers(resnet20, images(rng)))
+    assert (fault.module, fault.operation, fault.fault.what) == ("layer2.1.bn1", "BatchNorm", "lost")
+
+
+def test_a_parameter_that_its_module_does_not_know(rng):
+    weight = mr.tensor(rng.standard_normal((3, 3)), requires_grad=True)
+
+    class Hidden(mr.nn.Module):
+        def forward(self, x):
+            return mr.functional.linear(x, weight)
+
+    x = rng.standard_normal((4, 3))
+    fault = first_fault(check_layers(Hidden(), x))
+    assert (fault.heading, fault.fault.what) == ("leaf of shape (3, 3)", "lost")
+    weight.grad = None
+    assert first_fault(check_layers(lambda x: mr.functional.linear(x, weight), x)) is None  # a function knows none

@@ -268,3 +268,101 @@ def test_a_gradient_that_one_backend_forgets(rng, model, monkeypatch):
     monkeypatch.setattr(ops.Linear, "backward", forgetful)
     fault = lockstep(model, *batch(rng)).fault
     assert (fault.operation, fault.array) == ("Linear", "∂w")
+
+
+def biased(monkeypatch):
+    """The native backend's running variance becomes the biased one, whose factor is (M − 1) / M."""
+    from minires.backends.native.backend import NativeBackend
+
+    sound = NativeBackend.batch_norm_forward
+
+    def wrong(self, x, *others):
+        y, mean, var, kept = sound(self, x, *others)
+        M = x.size // x.shape[1]
+        return y, mean, var * x.dtype.type((M - 1) / M), kept
+
+    monkeypatch.setattr(NativeBackend, "batch_norm_forward", wrong)
+
+
+@native
+def test_a_biased_running_variance(rng, model, monkeypatch):
+    """It changes neither output nor gradient of a training step."""
+    biased(monkeypatch)
+    found = lockstep(model, *batch(rng))
+    fault = found.fault
+    assert (fault.phase, fault.module, fault.operation, fault.array) == ("forward", "bn1", "BatchNorm", "running_var")
+    assert {step.operation for step in found.steps if not step.passed} == {"BatchNorm"}
+    assert fault.own < 1 / (3 * 12 * 9)
+
+
+@native
+def test_a_running_variance_that_only_the_fused_pass_has_wrong(rng, model, monkeypatch):
+    from minires.backends.native.fused import FusedBackend
+
+    sound = FusedBackend.batch_norm_forward
+
+    def wrong(self, x, *others):
+        y, mean, var, kept = sound(self, x, *others)
+        return y, mean, var * var.dtype.type(1.001), kept
+
+    monkeypatch.setattr(FusedBackend, "batch_norm_forward", wrong)
+    found = lockstep(model, *batch(rng))
+    assert found.fault is None
+    assert {name.rpartition(".")[2] for name in found.unwatched} == {"running_var"}
+
+
+@native
+@pytest.mark.parametrize("error", [TypeError, ValueError, IndexError])
+def test_an_error_of_an_operation_is_a_finding_with_its_layer(capsys, tmp_path, monkeypatch, error):
+    from minires.backends.native.backend import NativeBackend
+
+    def wrong(self, grad_output, y):
+        raise error("does not fit")
+
+    monkeypatch.setattr(NativeBackend, "relu_backward", wrong)
+    argv = ["lockstep", "resnet20", "--data", "digits", "--batch", "2", "--width", "2", "--out", str(tmp_path)]
+    assert cli.main(argv) == 1
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert f"{error.__name__}: does not fit; in backward of <ReLU() of layer3.2.relu" in told.out
+    assert cli.main([*argv, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["passed"] is False
+    assert "layer3.2.relu" in told["error"]
+
+
+@native
+def test_nan_is_null_in_json_and_the_worst_in_words(capsys, tmp_path, monkeypatch):
+    from minires.backends.native.backend import NativeBackend
+
+    sound = NativeBackend.relu_backward
+    monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(np.nan))
+    argv = ["lockstep", "resnet20", "--data", "digits", "--batch", "2", "--width", "2", "--out", str(tmp_path)]
+    assert cli.main([*argv, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["fault"]["own"] is None
+    assert cli.main(argv) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("nearest", "grown most"))]
+    assert ["nan" in line for line in lines] == [True, True], lines
+
+
+@native
+def test_a_missing_gradient_is_told_by_compare(rng, model, tmp_path, monkeypatch, wrong_native):
+    from minires import ops
+
+    wrong_native(model.layer2[1].bn2.weight.data)
+    call = load_call(lockstep(model, *batch(rng)).save_fault(tmp_path))
+    sound = ops.BatchNorm.backward
+
+    def forgetful(self, grad_output):
+        grads = sound(self, grad_output)
+        return (grads[0], None, grads[2]) if self.backend.name == lacking else grads
+
+    monkeypatch.setattr(ops.BatchNorm, "backward", forgetful)
+    for lacking, has in (("native", "reference"), ("reference", "native")):
+        lines = call.compare("reference", "native").splitlines()
+        (line,) = [line for line in lines if line.startswith("∂weight")]
+        assert line.split(maxsplit=1)[1] == f"{has} gives it, {lacking} does not"
+    assert {line.split()[0] for line in lines} == {
+        "output", "running_mean", "running_var", "∂x", "∂weight", "∂bias"
+    }  # fmt: skip

@@ -12,6 +12,8 @@ from minires import cli, ops
 from minires.verify import network
 from minires.verify.network import against_backend, differences, disturb, used_operations, verify
 
+two_backends = pytest.mark.skipif(bool(mr.backends.available()["native"]), reason="needs two backends")
+
 
 def test_a_sound_network_is_verified(rng):
     model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
@@ -69,6 +71,7 @@ def test_verify_names_the_layer(capsys, monkeypatch):
     assert any(line.startswith("layers             72 of 73 right") for line in lines)
 
 
+@two_backends
 def test_the_command_on_a_sound_network(capsys):
     assert cli.main(["verify", "resnet20", "--width", "2", "--size", "8", "--against", "reference", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -80,6 +83,7 @@ def test_the_command_on_a_sound_network(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "verified"
 
 
+@two_backends
 def test_a_backend_that_disagrees(rng, monkeypatch):
     model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
     x = rng.standard_normal((2, 3, 8, 9))
@@ -93,8 +97,6 @@ def test_a_backend_that_disagrees(rng, monkeypatch):
             found["∂fc.bias"] = found["∂fc.bias"] * (1 + 1e-6)
         return found
 
-    if mr.backends.available()["native"]:
-        pytest.skip("needs two backends")
     monkeypatch.setattr(network, "results", off)
     with mr.backend("native"):
         assert [d.name for d in against_backend(model, x, "reference") if not d.agrees] == ["∂fc.bias"]
@@ -161,3 +163,125 @@ def test_an_error_of_an_operation_is_a_finding_with_its_layer(capsys, monkeypatc
     assert "does not fit" in lines[-2]
     assert "of layer2.1.bn2" in lines[-2]
     assert lines[-1] == "not verified"
+
+
+def json_of(capsys):
+    return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # NaN is no JSON
+
+
+def test_json_has_no_nan(capsys, monkeypatch):
+    sound = ops.BatchNorm.backward
+    monkeypatch.setattr(ops.BatchNorm, "backward", lambda self, g: (sound(self, g)[0] * np.nan, *sound(self, g)[1:]))
+    assert cli.main(["verify", "resnet20", "--width", "1", "--size", "8", "--cases", "1", "--json"]) == 1
+    told = json_of(capsys)
+    assert next(layer["fault"]["analytical"] for layer in told["layers"] if layer["fault"]) is None
+
+
+@two_backends
+def test_an_error_of_an_operation_in_json(capsys, monkeypatch):
+    def wrong(self, *arrays):
+        raise ValueError("does not fit")
+
+    argv = ["verify", "resnet20", "--width", "1", "--size", "8", "--cases", "1", "--json", "--against", "reference"]
+    monkeypatch.setattr(ops.ReLU, "backward", wrong)
+    assert cli.main(argv) == 1
+    told = json_of(capsys)
+    (fault,) = [layer for layer in told["layers"] if layer["fault"]]
+    assert (fault["module"], fault["fault"]["told"]) == ("layer3.2.relu", "backward raised ValueError: does not fit")
+    assert "layer3.2.relu" in told["error"]  # of the comparison
+
+
+@two_backends
+def test_a_biased_running_variance(rng, monkeypatch):
+    """It changes neither output nor gradient of a training step."""
+    from minires.backends.native.fused import FusedBackend  # nobody watches
+
+    model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
+    x = rng.standard_normal((2, 3, 8, 9))
+    before = model.bn1.running_var.copy()
+    with mr.backend("native"):
+        found = against_backend(model, x, "reference")
+    assert {"bn1.running_mean", "bn1.running_var"} < {d.name for d in found}
+    assert all(d.agrees for d in found)
+    sound = FusedBackend.batch_norm_forward
+
+    def wrong(self, x, *others):
+        y, mean, var, kept = sound(self, x, *others)
+        M = x.size // x.shape[1]
+        return y, mean, var * (M - 1) / M, kept
+
+    monkeypatch.setattr(FusedBackend, "batch_norm_forward", wrong)
+    with mr.backend("native"):
+        wrong = [d.name for d in against_backend(model, x, "reference") if not d.agrees]
+    assert wrong[0] == "bn1.running_var"
+    assert {name.rpartition(".")[2] for name in wrong} == {"running_var"}
+    np.testing.assert_array_equal(model.bn1.running_var, before)
+
+
+def test_running_statistics_beside_pytorch(rng, monkeypatch):
+    pytest.importorskip("torch")
+    from minires.verify import torch_networks
+
+    model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
+    x = rng.standard_normal((2, 3, 8, 9))
+    found = network.against_torch(model, torch_networks.create("resnet20", width=2), x)
+    assert all(d.agrees for d in found)
+    assert sum(d.name.endswith("running_var") for d in found) == 19
+    real = network.running_statistics
+    monkeypatch.setattr(network, "running_statistics", lambda m: {k: a * (1 + 1e-6) for k, a in real(m).items()})
+    found = network.against_torch(model, torch_networks.create("resnet20", width=2), x)
+    assert {d.name.rpartition(".")[2] for d in found if not d.agrees} == {"running_mean", "running_var"}
+
+
+def test_a_gradient_that_one_side_forgets_is_zero():
+    theirs = {"a": np.array([1.0, 2.0])}
+    assert [(d.name, d.agrees) for d in differences({}, theirs, 1e-8)] == [("a", False)]
+    assert [(d.name, d.agrees) for d in differences(theirs, {}, 1e-8)] == [("a", False)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--batch", "3"], "--batch needs a NETWORK"),
+        (["--eval"], "--eval needs a NETWORK"),
+        (["--planted", "operations", "--seed", "0"], "--planted stands alone, but for --json: --seed says nothing"),
+        (["--planted", "operations", "--eval"], "--eval says nothing"),
+        (["--planted", "operations", "--against", "torch"], "--against says nothing"),
+        (["resnet20", "--planted"], "a NETWORK says nothing"),
+        (
+            ["resnet20", "--backend", "reference", "--against", "reference"],
+            "--against must be another backend than ref",
+        ),
+        (["resnet20", "--width", "0"], "--width must be"),
+    ],
+)
+def test_flags_that_say_nothing_are_wrong_usage(capsys, monkeypatch, argv, said):
+    from minires.verify import planted
+
+    monkeypatch.setattr(planted, "report", lambda *_, **__: pytest.fail("it set out"))
+    assert cli.main(["verify", *argv]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_planted_says_how_long_it_takes(capsys, monkeypatch):
+    from minires.verify import planted
+
+    monkeypatch.setattr(planted, "report", lambda what, say: planted.Planted(()))
+    assert cli.main(["verify", "--planted", "operations", "--json"]) == 0
+    assert capsys.readouterr().err.startswith("this takes half a minute")
+
+
+def test_against_torch_without_torch_names_the_extra(capsys, monkeypatch):
+    import sys
+
+    from minires import verify as verify_package
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "minires.verify.torch_networks", raising=False)
+    monkeypatch.delattr(verify_package, "torch_networks", raising=False)
+    assert cli.main(["verify", "resnet20", "--against", "torch"]) == 3
+    assert (
+        "--against torch needs torch, which is not installed: pip install 'minires[parity]'" in capsys.readouterr().err
+    )

@@ -259,6 +259,9 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, rng, monkeypatch):
         ({"options": "[" * 100_000}, "hold options that is no object in JSON"),
         ({"options": '{"hidden": 3}'}, "name an option 'hidden', which resnet20 does not have"),
         ({"options": '{"zero_channels": 3}'}, "zero_channels must be one of"),
+        ({"assumed": "{}"}, "hold assumed that is no list in JSON"),
+        ({"assumed": '["hidden"]'}, "hold assumed that names what is not in them"),
+        ({"assumed": '[["network"], 3]'}, "hold assumed that names what is not in them"),
         ({"classes": '["a", 3]'}, "name classes that are no text"),
         ({"classes": '["a"]'}, "name 1 classes"),
         ({"preprocessing": '{"mean": {"shape": [2, 2, 1], "float32": "AAAA"}}'}, "hold a mean image that is none"),
@@ -285,6 +288,33 @@ def test_metadata_of_another_network_do_not_fit(written, tmp_path):
 
 
 # -- convert
+
+
+def test_what_convert_assumed_is_marked_and_may_be_said_later(written):
+    source = written(state("resnet20"))
+    target, again = source.with_name("y.safetensors"), source.with_name("z.safetensors")
+    assert weights.convert(source, target).undecided == ("network", "zero_channels")
+    assert json.loads(metadata_of(target)["assumed"]) == ["network", "zero_channels"]
+    _, match = weights.load(target)
+    assert (match.network, match.options["zero_channels"]) == ("resnet20", "end")
+    assert match.undecided == ("network", "zero_channels")
+    assert len(match.notes) == 2
+    assert weights.load(target, zero_channels="both")[1].options["zero_channels"] == "both"
+    assert weights.load(target, network="plain20")[1].network == "plain20"
+    assert weights.convert(target, again, network="resnet20", zero_channels="end").undecided == ()
+    assert "assumed" not in metadata_of(again)
+    assert weights.load(again)[1].undecided == ()
+    with pytest.raises(WeightsMismatch, match=r"zero_channels is 'both', but .* says 'end' in its metadata"):
+        weights.load(again, zero_channels="both")
+
+
+def test_older_files_hold_what_was_assumed_as_known(written):
+    source = written(state("resnet20"))
+    target = source.with_name("y.safetensors")
+    weights.convert(source, target)
+    told = metadata_of(target)
+    del told["assumed"]
+    assert weights.load(written(state("resnet20"), "old.safetensors", told))[1].undecided == ()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])

@@ -10,9 +10,9 @@ trial        one after the other, each in a process of its own
 campaign     the whole, counted
 """
 
-from minires.verify.planted.campaign import WHAT, Planted, Row, report
+from minires.verify.planted.campaign import EXPECTED, WHAT, Planted, Row, report
 from minires.verify.planted.layers import LAYERS
 from minires.verify.planted.mutation import Mutation, catch, caught_by
 from minires.verify.planted.operations import OPERATIONS
 
-__all__ = ["LAYERS", "OPERATIONS", "WHAT", "Mutation", "Planted", "Row", "catch", "caught_by", "report"]
+__all__ = ["EXPECTED", "LAYERS", "OPERATIONS", "WHAT", "Mutation", "Planted", "Row", "catch", "caught_by", "report"]

@@ -26,6 +26,8 @@ from minires.verify.planted.mutation import catch, caught_by
 from minires.verify.planted.operations import OPERATIONS
 
 WHAT = ("operations", "kernels", "all")
+# On two cores.
+EXPECTED = {"operations": "half a minute", "kernels": "some five minutes", "all": "some five minutes"}
 Say = Callable[[str], None]
 
 

@@ -1,0 +1,177 @@
+"""Memory of training: the peak that is predicted beside the one that the system measures, and the growth over a run.
+
+    python -m benchmarks.memory [--threads N] [--write]
+    python -m benchmarks.memory --growth [--repeats K] [--threads N] [--write]
+
+Each row is a process of its own.  Measured is how far its resident memory rises above where it stood when the
+libraries were loaded and a tiny network had been trained; predicted are `peak_memory`'s arrays, and what the run is
+held against before it begins: the arrays and the gaps that the allocator leaves between them.
+
+Growth: `minires train` with its defaults (resnet20 on digits), whose resident memory is read when 300 updates, 25
+epochs with their checkpoints, are done, and again a thousand updates later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+import minires as mr
+from benchmarks.tables import write_between_markers
+from minires.bench.machine import describe
+from minires.optim import SGD
+from minires.training import Config, memory, train
+from minires.training.progress import Silent
+from minires.training.update import Update
+
+RESULTS = Path(__file__).parent / "results" / "memory.json"
+MIB = 2**20
+# backend, network, side of the images, batch, micro-batch
+CASES = [
+    (backend, *case)
+    for backend in ("native", "reference")
+    for case in (
+        ("resnet20", 32, 128, None),
+        ("resnet20", 32, 128, 32),
+        ("resnet110", 32, 64, None),
+        ("resnet18", 224, 16, None),
+        ("resnet50", 224, 16, None),
+        ("resnet50", 224, 16, 4),
+        ("vgg16", 64, 32, None),
+    )
+]
+WARM_UP, STEPS = 300, 1000
+
+
+def resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak() -> int:
+    """Bytes; getrusage's would be that of the process before exec, if that was bigger."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def measure(backend: str, network: str, size: int, batch: int, micro_batch: int | None) -> dict[str, int]:
+    """Of this process, which nothing else may have been done in."""
+    rng = np.random.default_rng(0)
+
+    def updates(model: mr.nn.Module, images: int, side: int, micro_batch: int | None) -> None:
+        update = Update(model, SGD(model.parameters(), 0.1, 0.9, 1e-4), micro_batch=micro_batch)
+        x = rng.standard_normal((images, 3, side, side), np.float32)
+        for _ in range(3):
+            update(x, rng.integers(0, 10, images), 0.0)
+
+    with mr.backend(backend):
+        updates(mr.models.create("resnet20", width=2), 2, 8, None)
+        before = resident()
+        model = mr.models.create(network)
+        updates(model, batch, size, micro_batch)
+        measured = peak() - before
+        arrays = mr.inspect.peak_memory(model, (3, size, size), micro_batch or batch)
+        if micro_batch:  # the whole batch's images and the sums of gradients lie beside what a part takes
+            arrays += 4 * (3 * size * size * batch + sum(p.size for p in model.parameters()))
+    return {"arrays": arrays, "predicted": int(arrays * memory.GAPS), "measured": measured}
+
+
+class Reader(Silent):
+    """Reads the resident memory at two moments of a run."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
+        if done in (WARM_UP, WARM_UP + STEPS):
+            self.read.append(resident())
+
+
+def grow(backend: str) -> dict[str, int]:
+    """Resident bytes of this process before and after a thousand updates."""
+    reader = Reader()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config.make(epochs=None, iterations=WARM_UP + STEPS + 1, backend=backend)
+        train(config, Path(folder) / "run", report=reader)
+    before, after = reader.read
+    return {"before": before, "after": after}
+
+
+def in_a_process(what: str, *arguments: Any, threads: int) -> dict[str, int]:
+    words = [sys.executable, "-m", "benchmarks.memory", "--only", what, json.dumps(arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    words += ["--threads", str(threads)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True, env=environment, cwd=RESULTS.parents[2])
+    told: dict[str, int] = json.loads(done.stdout)
+    return told
+
+
+def peaks(threads: int) -> tuple[list[str], list[list[str]]]:
+    head = ["network", "images", "backend", "batch", "at a time", "arrays predicted", "with gaps", "measured", "ratio"]
+    rows = []
+    for case in CASES:
+        backend, network, size, batch, micro_batch = case
+        told = in_a_process("measure", *case, threads=threads)
+        numbers = [f"{told[name] / MIB:,.0f} MiB" for name in ("arrays", "predicted", "measured")]
+        ratio = f"{told['predicted'] / told['measured']:.2f}"
+        rows.append([network, f"3×{size}×{size}", backend, str(batch), str(micro_batch or batch), *numbers, ratio])
+        print(" ".join(rows[-1]), file=sys.stderr)
+    return head, rows
+
+
+def growth(threads: int, repeats: int) -> tuple[list[str], list[list[str]]]:
+    head = ["backend", "repeat", f"after {WARM_UP} updates", f"after {WARM_UP + STEPS}", "growth"]
+    rows = []
+    for backend in ("native", "reference"):
+        for repeat in range(1, repeats + 1):
+            told = in_a_process("grow", backend, threads=threads)
+            before, after = told["before"], told["after"]
+            sizes = [f"{before / MIB:,.2f} MiB", f"{after / MIB:,.2f} MiB"]
+            rows.append([backend, str(repeat), *sizes, f"{100 * (after - before) / before:+.2f} %"])
+            print(" ".join(rows[-1]), file=sys.stderr)
+    return head, rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/memory.json")
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    mr.set_num_threads(arguments.threads)
+    if arguments.only:
+        what, words = arguments.only
+        print(json.dumps({"measure": measure, "grow": grow}[what](*json.loads(words))))
+        return 0
+    if arguments.growth:
+        head, rows = growth(arguments.threads, arguments.repeats)
+    else:
+        head, rows = peaks(arguments.threads)
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
+    if arguments.write:
+        machine = describe(arguments.threads, "numpy")
+        name = "growth" if arguments.growth else "peaks"
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results[name] = {"machine": machine, "head": head, "rows": rows}
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write_between_markers(f"memory-{name}", head, rows, machine)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""Batch normalisation by the statistics of a batch that several ranks share."""
+
+from __future__ import annotations
+
+from minires.arrays import Array, array_module
+from minires.autograd import Function
+from minires.deferred import resolved
+from minires.parallel.communicator import Communicator
+
+
+class SyncBatchNorm(Function):
+    """y = (x − mean) / √(var + eps) · weight + bias, per channel, mean and (biased) variance those of all ranks' x
+
+    x (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...); N may differ from rank to rank
+
+    forward    each rank's M values a channel have mean m and Σ(x − m)² = S.  Two sums over the ranks (Chan, Golub and
+               LeVeque, 1979; no large squares that cancel):
+                   mean = Σ M·m / Σ M          var = Σ (S + M·(m − mean)²) / Σ M
+    backward   the batch's mean and variance depend on every rank's x.  With x̂ = (x − mean) · inv_std, one sum over the
+               ranks of Σ g and Σ g·x̂:
+                   grad_x = weight · inv_std · (g − Σ g / M − x̂ · Σ g·x̂ / M)       sums and M over all ranks
+               grad_weight and grad_bias are this rank's part, as every gradient is that will be summed.
+
+    The running statistics (C,) move in place as in `BatchNorm`; they are every rank's.
+    """
+
+    def __init__(
+        self,
+        running_mean: Array | None,
+        running_var: Array | None,
+        momentum: float,
+        eps: float,
+        communicator: Communicator,
+    ) -> None:
+        self.running_mean = running_mean
+        self.running_var = running_var
+        self.momentum = momentum
+        self.eps = eps
+        self.communicator = communicator
+
+    def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
+        xp, C = array_module(x), x.shape[1]
+        _, m, v, _ = self.backend.batch_norm_forward(x, None, None, self.eps)  # this rank's mean and variance (C,)
+        m, v, M = m.astype(xp.float64), v.astype(xp.float64), x.size // C
+        total = xp.concatenate((M * m, xp.full(1, M, xp.float64)))  # (C + 1,)
+        self.communicator.allreduce(total)
+        mean, values = total[:C] / total[C], total[C]
+        if M == 1 and values < 2:
+            raise ValueError("x must hold more than one value per channel in training over all ranks, got one")
+        squares = M * (v + (m - mean) ** 2)  # (C,)
+        self.communicator.allreduce(squares)
+        var = squares / values
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (squares / (values - 1) - self.running_var)
+        mean, var = mean.astype(x.dtype), var.astype(x.dtype)
+        self.saved = x, mean, var, values, weight
+        return self.backend.batch_norm_eval_forward(x, mean, var, weight, bias, self.eps)
+
+    def backward(self, grad_output: Array) -> tuple[Array, Array, Array]:
+        x, mean, var, values, weight = self.saved
+        xp, C = array_module(x), x.shape[1]
+        # What it would be if mean and variance were constants, and Σ g·x̂ and Σ g.
+        grad_x, grad_weight, grad_bias = map(
+            resolved, self.backend.batch_norm_eval_backward(grad_output, x, mean, var, weight, self.eps)
+        )
+        sums = xp.concatenate((grad_weight, grad_bias)).astype(xp.float64)  # (2·C,)
+        self.communicator.allreduce(sums)
+        scale = 1 / xp.sqrt(var.astype(xp.float64) + self.eps)
+        scale = scale if weight is None else scale * weight  # weight · inv_std
+        slope, shift = ((scale * part / values).astype(x.dtype) for part in (sums[:C], sums[C:]))
+        # slope · x̂ + shift: batch norm with these as weight and bias
+        through = self.backend.batch_norm_eval_forward(x, mean, var, slope, shift, self.eps)
+        grad_x -= resolved(through)
+        return grad_x, grad_weight, grad_bias

@@ -1,0 +1,121 @@
+"""One update of the weights: forward, backward, descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minires import functional as F
+from minires import random
+from minires.arrays import Array, array_module
+from minires.nn import Module
+from minires.nn.synchronising import unsynchronised
+from minires.optim import SGD
+from minires.parallel import Alone, Buckets, Communicator, Shard, together
+from minires.tensor import Tensor
+from minires.training.divergence import Diverged, first_bad_layer
+from minires.training.evaluation import on_device
+from minires.training.measured import Measured
+
+
+class Update:
+    """Moves a model's weights by SGD along the gradient of the mean cross-entropy of a batch.
+
+    micro_batch   how many images go through the network at a time; None: the whole batch.  Gradients add up over the
+                  parts to that of the batch's mean, whatever their sizes.  Batch norm is what remains of the parts: it
+                  normalises each with its own mean and variance, and moves the running statistics once for each.
+    ranks         who share each part; their gradients are added up while the last part's backward goes on
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: SGD,
+        *,
+        label_smoothing: float = 0.0,
+        micro_batch: int | None = None,
+        ranks: Communicator | None = None,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.label_smoothing, self.micro_batch = label_smoothing, micro_batch
+        self.ranks = ranks or Alone()
+        self.buckets = Buckets(list(model.parameters()), self.ranks) if self.ranks.size > 1 else None
+
+    def __call__(self, x: Array, labels: Array, lr: float, whole: int | None = None) -> Measured:
+        """x (N, C, H, W), labels (N,): the images at `places(whole, …)` of a batch of `whole`; None: it is all of it.
+
+        Returns what was measured on the whole batch.  Raises Diverged, on every rank and before anything is moved,
+        when an output is not finite.
+        """
+        self.optimizer.zero_grad()
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows is noticed here
+            total = len(labels) if whole is None else whole
+            measured, start = Measured(), 0
+            for shard, last in shards(total, self.micro_batch, self.ranks):
+                end = start + shard.size
+                with random.sharded(shard):
+                    measured += self._add_gradient(x[start:end], labels[start:end], shard.size / total, last)
+                start = end
+            self.optimizer.lr = lr
+            self.optimizer.step()
+        return measured
+
+    def _add_gradient(self, x: Array, labels: Array, share: float, last: bool) -> Measured:
+        """Adds the gradient of a part of the batch, which weighs as much as its share; with the last, the ranks'."""
+        images = Tensor(on_device(self.model, x))
+        logits = self.model(images)  # (N, classes)
+        xp = array_module(logits.data)
+        labels = xp.asarray(labels)
+        fault, loss = "", None
+        if not bool(xp.isfinite(logits.data).all()):
+            fault = "the network's outputs are not finite"
+        else:
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            if not np.isfinite(loss.item()):
+                fault = f"the loss is {loss.item()}"
+        wrong = int((logits.data.argmax(axis=1) != labels).sum())
+        told = np.array([bool(fault), 0.0 if loss is None else loss.item() * len(labels), wrong, len(labels)])
+        self.ranks.allreduce(told)
+        if told[0]:
+            together(self.ranks, lambda: self._raise(fault, images, labels))
+        assert loss is not None
+        cotangent = xp.asarray(share, loss.dtype)
+        if last and self.buckets is not None:
+            self.buckets.begin()
+            loss.backward(cotangent, on_leaf=self.buckets.ready)
+            self.buckets.finish()
+        else:
+            loss.backward(cotangent)
+        return Measured(float(told[1]), int(told[2]), int(told[3]))
+
+    def _raise(self, fault: str, images: Tensor, labels: Array) -> None:
+        if fault:
+            with unsynchronised(self.model):  # the other ranks do not look for it
+                found = first_bad_layer(self.model, images, labels, self.label_smoothing)
+            raise Diverged(f"{fault}; {found}")
+
+
+def parts(N: int, micro_batch: int | None) -> list[tuple[int, int]]:
+    """(start, end) of the fewest parts of at most micro_batch images, their sizes one apart at most.
+
+    So none is a small leftover, of whose statistics batch norm could make little.
+    """
+    count = 1 if micro_batch is None else -(-N // micro_batch)
+    edges = [N * part // count for part in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def shards(N: int, micro_batch: int | None, ranks: Communicator) -> Iterator[tuple[Shard, bool]]:
+    """What a rank has of each part of a batch of N images, and whether it is the last part."""
+    for start, end in parts(N, micro_batch):
+        yield Shard.of(end - start, ranks.rank, ranks.size), end == N
+
+
+def places(N: int, micro_batch: int | None, ranks: Communicator) -> NDArray[np.intp]:
+    """Where a rank's images stand in a batch of N: its share of the first part, then of the next, ..."""
+    starts = (start for start, _ in parts(N, micro_batch))
+    mine = zip(starts, shards(N, micro_batch, ranks), strict=True)
+    return np.concatenate([np.arange(start + shard.start, start + shard.stop) for start, (shard, _) in mine])

@@ -1,0 +1,195 @@
+"""Gradients are summed while backward goes on, each once, when it is complete."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from parallel.threads import on_ranks
+
+import minires as mr
+import minires.functional as F
+from minires.parallel import Alone, Buckets, Shard
+from minires.parallel import buckets as module
+from minires.tensor import Tensor
+
+
+def leaves_in_order(output, cotangent=None):
+    order = []
+    output.backward(cotangent, on_leaf=order.append)
+    return order
+
+
+# -- which leaf is complete when
+
+
+def test_a_leaf_is_complete_after_its_last_use(rng):
+    a, b, w = (Tensor(rng.standard_normal((2, 2)), requires_grad=True) for _ in range(3))
+    y = F.linear(F.linear(a, w), b) + F.linear(a, w)  # w and a twice
+    seen = []
+
+    def on_leaf(leaf):
+        seen.append((leaf, leaf.grad.copy()))
+
+    y.backward(np.ones(y.shape), on_leaf=on_leaf)
+    assert next(leaf for leaf, _ in seen) is b
+    assert {id(leaf) for leaf, _ in seen} == {id(a), id(b), id(w)}
+    assert len(seen) == 3
+    for leaf, grad in seen:
+        np.testing.assert_array_equal(grad, leaf.grad)  # nothing was added afterwards
+
+
+def test_a_leaf_that_is_the_output(rng):
+    x = Tensor(rng.standard_normal(3), requires_grad=True)
+    assert leaves_in_order(x, np.ones(3)) == [x]
+
+
+def test_a_leaf_that_gets_no_gradient_is_told_last(rng):
+    class Blocks(mr.Function):
+        def forward(self, x):
+            return x.copy()
+
+        def backward(self, grad_output):
+            return None
+
+    x, w = (Tensor(rng.standard_normal((2, 2)), requires_grad=True) for _ in range(2))
+    assert leaves_in_order((Blocks()(F.relu(w)) + x).sum()) == [x, w]
+    assert w.grad is None
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("network", ["resnet20", "plain20"])
+def test_from_the_last_layer_to_the_first_with_the_same_gradients(rng, backend, network):
+    """With fused results too: nothing about them is watched."""
+    if reason := mr.backends.available()[backend]:
+        pytest.skip(reason)
+    x = Tensor(rng.standard_normal((4, 3, 8, 8)).astype(np.float32))
+    labels = np.arange(4)
+    with mr.backend(backend):
+        grads = []
+        for on_leaf in (None, []):
+            mr.manual_seed(0)
+            model = mr.models.create(network, width=2)
+            loss = F.cross_entropy(model(x), labels)
+            loss.backward(on_leaf=None if on_leaf is None else on_leaf.append)
+            grads.append([p.grad for p in model.parameters()])
+    for one, other in zip(*grads, strict=True):
+        np.testing.assert_array_equal(one, other)
+    names = {id(p): name for name, p in model.named_parameters()}
+    told = [names[id(p)].rpartition(".")[0] for p in on_leaf]
+    assert sorted(names[id(p)] for p in on_leaf) == sorted(names.values())
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names.values()))
+    assert list(dict.fromkeys(told)) == layers[::-1]
+
+
+# -- buckets
+
+
+def network(seed=0):
+    mr.manual_seed(seed)
+    return mr.models.create("resnet20", width=4)
+
+
+def loss_of(model, shard, dtype=np.float64):
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((shard.total, 3, 8, 8)).astype(dtype)[shard.start : shard.stop]
+    labels = rng.integers(0, 10, shard.total)[shard.start : shard.stop]
+    return F.cross_entropy(model.astype(dtype).eval()(Tensor(x)), labels)
+
+
+@pytest.mark.parametrize("largest", [None, 1, 2000, 10**9])
+def test_sums_of_every_gradient(largest):
+    """In evaluation mode, where the gradient of a mean is the mean of gradients."""
+    model = network()
+    loss_of(model, Shard(0, 6, 6)).backward()
+    expected = [p.grad for p in model.parameters()]
+
+    def work(rank):
+        model, shard = network(), Shard.of(6, rank.rank, rank.size)
+        buckets = Buckets(list(model.parameters()), rank, largest)
+        for _ in range(2):  # the memory is used again
+            model.zero_grad()
+            loss = loss_of(model, shard)
+            buckets.begin()
+            loss.backward(np.asarray(shard.size / 6), on_leaf=buckets.ready)
+            buckets.finish()
+        return [p.grad for p in model.parameters()], rank.log
+
+    for grads, _ in (found := on_ranks(2, work)):
+        for ours, theirs in zip(grads, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
+    assert found[0][1] == found[1][1]
+    sent = sum(size for what, size in found[0][1] if what == "begun")
+    assert sent == 2 * sum(g.nbytes for g in expected)
+
+
+def test_the_first_sum_begins_long_before_backward_ends():
+    """Planted: a bucket that is begun in `finish` only."""
+    model = network()
+    parameters = list(model.parameters())
+    order = []
+
+    class Listening(Alone):
+        def iallreduce(self, array):
+            order.append("begun")
+            return super().iallreduce(array)
+
+    class Hears(mr.Observer):
+        def before_backward(self, node, grad_output):
+            order.append("node")
+
+    buckets = Buckets(parameters, Listening())
+    loss = loss_of(model, Shard(0, 2, 2))
+    with Hears():
+        buckets.begin()
+        loss.backward(on_leaf=buckets.ready)
+        order.append("end")
+        buckets.finish()
+    assert order.count("begun") == len(buckets.buckets) >= 4
+    assert "begun" in order[: order.count("node") // 3]
+    assert order[-1] == "end"  # the last bucket began with the last gradient
+
+
+def test_sums_are_waited_for_before_anything_uses_them(monkeypatch):
+    """Planted: `finish` without its waits; the thread's request would never sum."""
+
+    def work(rank):
+        p = Tensor(np.ones(3), requires_grad=True)
+        buckets = Buckets([p], rank)
+        buckets.begin()
+        (p * float(rank.rank + 1)).sum().backward(on_leaf=buckets.ready)
+        buckets.finish()
+        return p.grad
+
+    for grad in on_ranks(3, work):
+        np.testing.assert_array_equal(grad, np.full(3, 6.0))
+
+
+def test_the_size_of_buckets():
+    def leaf(size, dtype=np.float32):
+        return Tensor(np.zeros(size, dtype), requires_grad=True)
+
+    def sizes(params, largest=None):
+        buckets = Buckets(params, Alone(), largest)
+        buckets.begin()
+        return [[p.size for p in bucket.params] for bucket in buckets.buckets]
+
+    assert sizes([leaf(100) for _ in range(8)]) == [[100, 100]] * 4
+    assert sizes([leaf(1), leaf(2), leaf(3)], 12) == [[3], [2, 1]]
+    assert sizes([leaf(1), leaf(1000), leaf(1)], 8) == [[1], [1000], [1]]
+    assert sizes([leaf(1), leaf(1, np.float64), leaf(1)], 100) == [[1], [1], [1]]
+    many = [leaf(module.LARGEST // 8) for _ in range(12)]  # 12 × 12.5 MB
+    assert [len(bucket) for bucket in sizes(many)] == [2] * 6
+
+
+def test_a_parameter_without_a_gradient_stays_without():
+    def work(rank):
+        used, unused = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+        buckets = Buckets([unused, used], rank, 1)
+        buckets.begin()
+        used.sum().backward(on_leaf=buckets.ready)
+        buckets.finish()
+        return used.grad, unused.grad
+
+    for used, unused in on_ranks(2, work):
+        np.testing.assert_array_equal(used, [2, 2])
+        assert unused is None

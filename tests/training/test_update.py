@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minires as mr
+from minires.optim import SGD
+from minires.training import Diverged
+from minires.training.divergence import first_bad_layer
+from minires.training.update import Update, parts
+
+
+def network(**options):
+    mr.random.manual_seed(3)
+    return mr.models.create("resnet20", num_classes=5, in_channels=2, width=4, **options).astype("float64")
+
+
+@pytest.fixture
+def batch(rng):
+    return rng.standard_normal((7, 2, 9, 11)), rng.integers(0, 5, 7)
+
+
+def updated(model, batch, **options):
+    """Parameters by name after one update, and what it measured."""
+    optimizer = SGD(model.parameters(), 0.1, 0.9, 1e-4)
+    measured = Update(model, optimizer, **options)(*batch, lr=0.05)
+    return {name: p.data.copy() for name, p in model.named_parameters()}, measured
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_parts_cover_the_batch_and_differ_by_one_image_at_most(N, micro_batch):
+    found = parts(N, micro_batch)
+    sizes = [end - start for start, end in found]
+    assert [i for start, end in found for i in range(start, end)] == list(range(N))
+    assert 1 <= max(sizes) <= micro_batch
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-N // micro_batch)  # never more forward passes than there must be
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 7])
+def test_gradients_of_parts_add_up_to_the_batchs(batch, micro_batch):
+    """Where batch norm takes no statistics of the parts: in evaluation mode.  Parts of 3, 2 and 2 weigh differently."""
+    whole, measured = updated(network().eval(), batch, label_smoothing=0.1)
+    in_parts, same = updated(network().eval(), batch, label_smoothing=0.1, micro_batch=micro_batch)
+    before = dict(network().named_parameters())
+    for name, array in whole.items():
+        moved = np.abs(array - before[name].data).max()
+        assert moved > 0
+        # Sums of up to seven images' gradients in another order: some dozens of roundings of the largest.
+        assert np.abs(in_parts[name] - array).max() <= 1e-12 * moved, name
+    assert (measured.wrong, measured.images) == (same.wrong, same.images)
+    assert abs(measured.loss - same.loss) <= 1e-13 * measured.loss
+
+
+def test_batch_norm_normalises_each_part_by_itself(batch):
+    x, _ = batch
+    model, twin = network(), network()
+    updated(model, batch, micro_batch=4)
+    for start, end in parts(7, 4):
+        twin(mr.tensor(x[start:end]))
+    for name, array in twin.state_dict().items():
+        if "running" in name:
+            np.testing.assert_array_equal(model.state_dict()[name], array, err_msg=name)
+
+
+def test_an_update_that_diverges_moves_nothing_and_names_the_layer(batch):
+    model = network()
+    before = {name: p.data.copy() for name, p in model.named_parameters()}
+    x, labels = batch
+    with pytest.raises(Diverged, match=r"not finite; the first bad layer is conv1: forward of Conv2d of conv1"):
+        updated(model, (np.where(x > 1, np.inf, x), labels))
+    for name, p in model.named_parameters():
+        np.testing.assert_array_equal(p.data, before[name], err_msg=name)
+
+
+def test_the_layer_whose_result_overflows_is_named(batch):
+    model = network()
+    model.layer3[0].conv1.weight.data[:] = 1e308
+    x, labels = batch
+    assert first_bad_layer(model, mr.tensor(x), labels).startswith("the first bad layer is layer3.0.conv1: forward of")
+
+
+def test_the_layer_whose_gradient_overflows_is_named(batch):
+    """Finite outputs and loss, and a way back that is not: the weights' gradient is a product of 1e140 and 1e180."""
+    model = network()
+    model.layer3[2].bn1.weight.data[:] = 1e140
+    model.layer3[2].conv2.weight.data[:] = 0
+    model.layer3[2].bn2.weight.data[:] = 1e180
+    x, labels = batch
+    told = first_bad_layer(model, mr.tensor(x), labels)
+    assert told.startswith("the first bad layer is layer3.2.conv2: backward of Conv2d"), told
+
+
+def test_of_bad_weights_the_one_nearest_to_the_output_was_first(batch):
+    model = network()
+    for bad in (model.conv1, model.layer1[0].conv2, model.layer2[0].conv1):
+        bad.weight.data[0] = np.nan
+    told = first_bad_layer(model, mr.tensor(batch[0]), batch[1])
+    assert told.startswith("the first bad layer is layer2.0.conv1: the last update made its weight not finite, and 2 ")
+
+
+def test_a_healthy_network_has_no_bad_layer(batch):
+    assert "no single layer" in first_bad_layer(network(), mr.tensor(batch[0]), batch[1])
