@@ -156,8 +156,9 @@ def resume_config(path: str | Path) -> Config:
 
     Raises what `starting_point` raises, and CheckpointError when the file is broken.
     """
-    start = starting_point(Path(path))
-    return RunFolder.of(Path(path)).read_config() if start is None else checkpoints.load(start).config
+    path = _checks.path(path, "path")
+    start = starting_point(path)
+    return RunFolder.of(path).read_config() if start is None else checkpoints.load(start).config
 
 
 def _next_free(root: Path, name: str) -> Path:
