@@ -63,20 +63,25 @@ void max_pool2d_backward_of(const Pool2d& s, const T* grad_y, const Tap* argmax,
         const long n = nh / s.H, h = nh % s.H;
         T* row = grad_x + nh * s.W * s.C;
         zero(row, s.W * s.C);
-        for (long r = 0; r < s.kernel_h; r++) {
-            const long at = h + s.padding_h - r * s.dilation_h;
-            if (at < 0 || at % s.stride_h != 0 || at / s.stride_h >= s.OH) continue;
+        const long below = h + s.padding_h;  // taps r with 0 ≤ below − r · dilation ≤ (OH − 1) · stride
+        const long first_r = most(ceil_div(below - (s.OH - 1) * s.stride_h, s.dilation_h), 0);
+        for (long r = first_r; r < least(s.kernel_h, below / s.dilation_h + 1); r++) {
+            const long at = below - r * s.dilation_h;
+            if (at % s.stride_h != 0) continue;
             const long from = (n * s.OH + at / s.stride_h) * s.OW;
-            for (long ow = 0; ow < s.OW; ow++)
-                for (long q = 0; q < s.kernel_w; q++) {
-                    const long w = ow * s.stride_w - s.padding_w + q * s.dilation_w;
-                    if (w < 0 || w >= s.W) continue;
+            for (long ow = 0; ow < s.OW; ow++) {
+                const long left = ow * s.stride_w - s.padding_w;
+                long first_q, last_q;
+                inside(left, s.W, s.kernel_w, s.dilation_w, first_q, last_q);
+                for (long q = first_q; q < last_q; q++) {
+                    const long w = left + q * s.dilation_w;
                     const T* g = grad_y + (from + ow) * s.C;
                     const Tap* arg = argmax + (from + ow) * s.C;
                     const Tap tap = static_cast<Tap>(r * s.kernel_w + q);
                     T* out = row + w * s.C;
                     for (long c = 0; c < s.C; c++) out[c] += arg[c] == tap ? g[c] : T(0);
                 }
+            }
         }
     });
 }
@@ -97,14 +102,17 @@ void average2d_forward(const Average2d<T>& s, const T* x, T* y) {
     for_each(s.N * s.OH, [&](long nh) {
         const long n = nh / s.OH, oh = nh % s.OH;
         for (long ow = 0; ow < s.OW; ow++) {
-            T* out = y + (nh * s.OW + ow) * s.C;
-            zero(out, s.C);
-            for (long h = s.h_begin[oh]; h < s.h_end[oh]; h++)
-                for (long w = s.w_begin[ow]; w < s.w_end[ow]; w++) {
-                    const T* in = x + ((n * s.H + h) * s.W + w) * s.C;
-                    for (long c = 0; c < s.C; c++) out[c] += in[c];
-                }
-            for (long c = 0; c < s.C; c++) out[c] /= s.size[oh * s.OW + ow];
+            for (long first = 0; first < s.C; first += PIECE_OF_CHANNELS) {
+                const long count = least(PIECE_OF_CHANNELS, s.C - first);
+                double sum[PIECE_OF_CHANNELS] = {};  // a float stands still at 2^24 ones
+                for (long h = s.h_begin[oh]; h < s.h_end[oh]; h++)
+                    for (long w = s.w_begin[ow]; w < s.w_end[ow]; w++) {
+                        const T* in = x + ((n * s.H + h) * s.W + w) * s.C + first;
+                        for (long c = 0; c < count; c++) sum[c] += in[c];
+                    }
+                T* out = y + (nh * s.OW + ow) * s.C + first;
+                for (long c = 0; c < count; c++) out[c] = T(sum[c] / s.size[oh * s.OW + ow]);
+            }
         }
     });
 }

@@ -14,17 +14,18 @@ inline float logarithm(float x) { return logf(x); }
 inline double logarithm(double x) { return log(x); }
 
 // The maximum is taken off first, so that exp cannot overflow.  NaN anywhere makes the row NaN.
+// Sums along a row are double: a float stands still at 2^24 ones.
 template <typename T>
 inline void softmax_row(long C, const T* x, T* y, bool log) {
     T top = x[0];
     for (long c = 1; c < C; c++) top = !(x[c] <= top) ? x[c] : top;
-    T sum = 0;
+    double sum = 0;
     for (long c = 0; c < C; c++) {
         const T e = exponential(x[c] - top);
         sum += e;
         y[c] = log ? x[c] - top : e;
     }
-    const T whole = log ? logarithm(sum) : sum;
+    const T whole = T(log ? logarithm(sum) : sum);
     for (long c = 0; c < C; c++) y[c] = log ? y[c] - whole : y[c] / whole;
 }
 
@@ -37,8 +38,9 @@ void softmax(long rows, long C, const T* x, T* y, bool log) {
 template <typename T>
 void softmax_backward(long rows, long C, const T* g, const T* y, T* grad_x, bool log) {
     for_each(rows, [=](long r) {
-        T sum = 0;
-        for (long c = r * C; c < (r + 1) * C; c++) sum += log ? g[c] : g[c] * y[c];
+        double total = 0;
+        for (long c = r * C; c < (r + 1) * C; c++) total += log ? g[c] : g[c] * y[c];
+        const T sum = T(total);
         for (long c = r * C; c < (r + 1) * C; c++)
             grad_x[c] = log ? g[c] - exponential(y[c]) * sum : y[c] * (g[c] - sum);
     });
@@ -52,9 +54,9 @@ void cross_entropy_forward(long rows, long C, const T* x, const long* labels, T 
         softmax_row(C, x + r * C, p, true);
         loss[r] = -p[labels[r]];
         if (smoothing == T(0)) return;
-        T sum = 0;
+        double sum = 0;
         for (long c = 0; c < C; c++) sum += p[c];
-        loss[r] = -(T(1) - smoothing) * p[labels[r]] - smoothing * (sum / T(C));
+        loss[r] = -(T(1) - smoothing) * p[labels[r]] - smoothing * T(sum / double(C));
     });
 }
 

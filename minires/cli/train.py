@@ -164,7 +164,7 @@ def _config(arguments: argparse.Namespace) -> Config:
             flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
             raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
     if Path(arguments.resume).is_file():
-        checkpoint(arguments.resume)  # says what a file is that is none
+        checkpoint(arguments.resume, "--resume")  # says what a file is that is none
     try:
         return replace(resume_config(arguments.resume), **given)
     except FileNotFoundError as error:

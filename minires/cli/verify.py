@@ -59,8 +59,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     for name, least in (("cases", 1), ("seed", 0), ("batch", 1), ("size", 1)):
         value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name} must be at least {least}, got {value}")
+        if value is not None and not least <= value < 2**31:
+            raise UsageError(f"--{name} must be at least {least} and below 2^31, got {value}")
     if arguments.planted is not None:
         return _planted(arguments)
     given = _given(arguments)

@@ -67,6 +67,7 @@ class Loader:
 
     def images_of(self, iteration: int) -> int:
         """How many images the whole batch of an iteration holds."""
+        integer(iteration, "iteration", 0)
         return self._end(iteration % len(self)) - iteration % len(self) * self.batch_size
 
     def iterate(self, start_iteration: int = 0) -> Iterator[Batch]:

@@ -55,11 +55,12 @@ class PeakMemory:
         self.of_none = low - self.per_image * a
 
     def __call__(self, batch: int) -> int:
+        integer(batch, "batch", 1)
         return int(self.of_none + self.per_image * batch) + _held_by_kernels(self.model, self.input_shape, batch)
 
     def largest_batch(self, limit: int) -> int:
         """The most images whose peak is within the limit, in bytes; 0 where that of one is not."""
-        if self(1) > limit:
+        if self(1) > integer(limit, "limit", 0, 2**50):
             return 0
         fits, too_many = 1, 2 + int((limit - self.of_none) / max(self.per_image, 1))
         while too_many - fits > 1:

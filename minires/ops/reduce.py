@@ -7,6 +7,8 @@ import math
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 
+MANY = 2**20  # summands: a float32 stands still at 2^24 ones, and NumPy adds row to row
+
 
 class Sum(Function):
     """Σ x over `axis` (a tuple of non-negative axes)"""
@@ -19,9 +21,10 @@ class Sum(Function):
         return self.total(x).astype(x.dtype, copy=False)
 
     def total(self, x: Array) -> Array:
-        """The sum, in float32 at least: float16 ends at 65,504"""
+        """The sum, in float32 at least: float16 ends at 65,504; in float64 where a float32 would stand still"""
         self.saved = x.shape
-        wide = "float32" if x.dtype == "float16" else None
+        many = math.prod(x.shape[i] for i in self.axis) >= MANY
+        wide = "float64" if many and x.dtype.kind == "f" else "float32" if x.dtype == "float16" else None
         return array_module(x).asarray(x.sum(axis=self.axis, keepdims=self.keepdims, dtype=wide))
 
     def backward(self, grad_output: Array) -> Array:

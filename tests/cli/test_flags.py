@@ -40,11 +40,16 @@ BASE = {
     "kernels": [],
     "bench": ["--quick"],
     "weights": ["{weights}"],
-    "convert": ["{weights}", "{new}"],
+    "convert": ["{weights}", "{new}.safetensors"],
     "export": ["resnet20", "--width=1", "--onnx={new}"],
     "doctor": [],
 }
-CALLED = {"network": "unknown network", "model": "unknown network", "data": "unknown data set"}
+CALLED = {
+    "networks": "unknown network",
+    "network": "unknown network",
+    "model": "unknown network",
+    "data": "unknown data set",
+}
 CODES = {1, 2, 3, 4}
 WORDS = (
     *(
@@ -176,7 +181,8 @@ def spelled(command, action, value):
     words = [word for word in base if not word.startswith("-")]
     place = [a for a in parsers()[command]._actions if not a.option_strings].index(action)
     words[place : place + 1] = [value]
-    return [command, *(word for word in base if word.startswith("-")), "--", *words]
+    flags = [word for word in base if word.startswith("-")]
+    return [command, *words] if action.nargs == argparse.REMAINDER else [command, *flags, "--", *words]
 
 
 def without(base, action):
@@ -206,7 +212,7 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, call
                 str(Path(shown))[:60],
                 ascii(shown)[1:60],
                 " ".join(shown.split()),
-                shown.replace("\udcff", "?"),
+                "".join(c if c.isprintable() else "?" for c in shown),
             ]
         names = [name for name in names if name]
         several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them

@@ -28,6 +28,10 @@ LEFT_OUT = {
     "inspect.breakpoint.after_": ENGINE,
     "inspect.detect_anomaly.before_": ENGINE,
     "inspect.detect_anomaly.after_": ENGINE,
+    "backends.using": ENGINE,
+    "random.uniform": ENGINE,
+    "random.sharded": ENGINE,
+    "training.RunFolder.begin": "called by the training loop, with what it made",
     "nn.Module.forward": "every module defines its own",
     **dict.fromkeys(("optim.Schedule", "optim.Schedule."), "a protocol"),
     **dict.fromkeys(

@@ -141,6 +141,10 @@ def _step() -> Good:
     return Good(step, {"grad": floats(3)})
 
 
+def _peak() -> Any:
+    return inspect.PeakMemory(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2))
+
+
 def _function() -> Good:
     from minires.ops import ReLU
 
@@ -252,6 +256,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     "data.Loader.iterate": lambda files: Good(
         all_of(Loader(dataset(), 4, workers=0).iterate), {"start_iteration": 3}
     ),
+    "data.Loader.images_of": lambda files: Good(Loader(dataset(), 4, workers=0).images_of, {"iteration": 1}),
     "data.Preprocessing": lambda files: Good(
         Preprocessing,
         {
@@ -293,6 +298,11 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         inspect.peak_memory,
         {"model": nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "input_shape": (3, 2, 2), "batch": 4},
     ),
+    "inspect.PeakMemory": lambda files: Good(
+        inspect.PeakMemory, {"model": nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "input_shape": (3, 2, 2)}
+    ),
+    "inspect.PeakMemory.__call__": lambda files: Good(_peak(), {"batch": 4}),
+    "inspect.PeakMemory.largest_batch": lambda files: Good(_peak().largest_batch, {"limit": 2**20}),
     "inspect.trace": lambda files: Good(
         inspect.trace, {"model": network(), "images": floats(2, 3, 8, 8), "labels": np.array([0, 3]), "title": "made"}
     ),
@@ -438,7 +448,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     ),
     "training.RunFolder": lambda files: Good(RunFolder, {"path": files.free("run")}),
     "training.RunFolder.claim": lambda files: Good(
-        RunFolder.claim,
+        entering(RunFolder.claim),
         {"out": files.free("claimed"), "config": training.Config(epochs=2), "root": files.free("runs")},
     ),
     "training.RunFolder.of_checkpoint": lambda files: Good(
@@ -456,6 +466,8 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         training.load_checkpoint, {"path": training.find_checkpoint(files.run)}
     ),
     "training.recipe": lambda files: Good(training.recipe, {"network": "resnet20", "data": "digits"}),
+    "training.resume_config": lambda files: Good(training.resume_config, {"path": files.run}),
+    "training.RunFolder.of": lambda files: Good(RunFolder.of, {"path": files.run}),
     "training.restore": lambda files: Good(training.restore, {"path": files.run, "backend": "reference"}),
     "training.train": lambda files: Good(
         training.train,

@@ -12,7 +12,7 @@ from minires.arrays import Array, array_module, channels_first, channels_last
 from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import check_conv2d, check_gemm
 from minires.backends.kernels.gemm import gemm
-from minires.backends.kernels.provider import Provider, address_of, ceil_div, variant
+from minires.backends.kernels.provider import Provider, address_of, ceil_div, check_count, variant
 
 Pair = tuple[int, int]
 ROWS = 8  # of threads in a block that walks down the pixels, 32 channels wide
@@ -346,7 +346,7 @@ class KernelBackend:
 
     def _image_grid(self, y: Array) -> tuple[int, int]:
         N, H, W, C = y.shape
-        return ceil_div(N * H * W, 8), ceil_div(C, 32)
+        return ceil_div(check_count("pixels", N * H * W), 8), ceil_div(C, 32)
 
 
 def _ohwi(w: Array) -> Array:

@@ -7,7 +7,7 @@ from math import gcd
 
 from minires.arrays import Array
 from minires.backends.kernels.gemm import TILE, add_parts, gemm, split
-from minires.backends.kernels.provider import Provider, ceil_div
+from minires.backends.kernels.provider import Provider, ceil_div, check_count
 
 Pair = tuple[int, int]
 
@@ -48,17 +48,19 @@ class Geometry:
     @property
     def arguments(self) -> tuple[int, ...]:
         """CONV_ARGUMENTS of csrc/cuda/conv.cuh."""
+        check_count("the pixels of x", self.N * self.H * self.W)
+        check_count("the outputs of a convolution", self.N * self.OH * self.OW)
         x = (self.N, self.H, self.W, self.C, self.C * self.groups)
         y = (self.O, self.OH, self.OW, self.O * self.groups)
         return (*x, *y, *self.kernel, *self.stride, *self.padding, *self.dilation)
 
     @property
     def pixels(self) -> int:
-        return self.N * self.OH * self.OW
+        return check_count("the outputs of a convolution", self.N * self.OH * self.OW)
 
     @property
     def depth(self) -> int:
-        return self.kernel[0] * self.kernel[1] * self.C
+        return check_count("the products of an output", self.kernel[0] * self.kernel[1] * self.C)
 
     @property
     def is_1x1(self) -> bool:

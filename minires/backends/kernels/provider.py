@@ -17,6 +17,7 @@ from minires.backends.compiled import load
 from minires.backends.unavailable import BackendUnavailable
 
 INT_MAX = 2**31 - 1
+LARGEST_GRID = (INT_MAX, 65_535, 65_535)
 
 
 class Provider(Protocol):
@@ -68,6 +69,7 @@ class Emulator:
     def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         if not all(grid):
             return  # nothing to compute
+        check_grid(kernel, grid)
         values = [
             0 if a is None else a.ctypes.data if isinstance(a, np.ndarray) else _fits(a, kernel) for a in arguments
         ]
@@ -121,6 +123,7 @@ class Device:
     def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         if not all(grid):
             return
+        check_grid(kernel, grid)
         variant(kernel, dtype)
         real = np.dtype(dtype).type
         values = [
@@ -148,6 +151,7 @@ class AheadOfTime(Device):
     def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         if not all(grid):
             return
+        check_grid(kernel, grid)
         values = [
             0 if a is None else address_of(a) if isinstance(a, self.module.ndarray) else _fits(a, kernel)
             for a in arguments
@@ -166,6 +170,21 @@ def device(compiler: str = "nvrtc") -> Device:
 def address_of(array: Any) -> int:
     """Where the first element of a NumPy or CuPy array lies."""
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
+def check_grid(kernel: str, grid: tuple[int, ...]) -> None:
+    """Raises ValueError for more blocks than a GPU launches."""
+    if any(blocks > most for blocks, most in zip(grid, LARGEST_GRID, strict=False)):
+        told = "; use a smaller batch"
+        raise ValueError(f"{kernel}: a grid of {grid} blocks is beyond {LARGEST_GRID}, what a GPU launches{told}")
+
+
+def check_count(what: str, number: int) -> int:
+    """`number`, if the kernels' 32-bit integers can count so far."""
+    if number > INT_MAX - 2**16:  # and their blocks a little beyond the last one
+        told = f"fewer than the kernels' 32-bit integers count, got {number}; use a smaller batch"
+        raise ValueError(f"{what} must be {told}")
+    return number
 
 
 def _fits(value: Any, kernel: str) -> Any:

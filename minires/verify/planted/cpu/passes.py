@@ -122,17 +122,16 @@ def _pool() -> Iterator[Mutant]:
     ])  # fmt: skip
     yield from within("max_pool2d_backward", "cpu/pool.h", "void max_pool2d_backward_of(", largest, [
         ("zero(row, s.W * s.C);", ""),
-        ("h + s.padding_h - r * s.dilation_h", "h + s.padding_h - r"),
-        ("at < 0 || at % s.stride_h != 0 || at / s.stride_h >= s.OH", "at < 0 || at / s.stride_h >= s.OH"),
+        ("below - r * s.dilation_h", "below - r"),
+        ("at % s.stride_h != 0", "false"),
         ("arg[c] == tap ? g[c] : T(0)", "g[c]"),
         ("static_cast<Tap>(r * s.kernel_w + q)", "static_cast<Tap>(q * s.kernel_h + r)"),
     ])  # fmt: skip
     yield from kernel("average2d_forward", file, average, [
-        ("zero(out, s.C);", ""),
         ("h = ‹s.h_begin[oh]›", "0"),
         ("w < s.w_end[ow]", "w < s.w_end[ow] - 1"),
         ("s.size[oh * s.OW + ow]", "s.size[0]"),
-        ("out[c] += ‹in[c]›", "in[0]"),
+        ("sum[c] += ‹in[c]›", "in[0]"),
     ])  # fmt: skip
     yield from kernel("average2d_backward", file, average, [
         ("zero(row, s.W * s.C);", ""),
@@ -166,7 +165,7 @@ def _softmax() -> Iterator[Mutant]:
         ("smoothing == T(0)", "true"),
         ("loss[r] = ‹-p[labels[r]]›", "p[labels[r]]"),
         ("(T(1) - smoothing) * p[labels[r]]", "p[labels[r]]"),
-        ("sum / T(C)", "sum"),
+        ("sum / double(C)", "sum"),
         ("softmax_row(C, x + r * C, p, ‹true›)", "false"),
     ])  # fmt: skip
     yield from kernel("cross_entropy_backward", file, loss, [
