@@ -79,8 +79,7 @@ def same_rows(one, other, rtol):
 
 
 # Batches of 101 do not divide by 2 or 3, and the last of an epoch has 19 images.
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("network", ["resnet20", "plain20"])
+@pytest.mark.parametrize(("network", "size"), [("resnet20", 2), ("plain20", 3)])
 def test_twenty_steps_in_float64(tmp_path, network, size):
     config = small(network=network, dtype="float64", batch_size=101, label_smoothing=0.1, warmup=5)
     one, several = run(1, config, tmp_path / "one"), run(size, config, tmp_path / "several")
