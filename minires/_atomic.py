@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Replaces `path` by a file of this content; whatever goes wrong on the way, there is the old file or the new one.
+def write_bytes(path: Path, *content: bytes | memoryview) -> None:
+    """Replaces `path` by a file of these pieces; whatever goes wrong on the way, there is the old file or the new one.
 
     Raises OSError that names `path`, such as of a full disk, with nothing else left behind.
     """
@@ -18,7 +18,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())  # the bytes are on the disk before the name is
         os.replace(temporary, path)
@@ -41,8 +41,7 @@ def make_folder(path: Path) -> None:
     missing = [folder for folder in path.parents if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in (path, *missing):
-        with contextlib.suppress(PermissionError):  # a folder that may not be read cannot be synced
-            sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def sweep(folder: Path, *patterns: str) -> None:
@@ -56,8 +55,14 @@ def sync_folder(folder: Path) -> None:
     """Makes the names in a folder last through a power failure, where the system can do that."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # what may not be read cannot be synced
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # of file systems that have no such thing
+            raise
     finally:
         os.close(descriptor)

@@ -109,7 +109,11 @@ def _flushed(code: int) -> int:
 
 def _unread() -> int:
     """`minires models | head -1`: nobody reads on.  It ends quietly, with the code of a program that SIGPIPE ends."""
+    from minires import parallel
+
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if (ranks := parallel.begun()) is not None:  # the others may be waiting for this one
+        ranks.abort(128 + 13)
     return 128 + 13
 
 

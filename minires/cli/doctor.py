@@ -99,8 +99,8 @@ def _mpi() -> str:
         from minires.parallel import library
 
         return f"{library()}, {found}, {mpirun}"
-    except ImportError as error:
-        return f"{found}, which finds no MPI library ({error}); {mpirun}"
+    except (ImportError, RuntimeError) as error:
+        return f"{found}, which finds no MPI library ({' '.join(str(error).split())}); {mpirun}"
 
 
 def _gpu() -> str:

@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, add_data, add_machine
+from minires.cli.words import UsageError, add_data, add_machine, checkpoint
 
 if TYPE_CHECKING:
     from minires.training import Config, Result
@@ -162,6 +163,8 @@ def _config(arguments: argparse.Namespace) -> Config:
         if name not in _MAY_CHANGE:
             flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
             raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
+    if Path(arguments.resume).is_file():
+        checkpoint(arguments.resume, "--resume")  # says what a file is that is none
     try:
         return replace(resume_config(arguments.resume), **given)
     except FileNotFoundError as error:

@@ -15,6 +15,7 @@ _VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),  # srun --mpi=pmix
 )
 
 _world: Communicator | None = None
@@ -44,8 +45,9 @@ def world() -> Communicator:
         from minires.parallel.mpi import MpiCommunicator
 
         found = MpiCommunicator()
-    except ImportError as error:
-        why = "is not installed" if error.name == "mpi4py" else f"cannot be loaded ({error})"
+    except (ImportError, RuntimeError) as error:  # RuntimeError where mpi4py finds no MPI library
+        missing = isinstance(error, ImportError) and error.name == "mpi4py"
+        why = "is not installed" if missing else f"cannot be loaded ({' '.join(str(error).split())})"
         raise BackendUnavailable(
             f"mpirun started {size} processes that train together by mpi4py, which {why}: pip install 'minires[mpi]'"
         ) from None

@@ -14,7 +14,7 @@ from minires.arrays import Array, array_module, is_array
 from minires.autograd import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
-from minires.parallel import Alone, Communicator
+from minires.parallel import Alone, Communicator, together
 from minires.tensor import Tensor
 from minires.training.divergence import Diverged, first_bad_layer
 
@@ -50,13 +50,24 @@ def evaluate(
 
     Raises Diverged for logits that are not finite and ValueError when there is no image at all or a label is no output.
     """
-    confusion: Any = None
-    beyond_five = images = 0
     instance(model, "model", Module)
     if on_batch is not None and not callable(on_batch):
         raise TypeError(f"on_batch must be a function of the number of images done, got {shown(on_batch)}")
     if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable):
         raise TypeError(f"batches must be pairs of images and labels, got {shown(batches)}")
+    ranks = ranks or Alone()
+    confusion, images, beyond_five = together(ranks, lambda: _counted(model, batches, on_batch))
+    counts = np.append(confusion.ravel(), (images, beyond_five))
+    ranks.allreduce(counts)
+    confusion, (images, beyond_five) = counts[:-2].reshape(confusion.shape), counts[-2:].tolist()
+    error = 100.0 * float(images - np.trace(confusion)) / images
+    return Evaluation(images, error, 100.0 * beyond_five / images if len(confusion) > 5 else None, confusion)
+
+
+def _counted(model: Module, batches: Iterable[Any], on_batch: Callable[[int], None] | None) -> tuple[Array, int, int]:
+    """Of this process's images: confusion (C, C), how many, and how many whose label is not among the first five."""
+    confusion: Any = None
+    beyond_five = images = 0
     with evaluating(model):
         for batch in batches:
             x, labels = _pair(batch)
@@ -77,11 +88,7 @@ def evaluate(
                 on_batch(images)
     if images == 0:
         raise ValueError("batches must hold at least one image, got none")
-    counts = np.append(confusion.ravel(), (images, beyond_five))
-    (ranks or Alone()).allreduce(counts)
-    confusion, (images, beyond_five) = counts[:-2].reshape(confusion.shape), counts[-2:].tolist()
-    error = 100.0 * float(images - np.trace(confusion)) / images
-    return Evaluation(images, error, 100.0 * beyond_five / images if len(confusion) > 5 else None, confusion)
+    return confusion, images, beyond_five
 
 
 def _pair(batch: Any) -> tuple[Array, Array]:

@@ -89,8 +89,8 @@ def train(
 
     config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
-    resume    a run folder or a checkpoint to go on from: the end is bit for bit that of the uninterrupted run, but for
-              `history.TIMING`; a run that was stopped before its first checkpoint begins anew
+    resume    a run folder or a checkpoint to go on from: with as many ranks, the end is bit for bit that of the
+              uninterrupted run, but for `history.TIMING`; one that was stopped before its first checkpoint begins anew
     download  whether the data may be fetched when they are missing
     report    hears about the progress
     ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
@@ -112,7 +112,8 @@ def train(
     report = report if report and ranks.rank == 0 else Silent()
     with contextlib.ExitStack() as held:
         folder, start = by_first(ranks, lambda: _resumed(resume, out, held))
-        held.enter_context(backends.backend(config.backend) if config.backend else contextlib.nullcontext())
+        if name := config.backend:
+            together(ranks, lambda: held.enter_context(backends.backend(name)))
         if download and ranks.size > 1:
             by_first(ranks, lambda: len(images(config, "train", True)) + len(images(config, "test", True)))
             download = False  # it is there
@@ -237,20 +238,30 @@ class _Run:
                     self.report.iteration(self.iteration, *self._training_means(), self._speed())
             except BaseException:
                 self.report.stop()
-                with contextlib.suppress(OSError):  # what ended the run is told
+                with contextlib.suppress(Exception):  # what ended the run is told
                     self._draw()
                 raise
             self.report.stop()
-            with self._writing():
-                self._draw()
+            by_first(self.ranks, self._draw_or_tell)
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
-        best = checkpoints.best(self.checkpoint) if self.config.keep_best else None
+        best = None
+        if self.config.keep_best:
+            with contextlib.suppress(FileNotFoundError):  # it is in the folder that this run was taken on from
+                best = checkpoints.best(self.checkpoint)
         return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint, best)
 
     def _draw(self) -> None:
         if self.rows and self.ranks.rank == 0:
             self.folder.write_curves(self.rows, self.config)
+
+    def _draw_or_tell(self) -> None:
+        with self._writing():
+            self._draw()
+
+    def _write_history(self) -> None:
+        with self._writing():
+            self.folder.write_history(self.rows)
 
     def _step(self, x: Array, labels: Array) -> None:
         """One update.  x (N, C, H, W), labels (N,): this rank's part of the batch"""
@@ -297,9 +308,7 @@ class _Run:
         self.rows.append(row)
         self.saved = -1  # a checkpoint of this iteration, if there is one, lacks this row
         self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0
-        if self.ranks.rank == 0:
-            with self._writing():
-                self.folder.write_history(self.rows)
+        by_first(self.ranks, self._write_history)
         self.report.row(row)
 
     def _test_error(self) -> float:
@@ -313,12 +322,15 @@ class _Run:
         try:
             return evaluate(self.model, self.test_loader.epoch(), on_batch, ranks=self.ranks).error
         except Diverged as error:
-            raise self._diverged(str(error)) from None
+            raise as_agreed(self._diverged(str(error)), error) from None
 
     def _save(self) -> None:
         take_statistics_of_first(self.model, self.ranks)
         expect_same(self.ranks, f"after iteration {self.iteration:,} the weights", self._state())
-        self.checkpoint = by_first(self.ranks, self._write)
+        try:
+            self.checkpoint = by_first(self.ranks, self._write)
+        except MemoryError as error:
+            raise as_agreed(self._out_of_memory(error), error) from None
         self.saved = self.iteration
 
     def _state(self) -> list[Array]:

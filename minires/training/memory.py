@@ -29,12 +29,16 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
         return
     images = -(-(config.micro_batch or config.batch_size) // processes)
     itemsize = 8 if config.dtype == "float64" else 4
-    limit = available() // here
+    limit = available(here)
     # All outputs and four arrays a parameter (itself, gradient, velocity, one more) are more than the peak, and twice
     # that is more by far: a run that is so far from the limit is not kept waiting for a measurement.
     if 2 * itemsize * (images * layers.activation_bytes // 4 + 4 * layers.params) < limit:
         return
-    peak = PeakMemory(model, layers.input_shape)
+    try:
+        peak = PeakMemory(model, layers.input_shape)
+    except MemoryError:
+        told = f"{config.network} on {config.data} needs more than the {_mebibytes(limit)} that are free"
+        raise ConfigError(f"{told} for a handful of images: a smaller network, --width or --size fits") from None
     prepared = 4 * 4 * config.batch_size // processes * math.prod(layers.input_shape)  # batches of float32: see Loader
     sums = itemsize * layers.params  # of the gradients, which are there while another part goes through the network
     buckets = sums if processes > 1 else 0
@@ -44,18 +48,20 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     told = f"{config.network} on {config.data} needs about {_mebibytes(needed)} at the peak of an update of {images} "
     told += f"images at a time, and {_mebibytes(limit)} are free"
     told += f" for each of {here} processes" if here > 1 else ""
-    fits = peak.largest_batch(int((limit - prepared) / GAPS) - sums - buckets) * processes
+    fits = peak.largest_batch(int((limit - prepared) / GAPS) - sums - buckets)
     if fits == 0:
         raise ConfigError(f"{told}: not even one image fits; a smaller network, --width or --size does")
+    over = fits * processes if config.sync_batch_norm else fits
     raise ConfigError(
-        f"{told}: --micro-batch {fits} fits (gradients add up to the batch's, batch norm takes its statistics over "
-        f"{fits} images)"
+        f"{told}: --micro-batch {fits * processes} fits (gradients add up to the batch's, batch norm takes its "
+        f"statistics over {over} images)"
     )
 
 
-def available() -> int:
-    """Bytes that this process can still take: of the machine, of its control group, of its own limit."""
-    return max(0, min(psutil.virtual_memory().available, *_control_groups(), *_limits()))
+def available(processes: int = 1) -> int:
+    """Bytes that each of so many like processes can still take: of the machine, of its control group, of its limit."""
+    shared = min([psutil.virtual_memory().available, *_control_groups()])
+    return max(0, min([shared // processes, *_limits()]))
 
 
 def _limits() -> Iterator[int]:

@@ -51,6 +51,8 @@ def restore(path: str | Path, **changes: Any) -> Trained:
     """
     found = checkpoints.find(_checks.path(path, "path"))
     checkpoint = checkpoints.load(found)
+    if "batch_size" in changes:
+        changes = {"micro_batch": None, **changes}  # so many images at a time, not the fewer of training
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
     try:
         model, _ = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)

@@ -47,8 +47,8 @@ class RunFolder:
         out = None if out is None else _checks.path(out, "out")
         if not hasattr(config, "network"):
             raise TypeError(f"config must be a Config, got {type(config).__name__}")
-        new = out is None or not out.exists()
         try:
+            new = out is None or not out.exists()
             path = _next_free(root, f"{config.network}-{config.data}") if out is None else out
             make_folder(path)
         except OSError as error:
@@ -80,12 +80,12 @@ class RunFolder:
     def begin(self, config: Config, rows: list[history.Row], checkpoint_bytes: int) -> None:
         """What must be there before a run begins or goes on: its configuration, its history so far, and room.
 
-        Raises RunFolderError where it cannot be written or there is no room for two checkpoints of that size.
+        Raises RunFolderError where it cannot be written or there is no room for the checkpoints of that size.
         """
         try:
             sweep(self.path, self.config.name, self.history.name, self.curves.name)
             checkpoints.sweep(self.checkpoints)
-            self._demand_room(checkpoint_bytes)
+            self._demand_room(config.keep + config.keep_best, checkpoint_bytes)
             self.write_config(config)
             make_folder(self.checkpoints)
             with tempfile.TemporaryFile(dir=self.checkpoints):
@@ -99,11 +99,13 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"nothing can be written in {self.path}: {error.strerror or error}") from None
 
-    def _demand_room(self, checkpoint_bytes: int) -> None:
-        there = any(self.checkpoints.glob("iteration-*.json"))
-        needed, free = checkpoint_bytes * (1 if there else 2), shutil.disk_usage(self.path).free
+    def _demand_room(self, kept: int, checkpoint_bytes: int) -> None:
+        """For all that are kept, and the next one, which is written before an old one goes."""
+        there = len(list(self.checkpoints.glob("iteration-*.json")))
+        more = max(1, kept + 1 - there)
+        needed, free = checkpoint_bytes * more, shutil.disk_usage(self.path).free
         if free < needed:
-            what = "the next checkpoint" if there else "two checkpoints"
+            what = "the next checkpoint" if more == 1 else f"{more} checkpoints"
             raise RunFolderError(f"{self.path}: {what} of this run take {needed:,} bytes, the disk has {free:,} left")
 
     def read_config(self) -> Config:
@@ -160,10 +162,11 @@ def resume_config(path: str | Path) -> Config:
 
 
 def _next_free(root: Path, name: str) -> Path:
+    make_folder(root)
     for number in itertools.count(1):
         path = root / f"{name}-{number}"
         try:
-            path.mkdir(parents=True)  # fails where another process was faster
+            path.mkdir()  # fails where another process was faster
             return path
         except FileExistsError:
             if not path.exists():

@@ -17,6 +17,7 @@ import numpy as np
 import minires.functional as F
 from minires import random
 from minires.arrays import Array
+from minires.parallel import Alone, Communicator
 from minires.tensor import Tensor
 from minires.verify.gradcheck import GradcheckError, gradcheck
 
@@ -275,7 +276,7 @@ def _affine(pick: Pick, rng: np.random.Generator, C: int) -> list[Array]:
     return [[], [_normal(rng, C)], [_normal(rng, C), _normal(rng, C)]][pick([0, 1, 2, 2])]
 
 
-def batch_norm(pick: Pick, rng: np.random.Generator) -> Case:
+def batch_norm(pick: Pick, rng: np.random.Generator, ranks: Communicator | None = None) -> Case:
     x = _batch(pick, rng)
     eps = pick([1e-5, 0.1])
 
@@ -290,9 +291,23 @@ def batch_norm(pick: Pick, rng: np.random.Generator) -> Case:
         return y
 
     def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps, communicator=ranks)
 
-    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"batch_norm {x.shape} {eps=}")
+    told = "batch_norm" if ranks is None else "batch_norm over ranks"
+    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"{told} {x.shape} {eps=}")
+
+
+class Mirrored(Alone):
+    """Three ranks with the same images, of which two are reflections: the batch norm of all is that of one."""
+
+    size = 3
+
+    def allreduce(self, array: Array) -> None:
+        array *= self.size
+
+
+def sync_batch_norm(pick: Pick, rng: np.random.Generator) -> Case:
+    return batch_norm(pick, rng, Mirrored())
 
 
 def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
@@ -587,6 +602,7 @@ CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {
     "conv2d": conv2d,
     "batch_norm": batch_norm,
     "batch_norm_eval": batch_norm_eval,
+    "sync_batch_norm": sync_batch_norm,
     "relu": relu,
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,

@@ -23,6 +23,7 @@ from minires.verify.recorded import Recorded
 CASES_OF = {
     "Conv2d": ("conv2d",),
     "BatchNorm": ("batch_norm", "batch_norm_eval"),
+    "SyncBatchNorm": ("sync_batch_norm",),
     "ReLU": ("relu",),
     "MaxPool2d": ("max_pool2d",),
     "AvgPool2d": ("avg_pool2d",),

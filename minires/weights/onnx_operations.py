@@ -218,4 +218,7 @@ TRANSLATIONS: dict[str, Callable[[Step, Graph], str]] = {
     "Softmax": along_an_axis("Softmax"),
     "Sub": as_it_is("Sub"),
     "Sum": total,
+    "SyncBatchNorm": no_such_thing(
+        "it computes with the statistics of several ranks' batches: export a network in evaluation mode"
+    ),
 }

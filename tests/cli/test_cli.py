@@ -360,6 +360,7 @@ def test_doctor(call, tmp_path):
     assert told["versions"]["minires"] == minires.__version__
     assert {"python", "numpy", "safetensors"} <= set(told["versions"])
     assert "BLAS" in told["processor"]
+    assert "mpi4py" in told["processor"]["MPI"]  # or that it is missing
     out = call("doctor")[1]
     assert "reference" in out
     assert "fashion-mnist" in out

@@ -201,6 +201,8 @@ def crashes(start: _Inode, operations: Sequence[Operation]) -> Iterator[tuple[in
 
 def _apply(root: _Inode, operation: Operation) -> None:
     parent, name = _parent(root, operation.path)
+    if operation.kind == "mkdir" and not name:  # the root lasts
+        return
     if operation.kind in ("create", "mkdir"):
         old = parent.now().get(name)
         if old is not None and operation.kind == "create":  # truncated

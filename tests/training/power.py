@@ -29,8 +29,8 @@ SMALL = {"width": 1, "workers": 0, "batch_size": 128, "iterations": 4, "log_ever
 
 
 def new_run(folder: Path) -> Record:
-    """A checkpoint every other iteration; the last one stays."""
-    return _recorded(folder, lambda: train(Config.make(checkpoint_every=2, **SMALL), folder))
+    """A checkpoint every iteration, the first before the history has a row; the last one stays."""
+    return _recorded(folder, lambda: train(Config.make(checkpoint_every=1, **SMALL), folder))
 
 
 def best_run(folder: Path) -> Record:
@@ -127,7 +127,7 @@ def _check(run: RunFolder, allowed: set[int | None]) -> None:
     assert resume_config(run.path) == found.config
     # It goes on: what else lies around is in nobody's way.
     run.begin(found.config, list(found.rows), 1)
-    row = replace(found.rows[-1], iteration=found.iteration + 1)
+    row = history.Row(found.iteration + 1, 1.0, 0.1, 1.0, 50.0, None, 1.0, 1.0)
     checkpoints.save(replace(found, iteration=row.iteration, rows=(*found.rows, row)), run.checkpoints)
     assert load_checkpoint(find_checkpoint(run.path)).iteration == row.iteration
     assert len(list(run.checkpoints.iterdir())) == 2, "something was left behind"

@@ -27,7 +27,7 @@ def config(**settings):
 @pytest.fixture
 def only(monkeypatch):
     """Makes so many bytes all that is free."""
-    return lambda size: monkeypatch.setattr(memory, "available", lambda: size)
+    return lambda size: monkeypatch.setattr(memory, "available", lambda processes=1: size // processes)
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])

@@ -33,6 +33,12 @@ def without(chosen):
     return lambda operations: [operation for operation in operations if not chosen(operation)]
 
 
+def mkdir_not_synced(operations):
+    """The folder of checkpoints is made, and its name does not last."""
+    made = next(at for at, operation in enumerate(operations) if operation.path == "checkpoints")
+    return [*operations[: made + 1], *operations[made + 2 :]]
+
+
 def json_first(operations):
     """The description is named before its tensors are."""
     result = list(operations)
@@ -71,11 +77,21 @@ def removals_unordered(operations):
         (new_run, without(lambda o: o.kind == "sync" and ".json." in o.path and "iteration" in o.path)),
         (new_run, without(lambda o: o.kind == "sync" and o.path == "checkpoints")),
         (new_run, without(lambda o: o.kind == "sync" and o.path == ".")),
+        (new_run, mkdir_not_synced),
         (new_run, json_first),
         (new_run, old_ones_first),
         (resumed_run, removals_unordered),
     ],
-    ids=["files", "descriptions", "checkpoints", "run folder", "json first", "old ones first", "removals unordered"],
+    ids=[
+        "files",
+        "descriptions",
+        "checkpoints",
+        "run folder",
+        "mkdir",
+        "json first",
+        "old ones first",
+        "removals unordered",
+    ],
 )
 def test_a_planted_mistake_is_found(records, tmp_path, scenario, plant):
     record = records(scenario)
