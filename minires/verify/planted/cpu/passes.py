@@ -132,6 +132,7 @@ def _pool() -> Iterator[Mutant]:
         ("w < s.w_end[ow]", "w < s.w_end[ow] - 1"),
         ("s.size[oh * s.OW + ow]", "s.size[0]"),
         ("sum[c] += ‹in[c]›", "in[0]"),
+        ("count = ‹least(PIECE_OF_CHANNELS, s.C - first)›", "1"),
     ])  # fmt: skip
     yield from kernel("average2d_backward", file, average, [
         ("zero(row, s.W * s.C);", ""),
