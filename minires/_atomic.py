@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 
-def write_bytes(path: Path, *content: bytes | memoryview) -> None:
-    """Replaces `path` by a file of these pieces; whatever goes wrong on the way, there is the old file or the new one.
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Replaces `path` by a file of this content; whatever goes wrong on the way, there is the old file or the new one.
 
     Raises OSError that names `path`, such as of a full disk, with nothing else left behind.
     """
@@ -18,7 +18,7 @@ def write_bytes(path: Path, *content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.writelines(content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())  # the bytes are on the disk before the name is
         os.replace(temporary, path)

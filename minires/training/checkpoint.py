@@ -86,16 +86,13 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = 
     arrays |= dict(checkpoint.velocity)
     arrays["input.mean"] = checkpoint.mean
     content = _safetensors({name: _on_cpu(array) for name, array in arrays.items()})
-    digest = hashlib.sha256()
-    for piece in content:
-        digest.update(piece)
-    sha256 = digest.hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
     name = _name(checkpoint.iteration)
     tensors, description = folder / f"{name}-{sha256[:8]}.safetensors", folder / f"{name}.json"
     told = {
         "format": FORMAT,
         "version": VERSION,
-        "tensors": {"file": tensors.name, "bytes": sum(map(len, content)), "sha256": sha256},
+        "tensors": {"file": tensors.name, "bytes": len(content), "sha256": sha256},
         "iteration": checkpoint.iteration,
         "config": checkpoint.config.to_json(),
         "classes": list(checkpoint.classes),
@@ -109,7 +106,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = 
     text = json.dumps(told, allow_nan=False)
     new = not tensors.exists()
     try:
-        write_bytes(tensors, *content)
+        write_bytes(tensors, content)
         write_text(description, text)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -241,10 +238,10 @@ def _tensors(path: Path, told: Any) -> dict[str, Array]:
         raise CheckpointError(f"{file} is no valid safetensors file: {error}") from None
 
 
-def _safetensors(arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
-    """The pieces of a safetensors file, of which the arrays are the arrays themselves.
+def _safetensors(arrays: Mapping[str, Array]) -> bytes:
+    """A safetensors file.
 
-    The library would copy them all, twice: for networks of many parameters that were the peak of a run's memory.
+    The library would copy all arrays twice over: for networks of many parameters that were the peak of a run's memory.
     """
     header, end = {}, 0
     for name, array in arrays.items():
@@ -253,7 +250,7 @@ def _safetensors(arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers are aligned
     numbers = (array.reshape(-1).view(np.uint8).data for array in arrays.values())
-    return [len(text).to_bytes(8, "little"), text, *numbers]
+    return b"".join((len(text).to_bytes(8, "little"), text, *numbers))
 
 
 _DTYPES = {"float32": "F32", "float64": "F64"}

@@ -327,6 +327,7 @@ class _Run:
     def _save(self) -> None:
         take_statistics_of_first(self.model, self.ranks)
         expect_same(self.ranks, f"after iteration {self.iteration:,} the weights", self._state())
+        self.optimizer.zero_grad()  # makes room for the copy that is written
         try:
             self.checkpoint = by_first(self.ranks, self._write)
         except MemoryError as error:

@@ -272,8 +272,9 @@ def test_room_for_two_checkpoints_is_asked_for_first(tmp_path, monkeypatch, caps
         assert out.exists() == (code == 0)  # no leftovers
         if code:
             numbers = [int(word.replace(",", "")) for word in told[free].split() if word.replace(",", "").isdigit()]
-            assert numbers[1:] == [free]
-            assert 1.8 * size < numbers[0] < 2 * size  # all but the names of the arrays
+            checkpoints, needed, left = numbers
+            assert (checkpoints, left) == (2, free)
+            assert 1.8 * size < needed < 2 * size  # all but the names of the arrays
             assert str(out) in told[free]
     # One that is there already needs room for one more.
     for free, fits in ((int(0.5 * size), False), (int(1.5 * size), True)):
@@ -366,7 +367,8 @@ def test_a_path_below_a_file(tmp_path, capsys):
     words = ["train", "--width", "1", "--iterations", "1", "--workers", "0", "--quiet"]
     assert main([*words, "--out", str(tmp_path / "file" / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"minires: no run folder can be made at {tmp_path / 'file' / 'run'}: Not a directory"
+    path = tmp_path / "file" / "run"
+    assert line == f"minires: --out must be a folder, new or empty; none can be made at {path}: Not a directory"
 
 
 @pytest.mark.parametrize(

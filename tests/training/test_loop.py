@@ -275,7 +275,7 @@ def test_a_run_is_never_overwritten(whole, tmp_path):
     with pytest.raises(ConfigError, match="--resume"):
         train(small(), whole.folder.path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="run folder"):
+    with pytest.raises(ConfigError, match="out must be a folder"):
         train(small(), tmp_path / "file")
 
 
