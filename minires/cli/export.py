@@ -64,7 +64,7 @@ def _export(arguments: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise UsageError(f"--onnx: there is no folder {printable(str(out.parent))}")
     if out.exists() and not arguments.force:
-        raise UsageError(f"{printable(str(out))} exists: --force replaces it")
+        raise UsageError(f"--onnx: {printable(str(out))} exists: --force replaces it")
     folder_for_output(out.parent, "--onnx")
     model, shape, told, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
     try:

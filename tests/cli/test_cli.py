@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 import minires
 from minires import backends, models
 from minires.cli import main
-from minires.training import find_checkpoint, history, load_checkpoint
+from minires.training import find_checkpoint, history, load_checkpoint, restore
 
 TINY = ["--width", "2", "--iterations", "6", "--workers", "0"]
 
@@ -304,6 +304,16 @@ def test_evaluate_json(call, run):
     assert sum(map(sum, told["confusion"])) == told["images"] == 364
     assert len(told["classes"]) == len(told["confusion"]) == 10
     assert json.loads(call("evaluate", run, "--json", "--split", "train")[1])["images"] == 1433
+
+
+def test_evaluate_takes_as_many_images_at_a_time_as_it_is_told(call, tmp_path):
+    """Fewer than, and more than, the parts that the run was trained with."""
+    assert call("train", *TINY, "--batch-size", 60, "--micro-batch", 30, "--out", tmp_path / "run", "--quiet")[0] == 0
+    for images in (16, 200):
+        code, out, _ = call("evaluate", tmp_path / "run", "--json", "--batch-size", images)
+        assert code == 0
+        assert json.loads(out)["images"] == 364
+        assert restore(tmp_path / "run", batch_size=images).checkpoint.config.micro_batch is None
 
 
 def test_evaluate_on_data_that_do_not_fit(call, run, tmp_path):

@@ -139,7 +139,7 @@ def test_a_file_is_replaced_by_force_alone(tmp_path, capsys):
     out = tmp_path / "x.onnx"
     out.write_text("old")
     assert main(["export", "resnet20", "--width", "2", "--onnx", str(out)]) == 2
-    assert capsys.readouterr().err == f"minires: {out} exists: --force replaces it\n"
+    assert capsys.readouterr().err == f"minires: --onnx: {out} exists: --force replaces it\n"
     assert out.read_text() == "old"
     assert main(["export", "resnet20", "--width", "2", "--onnx", str(out), "--force"]) == 0
     assert out.stat().st_size > 3

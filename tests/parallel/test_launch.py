@@ -26,6 +26,12 @@ def started_by_mpirun(monkeypatch, rank, size, kind="OMPI_COMM_WORLD"):
     monkeypatch.setenv(f"{kind}_SIZE", str(size))
 
 
+def test_srun_is_seen(monkeypatch):
+    monkeypatch.setenv("PMIX_RANK", "3")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert parallel.launched() == (3, 4)
+
+
 @pytest.mark.parametrize("kind", ["OMPI_COMM_WORLD", "PMI", "MV2_COMM_WORLD"])
 def test_mpirun_is_seen(monkeypatch, kind):
     assert parallel.launched() == (0, 1)
@@ -44,6 +50,19 @@ def test_without_mpi4py(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     started_by_mpirun(monkeypatch, 1, 2)
     with pytest.raises(BackendUnavailable, match=r"minires\[mpi\]"):
+        parallel.world()
+
+
+def test_an_mpi4py_that_finds_no_mpi(monkeypatch, capsys):
+    """What its wheels say on a machine without one is a RuntimeError."""
+
+    class Loads:
+        def __getattr__(self, name):
+            raise RuntimeError("cannot load MPI library\nlibmpi.so: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "mpi4py", Loads())
+    started_by_mpirun(monkeypatch, 1, 2)
+    with pytest.raises(BackendUnavailable, match=r"cannot be loaded \(cannot load MPI library libmpi"):
         parallel.world()
 
 

@@ -20,7 +20,7 @@ from minires.models.blocks import Bottleneck
 from minires.models.resnet import ResNet
 from minires.parallel import Alone, RanksDisagree, Shard, agreed, by_first, expect_same, together
 from minires.parallel.communicator import Done
-from minires.training import Config, ConfigError, Diverged, Interrupted, load_checkpoint, train
+from minires.training import Config, ConfigError, Diverged, Interrupted, evaluation, load_checkpoint, train
 from minires.training import loop as training_loop
 from minires.training.update import parts, places
 
@@ -273,6 +273,34 @@ def test_a_run_that_diverges_on_one_rank_ends_on_all_and_names_it(tmp_path):
     assert errors[0] == errors[1]
     assert "the first bad layer is" in errors[0][0]
     assert errors[0][1] is not None
+
+
+def test_outputs_that_are_bad_on_the_test_images_end_the_run_on_all_ranks(tmp_path, monkeypatch):
+    """One rank's share of them is enough; the others hear of it, with its name."""
+    real = evaluation.predict
+
+    def predict(model, x):
+        logits = real(model, x)
+        if threading.get_ident() in odd_ones:
+            raise Diverged("the network's outputs are not finite")
+        return logits
+
+    odd_ones, errors = set(), []
+    monkeypatch.setattr(evaluation, "predict", predict)
+
+    def work(ranks):
+        if ranks.rank == 1:
+            odd_ones.add(threading.get_ident())
+        try:
+            train(small(iterations=2, eval_every=2), tmp_path / "run", ranks=ranks)
+        except Diverged as error:
+            errors.append((str(error), agreed(error)))
+
+    on_ranks(2, work)
+    assert len(errors) == 2
+    assert errors[0] == errors[1]
+    assert errors[0][0].startswith("iteration 2, learning rate")
+    assert errors[0][1] == "rank 1"
 
 
 # -- what cannot be is told before the run begins, on every rank

@@ -6,9 +6,12 @@ import errno
 import json
 import os
 import pickle
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from minires import _atomic
 from minires.training import Checkpoint, CheckpointError, Config, Row, find_checkpoint, load_checkpoint
@@ -198,6 +201,20 @@ def test_broken_ones_are_refused_with_one_error(sample, tmp_path, damage, told):
     with pytest.raises(CheckpointError, match=told) as caught:
         load_checkpoint(description)
     assert str(description.parent) in str(caught.value)
+
+
+def test_no_more_than_one_copy_is_made_of_what_is_saved(sample, tmp_path):
+    """Beside the weights, gradients and velocities of a large network, more would be the peak of the whole run."""
+    large = np.ones((16, 2**16), np.float32)  # 4 MiB
+    checkpoint = replace(sample(), velocity={"velocity.0": large})
+    tracemalloc.start()
+    try:
+        checkpoints.save(checkpoint, tmp_path)
+        assert large.nbytes < tracemalloc.get_traced_memory()[1] < 1.2 * large.nbytes
+    finally:
+        tracemalloc.stop()
+    (tensors,) = tmp_path.glob("*.safetensors")
+    np.testing.assert_array_equal(safetensors.numpy.load_file(tensors)["velocity.0"], large)
 
 
 def test_valid_checksum_of_an_invalid_tensors_file(sample, tmp_path, monkeypatch):

@@ -187,6 +187,20 @@ def test_which_ones_are_kept(whole, tmp_path):
         checkpoints.find(tmp_path / "c" / "best")
 
 
+def test_a_run_that_was_taken_on_from_elsewhere_ends_well_without_the_best_one(tmp_path, monkeypatch):
+    """The lowest error was measured where this run's folder never was."""
+    errors = {2: 50.0, 4: 70.0, 6: 60.0}
+    monkeypatch.setattr("minires.training.loop._Run._test_error", lambda self: errors[self.iteration])
+    train(tiny(eval_every=2, iterations=4, checkpoint_every=4, keep_best=True), tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").glob("iteration-00000004*"):
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "alone")
+    config = replace(resume_config(tmp_path / "alone"), iterations=6)
+    result = train(config, tmp_path / "on", resume=tmp_path / "alone")
+    assert result.rows[-1].iteration == 6
+    assert result.best is None
+
+
 def test_a_folder_called_best_is_a_folder(tmp_path):
     result = train(tiny(), tmp_path / "best")
     assert find_checkpoint(tmp_path / "best") == result.checkpoint

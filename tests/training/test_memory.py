@@ -152,3 +152,12 @@ def test_evaluation_takes_no_more_images_at_a_time_than_training():
     dataset = images(config(), "test")
     mean = np.zeros((8, 8, 1), np.float32)
     assert evaluation_loader(config(micro_batch=30), dataset, mean).batch_size == 30
+
+
+def test_processes_share_the_machine_but_not_their_own_limits(monkeypatch):
+    monkeypatch.setattr(memory, "_control_groups", lambda: iter([800]))
+    monkeypatch.setattr(memory, "_limits", lambda: iter([300]))
+    assert (memory.available(), memory.available(4)) == (300, 200)
+    monkeypatch.setattr(memory, "_control_groups", lambda: iter(()))
+    monkeypatch.setattr(memory, "_limits", lambda: iter(()))
+    assert memory.available() > MIB  # where nothing limits it there is the machine
