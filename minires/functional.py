@@ -15,7 +15,7 @@ from minires._checks import Pair, axes, choice, flag, integer, number, pair, rea
 from minires._losses import classification_loss
 from minires._shown import shown
 from minires.arrays import Array, array_module, plain_array
-from minires.parallel.communicator import Communicator
+from minires.parallel.communicator import Communicator, as_communicator
 from minires.tensor import Tensor, as_tensor
 
 __all__ = [
@@ -120,10 +120,9 @@ def batch_norm(
         if parameter is not None and parameter.shape != (C,):
             raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
     momentum, eps = number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
-    if communicator is not None and not hasattr(communicator, "iallreduce"):
-        raise TypeError(f"communicator must be one of minires.parallel or None, got {shown(communicator)}")
-    if training and communicator is not None and communicator.size > 1:
-        return ops.SyncBatchNorm(running_mean, running_var, momentum, eps, communicator)(x, weight, bias)
+    ranks = as_communicator(communicator, "communicator")
+    if training and ranks.size > 1:
+        return ops.SyncBatchNorm(running_mean, running_var, momentum, eps, ranks)(x, weight, bias)
     if training and x.size // C < 2:
         raise ValueError(f"x must hold more than one value per channel in training, got shape {x.shape}")
     return ops.BatchNorm(running_mean, running_var, training, momentum, eps)(x, weight, bias)

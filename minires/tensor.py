@@ -137,6 +137,8 @@ class Tensor:
             if array_module(cotangent) is not xp:
                 raise TypeError(f"grad_output is not an array of {xp.__name__}, which holds the tensor")
             cotangent = cotangent.astype(self.dtype, copy=False)
+        if on_leaf is not None and not callable(on_leaf):
+            raise TypeError(f"on_leaf must be a function of a leaf, got {type(on_leaf).__name__}")
         backward(self, cotangent, on_leaf)
 
     if TYPE_CHECKING:  # bound to their operations in minires/operators.py

@@ -86,7 +86,9 @@ class Transform:
             instance(rng, "rng", np.random.Generator)
         if self.mean is not None and self.mean.shape != images.shape[1:]:
             raise ValueError(f"mean must have the shape of an image, {images.shape[1:]}, got {self.mean.shape}")
-        part = part or Part.whole(len(images))
+        part = Part.whole(len(images)) if part is None else instance(part, "part", Part)
+        if len(part.places) != len(images):
+            raise ValueError(f"part must place each of the {len(images)} images, got {len(part.places)} places")
         x = images.astype(np.float32)
         x /= 255
         augmentation = self.augmentation

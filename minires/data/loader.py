@@ -53,7 +53,9 @@ class Loader:
         self.seed = integer(seed, "seed", 0)
         self.shuffle = flag(shuffle, "shuffle")
         self.workers = integer(workers, "workers", 0)
-        self.share = share or np.arange
+        if share is not None and not callable(share):
+            raise TypeError(f"share must be a function of the batch's size, got {shown(share)}")
+        self.share = np.arange if share is None else share
 
     @property
     def shape(self) -> tuple[int, int, int]:

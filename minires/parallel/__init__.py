@@ -9,7 +9,7 @@ same numbers; `launch` finds out which processes belong together.
 
 from minires.parallel.agreement import RanksDisagree, agreed, as_agreed, by_first, expect_same, together
 from minires.parallel.buckets import Buckets
-from minires.parallel.communicator import Alone, Communicator, Request
+from minires.parallel.communicator import Alone, Communicator, Request, as_communicator
 from minires.parallel.launch import begun, launched, library, world
 from minires.parallel.shard import Shard
 
@@ -22,6 +22,7 @@ __all__ = [
     "Shard",
     "agreed",
     "as_agreed",
+    "as_communicator",
     "begun",
     "by_first",
     "expect_same",

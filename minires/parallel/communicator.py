@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
+from minires._shown import shown
 from minires.arrays import Array
 
 T = TypeVar("T")
@@ -70,6 +71,16 @@ class Alone:
 
     def abort(self, code: int) -> NoReturn:
         raise SystemExit(code)
+
+
+def as_communicator(value: Any, argument: str) -> Communicator:
+    """`value`, if it is a communicator; `Alone` for None."""
+    if value is None:
+        return Alone()
+    if isinstance(value, type) or not hasattr(value, "iallreduce"):
+        raise TypeError(f"{argument} must be one of minires.parallel or None, got {shown(value)}")
+    communicator: Communicator = value
+    return communicator
 
 
 class Done:

@@ -14,7 +14,7 @@ from minires.arrays import Array, array_module, is_array
 from minires.autograd import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
-from minires.parallel import Alone, Communicator, together
+from minires.parallel import Communicator, as_communicator, together
 from minires.tensor import Tensor
 from minires.training.divergence import Diverged, first_bad_layer
 
@@ -55,7 +55,7 @@ def evaluate(
         raise TypeError(f"on_batch must be a function of the number of images done, got {shown(on_batch)}")
     if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable):
         raise TypeError(f"batches must be pairs of images and labels, got {shown(batches)}")
-    ranks = ranks or Alone()
+    ranks = as_communicator(ranks, "ranks")
     confusion, images, beyond_five = together(ranks, lambda: _counted(model, batches, on_batch))
     counts = np.append(confusion.ravel(), (images, beyond_five))
     ranks.allreduce(counts)

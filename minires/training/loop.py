@@ -14,14 +14,13 @@ import numpy as np
 
 from minires import backends, data, models, random
 from minires._checks import flag, instance, path
-from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.inspect import Summary, summary
 from minires.nn import Module
 from minires.nn.synchronising import synchronise
 from minires.optim import SGD
-from minires.parallel import Communicator, as_agreed, by_first, expect_same, together, world
+from minires.parallel import Communicator, as_agreed, as_communicator, by_first, expect_same, together, world
 from minires.training import checkpoint as checkpoints
 from minires.training import history
 from minires.training.batches import evaluation_loader, images, training_loader
@@ -106,9 +105,9 @@ def train(
     flag(download, "download")
     out = None if out is None else path(out, "out")
     resume = None if resume is None else path(resume, "resume")
-    if report is not None and not hasattr(report, "iteration"):
-        raise TypeError(f"report must be a Silent or a Progress, got {shown(report)}")
-    ranks = world() if ranks is None else ranks
+    if report is not None:
+        instance(report, "report", Silent)
+    ranks = world() if ranks is None else as_communicator(ranks, "ranks")
     report = report if report and ranks.rank == 0 else Silent()
     with contextlib.ExitStack() as held:
         folder, start = by_first(ranks, lambda: _resumed(resume, out, held))

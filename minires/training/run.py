@@ -45,8 +45,7 @@ class RunFolder:
         """
         root = _checks.path(root, "root")
         out = None if out is None else _checks.path(out, "out")
-        if not hasattr(config, "network"):
-            raise TypeError(f"config must be a Config, got {type(config).__name__}")
+        _checks.instance(config, "config", Config)
         try:
             new = out is None or not out.exists()
             path = _next_free(root, f"{config.network}-{config.data}") if out is None else out

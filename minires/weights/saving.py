@@ -57,6 +57,9 @@ def save(
     wrong = [name for name in {**wanted, **state} if name not in state or state[name].shape != wanted.get(name)]
     if wrong:
         raise ValueError(f"model does not fit {network} with these options: {', '.join(wrong[:3])}")
+    for name in (assumed := _checks.iterable(assumed, "assumed", "names of options")):
+        if name not in ("network", *options):
+            raise ValueError(f'assumed must be "network" or one of the options, got {shown(name)}')
     told = metadata.encode(network, options, preprocessing, classes, assumed)
     arrays = {name: _converted(name, array, dtype) for name, array in state.items()}
     write_bytes(target, safetensors.numpy.save(arrays, told))

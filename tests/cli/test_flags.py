@@ -197,6 +197,8 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
                 " ".join(shown.split()),
                 "".join(c if c.isprintable() else "?" for c in shown),
             ]
+        if value.startswith("-") and action.nargs not in (None, "?"):
+            names.append(value)  # it is taken for a flag
         names = [name for name in names if name]
         several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them
         if code not in CODES:

@@ -160,7 +160,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         lambda array: setattr(mr.tensor(floats(2, 3)), "data", array), {"array": floats(2, 3)}
     ),
     "Tensor.grad=": lambda files: _step(),
-    "Tensor.backward": lambda files: Good((leaf(2, 3) * 2.0).backward, {"grad_output": floats(2, 3)}),
+    "Tensor.backward": lambda files: Good((leaf(2, 3) * 2.0).backward, {"grad_output": floats(2, 3), "on_leaf": None}),
     **{
         f"Tensor.__{name}__": _binary(f"__{name}__") for name in ("add", "radd", "sub", "rsub", "mul", "rmul")
     },
@@ -201,6 +201,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         {
             "x": leaf(2, 3, 4, 5), "running_mean": floats(3), "running_var": abs(floats(3)), "weight": leaf(3),
             "bias": leaf(3), "training": True, "momentum": 0.1, "eps": 1e-5,
+            "communicator": None,
         },
         written=("running_mean", "running_var"),
     ),
@@ -251,6 +252,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         lambda **given: [batch for batch, _ in zip(Loader(**given).iterate(), range(3), strict=False)],
         {
             "dataset": dataset(), "batch_size": 4, "transform": Transform(), "seed": 0, "shuffle": True, "workers": 0,
+            "share": None,
         },
     ),
     "data.Loader.iterate": lambda files: Good(
@@ -273,7 +275,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     ),
     "data.Transform.__call__": lambda files: Good(
         Transform(None, data.Augmentation(1, True, 0.1, 5, 0.1, 0.5)),
-        {"images": images(), "rng": np.random.default_rng(0)},
+        {"images": images(), "rng": np.random.default_rng(0), "part": None},
     ),
     "data.find": lambda files: Good(data.find, {"name": "folder", "data_dir": files.folder}),
     "data.load": lambda files: Good(
@@ -451,12 +453,9 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         entering(RunFolder.claim),
         {"out": files.free("claimed"), "config": training.Config(epochs=2), "root": files.free("runs")},
     ),
-    "training.RunFolder.of_checkpoint": lambda files: Good(
-        RunFolder.of_checkpoint, {"checkpoint": files.run / "x.json"}
-    ),
     "training.evaluate": lambda files: Good(
         training.evaluate,
-        {"model": network(), "batches": [(floats(2, 3, 8, 8), np.array([0, 3]))], "on_batch": None},
+        {"model": network(), "batches": [(floats(2, 3, 8, 8), np.array([0, 3]))], "on_batch": None, "ranks": None},
     ),
     "training.evaluate_run": lambda files: Good(
         training.evaluate_run, {"path": files.run, "split": "test", "download": False, "workers": 0}
@@ -473,7 +472,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         training.train,
         {
             "config": training.Config.make(iterations=1, width=1, batch_size=8, workers=0),
-            "out": files.free("trained"), "resume": None, "download": False, "report": None,
+            "out": files.free("trained"), "resume": None, "download": False, "report": None, "ranks": None,
         },
     ),
     # -- weights
@@ -510,7 +509,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         {
             "model": network(), "path": files.free("saved"), "network": "resnet20",
             "options": {"width": 1, "num_classes": 4}, "preprocessing": None, "classes": ("a", "b", "c", "d"),
-            "dtype": "float32",
+            "dtype": "float32", "assumed": ("width",),
         },
     ),
     # -- prediction

@@ -110,6 +110,7 @@ def test_a_crash_and_a_hang_are_findings(code, told, monkeypatch, tmp_path):
 
     worker = tmp_path / "tests" / "malformed"
     worker.mkdir(parents=True)
+    (worker / "__init__.py").touch()  # else the real package goes first, where PYTHONPATH leads to it
     (worker / "worker.py").write_text(
         "import faulthandler, pathlib, sys\n"
         "pathlib.Path(sys.argv[4], 'call').write_text('functional.relu(x=1)')\n"
