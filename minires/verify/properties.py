@@ -14,7 +14,9 @@ import numpy as np
 import minires.functional as F
 from minires import random
 from minires.arrays import Array
+from minires.parallel import Communicator
 from minires.tensor import Tensor
+from minires.verify.ranks import in_turns
 
 Property = Callable[[np.random.Generator], None]
 
@@ -110,6 +112,32 @@ def running_statistics_rest_in_evaluation(rng: np.random.Generator) -> None:
     expect(close(gradient(y, x, cotangent), expected), "backward must use the statistics that forward used")
 
 
+def ranks_share_a_batch(rng: np.random.Generator) -> None:
+    """Ranks of one, two and three images compute what batch norm computes of the six."""
+    edges = (0, 1, 3, 6)
+    x, cotangent = rng.standard_normal((6, 2)) * 3 + 5, rng.standard_normal((6, 2))
+    weight, bias, mean, var = rng.uniform(1, 2, (4, 2))
+
+    def batch_norm(part: slice, ranks: Communicator | None = None) -> tuple[Array, ...]:
+        tensors = [Tensor(array, requires_grad=True) for array in (x[part], weight, bias)]
+        images, gamma, beta = tensors
+        moved = mean.copy(), var.copy()
+        y = F.batch_norm(images, *moved, gamma, beta, training=True, momentum=0.3, communicator=ranks)
+        y.backward(cotangent[part])
+        return (y.data, *(tensor.grad for tensor in tensors), *moved)
+
+    expected = batch_norm(slice(6))
+    found = in_turns(3, lambda ranks: batch_norm(slice(*edges[ranks.rank : ranks.rank + 2]), ranks))
+    y, grad_x, grad_weight, grad_bias, *moved = zip(*found, strict=True)
+    together = np.concatenate(y), np.concatenate(grad_x), sum(grad_weight), sum(grad_bias)
+    told = "outputs", "gradients of x", "summed gradients of weight", "summed gradients of bias"
+    for what, ours, theirs in zip(told, together, expected[:4], strict=True):
+        expect(close(ours, theirs), f"the ranks' {what} must be the whole batch's {theirs}, are {ours}")
+    for what, of_ranks, theirs in zip(("running_mean", "running_var"), moved, expected[4:], strict=True):
+        for ours in of_ranks:
+            expect(close(ours, theirs), f"every rank's {what} must become the whole batch's {theirs}, is {ours}")
+
+
 def dropout_draws_anew(rng: np.random.Generator) -> None:
     random.manual_seed(int(rng.integers(1000)))
     x = Tensor(np.ones(64))
@@ -193,6 +221,7 @@ PROPERTIES: dict[str, tuple[Property, ...]] = {
     "max_pool2d": (first_of_equal_maxima, overlapping_windows_add_up, padding_never_wins, nan_wins_a_window),
     "batch_norm": (running_statistics,),
     "batch_norm_eval": (running_statistics_rest_in_evaluation,),
+    "sync_batch_norm": (ranks_share_a_batch,),
     "dropout": (dropout_draws_anew, dropout_keeps_the_expectation, dropout_at_the_ends),
     "softmax": (softmax_of_huge_values,),
     "log_softmax": (log_softmax_of_huge_values,),

@@ -74,6 +74,30 @@ def _mutations() -> Iterator[Mutation]:
         ("if not self.training:", "if False:"),
     ])  # fmt: skip
 
+    yield from of("sync_batch_norm", ops.SyncBatchNorm.forward, [
+        ("self.communicator.allreduce(total)", "pass"),
+        ("self.communicator.allreduce(squares)", "pass"),
+        ("(v + (m - mean) ** 2)", "v"),  # the ranks' means differ
+        ("(m - mean) ** 2", "(m - mean)"),
+        ("var = squares / values", "var = squares / M"),
+        (", total[C]\n", ", M * self.communicator.size\n"),  # as if all had as many values
+        ("(mean - self.running_mean)", "(m - self.running_mean)"),
+        ("squares / (values - 1)", "squares / values"),
+        ("squares / (values - 1)", "v"),
+        ("M == 1 and values < 2", "M == 1"),
+    ])  # fmt: skip
+    yield from of("sync_batch_norm", ops.SyncBatchNorm.backward, [
+        ("self.communicator.allreduce(sums)", "pass"),
+        ("scale * part / values", "scale * part / (x.size // C)"),
+        ("sums[:C], sums[C:]", "sums[C:], sums[:C]"),
+        ("(sums[:C], sums[C:])", "(sums[:C], 0 * sums[C:])"),
+        ("(sums[:C], sums[C:])", "(0 * sums[:C], sums[C:])"),
+        ("grad_x -= resolved", "grad_x += resolved"),
+        ("+ self.eps", ""),
+        ("scale if weight is None else scale * weight", "scale"),
+        ("return grad_x, grad_weight, grad_bias", "return grad_x, sums[:C].astype(x.dtype), sums[C:].astype(x.dtype)"),
+    ])  # fmt: skip
+
     yield from of("relu", reference.relu_forward, [
         ("maximum", "minimum"),
         ("array_module(x).maximum(x, x.dtype.type(0))", "abs(x)"),
@@ -235,8 +259,8 @@ def _mutations() -> Iterator[Mutation]:
     yield from of("nll_loss", ops.NLLLoss.forward, [("-rows[", "-1e-3 - rows[")])
     yield from of("dropout", ops.Dropout.forward, [
         ("1 / keep if keep else 0", "1"),
-        ("random.generator().random(x.shape) < keep", "random.generator().random(x.shape) < self.p"),
-        ("random.generator()", "__import__('numpy').random.default_rng(0)"),
+        ("random.uniform(x.shape) < keep", "random.uniform(x.shape) < self.p"),
+        ("random.uniform(", "__import__('numpy').random.default_rng(0).random("),
         ("if keep else 0", ""),
     ])  # fmt: skip
     yield from of("dropout", ops.Dropout.backward, [("* self.saved", ""), ("* self.saved", "* (self.saved != 0)")])
