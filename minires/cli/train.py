@@ -75,8 +75,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "--micro-batch",
         type=int,
         metavar="N",
-        help="images that go through the network at a time, to save memory: gradients add up to the batch's, batch "
-        "norm takes its statistics over N images (default: the whole batch)",
+        help="images that go through the network at a time, at most, to save memory: gradients add up to the batch's, "
+        "batch norm takes its statistics over those of a time (default: the whole batch)",
     )
     descent.add_argument(
         "--sync-batch-norm",

@@ -113,7 +113,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = 
             if new and not (description.exists() and tensors.name in description.read_text()):
                 tensors.unlink()
         raise
-    _forget_others(folder, description, tensors, checkpoint.rows, keep, keep_best)
+    forget_others(description, checkpoint.rows, keep, keep_best)
     return description
 
 
@@ -309,14 +309,14 @@ def sweep(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _forget_others(
-    folder: Path, description: Path, tensors: Path, rows: Iterable[history.Row], keep: int, keep_best: bool
-) -> None:
-    """Removes old pairs and the leftovers of a process that was killed.
+def forget_others(description: Path, rows: Iterable[history.Row], keep: int, keep_best: bool) -> None:
+    """Removes the pairs that are not to be kept beside this one, and the leftovers of a process that was killed.
 
-    What is newer than the pair just written goes too: it belongs to a course of the run that was left by resuming from
-    an earlier checkpoint.
+    What is newer than this one goes too: it belongs to a course of the run that was left by resuming from an earlier
+    checkpoint.
     """
+    folder = description.parent
+    tensors = folder / str(_told(description)["tensors"]["file"])
     pairs = {_iteration(pair): pair for pair in _all(folder)}
     course = [iteration for iteration in pairs if iteration <= _iteration(description)]
     kept = set(course[-keep:])

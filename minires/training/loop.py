@@ -241,7 +241,7 @@ class _Run:
                     self._draw()
                 raise
             self.report.stop()
-            by_first(self.ranks, self._draw_or_tell)
+            by_first(self.ranks, self._tidy)
         assert self.checkpoint is not None
         parameters = sum(p.size for p in self.model.parameters())
         best = None
@@ -254,8 +254,11 @@ class _Run:
         if self.rows and self.ranks.rank == 0:
             self.folder.write_curves(self.rows, self.config)
 
-    def _draw_or_tell(self) -> None:
+    def _tidy(self) -> None:
+        """What a run that went to its end leaves, even if it was killed after its last checkpoint was written."""
+        assert self.checkpoint is not None
         with self._writing():
+            checkpoints.forget_others(self.checkpoint, self.rows, self.config.keep, self.config.keep_best)
             self._draw()
 
     def _write_history(self) -> None:

@@ -54,7 +54,7 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     over = fits * processes if config.sync_batch_norm else fits
     raise ConfigError(
         f"{told}: --micro-batch {fits * processes} fits (gradients add up to the batch's, batch norm takes its "
-        f"statistics over {over} images)"
+        f"statistics over at most {over} images)"
     )
 
 

@@ -201,6 +201,16 @@ def test_a_run_that_was_taken_on_from_elsewhere_ends_well_without_the_best_one(t
     assert result.best is None
 
 
+def test_killed_between_the_last_checkpoint_and_the_removal_of_the_old_one(tmp_path):
+    train(tiny(keep=2), tmp_path / "run")
+    expected = names(tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").glob("iteration-00000004*"):
+        shutil.copy(file, str(file).replace("iteration-00000004", "iteration-00000002"))
+    assert names(tmp_path / "run") != expected
+    train(resume_config(tmp_path / "run"), resume=tmp_path / "run")
+    assert names(tmp_path / "run") == expected
+
+
 def test_a_folder_called_best_is_a_folder(tmp_path):
     result = train(tiny(), tmp_path / "best")
     assert find_checkpoint(tmp_path / "best") == result.checkpoint
