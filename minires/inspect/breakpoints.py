@@ -24,6 +24,8 @@ def not_finite(node: Function, arrays: Sequence[Array]) -> bool:
     for a in iterable(arrays, "arrays", "arrays"):
         if not is_array(a):
             raise TypeError(f"arrays must hold arrays, got {type(a).__name__}")
+        if a.dtype.kind not in "biuf":
+            raise TypeError(f"arrays must hold real numbers, got dtype {a.dtype}")
     return any(not bool(array_module(a).isfinite(a).all()) for a in arrays)
 
 

@@ -77,7 +77,7 @@ class Module:
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"name must be a word without a point, got {shown(name)}")
         if not is_array(array):
-            raise TypeError(f"{name} must be an array, got {type(array).__name__}")
+            raise TypeError(f"{name[:80]} must be an array, got {type(array).__name__}")
         setattr(self, name, array)
         self._buffers[name] = array
 

@@ -48,7 +48,8 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     told = f"{config.network} on {config.data} needs about {_mebibytes(needed)} at the peak of an update of {images} "
     told += f"images at a time, and {_mebibytes(limit)} are free"
     told += f" for each of {here} processes" if here > 1 else ""
-    fits = peak.largest_batch(int((limit - prepared) / GAPS) - sums - buckets)
+    # A little less, so that the next measurement, of the run that does as it is told here, is within the limit too.
+    fits = peak.largest_batch(int(0.98 * (limit - prepared) / GAPS) - sums - buckets)
     if fits == 0:
         raise ConfigError(f"{told}: not even one image fits; a smaller network, --width or --size does")
     over = fits * processes if config.sync_batch_norm else fits

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minires import _guard
-from minires._checks import choice, integer, number
+from minires._checks import choice, integer, iterable, number
 from minires._shown import shown
 from minires.arrays import Array
 from minires.autograd import no_grad
@@ -158,7 +158,7 @@ def _prepare(inputs: Any) -> tuple[list[Any], list[_Checked]]:
     elif isinstance(inputs, (Tensor, np.ndarray, float, int)):
         named = [("", inputs)]
     else:
-        named = [("", value) for value in inputs]
+        named = [("", value) for value in iterable(inputs, "inputs", "arrays, or a mapping of names to arrays")]
     arguments: list[Any] = []
     checked = []
     for position, (name, value) in enumerate(named):
