@@ -44,6 +44,8 @@ def test_the_good_call_is_good_and_names_every_argument(files, name):
     assert {p.name for p in wanted if p.kind is not p.VAR_KEYWORD} <= set(good.arguments)
     if not any(p.kind is p.VAR_KEYWORD for p in wanted):
         assert len(wanted) == len(good.arguments)
+    if name == "weights.exported":
+        pytest.importorskip("onnx")
     assert judge(name, good, set()) == "answer"
 
 
