@@ -58,7 +58,7 @@ def train_torch(plan: Plan, network: str, report: Silent) -> list[float]:
     mean = data.pixel_mean(training)
     batches = training_loader(config, training, mean)
     random.manual_seed(config.seed)
-    weights = make_model(config, len(training.classes), batches.shape).state_dict()
+    weights = make_model(config, len(training.classes), batches.shape)[0].state_dict()
     assert config.width is not None
     model = torch_networks.create(network, num_classes=10, in_channels=1, width=config.width)
     model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False)

@@ -22,10 +22,10 @@ def images(config: Config, split: str, download: bool = False) -> Dataset:
         raise ConfigError(str(error)) from None
 
 
-def training_loader(config: Config, images: Dataset, mean: Array, ranks: Communicator) -> Loader:
+def training_loader(config: Config, images: Dataset, mean: Array, ranks: Communicator | None = None) -> Loader:
     """Shuffled and augmented batches without end; a pure function of seed and iteration, a part for each rank."""
     augmentation = data.recipe(config.data, config.size) if config.augment else Augmentation()
-    share = partial(places, micro_batch=config.micro_batch, ranks=ranks)
+    share = partial(places, micro_batch=config.micro_batch, ranks=ranks or Alone())
     options: dict[str, Any] = {} if config.workers is None else {"workers": config.workers}
     transform = Transform(mean, augmentation)
     return Loader(
