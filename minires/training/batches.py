@@ -11,7 +11,7 @@ from minires.arrays import Array
 from minires.data import Augmentation, Dataset, Loader, Transform
 from minires.parallel import Alone, Communicator, Shard
 from minires.training.config import Config, ConfigError
-from minires.training.update import places
+from minires.training.parts import places
 
 
 def images(config: Config, split: str, download: bool = False) -> Dataset:

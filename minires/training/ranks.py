@@ -11,7 +11,7 @@ from minires.inspect import Summary
 from minires.nn import Module
 from minires.parallel import Communicator
 from minires.training.config import Config, ConfigError
-from minires.training.update import parts
+from minires.training.parts import parts
 
 
 def take_place(config: Config, ranks: Communicator) -> None:
@@ -39,7 +39,7 @@ def expect_work_for_all(config: Config, layers: Summary, loader: Loader, tested:
     if config.batch_size < ranks.size:
         raise ConfigError(f"batch_size must be at least {ranks.size}, an image a rank, got {config.batch_size}")
     batches = {loader.images_of(0), loader.images_of(len(loader) - 1)}
-    smallest, whole = min((end - start, N) for N in batches for start, end in parts(N, config.micro_batch))
+    smallest, whole = min((part.size, N) for N in batches for part in parts(N, config.micro_batch))
     part = f"{smallest} images" + ("" if smallest == whole else f" (a part of a batch of {whole})")
     if smallest < ranks.size:
         raise ConfigError(f"batch_size must leave no batch with fewer images than the {ranks.size} ranks, got {part}")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-
 import numpy as np
-from numpy.typing import NDArray
 
 from minires import functional as F
 from minires import random
@@ -14,11 +10,12 @@ from minires.arrays import Array, array_module
 from minires.nn import Module
 from minires.nn.synchronising import unsynchronised
 from minires.optim import SGD
-from minires.parallel import Alone, Buckets, Communicator, Shard, together
+from minires.parallel import Alone, Buckets, Communicator, together
 from minires.tensor import Tensor
 from minires.training.divergence import Diverged, first_bad_layer
 from minires.training.evaluation import on_device
 from minires.training.measured import Measured
+from minires.training.parts import shards
 
 
 class Update:
@@ -96,26 +93,3 @@ class Update:
             with unsynchronised(self.model):  # the other ranks do not look for it
                 found = first_bad_layer(self.model, images, labels, self.label_smoothing)
             raise Diverged(f"{fault}; {found}")
-
-
-def parts(N: int, micro_batch: int | None) -> list[tuple[int, int]]:
-    """(start, end) of the fewest parts of at most micro_batch images, their sizes one apart at most.
-
-    So none is a small leftover, of whose statistics batch norm could make little.
-    """
-    count = 1 if micro_batch is None else -(-N // micro_batch)
-    edges = [N * part // count for part in range(count + 1)]
-    return list(pairwise(edges))
-
-
-def shards(N: int, micro_batch: int | None, ranks: Communicator) -> Iterator[tuple[Shard, bool]]:
-    """What a rank has of each part of a batch of N images, and whether it is the last part."""
-    for start, end in parts(N, micro_batch):
-        yield Shard.of(end - start, ranks.rank, ranks.size), end == N
-
-
-def places(N: int, micro_batch: int | None, ranks: Communicator) -> NDArray[np.intp]:
-    """Where a rank's images stand in a batch of N: its share of the first part, then of the next, ..."""
-    starts = (start for start, _ in parts(N, micro_batch))
-    mine = zip(starts, shards(N, micro_batch, ranks), strict=True)
-    return np.concatenate([np.arange(start + shard.start, start + shard.stop) for start, (shard, _) in mine])

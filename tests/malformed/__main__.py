@@ -1,8 +1,8 @@
 """`python -m tests.malformed --calls N`: malformed calls of the whole public face, on every backend that is here.
 
-Each call ends in an error that names the argument, or in the right answer; anything else is a finding: another
-exception, a message that names nothing, a wrong number, NaN from finite numbers, an argument that was written into, a
-crash or a hang.  Exit code 1 where there is one.
+Each call ends in an error that names the argument or in the right answer, or is accepted where the answer is nothing to
+compare.  Anything else is a finding: another exception, a message that names nothing, a wrong number, NaN from finite
+numbers, an argument that was written into, a crash or a hang.  Exit code 1 where there is one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from malformed.good import FACTORIES
 from minires import backends
 
 BACKENDS = ("reference", "native", "emulated")
-COLUMNS = ("calls", "ValueError", "TypeError", "other errors", "right answers", "findings")
+COLUMNS = ("calls", "ValueError", "TypeError", "other errors", "right answers", "accepted", "findings")
 
 
 def main() -> int:
@@ -64,8 +64,8 @@ def thrown(backend: str, calls: int, seed: int = 0, names: list[str] | None = No
 
 
 def row(backend: str, counts: Counter[str]) -> str:
-    told = {name: counts[name] for name in ("calls", "ValueError", "TypeError", "findings")}
-    told |= {"right answers": counts["answer"]}
+    told = {name: counts[name] for name in ("calls", "ValueError", "TypeError", "accepted", "findings")}
+    told |= {"right answers": counts["right"]}
     told["other errors"] = counts["calls"] - sum(told[name] for name in told if name != "calls")
     return f"{backend:12}" + "".join(f"{told[column]:>15,}" for column in COLUMNS)
 

@@ -1,4 +1,4 @@
-"""What a malformed call must end in: an error that names the argument, or the right answer.
+"""What a malformed call must end in: an error that names the argument, or an answer, the right one where it is numbers.
 
 documented      beside ValueError and TypeError, what some calls are documented to raise
 oracle          the same call on ordinary float64 copies, computed by the reference backend
@@ -56,7 +56,8 @@ class Finding(Exception):
 def judge(name: str, good: Good, changed: set[str]) -> str:
     """`changed` holds the names of the odd arguments, and the keys of those that are mappings.
 
-    Runs the call; "ValueError", "TypeError", another documented error's name, or "answer".  Raises Finding."""
+    Runs the call; "ValueError", "TypeError", another documented error's name, "right" for an answer that is the
+    oracle's, or "accepted" for one that has none.  Raises Finding."""
     before = {argument: _bytes(value) for argument, value in good.arguments.items()}
     oracle = _ordinary(good) if _comparable(name) else None
     error: Exception | None = None
@@ -72,9 +73,10 @@ def judge(name: str, good: Good, changed: set[str]) -> str:
             raise Finding(f"the call wrote into {argument}")
     if error is not None:
         return _judge_error(name, error, changed)
-    if oracle is not None:
-        _judge_answer(good, result, oracle)
-    return "answer"
+    if oracle is None:
+        return "accepted"
+    _judge_answer(good, result, oracle)
+    return "right"
 
 
 INPLACE = {"rng", "generator", "report"}

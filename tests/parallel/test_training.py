@@ -22,7 +22,8 @@ from minires.parallel import Alone, RanksDisagree, Shard, agreed, by_first, expe
 from minires.parallel.communicator import Done
 from minires.training import Config, ConfigError, Diverged, Interrupted, evaluation, load_checkpoint, train
 from minires.training import loop as training_loop
-from minires.training.update import parts, places
+from minires.training.parts import parts, places
+from minires.training.progress import Silent
 
 SMALL = {"width": 4, "workers": 0, "threads": 1, "lr": 0.05, "iterations": 20, "log_every": 5, "eval_every": 20}
 
@@ -250,8 +251,17 @@ def test_one_rank_is_asked_to_stop_and_all_do(tmp_path, monkeypatch, who):
         expect_same_end(run(3, config, None, resume=tmp_path / "run"), run(1, config, tmp_path / "whole"), 1e-12)
 
 
-def test_sigusr1_asks_several_ranks_to_stop_and_not_one():
+def test_sigusr1_asks_several_ranks_to_stop_and_not_one(tmp_path):
+    """What several do with it is tested with mpirun: signals come to the main thread."""
+
+    class Look(Silent):
+        def iteration(self, *told):
+            found.append(signal.getsignal(signal.SIGUSR1))
+
+    found = []
     before = signal.getsignal(signal.SIGUSR1)
+    train(small(iterations=1, eval_every=1), tmp_path / "run", report=Look())
+    assert found == [before]
     with training_loop.StopRequest(signal.SIGUSR1) as request:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert request.requested
@@ -448,7 +458,7 @@ def test_shards_are_a_partition(total, size):
 
 def test_places_follow_the_parts():
     ranks = [type("R", (Alone,), {"rank": rank, "size": 2})() for rank in range(2)]
-    assert parts(7, 4) == [(0, 3), (3, 7)]
+    assert [(part.start, part.stop) for part in parts(7, 4)] == [(0, 3), (3, 7)]
     assert [places(7, 4, rank).tolist() for rank in ranks] == [[0, 3, 4], [1, 2, 5, 6]]
     assert places(7, None, Alone()).tolist() == list(range(7))
 

@@ -7,7 +7,8 @@ import minires as mr
 from minires.optim import SGD
 from minires.training import Diverged
 from minires.training.divergence import first_bad_layer
-from minires.training.update import Update, parts
+from minires.training.parts import parts
+from minires.training.update import Update
 
 
 def network(**options):
@@ -30,8 +31,8 @@ def updated(model, batch, **options):
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_parts_cover_the_batch_and_differ_by_one_image_at_most(N, micro_batch):
     found = parts(N, micro_batch)
-    sizes = [end - start for start, end in found]
-    assert [i for start, end in found for i in range(start, end)] == list(range(N))
+    sizes = [part.size for part in found]
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(N))
     assert 1 <= max(sizes) <= micro_batch
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) == -(-N // micro_batch)  # never more forward passes than there must be
@@ -56,8 +57,8 @@ def test_batch_norm_normalises_each_part_by_itself(batch):
     x, _ = batch
     model, twin = network(), network()
     updated(model, batch, micro_batch=4)
-    for start, end in parts(7, 4):
-        twin(mr.tensor(x[start:end]))
+    for part in parts(7, 4):
+        twin(mr.tensor(x[part.start : part.stop]))
     for name, array in twin.state_dict().items():
         if "running" in name:
             np.testing.assert_array_equal(model.state_dict()[name], array, err_msg=name)
