@@ -32,7 +32,7 @@ from minires.paper import experiment, figure1
 from minires.paper.experiment import Plan
 from minires.training import Config
 from minires.training.batches import evaluation_loader, images, training_loader
-from minires.training.loop import make_model
+from minires.training.network import make_model
 from minires.training.progress import Silent
 from minires.training.side_by_side import side_by_side
 

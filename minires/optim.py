@@ -147,14 +147,15 @@ class SGD:
 
 
 def _check_gradient(p: Tensor, position: int) -> None:
-    if not is_array(p.grad):
-        told = type(p.grad).__name__
+    grad = p.grad
+    if grad is None or not is_array(grad):
+        told = type(grad).__name__
         raise TypeError(f"params[{position}] has a gradient that is no array: its grad is of type {told}")
-    if p.grad.shape != p.data.shape:  # type: ignore[union-attr]
-        told = f"its gradient {p.grad.shape}"  # type: ignore[union-attr]
+    if grad.shape != p.data.shape:
+        told = f"its gradient {grad.shape}"
         raise ValueError(f"params[{position}] has shape {p.data.shape}, {told}")
-    if p.grad.dtype.kind != "f":  # type: ignore[union-attr]
-        told = f"its gradient {p.grad.dtype}"  # type: ignore[union-attr]
+    if grad.dtype.kind != "f":
+        told = f"its gradient {grad.dtype}"
         raise TypeError(f"params[{position}] has dtype {p.data.dtype}, {told}")
 
 

@@ -40,7 +40,9 @@ class SyncBatchNorm(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         xp, C = array_module(x), x.shape[1]
-        _, m, v, _ = self.backend.batch_norm_forward(x, None, None, self.eps)  # this rank's mean and variance (C,)
+        # This rank's mean and variance (C,).  What is normalised by them nobody wants; where results wait for one
+        # another it is never computed.
+        _, m, v, _ = self.backend.batch_norm_forward(x, None, None, self.eps)
         m, v, M = m.astype(xp.float64), v.astype(xp.float64), x.size // C
         total = xp.concatenate((M * m, xp.full(1, M, xp.float64)))  # (C + 1,)
         self.communicator.allreduce(total)

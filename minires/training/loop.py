@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minires import backends, data, models, random
+from minires import backends, data, random
 from minires._checks import flag, instance, path
 from minires.arrays import Array, array_module
 from minires.data import Dataset
-from minires.inspect import Summary, summary
 from minires.nn import Module
 from minires.nn.synchronising import synchronise
 from minires.optim import SGD
@@ -33,8 +32,9 @@ from minires.training.interrupt import StopRequest
 from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
 from minires.training.memory import check_memory
+from minires.training.network import make_model
 from minires.training.progress import Silent
-from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first, values_of_an_image
+from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first
 from minires.training.run import RunFolder, starting_point
 from minires.training.update import Update
 
@@ -428,30 +428,6 @@ class _Run:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began
-
-
-def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> tuple[Module, Summary]:
-    """The network of a run, on the device of its backend, and its layers for one image.
-
-    Raises ConfigError where the images don't fit it.
-    """
-    try:
-        options = config.network_options()
-        model = models.create(config.network, num_classes=classes, in_channels=input_shape[0], **options)
-        layers = summary(model, input_shape)
-    except (TypeError, ValueError) as error:
-        shape = "×".join(map(str, input_shape))
-        raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
-    pixels = values_of_an_image(layers)
-    if pixels == 1:
-        # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
-        for name, least in (("batch_size", 2), ("micro_batch", 3)):
-            images = getattr(config, name)
-            if images is not None and images < least:
-                told = f"{name} must be at least {least} for {config.network} on {config.data}, got {images}"
-                raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
-    model.astype(config.dtype)
-    return model.to("cuda") if config.backend in ("cuda", "cublas") else model, layers
 
 
 def _active_backend() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 from minires import backends
@@ -11,6 +10,7 @@ from minires.inspect import Summary
 from minires.nn import Module
 from minires.parallel import Communicator
 from minires.training.config import Config, ConfigError
+from minires.training.network import values_of_an_image
 from minires.training.parts import parts
 
 
@@ -50,11 +50,6 @@ def expect_work_for_all(config: Config, layers: Summary, loader: Loader, tested:
             f"sync_batch_norm must be on for {ranks.size} ranks with a batch of {part}: a rank's own batch norm would "
             "have one value a channel"
         )
-
-
-def values_of_an_image(layers: Summary) -> int:
-    """The fewest values a channel that a batch norm sees of one image; 2 where there is no batch norm."""
-    return min((math.prod(row.output_shape[1:]) for row in layers.rows if row.operation == "BatchNorm"), default=2)
 
 
 def take_statistics_of_first(model: Module, ranks: Communicator) -> None:

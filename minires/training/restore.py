@@ -16,7 +16,7 @@ from minires.training.batches import evaluation_loader, images
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import ConfigError
 from minires.training.evaluation import Evaluation, evaluate
-from minires.training.loop import make_model
+from minires.training.network import make_model
 
 
 @dataclass(frozen=True)
