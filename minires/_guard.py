@@ -10,6 +10,7 @@ This runs once for every node, so it is written for speed: a list where a class 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -22,28 +23,47 @@ Held = list[np.ndarray]
 
 # id of an array that was made read-only here -> [how many nodes hold it, views of it that wait to become writable]
 _holds: dict[int, list[Any]] = {}
-_lock = threading.Lock()
+# Reentrant, because the garbage collector may come at any line, and let go of a tape that nobody walked backward in the
+# very thread that is inside here: what it finds half done (`_busy`) it leaves to the caller below it (`_dropped`).
+_lock = threading.RLock()
+_busy = False
 _dropped: deque[Held] = deque()
+if hasattr(os, "register_at_fork"):  # another thread's lock would stay locked in the child
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def hold(saved: Any) -> Held:
     """Makes the arrays in `saved` (nested tuples) read-only; returns those to `let_go` of later."""
+    global _busy
     held: Held = []
     with _lock:
-        _walk(saved, held)
-    if _dropped:
-        _settle()
+        _busy = True
+        try:
+            _walk(saved, held)
+        finally:
+            _busy = False
+            if _dropped:
+                _settle()
     return held
 
 
 def let_go(held: Held) -> None:
-    """Makes them writable again, where no other node holds them.
+    """Makes them writable again, where no other node holds them, before it returns."""
+    with _lock:
+        _dropped.append(held)
+        if not _busy:
+            _settle()
 
-    A node that nobody walked backward is let go of by the garbage collector, which may come in the middle of `hold` in
-    this very thread: then it is left to that call.
-    """
-    _dropped.append(held)
-    _settle()
+
+def _settle() -> None:
+    global _busy
+    while _dropped:
+        _busy = True
+        try:
+            for array in _dropped.popleft():
+                _release(array)
+        finally:
+            _busy = False
 
 
 @contextmanager
@@ -57,16 +77,6 @@ def lifted(array: np.ndarray) -> Iterator[None]:
     finally:
         for a in held:
             a.setflags(write=False)
-
-
-def _settle() -> None:
-    while _dropped and _lock.acquire(blocking=False):
-        try:
-            while _dropped:
-                for array in _dropped.popleft():
-                    _release(array)
-        finally:
-            _lock.release()
 
 
 def _walk(saved: Any, held: Held) -> None:

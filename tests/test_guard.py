@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import sys
 import threading
+import time
+import warnings
 
 import numpy as np
 import pytest
 
 import minires as mr
 import minires.functional as F
+from minires import _guard
 
 
 @pytest.fixture
@@ -110,6 +116,89 @@ def test_threads_that_share_weights(rng):
     gc.collect()
     assert weight.data.flags.writeable
     assert x.flags.writeable
+
+
+def test_a_thread_may_write_as_soon_as_its_own_tape_is_walked_or_dropped(rng):
+    """Whatever other threads are doing to theirs at that moment."""
+    refused = []
+
+    def work():
+        w, x = np.ones((4, 3)), np.ones((5, 3))
+        weight = mr.tensor(w, requires_grad=True)
+        for _ in range(300):
+            F.linear(mr.tensor(x), weight).backward(np.ones((5, 4)))
+            refused.append(not (w.flags.writeable and x.flags.writeable))
+            F.linear(mr.tensor(x), weight)
+            refused.append(not (w.flags.writeable and x.flags.writeable))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sum(refused) == 0
+    assert len(refused) == 4 * 600
+
+
+def test_the_collector_may_come_while_arrays_are_being_held(arrays, monkeypatch):
+    """A tape in a cycle, which only the collector drops, is dropped in the middle of `hold` in the same thread."""
+    x, w = arrays
+    u = w.copy()
+    output = F.conv2d(mr.tensor(x), mr.tensor(u, requires_grad=True))
+    output.node.cycle = output
+    del output
+    walk, seen = _guard._walk, []
+
+    def walk_and_collect(saved, held):
+        monkeypatch.setattr(_guard, "_walk", walk)
+        gc.collect()
+        seen.append(u.flags.writeable)
+        walk(saved, held)
+
+    monkeypatch.setattr(_guard, "_walk", walk_and_collect)
+    y = F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True))
+    assert seen == [False]  # it waits until the other arrays are held
+    assert u.flags.writeable
+    assert not w.flags.writeable
+    y.backward(np.ones(y.shape))
+    assert w.flags.writeable
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_while_another_thread_holds_arrays(arrays, monkeypatch):
+    x, w = arrays
+    walk, main = _guard._walk, threading.get_ident()
+
+    def slowly(saved, held):
+        if threading.get_ident() != main:
+            time.sleep(0.05)
+        walk(saved, held)
+
+    def work():
+        F.linear(mr.tensor(np.ones((5, 3))), mr.tensor(np.ones((4, 3)), requires_grad=True))
+
+    monkeypatch.setattr(_guard, "_walk", slowly)
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.02)  # it is inside by now
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on: a fork beside threads
+        child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(20)
+            y = F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True))
+            y.backward(np.ones(y.shape))
+        finally:
+            os._exit(0 if w.flags.writeable else 1)
+    status = os.waitpid(child, 0)[1]
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_memory_that_numpy_could_not_make_writable_again_is_left_alone():

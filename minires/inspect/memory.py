@@ -36,8 +36,8 @@ def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     Two steps with a few images and two with twice as many are run on a copy of the model, NumPy's allocations are
     watched, and the straight line through both peaks is followed: what an image adds, each adds alike.  The model and
     the random generator are left as they were.  What the interpreter and BLAS take comes on top, and what the
-    allocator cannot use between arrays: up to a fifth; of the reference backend's next to nothing where the
-    environment has MALLOC_MMAP_THRESHOLD_=131072.  Arrays of NumPy only.
+    allocator cannot use between arrays: up to a fifth; with the reference backend up to a third, next to nothing where
+    the environment has MALLOC_MMAP_THRESHOLD_=131072.  Arrays of NumPy only.
     """
     integer(batch, "batch", 1)
     return PeakMemory(model, input_shape)(batch)

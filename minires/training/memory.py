@@ -12,8 +12,9 @@ from minires.inspect import PeakMemory, Summary
 from minires.nn import Module
 from minires.training.config import Config, ConfigError
 
-# With what the allocator cannot use between the predicted arrays: a fifth at most, measured by benchmarks/memory.py.
-GAPS = 1.2
+# With what the allocator cannot use between the predicted arrays: a fifth at most where the native backend holds its
+# own, a third where they come and go by malloc, measured by benchmarks/memory.py.
+GAPS = {"native": 1.2, "reference": 4 / 3}
 
 
 def check_memory(config: Config, model: Module, layers: Summary, processes: int = 1, here: int = 1) -> None:
@@ -42,14 +43,15 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     prepared = 4 * 4 * config.batch_size // processes * math.prod(layers.input_shape)  # batches of float32: see Loader
     sums = itemsize * layers.params  # of the gradients, which are there while another part goes through the network
     buckets = sums if processes > 1 else 0
-    needed = int(GAPS * (peak(images) + (sums if config.micro_batch else 0) + buckets)) + prepared
+    gaps = GAPS[config.backend]
+    needed = int(gaps * (peak(images) + (sums if config.micro_batch else 0) + buckets)) + prepared
     if needed <= limit:
         return
     told = f"{config.network} on {config.data} needs about {_mebibytes(needed)} at the peak of an update of {images} "
     told += f"images at a time, and {_mebibytes(limit)} are free"
     told += f" for each of {here} processes" if here > 1 else ""
     # A little less, so that the next measurement, of the run that does as it is told here, is within the limit too.
-    fits = peak.largest_batch(int(0.98 * (limit - prepared) / GAPS) - sums - buckets)
+    fits = peak.largest_batch(int(0.98 * (limit - prepared) / gaps) - sums - buckets)
     if fits == 0:
         raise ConfigError(f"{told}: not even one image fits; a smaller network, --width or --size does")
     over = fits * processes if config.sync_batch_norm else fits
