@@ -49,9 +49,10 @@ def test_commands_are_run_by_ci(line):
 
     Two of the blocks are run by tests instead: `step` in tests/backends/test_stepping.py, `torchvision` below.
     """
-    marks = "train|mpi|test|activate|tour|step|trace|verify|weights|torchvision"
+    marks = "train|mpi|test|activate|tour|step|trace|verify|planted|weights|torchvision"
     marked = re.findall(rf"<!-- (?:{marks}) -->\n```sh\n(.*?)^```", TEXT, flags=re.M | re.S)
-    assert line in "\n".join(marked) or f".venv/bin/{line}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    scripts = "".join((ROOT / ".ci" / name).read_text(encoding="utf-8") for name in ("run", "long"))
+    assert line in "\n".join(marked) or f".venv/bin/{line}" in scripts
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("minires ")])

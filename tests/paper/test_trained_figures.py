@@ -192,6 +192,7 @@ def test_the_page_of_everything(small, tmp_path, monkeypatch, capsys):
     assert "FAILS" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_the_data_the_rest_is_reproduced(monkeypatch, tmp_path, capsys):
     def missing(*arguments, **options):
         raise data.DataError("fashion-mnist was not found")

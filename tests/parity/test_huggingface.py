@@ -108,6 +108,7 @@ def test_pictures_as_transformers_prepares_them(rng, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_full_width(rng, tmp_path):
     peer = make("resnet50", "3x3", rng, width=64)
     peer.float().save_pretrained(tmp_path)

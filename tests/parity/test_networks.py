@@ -69,6 +69,7 @@ def test_without_batch_norm(rng):
     agree("resnet20", rng, (8, 8), batch_norm=False, width=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_full_width(name, rng):
     agree(name, rng, (64, 64), num_classes=1000)
