@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from concurrently import at_once
 
 import minires as mr
 import minires.functional as F
@@ -19,28 +20,6 @@ BACKENDS = [
     for name, reason in backends.available().items()
     if name in ("reference", "native")
 ]
-
-
-def at_once(*calls):
-    """What each call returns, all of them running at the same time."""
-    found, errors, barrier = {}, [], threading.Barrier(len(calls))
-
-    def run(place, call):
-        try:
-            barrier.wait(timeout=60)
-            found[place] = call()
-        except BaseException as error:
-            errors.append(error)
-
-    workers = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(calls)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-    assert not any(worker.is_alive() for worker in workers), "a thread hangs"
-    if errors:
-        raise errors[0]
-    return [found[place] for place in range(len(calls))]
 
 
 def trained(seed, backend, steps=2):

@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 import pytest
+from concurrently import at_once
 
 import minires as mr
 import minires.functional as F
@@ -476,17 +477,12 @@ def test_two_threads_train_two_models_at_once(threads):
     mr.set_num_threads(threads)
     try:
         expected = [trained(seed) for seed in (1, 2, 3)]
-        found = {}
-        workers = [threading.Thread(target=lambda seed=seed: found.update({seed: trained(seed)})) for seed in (1, 2, 3)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        found = at_once(*(lambda seed=seed: trained(seed) for seed in (1, 2, 3)))
     finally:
         mr.set_num_threads(before)
-    for one, seed in zip(expected, (1, 2, 3), strict=True):
+    for one, other in zip(expected, found, strict=True):
         for name, array in one.items():
-            np.testing.assert_array_equal(found[seed][name], array, err_msg=name)
+            np.testing.assert_array_equal(other[name], array, err_msg=name)
 
 
 def test_the_number_of_threads_may_change_while_others_compute():
