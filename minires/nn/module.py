@@ -29,7 +29,7 @@ class Module:
     _buffers: dict[str, Array]
     _children: dict[str, Module]
     _name: str  # in the parent
-    normed: tuple[tuple[str, str], ...] = ()  # names of (convolution, batch norm right behind it): what `fuse` folds
+    normed: tuple[tuple[str, str], ...] = ()  # names of (convolution, its only user, batch norm): see `fuse`
 
     def __init__(self) -> None:
         # Through object: __setattr__ below sorts into these dictionaries.
@@ -202,9 +202,9 @@ class Module:
     def fuse(self) -> Self:
         """Folds each batch norm into the convolution before it, for inference; returns the module, in evaluation mode.
 
-        Outputs are those of evaluation up to rounding, with fewer operations; it cannot be undone.  Folded are the
-        pairs of the networks of `minires.models`, of a Sequential, and what a module of your own names in `normed`.
-        Raises ValueError when a layer stands in several places.
+        Outputs are those of evaluation up to rounding, with fewer operations; it cannot be undone.  Folds the pairs of
+        the networks of `minires.models`, of a Sequential, and those that a module of your own names in `normed`.
+        A warning lists the pairs that a class of your own might compute otherwise: they are left alone.
         """
         from minires.nn.fusing import fuse
 

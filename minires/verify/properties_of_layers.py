@@ -5,6 +5,7 @@ Each function here is one such property; it raises AssertionError.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -118,13 +119,55 @@ def folding_changes_no_output(rng: np.random.Generator) -> None:
 
 
 def folding_leaves_shared_layers_alone(rng: np.random.Generator) -> None:
-    norm = nn.BatchNorm2d(2)
-    model = nn.Sequential(nn.Conv2d(2, 2, 1), norm, nn.Conv2d(2, 2, 1), norm)
-    try:
-        model.fuse()
-    except ValueError:
-        return
-    expect(False, "a batch norm that stands in two places cannot be folded into one convolution")
+    conv, norm, tied = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)
+    tied.weight = conv.weight
+    model = _lived(nn.Sequential(conv, norm, nn.Conv2d(2, 2, 1), norm, conv, tied), rng).eval()
+    x = Tensor(rng.standard_normal((2, 2, 3, 4)))
+    expected = model(x).data
+    expect(close(model.fuse()(x).data, expected), "folding changed a layer that is used elsewhere too")
+
+
+def folding_leaves_other_forwards_alone(rng: np.random.Generator) -> None:
+    class Twice(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2.0
+
+    class Negative(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * -1.0
+
+    class Halved(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[1](self[0](x) * 0.5)
+
+    class Both(nn.Module):
+        normed = (("conv", "first"), ("conv", "second"))
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.first, self.second = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.first(y) + self.second(y)
+
+    patched = nn.Conv2d(2, 2, 1)
+    object.__setattr__(patched, "forward", lambda x: x)
+    x = Tensor(rng.standard_normal((2, 2, 3, 4)))
+    for own in (
+        nn.Sequential(Twice(2, 2, 1), nn.BatchNorm2d(2)),
+        nn.Sequential(nn.Conv2d(2, 2, 1), Negative(2)),
+        nn.Sequential(patched, nn.BatchNorm2d(2)),
+        Halved(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)),
+        Both(),
+    ):
+        model = _lived(nn.Sequential(own), rng).eval()
+        expected = model(x).data
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fuse()
+        expect(np.array_equal(model(x).data, expected), f"folding changed {type(own).__name__}'s output")
+        expect("left pairs" in "".join(str(w.message) for w in caught), "folding left a pair alone without a warning")
 
 
 def sgd_steps_by_its_formula(rng: np.random.Generator) -> None:
@@ -175,7 +218,7 @@ PROPERTIES_OF_LAYERS: dict[str, tuple[Property, ...]] = {
     "ZeroPadShortcut": (zero_channels_stand_where_they_should,),
     "BasicBlock": (basic_block_is_equation_1,),
     "Bottleneck": (bottleneck_is_equation_1,),
-    "fuse": (folding_changes_no_output, folding_leaves_shared_layers_alone),
+    "fuse": (folding_changes_no_output, folding_leaves_shared_layers_alone, folding_leaves_other_forwards_alone),
     "SGD": (sgd_steps_by_its_formula,),
     "schedules": (rates_drop_at_their_milestones, warm_up_ends),
 }

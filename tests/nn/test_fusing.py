@@ -72,13 +72,95 @@ def test_what_is_not_declared_is_left_alone(rng):
     assert np.array_equal(model(x).data, model.fuse()(x).data)
 
 
-def test_a_shared_layer_is_refused_and_nothing_is_changed(rng):
+def shared_layers():
+    conv, norm, tied = mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3), mr.nn.Conv2d(3, 3, 1)
+    tied.weight = conv.weight
+    pair = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3))
+    return mr.nn.Sequential(conv, norm, mr.nn.Conv2d(3, 3, 1), norm, pair, conv, tied, pair)
+
+
+def test_a_layer_that_is_used_elsewhere_too_is_unchanged_there(rng):
+    model = lived(shared_layers(), rng)
+    elsewhere = model[0], model[1], model[6]
+    before = [{name: array.copy() for name, array in layer.state_dict().items()} for layer in elsewhere]
+    x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
+    expected = model(x).data
+    found = model.fuse()(x).data
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert not any(isinstance(module, mr.nn.BatchNorm2d) for module in model.modules())
+    for layer, state in zip(elsewhere, before, strict=True):
+        assert all(np.array_equal(array, state[name]) for name, array in layer.state_dict().items())
+
+
+class Twice(mr.nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) * 2.0
+
+
+class Negative(mr.nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) * -1.0
+
+
+class Halved(mr.nn.Sequential):
+    def forward(self, x):
+        return self[1](self[0](x) * 0.5)
+
+
+class Both(mr.nn.Module):
+    normed = (("conv", "first"), ("conv", "second"))
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.first, self.second = mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3), mr.nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.first(y) + self.second(y)
+
+
+def patched():
     conv = mr.nn.Conv2d(3, 3, 1)
-    model = mr.nn.Sequential(conv, mr.nn.BatchNorm2d(3), conv, mr.nn.ReLU())
-    before = {name: array.copy() for name, array in model.state_dict().items()}
-    with pytest.raises(ValueError, match="0 stands in several places"):
+    conv.forward = lambda x: x
+    return conv
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: mr.nn.Sequential(Twice(3, 3, 1), mr.nn.BatchNorm2d(3)), "own.0 and own.1: a forward of its own in Tw"),
+        (lambda: mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), Negative(3)), "a forward of its own in Conv2d or Negative"),
+        (lambda: mr.nn.Sequential(patched(), mr.nn.BatchNorm2d(3)), "a forward of its own"),
+        (lambda: Halved(mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)), "Halved overrides forward without"),
+        (Both, "own.conv and own.first: one of them is in several pairs"),
+    ],
+)
+def test_a_pair_that_may_compute_something_else_is_left_alone_with_a_warning(rng, make, told):
+    model = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3))
+    model.own = make()
+    model = lived(model, rng)
+    x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
+    expected = model.own(x).data
+    with pytest.warns(UserWarning, match=told) as caught:
         model.fuse()
-    assert all(np.array_equal(array, before[name]) for name, array in model.state_dict().items())
+    assert caught[0].filename == __file__
+    assert np.array_equal(model.own(x).data, expected)
+    assert isinstance(model[1], mr.nn.Identity)  # the others are folded
+
+
+def test_a_subclass_that_declares_its_pairs_is_folded(rng):
+    class Own(Halved):
+        normed = (("1", "2"),)
+
+        def forward(self, x):
+            return self[2](self[1](self[0](x) * 0.5))
+
+    model = lived(Own(mr.nn.ReLU(), mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)), rng)
+    x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
+    expected = model(x).data
+    found = model.fuse()(x).data
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert isinstance(model[2], mr.nn.Identity)
 
 
 def test_a_child_that_is_replaced_keeps_its_place():

@@ -48,7 +48,7 @@ def _mutations() -> Iterator[Mutation]:
             ("self.relu(self.bn1(self.conv1(x)))", "self.bn1(self.conv1(x))"),
             ("self.relu(self.bn1(self.conv1(x)))", "self.relu(self.conv1(x))"),
         ])  # fmt: skip
-    yield from of("fuse", fusing._fold, [
+    yield from of("fuse", fusing._folded, [
         ("var + norm.eps", "var"),
         ("(bias - mean)", "(bias + mean)"),
         ("(bias - mean)", "bias"),
@@ -58,10 +58,19 @@ def _mutations() -> Iterator[Mutation]:
         ("0.0 if conv.bias is None else conv.bias.data", "0.0"),
         ("weight * scale[:, None, None, None]", "weight"),
         ("xp.sqrt(var + norm.eps)", "(var + norm.eps)"),
+        ("copy.deepcopy(conv)", "conv"),
     ])  # fmt: skip
     yield from of("fuse", fusing.fuse, [
         ("> 1", "> 2"),
-        ("setattr(module, norm, Identity())", "pass"),
+        ("setattr(module, names[1], Identity())", "pass"),
+        ("< _depth", "> _depth"),
+        ("_is_exactly(conv, Conv2d) and", ""),
+        ("and _is_exactly(norm, BatchNorm2d)", ""),
+        ("if left_alone:", "if False:"),
+    ])  # fmt: skip
+    yield from of("fuse", fusing._is_exactly, [
+        ("type(layer) is kind", "isinstance(layer, kind)"),
+        ('and "forward" not in vars(layer)', ""),
     ])  # fmt: skip
     yield from of("SGD", optim.SGD.step, [
         ("p.data, self.weight_decay", "p.data, -self.weight_decay"),
