@@ -1,10 +1,13 @@
 // The scheduler of a block's threads, and what threads do together: barriers, warp exchanges, asynchronous copies.
 #include "launch.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -62,6 +65,13 @@ struct Block {
 
 Block block;
 std::mutex one_launch_at_a_time;
+
+// A thread that was launching stayed behind in the parent, with the mutex locked and its block half run.
+void start_afresh_in_child() {
+    new (&one_launch_at_a_time) std::mutex;
+    new (&block) Block;  // the memory of the old one is lost
+}
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, start_afresh_in_child);
 
 // Where threads meet, for ThreadSanitizer.  Barriers have two by turns: a thread that is late to leave one must not be
 // taken to have seen what others did on their way to the next.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -236,3 +240,39 @@ def test_launches_that_no_gpu_accepts():
         compiled.launch("relu_forward", [1, 70000], [1], [0, 0, 0])
     with pytest.raises(KeyError, match="no kernel is called 'relu'"):
         compiled.launch("relu", [1], [1], [])
+
+
+FORK_BESIDE_A_LAUNCH = """
+import os, signal, threading, warnings
+import numpy as np
+from minires.backends.kernels.gemm import gemm
+from minires.backends.kernels.provider import Emulator
+warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, at a fork beside threads
+a, stop, started = np.ones((64, 64), np.float32), threading.Event(), threading.Event()
+def product():
+    out = np.full((64, 64), np.nan, np.float32)
+    gemm(Emulator(), "gemm_03_shared", a, a, out)
+    return bool((out == 64).all())
+def launch():
+    while not stop.is_set():
+        product()
+        started.set()
+thread = threading.Thread(target=launch)
+thread.start()
+started.wait()
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a child that hangs
+        os._exit(0 if product() else 2)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+thread.join()
+assert product()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_launches_after_a_fork_beside_a_launching_thread():
+    ran = subprocess.run([sys.executable, "-c", FORK_BESIDE_A_LAUNCH], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
