@@ -7,8 +7,9 @@ import minires.functional as F
 from importlib.metadata import PackageNotFoundError, version
 
 from minires import backends, functional, operators, random
-from minires.autograd import Function, Observer, enable_grad, is_grad_enabled, module_scope, no_grad
+from minires.autograd import Function
 from minires.backends import BackendUnavailable, backend, get_num_threads, set_num_threads
+from minires.context import Observer, enable_grad, is_grad_enabled, module_scope, no_grad
 from minires.random import manual_seed
 from minires.tensor import Tensor, tensor
 

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minires.deferred import Deferred
-
 # CuPy has no type stubs that every installation carries; its arrays answer to the same names.
 Array = NDArray[Any]
 
 
 def array_module(array: Any) -> ModuleType:
     """The module (`numpy` or `cupy`) that made `array`."""
-    if isinstance(array, (np.ndarray, Deferred)):
+    if isinstance(array, np.ndarray):
         return np
     if type(array).__module__.partition(".")[0] == "cupy":
         import cupy

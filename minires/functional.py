@@ -15,17 +15,18 @@ from minires._checks import Pair, axes, choice, flag, integer, number, pair, rea
 from minires._losses import classification_loss
 from minires._shown import shown
 from minires.arrays import Array, array_module, plain_array
-from minires.parallel.communicator import Communicator, as_communicator
 from minires.tensor import Tensor, as_tensor
 
 __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_add_relu",
     "conv2d",
     "cross_entropy",
     "dropout",
     "flatten",
+    "fused_conv2d",
     "linear",
     "log_softmax",
     "max_pool2d",
@@ -60,13 +61,48 @@ def conv2d(
     x = as_tensor(x, "x")
     if x.ndim != 4:
         return _one_image(x, lambda one: conv2d(one, weight, bias, stride, padding, dilation, groups))
-    weight = _like(as_tensor(weight, "weight", 4, "(O, C/groups, KH, KW)"), "weight", x)
-    bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(O,)"), "bias", x)
-    stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-    if isinstance(padding, str):
-        x, padding = _padded(x, weight.shape[2:], stride, padding, dilation)
-    node = ops.Conv2d(stride, pair(padding, "padding", 0), dilation, integer(groups, "groups", 1))
-    return node(x, weight, bias)
+    x, weight, bias, geometry = _conv2d_operands(x, weight, bias, stride, padding, dilation, groups)
+    return ops.Conv2d(*geometry)(x, weight, bias)
+
+
+def fused_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 1e-5,
+    shortcut: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """A convolution, batch norm in evaluation, a skip-add and ReLU as one operation: see `conv2d` and `batch_norm`.
+
+    x                           (N, C, H, W) -> (N, O, OH, OW)
+    running_mean, running_var   plain arrays (O,); None: no batch norm
+    gamma, beta, eps            of the batch norm, (O,); None: 1 and 0
+    shortcut                    (N, O, OH, OW), is added; None: no skip-add
+    relu                        whether negative results become 0
+
+    Raises ValueError or TypeError naming the argument, as the operations one by one do.
+    """
+    x = as_tensor(x, "x", 4, "(N, C, H, W)")
+    x, weight, bias, geometry = _conv2d_operands(x, weight, bias, stride, padding, dilation, groups)
+    normed = running_mean is not None or running_var is not None
+    if not normed and (gamma is not None or beta is not None):
+        raise ValueError("gamma and beta belong to a batch norm: give running_mean and running_var too")
+    O = weight.shape[0]
+    if normed:
+        gamma, beta = _batch_norm_parameters(x.dtype, O, running_mean, running_var, gamma, beta, False, "gamma", "beta")
+    shortcut = None if shortcut is None else _like(as_tensor(shortcut, "shortcut"), "shortcut", x)
+    node = ops.FusedConv2d(*geometry, running_mean, running_var, number(eps, "eps", 0), flag(relu, "relu"))
+    return node(x, weight, bias, gamma, beta, shortcut)
 
 
 def batch_norm(
@@ -78,8 +114,6 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    *,
-    communicator: Communicator | None = None,
 ) -> Tensor:
     """Batch normalisation over all axes but the second: x (N, C, ...) -> (N, C, ...).
 
@@ -88,10 +122,53 @@ def batch_norm(
     weight, bias                (C,), γ and β of the paper's reference [16]; None: 1 and 0
     momentum                    weight of the new value in the running statistics, in [0, 1]
     eps                         is added to the variance, at least 0
-    communicator                in training: the ranks of `minires.parallel` whose x are one batch; None: x is the batch
 
     Raises ValueError when shapes don't fit, or when a channel has only one value in training.
     """
+    statistics = running_mean, running_var
+    x, weight, bias, training, momentum, eps = batch_norm_operands(
+        x, *statistics, weight, bias, training, momentum, eps
+    )
+    check_batch_norm_values(x, training)
+    return ops.BatchNorm(*statistics, training, momentum, eps)(x, weight, bias)
+
+
+def batch_norm_add_relu(
+    x: Tensor,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    shortcut: Tensor | None = None,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """relu(batch_norm(x, ..., training=True) + shortcut) as one operation; without a shortcut relu(batch_norm(x)).
+
+    shortcut   of x's shape, or None; all other arguments are `batch_norm`'s
+    """
+    statistics = running_mean, running_var
+    x, weight, bias, _, momentum, eps = batch_norm_operands(x, *statistics, weight, bias, True, momentum, eps)
+    check_batch_norm_values(x, True)
+    if shortcut is None:
+        return ops.BatchNormReLU(*statistics, True, momentum, eps)(x, weight, bias)
+    shortcut = _like(as_tensor(shortcut, "shortcut"), "shortcut", x)
+    if shortcut.shape != x.shape:
+        raise ValueError(f"shortcut must have x's shape {x.shape}, got {shortcut.shape}")
+    return ops.BatchNormAddReLU(*statistics, True, momentum, eps)(x, weight, bias, shortcut)
+
+
+def batch_norm_operands(
+    x: Tensor,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor | None, Tensor | None, bool, float, float]:
+    """The checked arguments of `batch_norm`: x, weight, bias, training, momentum, eps."""
     x, training = as_tensor(x, "x"), flag(training, "training")
     if x.ndim < 2:
         raise ValueError(f"x must be (N, C, ...), got shape {x.shape}")
@@ -100,32 +177,14 @@ def batch_norm(
         raise ValueError(f"x must have at least one channel, got shape {x.shape}")
     if x.size == 0:
         raise ValueError(f"x must not be empty, got shape {x.shape}")
-    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
-        if statistic is None:
-            if not training:
-                raise ValueError(f"{name} must be given in evaluation (training=False), got None")
-        else:
-            plain_array(statistic, name, "a plain array")
-            if statistic.dtype.kind != "f":
-                raise TypeError(f"{name} must have a floating dtype, got {statistic.dtype}")
-            if training and not getattr(statistic.flags, "writeable", True):
-                raise ValueError(f"{name} must be writable in training, got a read-only array")
-            if statistic.shape != (C,):
-                raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {statistic.shape}")
-    if (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must be given both or not at all")
-    weight = None if weight is None else _like(as_tensor(weight, "weight", 1, "(C,)"), "weight", x)
-    bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(C,)"), "bias", x)
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and parameter.shape != (C,):
-            raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
-    momentum, eps = number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
-    ranks = as_communicator(communicator, "communicator")
-    if training and ranks.size > 1:
-        return ops.SyncBatchNorm(running_mean, running_var, momentum, eps, ranks)(x, weight, bias)
-    if training and x.size // C < 2:
+    weight, bias = _batch_norm_parameters(x.dtype, C, running_mean, running_var, weight, bias, training)
+    return x, weight, bias, training, number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
+
+
+def check_batch_norm_values(x: Tensor, training: bool) -> None:
+    """One value has no variance."""
+    if training and x.size // x.shape[1] < 2:
         raise ValueError(f"x must hold more than one value per channel in training, got shape {x.shape}")
-    return ops.BatchNorm(running_mean, running_var, training, momentum, eps)(x, weight, bias)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -334,6 +393,55 @@ def nll_loss(
     ignore_index   labels of this value count for nothing; None: there are none (PyTorch's default is −100)
     """
     return classification_loss("log_probs", log_probs, labels, reduction, None, weight, ignore_index)
+
+
+def _conv2d_operands(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[Any, Any, Any, Any]]:
+    """The checked arguments of `conv2d`, x (N, C, H, W): x, weight, bias and the options of `ops.Conv2d`."""
+    weight = _like(as_tensor(weight, "weight", 4, "(O, C/groups, KH, KW)"), "weight", x)
+    bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(O,)"), "bias", x)
+    stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
+    if isinstance(padding, str):
+        x, padding = _padded(x, weight.shape[2:], stride, padding, dilation)
+    return x, weight, bias, (stride, pair(padding, "padding", 0), dilation, integer(groups, "groups", 1))
+
+
+def _batch_norm_parameters(
+    dtype: Any,
+    C: int,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    *names: str,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Checks the statistics of C channels and returns the checked weight and bias; `names` of those two, for errors."""
+    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
+        if statistic is None:
+            if not training:
+                raise ValueError(f"{name} must be given in evaluation (training=False), got None")
+        else:
+            plain_array(statistic, name, "a plain array")
+            if statistic.dtype.kind != "f":
+                raise TypeError(f"{name} must have a floating dtype, got {statistic.dtype}")
+            if training and not getattr(statistic.flags, "writeable", True):
+                raise ValueError(f"{name} must be writable in training, got a read-only array")
+            if statistic.shape != (C,):
+                raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {statistic.shape}")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must be given both or not at all")
+    checked: list[Tensor | None] = []
+    for name, parameter in zip(names or ("weight", "bias"), (weight, bias), strict=True):
+        if parameter is not None:
+            parameter = as_tensor(parameter, name, 1, "(C,)")
+            if parameter.dtype != dtype:
+                raise TypeError(f"{name} must have x's dtype {dtype}, got {parameter.dtype}")
+            if parameter.shape != (C,):
+                raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
+        checked.append(parameter)
+    return checked[0], checked[1]
 
 
 def _one_image(x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:

@@ -9,7 +9,8 @@ import numpy as np
 from minires import functional as F
 from minires._checks import axes, flag, real
 from minires._shown import shown
-from minires.arrays import array_module, is_array, plain_array
+from minires.arrays import Array, array_module, is_array, plain_array
+from minires.autograd import backward
 from minires.ops import Add, Mean, Mul, Neg, Slice, Sub, Sum
 from minires.tensor import Tensor
 
@@ -91,9 +92,48 @@ def _reshape(self: Tensor, *shape: Any) -> Tensor:
     return F.reshape(self, shape[0] if len(shape) == 1 else shape)
 
 
+def _backward(self: Tensor, grad_output: Any = None) -> None:
+    """Adds to the `.grad` of each leaf the gradient of sum(self · grad_output).
+
+    grad_output   cotangent of this tensor's shape, an array or a Tensor; None only for a scalar, where it is 1.
+
+    The tape is used up: its arrays are freed on the way, and a second call raises RuntimeError.
+    """
+    if not self.requires_grad:
+        raise RuntimeError("backward() of a tensor that depends on no tensor with requires_grad=True")
+    backward(self, _cotangent(self, grad_output))
+
+
+def _cotangent(output: Tensor, grad_output: Any) -> Array:
+    """An array of the output's shape, dtype and module."""
+    xp = array_module(output.data)
+    if grad_output is None:
+        if output.size != 1:
+            raise ValueError(f"grad_output may be left out for a scalar only; this tensor has shape {output.shape}")
+        ones: Array = xp.ones_like(output.data)
+        return ones
+    cotangent = grad_output.data if isinstance(grad_output, Tensor) else grad_output
+    if is_array(cotangent):
+        plain_array(cotangent, "grad_output")
+    else:
+        try:
+            cotangent = xp.asarray(cotangent)
+        except ValueError as error:
+            raise ValueError(f"grad_output cannot be made from this nested list: {error}") from None
+    if cotangent.shape != output.shape:
+        raise ValueError(f"grad_output must have the tensor's shape {output.shape}, got {cotangent.shape}")
+    if cotangent.dtype.kind not in "fiu":
+        raise TypeError(f"grad_output must hold real numbers, got dtype {cotangent.dtype}")
+    if array_module(cotangent) is not xp:
+        raise TypeError(f"grad_output is not an array of {xp.__name__}, which holds the tensor")
+    array: Array = cotangent.astype(output.dtype, copy=False)
+    return array
+
+
 def bind() -> None:
     """Gives Tensor its operators."""
     methods = {
+        "backward": _backward,
         "__add__": _binary("add", Add),
         "__radd__": _binary("add", Add, swapped=True),
         "__sub__": _binary("sub", Sub),

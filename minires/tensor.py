@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minires._checks import flag
-from minires.arrays import Array, array_module, is_array, plain_array
-from minires.deferred import Deferred
+from minires.arrays import Array, is_array, plain_array
 from minires.statistics import Statistics, html_table
 
 if TYPE_CHECKING:
@@ -25,40 +23,38 @@ class Tensor:
     node            the `Function` that made this tensor; None for a leaf
     """
 
-    __slots__ = ("__weakref__", "grad", "node", "promised", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad")
     __array_ufunc__ = None  # `array + tensor` asks the tensor
 
-    def __init__(self, data: Array | Deferred, requires_grad: bool = False, node: Function | None = None) -> None:
-        self.promised = _held(data)  # the array, or the Deferred that stands for it until somebody wants it
+    def __init__(self, data: Array, requires_grad: bool = False, node: Function | None = None) -> None:
+        self.data = data
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.node = node
 
     @property
     def data(self) -> Array:
-        if isinstance(self.promised, Deferred):
-            self.promised = self.promised.array()
-        return self.promised
+        return self._data
 
     @data.setter
     def data(self, array: Array) -> None:
-        self.promised = _held(array)
+        self._data = array if type(array) is np.ndarray else plain_array(array, "data")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.promised.shape
+        return self._data.shape
 
     @property
     def ndim(self) -> int:
-        return self.promised.ndim
+        return self._data.ndim
 
     @property
     def size(self) -> int:
-        return self.promised.size
+        return self._data.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.promised.dtype
+        return self._data.dtype
 
     @property
     def is_leaf(self) -> bool:
@@ -105,44 +101,9 @@ class Tensor:
         """Forgets the gradient."""
         self.grad = None
 
-    def backward(self, grad_output: Any = None, *, on_leaf: Callable[[Tensor], None] | None = None) -> None:
-        """Adds to the `.grad` of each leaf the gradient of sum(self · grad_output).
-
-        grad_output   cotangent of this tensor's shape, an array or a Tensor; None only for a scalar, where it is 1.
-        on_leaf       is called with each leaf as soon as its gradient is complete, while the walk goes on
-
-        The tape is used up: its arrays are freed on the way, and a second call raises RuntimeError.
-        """
-        from minires.autograd import backward
-
-        if not self.requires_grad:
-            raise RuntimeError("backward() of a tensor that depends on no tensor with requires_grad=True")
-        xp = array_module(self.data)
-        if grad_output is None:
-            if self.size != 1:
-                raise ValueError(f"grad_output may be left out for a scalar only; this tensor has shape {self.shape}")
-            cotangent = xp.ones_like(self.data)
-        else:
-            cotangent = grad_output.data if isinstance(grad_output, Tensor) else grad_output
-            if is_array(cotangent):
-                plain_array(cotangent, "grad_output")
-            try:
-                cotangent = cotangent if is_array(cotangent) else xp.asarray(cotangent)
-            except ValueError as error:
-                raise ValueError(f"grad_output cannot be made from this nested list: {error}") from None
-            if cotangent.shape != self.shape:
-                raise ValueError(f"grad_output must have the tensor's shape {self.shape}, got {cotangent.shape}")
-            if cotangent.dtype.kind not in "fiu":
-                raise TypeError(f"grad_output must hold real numbers, got dtype {cotangent.dtype}")
-            if array_module(cotangent) is not xp:
-                raise TypeError(f"grad_output is not an array of {xp.__name__}, which holds the tensor")
-            cotangent = cotangent.astype(self.dtype, copy=False)
-        if on_leaf is not None and not callable(on_leaf):
-            raise TypeError(f"on_leaf must be a function of a leaf, got {type(on_leaf).__name__}")
-        backward(self, cotangent, on_leaf)
-
     if TYPE_CHECKING:  # bound to their operations in minires/operators.py
 
+        def backward(self, grad_output: Any = None) -> None: ...
         def __add__(self, other: Any) -> Tensor: ...
         def __radd__(self, other: Any) -> Tensor: ...
         def __sub__(self, other: Any) -> Tensor: ...
@@ -178,11 +139,6 @@ def tensor(array: Any, requires_grad: bool = False) -> Tensor:
     if requires_grad and array.dtype.kind != "f":
         raise TypeError(f"only a floating array can require a gradient, got dtype {array.dtype}")
     return Tensor(array, requires_grad=requires_grad)
-
-
-def _held(data: Any) -> Any:
-    """What a Tensor can hold: an array, or the promise of one."""
-    return data if type(data) is np.ndarray or isinstance(data, Deferred) else plain_array(data, "data")
 
 
 def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "") -> Tensor:

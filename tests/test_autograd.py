@@ -12,7 +12,8 @@ import pytest
 
 import minires as mr
 import minires.functional as F
-from minires.autograd import Function, module_scope
+from minires.autograd import Function
+from minires.context import module_scope
 from minires.verify.cases import CASES, draw, random_pick
 
 

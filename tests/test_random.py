@@ -21,7 +21,7 @@ def test_shards_draw_their_part_of_the_whole(shape, size):
     for rank in range(size):
         shard = Shard.of(shape[0], rank, size)
         random.manual_seed(5)
-        with random.sharded(shard):
+        with shard.drawing():
             parts.append(random.uniform((shard.size, *shape[1:])))
         np.testing.assert_array_equal(random.uniform((4,)), next_one)
         assert random.generator().bit_generator.state == state
@@ -29,7 +29,7 @@ def test_shards_draw_their_part_of_the_whole(shape, size):
 
 
 def test_a_shape_that_is_no_part_of_the_batch():
-    with random.sharded(Shard(0, 2, 5)), pytest.raises(ValueError, match=r"must begin with the 2 images"):
+    with Shard(0, 2, 5).drawing(), pytest.raises(ValueError, match=r"must begin with the 2 images"):
         random.uniform((3, 2))
 
 

@@ -12,12 +12,14 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from minires._checks import choice
+from minires.arrays import array_module
+from minires.backends import composed
 from minires.backends.threads import get_num_threads, set_num_threads
 from minires.backends.unavailable import BackendUnavailable
 
@@ -26,6 +28,8 @@ __all__ = [
     "active",
     "available",
     "backend",
+    "for_arrays",
+    "fused",
     "get_num_threads",
     "names",
     "set_num_threads",
@@ -77,6 +81,28 @@ def active(home: str = "numpy") -> Any:
     if _active.backend is not None:
         return _active.backend
     return _default(os.environ.get("MINIRES_BACKEND") or "", home)
+
+
+def for_arrays(arrays: Sequence[Any], operation: str) -> Any:
+    """The active backend for these arrays (None among them is an absent input); `operation` is named in errors."""
+    homes = {array_module(a).__name__ for a in arrays if a is not None}
+    if len(homes) > 1:
+        both = " and of ".join(sorted(homes))
+        raise TypeError(f"{operation}: inputs are arrays of {both}; move them to one device first")
+    if not homes:
+        raise ValueError(f"{operation}: inputs must hold at least one Tensor, got none")
+    (home,) = homes
+    backend = active(home)
+    wanted = getattr(backend, "array_module", None)  # the reference backend takes them all
+    if wanted is not None and home != wanted.__name__:
+        raise TypeError(f"{operation}: backend {backend.name!r} computes on {wanted.__name__} arrays, got {home}'s")
+    return backend
+
+
+def fused(backend: Any, function: str) -> Callable[..., Any]:
+    """The backend's own fused function or, where it has none, the same composed of its single functions."""
+    own = getattr(backend, function, None)
+    return own or partial(getattr(composed, function), backend)
 
 
 @cache

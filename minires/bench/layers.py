@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minires import autograd, backends, models
+from minires import backends, context, models
 from minires.arrays import channels_first
 from minires.bench.networks import off
 from minires.bench.race import Player, Side, players, race, statistics_of
@@ -58,7 +58,7 @@ def convolutions(networks: Sequence[str]) -> dict[Convolution, list[str]]:
     """Every distinct convolution of these networks, and which of them have it."""
     found: dict[Convolution, list[str]] = {}
 
-    class Watch(autograd.Observer):
+    class Watch(context.Observer):
         def before_forward(self, node: Any, arrays: tuple[Any, ...]) -> None:
             if node.name == "Conv2d":
                 x, w = arrays[:2]
@@ -67,7 +67,7 @@ def convolutions(networks: Sequence[str]) -> dict[Convolution, list[str]]:
                     having.append(network)
 
     for network in networks:
-        with autograd.no_grad(), Watch():
+        with context.no_grad(), Watch():
             models.create(network).eval()(tensor(np.zeros((1, *models.input_shape(network)), np.float32)))
     return found
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from minires import backends, models, random
 from minires import functional as F
-from minires.autograd import no_grad
 from minires.bench.race import Side, players, race, statistics_of
 from minires.bench.sides import CHANNELS_LAST, TORCH, TUNED, TUNED_ALLOCATOR, environment
+from minires.context import no_grad
 from minires.inspect import summary
 from minires.nn import BatchNorm2d, Module
 from minires.optim import SGD

@@ -62,7 +62,7 @@ def _lockstep(arguments: argparse.Namespace) -> int:
     if arguments.json:
         rows = [asdict(step) for step in result.steps]
         said: dict[str, Any] = {"subject": found.told, "first": first, "second": second, "losses": result.losses}
-        said |= {"passed": result.passed, "unwatched": result.unwatched}
+        said |= {"passed": result.passed, "other_form": result.other_form}
         said["fault"] = asdict(fault) if fault else None
         print_json({**said, "file": str(path) if path else None, "steps": rows})
         return 0 if result.passed else 1
@@ -80,8 +80,8 @@ def _lockstep(arguments: argparse.Namespace) -> int:
     grown = max(result.steps, key=lambda step: (isnan(step.grown), step.grown))
     print(f"nearest        {own.own:.1e} of {own.tolerance:.1e} at {_place(own)}")
     print(f"grown most     {grown.grown:.1e} at {_place(grown)}")
-    unwatched = f"other bits in {', '.join(result.unwatched[:3])} ..." if result.unwatched else "the same bits"
-    print(f"unwatched      {second} gives {unwatched}")
+    bits = f"other bits in {', '.join(result.other_form[:3])} ..." if result.other_form else "the same bits"
+    print(f"fused form     {second} gives {bits}")
     if fault is None:
         print(f"in step        all of {len(result.steps)} steps within their tolerance")
         return 0 if result.passed else 1

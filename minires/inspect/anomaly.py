@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array, array_module, as_array
-from minires.autograd import Function, Observer
+from minires.autograd import Function
+from minires.context import Observer
 from minires.inspect import rewrite
 from minires.inspect.card import input_names
 from minires.statistics import Statistics

@@ -12,7 +12,8 @@ import numpy as np
 from minires._checks import choice, flag, integer, iterable, number
 from minires._shown import shown
 from minires.arrays import Array, array_module, as_array, is_array
-from minires.autograd import Function, Observer
+from minires.autograd import Function
+from minires.context import Observer
 from minires.inspect import rewrite
 from minires.inspect.card import backward_card, forward_card
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from minires.arrays import Array, is_array
 from minires.autograd import Function
+from minires.ops import Conv2d, Linear
 
 
 def multiply_adds(node: Function) -> int:
     """Products of one convolution or linear layer that has run: every output element is a sum over one filter."""
-    if node.name not in ("Conv2d", "Linear") or "output_shape" not in node.__dict__:
+    if not isinstance(node, (Conv2d, Linear)) or "output_shape" not in node.__dict__:
         return 0
     weight = node.input_shapes[1]
     assert weight is not None

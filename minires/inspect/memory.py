@@ -12,7 +12,8 @@ from minires import functional as F
 from minires import random
 from minires._checks import integer
 from minires.arrays import Array
-from minires.autograd import Function, Observer, enable_grad, no_grad
+from minires.autograd import Function
+from minires.context import Observer, enable_grad, no_grad
 from minires.inspect.summary import blank_images, check_input
 from minires.nn import Module
 from minires.ops import Conv2d
@@ -77,11 +78,11 @@ class _Working(Observer):
         self.bytes = 0
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
-        tell = getattr(node.backend, "conv2d_working_bytes", None)
-        if isinstance(node, Conv2d) and tell is not None:
-            x, w, _ = arrays
+        measure = getattr(node.backend, "conv2d_working_bytes", None)
+        if isinstance(node, Conv2d) and measure is not None:
+            x, w = arrays[:2]
             shape = (self.batch, *x.shape[1:])  # type: ignore[union-attr]
-            self.bytes = max(self.bytes, tell(shape, w, node.stride, node.padding, node.dilation, node.groups))
+            self.bytes = max(self.bytes, measure(shape, w, *node.geometry))
 
 
 def _held_by_kernels(model: Module, input_shape: Sequence[int], batch: int) -> int:

@@ -16,7 +16,8 @@ from minires import backends
 from minires._checks import LARGEST_SIZE, instance, integer
 from minires._shown import shown
 from minires.arrays import Array, array_module
-from minires.autograd import Function, Observer, enable_grad
+from minires.autograd import Function
+from minires.context import Observer, enable_grad
 from minires.inspect.counting import memory_owners, multiply_adds
 from minires.inspect.shapes import Shapes
 from minires.nn import Module

@@ -9,6 +9,7 @@ from __future__ import annotations
 from minires import functional as F
 from minires._checks import LARGEST_SIZE, choice, flag, instance, integer
 from minires.nn import BatchNorm2d, Conv2d, Identity, Module, ReLU, Sequential
+from minires.nn.layers import conv_norm_relu
 from minires.tensor import Tensor, as_tensor
 
 
@@ -57,6 +58,10 @@ class BasicBlock(Module):
             y = y + (x if self.downsample is None else self.downsample(x))
         return self.relu(y)
 
+    def forward_fused(self, x: Tensor) -> Tensor:
+        y = conv_norm_relu(x, self.conv1, self.bn1, self.relu)
+        return conv_norm_relu(y, self.conv2, self.bn2, self.relu, shortcut_of(self, x))
+
 
 class Bottleneck(Module):
     """Figure 5, right: 1×1 reduces, 3×3, 1×1 restores.  (N, in_channels, H, W) -> (N, 4·width, H/stride, W/stride)
@@ -99,6 +104,18 @@ class Bottleneck(Module):
         if self.residual:
             y = y + (x if self.downsample is None else self.downsample(x))
         return self.relu(y)
+
+    def forward_fused(self, x: Tensor) -> Tensor:
+        y = conv_norm_relu(x, self.conv1, self.bn1, self.relu)
+        y = conv_norm_relu(y, self.conv2, self.bn2, self.relu)
+        return conv_norm_relu(y, self.conv3, self.bn3, self.relu, shortcut_of(self, x))
+
+
+def shortcut_of(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor | None:
+    """What is added to F(x); None in a plain network."""
+    if not block.residual:
+        return None
+    return x if block.downsample is None else block.downsample(x)
 
 
 class ZeroPadShortcut(Module):

@@ -7,6 +7,7 @@ from minires._checks import LARGEST_SIZE, choice, flag, integer
 from minires._shown import shown
 from minires.models.blocks import BasicBlock, Bottleneck, make_shortcut, norm
 from minires.nn import AdaptiveAvgPool2d, Conv2d, Linear, MaxPool2d, Module, ReLU, Sequential
+from minires.nn.layers import conv_norm_relu
 from minires.tensor import Tensor, as_tensor
 
 
@@ -92,10 +93,20 @@ class ResNet(Module):
         self.fc = Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self._images(x)
+        return self._after_stem(self.relu(self.bn1(self.conv1(x))))
+
+    def forward_fused(self, x: Tensor) -> Tensor:
+        x = self._images(x)
+        return self._after_stem(conv_norm_relu(x, self.conv1, self.bn1, self.relu))
+
+    def _images(self, x: Tensor) -> Tensor:
         x = as_tensor(x, "x")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be (N, {self.in_channels}, H, W), got shape {x.shape}")
-        x = self.relu(self.bn1(self.conv1(x)))
+        return x
+
+    def _after_stem(self, x: Tensor) -> Tensor:
         if self.stem == "imagenet":
             x = self.maxpool(x)
         for name in self.stages:

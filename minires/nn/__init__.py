@@ -1,6 +1,7 @@
 """Modules: layers with their parameters, and the trees they form."""
 
 from minires.nn import init
+from minires.nn.fusing import fuse
 from minires.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -29,5 +30,6 @@ __all__ = [
     "Module",
     "ReLU",
     "Sequential",
+    "fuse",
     "init",
 ]

@@ -1,6 +1,8 @@
-"""Batch normalisation folded into the convolution before it, for inference.
+"""Fusion as a form of the network: the user asks for it, and nothing else switches it on or off.
 
-With fixed statistics batch norm is a scale and a shift per channel, and so is a convolution's filter and bias:
+`fuse_operations` chooses a module's `forward_fused`, which computes what `forward` does by fused operations (see
+`layers.conv_norm_relu`).  `fold` puts batch norm into the convolution before it.  With fixed statistics batch norm is a
+scale and a shift per channel, and so is a convolution's filter and bias:
 
     (w ⋆ x + b − mean) / √(var + eps) · γ + β   =   (w · s) ⋆ x + (b − mean) · s + β,   s = γ / √(var + eps)
 """
@@ -10,19 +12,75 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
+from minires._checks import flag
 from minires.arrays import array_module
-from minires.nn.layers import BatchNorm2d, Conv2d, Identity
+from minires.nn.layers import BatchNorm2d, Conv2d, Folded, is_exactly
 from minires.nn.module import Module
 from minires.tensor import Tensor
 
+M = TypeVar("M", bound=Module)
 
-def fuse(model: Module) -> None:
-    """Folds every pair that a module of the model declares in `normed`; afterwards Identity stands for batch norm.
 
-    A new convolution takes the place of the old one, which is unchanged where it is used elsewhere too.  A warning
-    lists the pairs that are left alone, because a forward of your own may compute something else: that of a subclass of
-    Conv2d or BatchNorm2d, or one that overrides the forward that `normed` was declared for.
+def fuse(model: M, on: bool = True, *, training: bool = False) -> M:
+    """Makes the model faster without changing what it computes. Returns the model.
+
+    fuse(training=True)   every module that has a `forward_fused` uses it, in training and in evaluation.  Same bits,
+                          same state_dict.
+    fuse()                for inference: folds each batch norm into the convolution before it as well, and sets
+                          evaluation mode.  Outputs are those of evaluation up to rounding.  Folds the pairs of the
+                          networks of `minires.models`, of a Sequential, and those that a module names in `normed`.
+                          A warning lists the pairs that a class of your own might compute otherwise: they are left
+                          alone.  The layers from before are kept for `fuse(False)`.
+    fuse(False)           undoes both.  Raises ValueError when a folded convolution has changed since.
+    """
+    on, training = flag(on, "on"), flag(training, "training")
+    if training and not on:
+        raise ValueError("training: fuse(False) undoes every fusing (got training=True too); leave training out")
+    if on and not training:
+        fold(model)
+        model.eval()
+    if not on:
+        unfold(model)
+    fuse_operations(model, on)
+    return model
+
+
+# Bound here, because folding knows the layers and the layers know Module.
+Module.fuse = fuse  # type: ignore[method-assign, assignment]
+
+
+def fuse_operations(model: Module, on: bool) -> None:
+    """Chooses the fused form of every module that has one, or the plain one."""
+    for module in model.modules():
+        object.__setattr__(module, "fused", on and _has_fused_form(module))
+
+
+@contextmanager
+def in_form(model: Module, fused: bool) -> Iterator[None]:
+    """Within it the model computes with fused, or with plain operations; what was folded stays so."""
+    forms = [(module, module.fused) for module in model.modules()]
+    fuse_operations(model, fused)
+    try:
+        yield
+    finally:
+        for module, before in forms:
+            object.__setattr__(module, "fused", before)
+
+
+def _has_fused_form(module: Module) -> bool:
+    """A forward of your own has the fused form that stands beside it, or none."""
+    defining = next(owner for owner in (module, *type(module).__mro__) if "forward" in vars(owner))
+    return defining is not Module and "forward_fused" in vars(defining)
+
+
+def fold(model: Module) -> None:
+    """Folds every pair that a module of the model declares in `normed`.
+
+    A new convolution takes the place of the old one, which is unchanged where it is used elsewhere too.
     """
     left_alone = []
     for path, module in list(model.named_modules()):
@@ -38,11 +96,11 @@ def fuse(model: Module) -> None:
                 reason = f"{type(module).__name__} overrides forward without declaring normed"
             elif max(uses[name] for name in names) > 1:
                 reason = "one of them is in several pairs"
-            elif not (_is_exactly(conv, Conv2d) and _is_exactly(norm, BatchNorm2d)):
+            elif not (is_exactly(conv, Conv2d) and is_exactly(norm, BatchNorm2d)):
                 reason = f"a forward of its own in {type(conv).__name__} or {type(norm).__name__}"
             else:
                 setattr(module, names[0], _folded(conv, norm))
-                setattr(module, names[1], Identity())
+                setattr(module, names[1], Folded(conv, norm))
                 continue
             pair = " and ".join(f"{path}.{name}" if path else name for name in names)
             left_alone.append(f"\n  {pair}: {reason}")
@@ -50,13 +108,34 @@ def fuse(model: Module) -> None:
         warnings.warn("fuse left pairs of convolution and batch norm alone:" + "".join(left_alone), stacklevel=3)
 
 
+def unfold(model: Module) -> None:
+    """Puts the layers from before back."""
+    pairs = [
+        (f"{path}.{conv}" if path else conv, module, conv, norm)
+        for path, module in model.named_modules()
+        for conv, norm in module.normed
+        if type(getattr(module, norm)) is Folded
+    ]
+    for place, module, conv_name, norm_name in pairs:
+        if not _same(getattr(module, conv_name), _folded(*getattr(module, norm_name).original)):
+            raise ValueError(
+                f"{place} has changed since batch norm was folded into it (trained, loaded, moved or converted): its "
+                "batch norm cannot be put back; make the model anew and load the weights from before"
+            )
+    for _, module, conv_name, norm_name in pairs:
+        for name, layer in zip((conv_name, norm_name), getattr(module, norm_name).original, strict=True):
+            setattr(module, name, layer.train(module.training))
+
+
+def _same(conv: Module, other: Module) -> bool:
+    """Whether both have the same bits on the same device."""
+    states = [{name: (type(a), a.dtype, a.tobytes()) for name, a in m.state_dict().items()} for m in (conv, other)]
+    return states[0] == states[1]
+
+
 def _depth(module: Module, name: str) -> int:
     """How far up `name` is defined: 0 by the module itself, 1 by its class, 2 by the next class above, ..."""
     return next(depth for depth, owner in enumerate((module, *type(module).__mro__)) if name in vars(owner))
-
-
-def _is_exactly(layer: Module, kind: type[Module]) -> bool:
-    return type(layer) is kind and "forward" not in vars(layer)
 
 
 def _folded(conv: Conv2d, norm: BatchNorm2d) -> Conv2d:

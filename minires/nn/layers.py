@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minires import functional as F
 from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, number, pair
+from minires.context import module_scope
 from minires.nn import init
 from minires.nn.module import Module
-from minires.parallel.communicator import Communicator
 from minires.tensor import Tensor, as_tensor
 
 WORDS = ("same", "valid")  # that stand for a padding
@@ -68,11 +70,12 @@ class BatchNorm2d(Module):
     """Batch normalisation over N, H and W: (N, C, H, W) -> (N, C, H, W).
 
     weight (γ, ones) and bias (β, zeros) of shape (C,); running_mean and running_var (C,), updated in training with
-    `momentum` as the weight of the new value, used in evaluation.  With a `communicator` (of `minires.parallel`) the
-    statistics are those of all ranks' batches together.
+    `momentum` as the weight of the new value, used in evaluation.
+
+    function   computes it, with the arguments of `functional.batch_norm`; `parallel.synchronise` sets another
     """
 
-    communicator: Communicator | None = None
+    function: Callable[..., Tensor] = staticmethod(F.batch_norm)
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -88,10 +91,7 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         statistics = self.running_mean, self.running_var
-        return F.batch_norm(
-            x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps,
-            communicator=self.communicator,
-        )  # fmt: skip
+        return self.function(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
@@ -230,6 +230,19 @@ class Identity(Module):
         return as_tensor(x, "x")
 
 
+class Folded(Identity):
+    """Stands where a batch norm was that `fuse` folded into the convolution before it; keeps both layers as they were.
+
+    original   (convolution, batch norm): no children, because state_dict holds the folded weights alone
+    """
+
+    original: tuple[Conv2d, BatchNorm2d]
+
+    def __init__(self, conv: Conv2d, norm: BatchNorm2d) -> None:
+        super().__init__()
+        object.__setattr__(self, "original", (conv, norm))
+
+
 class Sequential(Module):
     """Modules one after another, named "0", "1", ..."""
 
@@ -245,6 +258,17 @@ class Sequential(Module):
             x = module(x)
         return x
 
+    def forward_fused(self, x: Tensor) -> Tensor:
+        ahead = deque(self._children.values())
+        while ahead:
+            module, norm, relu = ahead.popleft(), None, None
+            if is_exactly(module, Conv2d) and ahead and is_exactly(ahead[0], BatchNorm2d, Folded):
+                norm = ahead.popleft()
+            if is_exactly(module, Conv2d) and ahead and is_exactly(ahead[0], ReLU):
+                relu = ahead.popleft()
+            x = module(x) if norm is relu is None else conv_norm_relu(x, module, norm or Identity(), relu)
+        return x
+
     @property
     def normed(self) -> tuple[tuple[str, str], ...]:  # type: ignore[override]
         return tuple(itertools.pairwise(self._children))
@@ -254,3 +278,39 @@ class Sequential(Module):
 
     def __getitem__(self, position: int) -> Module:
         return list(self._children.values())[integer(position, "position")]
+
+
+def is_exactly(layer: Module | None, *kinds: type[Module]) -> bool:
+    """Whether the layer computes what one of these classes does: a subclass or a patched instance may not."""
+    return type(layer) in kinds and "forward" not in vars(layer)
+
+
+def conv_norm_relu(
+    x: Tensor, conv: Module, norm: Module, relu: Module | None, shortcut: Tensor | None = None
+) -> Tensor:
+    """relu(norm(conv(x)) + shortcut) in as few operations as there are for it, with the bits of one by one.
+
+    In training the convolution is one and the rest another, as backward needs the output of the convolution.  Otherwise
+    all is one.  Layers with a forward of their own are called as they are.
+
+    relu, shortcut   None: left out
+    """
+    rectifies = relu is None or is_exactly(relu, ReLU)
+    if isinstance(norm, BatchNorm2d) and is_exactly(norm, BatchNorm2d) and norm.training:
+        if relu is not None and rectifies and norm.function is F.batch_norm:
+            y = conv(x)
+            with module_scope(norm._name):
+                statistics = norm.running_mean, norm.running_var
+                return F.batch_norm_add_relu(y, *statistics, norm.weight, norm.bias, shortcut, norm.momentum, norm.eps)
+    elif isinstance(conv, Conv2d) and is_exactly(conv, Conv2d) and rectifies and x.ndim == 4:
+        more: dict[str, Any] = {"shortcut": shortcut, "relu": relu is not None}
+        if isinstance(norm, BatchNorm2d):
+            more |= {"running_mean": norm.running_mean, "running_var": norm.running_var}
+            more |= {"gamma": norm.weight, "beta": norm.bias, "eps": norm.eps}
+        if is_exactly(norm, BatchNorm2d, Identity, Folded):
+            geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+            with module_scope(conv._name):
+                return F.fused_conv2d(x, conv.weight, conv.bias, *geometry, **more)
+    y = norm(conv(x))
+    y = y if shortcut is None else y + shortcut
+    return y if relu is None else relu(y)

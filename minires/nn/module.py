@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from minires._checks import choice, flag, instance, mapping
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
-from minires.autograd import module_scope
 from minires.backends import BackendUnavailable
+from minires.context import context
 from minires.tensor import Tensor
 
 
@@ -25,6 +25,7 @@ class Module:
     """
 
     training: bool
+    fused: bool
     _parameters: dict[str, Tensor]
     _buffers: dict[str, Array]
     _children: dict[str, Module]
@@ -38,6 +39,7 @@ class Module:
         object.__setattr__(self, "_children", {})
         object.__setattr__(self, "_name", "")
         object.__setattr__(self, "training", True)
+        object.__setattr__(self, "fused", False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_children" not in self.__dict__:
@@ -82,11 +84,19 @@ class Module:
         self._buffers[name] = array
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        with module_scope(self._name):
-            return self.forward(*inputs)
+        outer = context.module
+        context.module = f"{outer}.{self._name}" if outer and self._name else outer or self._name
+        try:  # not `with`: Ctrl-C could come between a context manager's end and its `__exit__`
+            return self.forward_fused(*inputs) if self.fused else self.forward(*inputs)
+        finally:
+            context.module = outer
 
     def forward(self, *inputs: Any) -> Tensor:
         raise TypeError(f"{type(self).__name__} defines no forward")
+
+    def forward_fused(self, *inputs: Any) -> Tensor:
+        """`forward` with fused operations, bit for bit the same: what a module has that `fuse` can speed up."""
+        raise TypeError(f"{type(self).__name__} defines no forward_fused")
 
     # -- what is inside
 
@@ -199,17 +209,9 @@ class Module:
         """Evaluation mode: running statistics, no dropout. Returns the module."""
         return self.train(False)
 
-    def fuse(self) -> Self:
-        """Folds each batch norm into the convolution before it, for inference; returns the module, in evaluation mode.
+    if TYPE_CHECKING:  # bound in minires/nn/fusing.py
 
-        Outputs are those of evaluation up to rounding, with fewer operations; it cannot be undone.  Folds the pairs of
-        the networks of `minires.models`, of a Sequential, and those that a module of your own names in `normed`.
-        A warning lists the pairs that a class of your own might compute otherwise: they are left alone.
-        """
-        from minires.nn.fusing import fuse
-
-        fuse(self)
-        return self.eval()
+        def fuse(self, on: bool = True, *, training: bool = False) -> Self: ...
 
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""

@@ -2,9 +2,11 @@
 
 from minires.ops.add import Add, Mul, Neg, Sub
 from minires.ops.batch_norm import BatchNorm
+from minires.ops.batch_norm_add_relu import BatchNormAddReLU, BatchNormReLU
 from minires.ops.conv2d import Conv2d
 from minires.ops.cross_entropy import CrossEntropy, NLLLoss
 from minires.ops.dropout import Dropout
+from minires.ops.fused_conv2d import FusedConv2d
 from minires.ops.linear import Linear
 from minires.ops.pad import Pad
 from minires.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
@@ -13,16 +15,18 @@ from minires.ops.relu import ReLU
 from minires.ops.reshape import Reshape
 from minires.ops.slice import Slice
 from minires.ops.softmax import LogSoftmax, Softmax
-from minires.ops.sync_batch_norm import SyncBatchNorm
 
 __all__ = [
     "AdaptiveAvgPool2d",
     "Add",
     "AvgPool2d",
     "BatchNorm",
+    "BatchNormAddReLU",
+    "BatchNormReLU",
     "Conv2d",
     "CrossEntropy",
     "Dropout",
+    "FusedConv2d",
     "Linear",
     "LogSoftmax",
     "MaxPool2d",
@@ -37,5 +41,4 @@ __all__ = [
     "Softmax",
     "Sub",
     "Sum",
-    "SyncBatchNorm",
 ]

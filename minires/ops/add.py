@@ -20,8 +20,6 @@ def sum_to(grad: Array, shape: tuple[int, ...]) -> Array:
 class Add(Function):
     """a + b"""
 
-    takes_deferred = "always"
-
     def forward(self, a: Array, b: Array) -> Array:
         self.saved = a.shape, b.shape
         return self.backend.add_forward(a, b)

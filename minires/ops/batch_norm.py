@@ -16,9 +16,6 @@ class BatchNorm(Function):
     In evaluation the running statistics are used as constants.
     """
 
-    takes_deferred = "unrecorded"
-    takes_deferred_gradient = True
-
     def __init__(
         self, running_mean: Array | None, running_var: Array | None, training: bool, momentum: float, eps: float
     ) -> None:
@@ -37,10 +34,7 @@ class BatchNorm(Function):
 
         y, mean, var, kept = self.backend.batch_norm_forward(x, weight, bias, self.eps)
         self.saved = kept, weight
-        if self.running_mean is not None and self.running_var is not None:
-            M = x.size // x.shape[1]  # values per channel
-            self.running_mean += self.momentum * (mean - self.running_mean)
-            self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
+        self.move_statistics(mean, var, x.size // x.shape[1])
         return y
 
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array]:
@@ -48,3 +42,9 @@ class BatchNorm(Function):
             return self.backend.batch_norm_eval_backward(grad_output, *self.saved, self.eps)
         kept, weight = self.saved
         return self.backend.batch_norm_backward(grad_output, kept, weight)
+
+    def move_statistics(self, mean: Array, var: Array, M: int) -> None:
+        """Towards the batch's mean and biased variance (C,) of M values a channel."""
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)

@@ -23,18 +23,24 @@ class Conv2d(Function):
         self.dilation = dilation
         self.groups = groups
 
+    @property
+    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:
         self.check(x, w, b)
         self.saved = x, w
-        return self.backend.conv2d_forward(x, w, b, self.stride, self.padding, self.dilation, self.groups)
+        return self.backend.conv2d_forward(x, w, b, *self.geometry)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x, w = self.saved
-        wants_x, wants_w, wants_b = self.needs_input_grad
-        geometry = self.stride, self.padding, self.dilation, self.groups
+        return self.gradients(grad_output, x, w)
+
+    def gradients(self, grad_output: Array, x: Array, w: Array) -> tuple[Array | None, Array | None, Array | None]:
+        wants_x, wants_w, wants_b = self.needs_input_grad[:3]
         return (
-            self.backend.conv2d_backward_input(grad_output, w, x.shape, *geometry) if wants_x else None,
-            self.backend.conv2d_backward_weight(grad_output, x, w.shape, *geometry) if wants_w else None,
+            self.backend.conv2d_backward_input(grad_output, w, x.shape, *self.geometry) if wants_x else None,
+            self.backend.conv2d_backward_weight(grad_output, x, w.shape, *self.geometry) if wants_w else None,
             self.backend.conv2d_backward_bias(grad_output) if wants_b else None,
         )
 

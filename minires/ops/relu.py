@@ -9,11 +9,9 @@ from minires.autograd import Function
 class ReLU(Function):
     """y = max(x, 0), any shape; the derivative at 0 is taken as 0"""
 
-    takes_deferred = "always"
-
     def forward(self, x: Array) -> Array:
         y: Array = as_array(self.backend.relu_forward(x))
-        self.saved = y  # the sign of y tells all; x itself may be freed
+        self.saved = y  # the sign of y is enough; x itself may be freed
         return y
 
     def backward(self, grad_output: Array) -> Array:

@@ -10,7 +10,8 @@ from typing import Any
 from minires import models
 from minires._figures import encoded
 from minires.arrays import Array
-from minires.autograd import Function, Observer, no_grad
+from minires.autograd import Function
+from minires.context import Observer, no_grad
 from minires.inspect.counting import multiply_adds
 from minires.inspect.summary import blank_images
 from minires.nn import Module

@@ -18,7 +18,8 @@ import numpy as np
 from minires import models, random
 from minires._figures import encoded
 from minires.arrays import Array
-from minires.autograd import Function, Observer, no_grad
+from minires.autograd import Function
+from minires.context import Observer, no_grad
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires.training.batches import evaluation_loader, images

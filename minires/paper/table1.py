@@ -11,7 +11,7 @@ import numpy as np
 
 from minires import models
 from minires._figures import encoded
-from minires.autograd import no_grad
+from minires.context import no_grad
 from minires.inspect import summary
 from minires.models.blocks import Bottleneck
 from minires.models.resnet import ResNet

@@ -3,8 +3,8 @@
     mpirun -n 4 minires train resnet56
 
 `communicator` is what a rank asks of the others, `mpi` and `nccl` answer it; `shard` says which images are whose;
-`buckets` sums gradients while backward goes on; `agreement` has all ranks fail together, and checks that they hold the
-same numbers; `launch` finds out which processes belong together.
+`buckets` sums gradients while backward goes on; `synchronising` normalises over all ranks' images; `agreement` has all
+ranks fail together, and checks that they hold the same numbers; `launch` finds out which processes belong together.
 """
 
 from minires.parallel.agreement import RanksDisagree, agreed, as_agreed, by_first, expect_same, together
@@ -12,6 +12,7 @@ from minires.parallel.buckets import Buckets
 from minires.parallel.communicator import Alone, Communicator, Request, as_communicator
 from minires.parallel.launch import begun, launched, library, world
 from minires.parallel.shard import Shard
+from minires.parallel.synchronising import SyncBatchNorm, sync_batch_norm, synchronise, unsynchronised
 
 __all__ = [
     "Alone",
@@ -20,6 +21,7 @@ __all__ = [
     "RanksDisagree",
     "Request",
     "Shard",
+    "SyncBatchNorm",
     "agreed",
     "as_agreed",
     "as_communicator",
@@ -28,6 +30,9 @@ __all__ = [
     "expect_same",
     "launched",
     "library",
+    "sync_batch_norm",
+    "synchronise",
     "together",
+    "unsynchronised",
     "world",
 ]

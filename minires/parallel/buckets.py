@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from minires.arrays import Array, array_module
+from minires.autograd import Function
+from minires.context import Observer
 from minires.parallel.communicator import Communicator, Request
 from minires.tensor import Tensor
 
@@ -32,18 +34,18 @@ class Bucket:
         self.request: Request | None = None
 
 
-class Buckets:
-    """Sums the gradients of `params` over all ranks.
+class Buckets(Observer):
+    """Sums the gradients of `params` over all ranks: an observer of the walk that sees each leaf's last gradient.
 
-        buckets.begin()
-        loss.backward(on_leaf=buckets.ready)
-        buckets.finish()                        # now every .grad is the sum
+        with buckets.of(loss):
+            loss.backward()
+        # now every .grad is the sum
 
     params         leaf Tensors, in the order in which forward uses them; the network and its tape are every rank's
     largest_bytes  of a bucket, which holds one parameter at least; None: a quarter of all, at most 25 MB, so that
                    there is something to overlap in a small network too
 
-    Afterwards the gradients are views of the buckets' memory, which the next `begin` gives to new ones.
+    Afterwards the gradients are views of the buckets' memory, which the next walk gives to new ones.
     """
 
     def __init__(self, params: Sequence[Tensor], communicator: Communicator, largest_bytes: int | None = None) -> None:
@@ -53,8 +55,8 @@ class Buckets:
         self.buckets: list[Bucket] = []
         self.launched = 0
 
-    def begin(self) -> None:
-        """Before the backward whose gradients are to be summed."""
+    def of(self, output: Tensor) -> Buckets:
+        """Before the backward of `output`, whose gradients are to be summed."""
         if not self.buckets:
             self.buckets = [Bucket(params) for params in self._divided()]
             self.place: dict[int, tuple[Bucket, int]] = {
@@ -64,8 +66,35 @@ class Buckets:
             bucket.missing = {id(p) for p in bucket.params}
             bucket.request = None
         self.launched = 0
+        self.uses = _uses_of_leaves(output)
+        self.complete: list[Tensor] = []
+        return self
 
-    def ready(self, leaf: Tensor) -> None:
+    def before_backward(self, node: Function, grad_output: Array) -> None:
+        """By now the walk has added what the node before sent to its leaves."""
+        for leaf in self.complete:
+            self._ready(leaf)
+        self.complete = []
+
+    def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
+        for leaf in (parent for parent in node.parents if isinstance(parent, Tensor)):
+            self.uses[leaf] -= 1
+            if self.uses[leaf] == 0:
+                self.complete.append(leaf)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Returns when every gradient is the sum over all ranks.  A parameter without a gradient stays without."""
+        super().__exit__(kind, *rest)
+        if kind is not None:
+            return
+        for p in self.params:
+            if id(p) in self.place[id(p)][0].missing:
+                self._ready(p)
+        for bucket in self.buckets:
+            assert bucket.request is not None
+            bucket.request.wait()
+
+    def _ready(self, leaf: Tensor) -> None:
         """The leaf's gradient is complete: it goes into its bucket, which goes on its way if it was the last."""
         found = self.place.get(id(leaf))
         if found is None:
@@ -78,15 +107,6 @@ class Buckets:
             bucket.views[position][...] = 0
         bucket.missing.discard(id(leaf))
         self._launch()
-
-    def finish(self) -> None:
-        """Returns when every gradient is the sum over all ranks.  A parameter without a gradient stays without."""
-        for p in self.params:
-            if id(p) in self.place[id(p)][0].missing:
-                self.ready(p)
-        for bucket in self.buckets:
-            assert bucket.request is not None
-            bucket.request.wait()
 
     def _launch(self) -> None:
         """In the order of the buckets, which is every rank's; those on their way get a turn meanwhile."""
@@ -110,3 +130,18 @@ class Buckets:
                 groups.append([p])
                 size = p.data.nbytes
         return groups
+
+
+def _uses_of_leaves(output: Tensor) -> dict[Tensor, int]:
+    """How often each leaf stands among the inputs of the nodes behind `output`."""
+    uses: dict[Tensor, int] = {}
+    ahead = [output.node] if output.node else []
+    seen = set(ahead)
+    while ahead:
+        for parent in ahead.pop().parents:
+            if isinstance(parent, Tensor):
+                uses[parent] = uses.get(parent, 0) + 1
+            elif parent is not None and parent not in seen:
+                seen.add(parent)
+                ahead.append(parent)
+    return uses

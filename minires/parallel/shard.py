@@ -1,8 +1,19 @@
-"""Which images of a batch fall to which process."""
+"""Which images of a batch fall to which process, and the random numbers of those images.
+
+Processes that share a batch draw what one process would draw for the whole batch, and keep the numbers of their own
+images: the masks of dropout do not depend on the number of processes, and all generators stay in the same state.
+"""
 
 from __future__ import annotations
 
+import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minires import random
 
 
 @dataclass(frozen=True)
@@ -21,3 +32,19 @@ class Shard:
     @property
     def size(self) -> int:
         return self.stop - self.start
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Within it `random.uniform` returns the numbers of this part's images out of those of the whole batch."""
+        return random.drawing(self._draw)
+
+    def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        if self.size == self.total:
+            return generator.random(shape)
+        if shape[:1] != (self.size,):
+            raise ValueError(f"shape must begin with the {self.size} images of this part of a batch, got {shape}")
+        bits, each = generator.bit_generator, math.prod(shape[1:])
+        assert isinstance(bits, np.random.PCG64)
+        bits.advance(self.start * each)  # PCG64 gives one number a step
+        own = generator.random(shape)
+        bits.advance((self.total - self.stop) * each)
+        return own

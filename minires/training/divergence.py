@@ -6,7 +6,7 @@ import numpy as np
 
 from minires import functional as F
 from minires.arrays import Array, array_module
-from minires.autograd import enable_grad
+from minires.context import enable_grad
 from minires.inspect import AnomalyError, detect_anomaly
 from minires.nn import Module
 from minires.tensor import Tensor

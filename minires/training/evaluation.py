@@ -11,7 +11,7 @@ import numpy as np
 from minires._checks import instance
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
-from minires.autograd import no_grad
+from minires.context import no_grad
 from minires.nn import Module
 from minires.nn.module import evaluating
 from minires.parallel import Communicator, as_communicator, together

@@ -17,9 +17,17 @@ from minires._checks import flag, instance, path
 from minires.arrays import Array, array_module
 from minires.data import Dataset
 from minires.nn import Module
-from minires.nn.synchronising import synchronise
 from minires.optim import SGD
-from minires.parallel import Communicator, as_agreed, as_communicator, by_first, expect_same, together, world
+from minires.parallel import (
+    Communicator,
+    as_agreed,
+    as_communicator,
+    by_first,
+    expect_same,
+    synchronise,
+    together,
+    world,
+)
 from minires.training import checkpoint as checkpoints
 from minires.training import history
 from minires.training.batches import evaluation_loader, images, training_loader

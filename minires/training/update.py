@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from minires import functional as F
-from minires import random
 from minires.arrays import Array, array_module
 from minires.nn import Module
-from minires.nn.synchronising import unsynchronised
 from minires.optim import SGD
-from minires.parallel import Alone, Buckets, Communicator, together
+from minires.parallel import Alone, Buckets, Communicator, together, unsynchronised
 from minires.tensor import Tensor
 from minires.training.divergence import Diverged, first_bad_layer
 from minires.training.evaluation import on_device
@@ -53,7 +51,7 @@ class Update:
             measured, start = Measured(), 0
             for shard, last in shards(total, self.micro_batch, self.ranks):
                 end = start + shard.size
-                with random.sharded(shard):
+                with shard.drawing():
                     measured += self._add_gradient(x[start:end], labels[start:end], shard.size / total, last)
                 start = end
             self.optimizer.lr = lr
@@ -81,9 +79,8 @@ class Update:
         assert loss is not None
         cotangent = xp.asarray(share, loss.dtype)
         if last and self.buckets is not None:
-            self.buckets.begin()
-            loss.backward(cotangent, on_leaf=self.buckets.ready)
-            self.buckets.finish()
+            with self.buckets.of(loss):
+                loss.backward(cotangent)
         else:
             loss.backward(cotangent)
         return Measured(float(told[1]), int(told[2]), int(told[3]))

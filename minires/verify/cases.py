@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import minires.functional as F
 from minires import random
 from minires.arrays import Array
 from minires.parallel import Alone, Communicator
+from minires.parallel import sync_batch_norm as over_ranks
 from minires.tensor import Tensor
 from minires.verify.gradcheck import GradcheckError, gradcheck
 
@@ -291,7 +293,8 @@ def batch_norm(pick: Pick, rng: np.random.Generator, ranks: Communicator | None 
         return y
 
     def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps, communicator=ranks)
+        batch_norm = F.batch_norm if ranks is None else partial(over_ranks, ranks)
+        return batch_norm(x, None, None, weight, bias, training=True, eps=eps)
 
     told = "batch_norm" if ranks is None else "batch_norm over ranks"
     return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"{told} {x.shape} {eps=}")

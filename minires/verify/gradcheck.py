@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from minires import _guard
+from minires import readonly
 from minires._checks import choice, integer, iterable, number
 from minires._shown import shown
 from minires.arrays import Array
-from minires.autograd import no_grad
+from minires.context import no_grad
 from minires.tensor import Tensor
 
 FINER = (16, 256)  # by how much the step shrinks for a second look, and along a random direction for a third
@@ -145,7 +145,7 @@ def gradcheck(
         raise GradcheckError(f"after {redraws} redraws the inputs still lie on a kink or a tie: {last}")
     finally:
         for entry in checked:
-            with _guard.lifted(entry.tensor.data):  # an error's traceback may keep a tape alive
+            with readonly.writable(entry.tensor.data):  # an error's traceback may keep a tape alive
                 entry.tensor.data[...] = entry.original
             entry.tensor.grad = entry.original_grad
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minires.arrays import Array
-from minires.autograd import Function, Observer, enable_grad
+from minires.autograd import Function
+from minires.context import Observer, enable_grad
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires.verify.gradcheck import wrong_element

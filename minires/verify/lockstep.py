@@ -5,8 +5,7 @@ had: what the kernel itself does.  The *grown* error is the difference of the tw
 has become of all errors before it, through ReLUs that flip and batch norms that amplify.  A kernel is wrong where its
 own error leaves the tolerance, be the grown one as small as it may.
 
-While someone watches, every operation computes for itself.  Unwatched, a backend may compute several in one pass; that
-must not change a bit, and the second backend is asked to show it.
+The fused form of a network (`Module.fuse`) must give the same bits as the plain one: the second backend computes both.
 """
 
 from __future__ import annotations
@@ -22,9 +21,12 @@ import numpy as np
 from minires import backends, random
 from minires import functional as F
 from minires.arrays import Array, array_module
-from minires.autograd import Function, Observer, enable_grad
+from minires.autograd import Function
+from minires.context import Observer, enable_grad
 from minires.inspect.counting import multiply_adds
 from minires.nn import Module
+from minires.nn.fusing import in_form
+from minires.ops import BatchNorm
 from minires.tensor import Tensor
 from minires.verify.distance import relative_norm, ulps
 from minires.verify.network import running_statistics, unchanged
@@ -72,15 +74,15 @@ class Lockstep:
     first, second   the backends' names
     steps           forward from the first operation to the loss, then backward
     losses          of the two runs
-    unwatched       names of what the second backend computes differently while nobody watches: "loss", parameters (for
-                    their gradients), running statistics
+    other_form      names of what the second backend computes with other bits in the network's other form, fused or
+                    plain: "loss", parameters (for their gradients), running statistics
     """
 
     first: str
     second: str
     steps: list[Step] = field(default_factory=list)
     losses: tuple[float, float] = (0.0, 0.0)
-    unwatched: list[str] = field(default_factory=list)
+    other_form: list[str] = field(default_factory=list)
     _calls: dict[int, tuple[Recorded, Array | None]] = field(default_factory=dict, repr=False)
 
     @property
@@ -90,7 +92,7 @@ class Lockstep:
 
     @property
     def passed(self) -> bool:
-        return self.fault is None and not self.unwatched
+        return self.fault is None and not self.other_form
 
     def save_fault(self, folder: Path) -> Path | None:
         """Writes the operands of the first step that leaves its tolerance; returns the file, None if there is none."""
@@ -149,15 +151,17 @@ def lockstep(
     """
     state = random.generator().bit_generator.state
     runs = []
-    for name, given, watched in ((first, {}, True), (second, options, True), (second, options, False)):
+    fused = any(module.fused for module in model.modules())
+    for name, given, form in ((first, {}, fused), (second, options, fused), (second, options, not fused)):
         random.generator().bit_generator.state = state  # the same dropout masks
-        runs.append(_run(model, images, labels, name, given, watched))
-    ours, theirs, unwatched = runs
+        with in_form(model, form):
+            runs.append(_run(model, images, labels, name, given))
+    ours, theirs, other = runs
     names = [[call.node.name for call in run.calls] for run in (ours, theirs)]
     if names[0] != names[1]:
         raise RuntimeError(f"{first} and {second} ran different operations: {len(names[0])} and {len(names[1])}")
     found = Lockstep(first, second, losses=(float(ours.results["loss"]), float(theirs.results["loss"])))
-    found.unwatched = [name for name in {**theirs.results, **unwatched.results} if not _same(name, theirs, unwatched)]
+    found.other_form = [name for name in {**theirs.results, **other.results} if not _same(name, theirs, other)]
     found._calls = {i: (call, ours.cotangents.get(i)) for i, call in enumerate(ours.calls)}
     backward: dict[int, Step] = {}
     for number, call in enumerate(ours.calls):
@@ -183,12 +187,12 @@ def lockstep(
     return found
 
 
-def _run(model: Module, images: Array, labels: Array, name: str, options: dict[str, Any], watched: bool) -> _Run:
+def _run(model: Module, images: Array, labels: Array, name: str, options: dict[str, Any]) -> _Run:
     run = _Run()
     with backends.backend(name, **options) as backend, unchanged(model), _at_home(model, backend):
         xp = array_module(next(iter(model.parameters())).data)
         model.zero_grad()
-        with enable_grad(), _Watch(run) if watched else contextlib.nullcontext():
+        with enable_grad(), _Watch(run):
             loss = F.cross_entropy(model(Tensor(xp.asarray(images), requires_grad=True)), xp.asarray(labels))
             loss.backward()
         grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -250,6 +254,6 @@ def _terms(call: Recorded, size: int) -> float:
     """About how many products or numbers are summed for one element of a result of `size` elements."""
     macs = multiply_adds(call.node)
     largest = max(a.size for a in call.inputs if a is not None)
-    if call.node.name == "BatchNorm":
+    if isinstance(call.node, BatchNorm):
         return largest / call.node.input_shapes[0][1]  # type: ignore[index]
     return max(macs / max(size, 1), largest / max(size, 1), 1.0)

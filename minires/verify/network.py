@@ -11,7 +11,8 @@ import numpy as np
 
 from minires import backends, random
 from minires.arrays import Array
-from minires.autograd import Function, Observer
+from minires.autograd import Function
+from minires.context import Observer
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires.verify import cases

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 import minires.functional as F
 from minires import random
 from minires.arrays import Array
-from minires.parallel import Communicator
+from minires.parallel import Communicator, sync_batch_norm
 from minires.tensor import Tensor
 from minires.verify.ranks import in_turns
 
@@ -122,7 +123,8 @@ def ranks_share_a_batch(rng: np.random.Generator) -> None:
         tensors = [Tensor(array, requires_grad=True) for array in (x[part], weight, bias)]
         images, gamma, beta = tensors
         moved = mean.copy(), var.copy()
-        y = F.batch_norm(images, *moved, gamma, beta, training=True, momentum=0.3, communicator=ranks)
+        function = F.batch_norm if ranks is None else partial(sync_batch_norm, ranks)
+        y = function(images, *moved, gamma, beta, training=True, momentum=0.3)
         y.backward(cotangent[part])
         return (y.data, *(tensor.grad for tensor in tensors), *moved)
 

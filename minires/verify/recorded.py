@@ -108,7 +108,7 @@ class Call:
     def results(self, backend: str, **options: Any) -> dict[str, Array]:
         """By the named backend (see `mr.backend`): output, running statistics and, with a grad_output, gradients."""
         with backends.backend(backend, **options) as chosen:
-            output, node = self.recorded.forward(backend=getattr(chosen, "eager", chosen))
+            output, node = self.recorded.forward(backend=chosen)
             found = {"output": output} | statistics(node)
             if self.grad_output is not None:
                 grads = gradients(node, self.grad_output)
@@ -197,7 +197,7 @@ def gradients(node: Function, grad_output: Array) -> tuple[Array | None, ...]:
 def _duplicate(node: Function) -> Function:
     """The same operation with the same options, before any call; arrays among the options are copied."""
     again = copy.copy(node)
-    again.saved, again._held, again.parents = None, None, ()
+    again.saved, again.frozen, again.parents = None, (), ()
     vars(again).pop("serial", None)
     for name, value in vars(again).items():
         if name not in Function.__annotations__ and is_array(value):

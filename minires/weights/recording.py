@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array
-from minires.autograd import Function, Observer, no_grad
+from minires.autograd import Function
+from minires.context import Observer, no_grad
 from minires.nn import Module
+from minires.nn.fusing import in_form
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
 
@@ -124,7 +126,7 @@ class _Recorder(Observer):
 
     def run(self, model: Module, images: Array) -> _Recorder:
         self.results[id(images)] = weakref.ref(images), Result(-1)
-        with self:
+        with self, in_form(model, fused=False):  # ONNX has the plain operations
             output = model(Tensor(images))
         if not isinstance(output, Tensor):
             raise TypeError(f"the network must give one Tensor, got {type(output).__name__}")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from minires.autograd import Function, _state
+from minires.autograd import Function
+from minires.context import context
 from minires.cli import COMMANDS, main
 from minires.cli.words import Parser
 from minires.inspect.summary import _Recorder
@@ -111,7 +112,7 @@ def call(places, tmp_path, monkeypatch, capfd):
     forward = Function.__call__
 
     def begin(node, *inputs):
-        if any(isinstance(observer, _Recorder) for observer in _state.observers):  # the layer table, no run
+        if any(isinstance(observer, _Recorder) for observer in context.observers):  # the layer table, no run
             return forward(node, *inputs)
         raise Began
 

@@ -48,7 +48,7 @@ def test_bias_groups_eps_and_float64(rng):
     expected = model(x).data
     found = model.fuse()(x).data
     assert np.linalg.norm(found - expected) <= 1e-14 * np.linalg.norm(expected)
-    assert [type(module).__name__ for module in model._children.values()] == ["Conv2d", "Identity", "ReLU"]
+    assert [type(module).__name__ for module in model._children.values()] == ["Conv2d", "Folded", "ReLU"]
     assert model[0].bias.dtype == np.float64
 
 
@@ -167,3 +167,40 @@ def test_a_child_that_is_replaced_keeps_its_place():
     model = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.ReLU())
     setattr(model, "0", mr.nn.Identity())
     assert [type(module).__name__ for module in model._children.values()] == ["Identity", "ReLU"]
+
+
+# -- undone
+
+
+@pytest.mark.parametrize(("name", "options", "size"), [("resnet20", {"width": 4, "shortcut": "C"}, 9), ("vgg16", {"width": 2, "num_classes": 7, "hidden": 9, "batch_norm": True}, 32)])
+def test_fuse_false_restores_every_bit_and_trains_on(rng, name, options, size):
+    model = lived(mr.models.create(name, **options), rng)
+    x = mr.tensor(rng.standard_normal((3, 3, size, size + 1)).astype(np.float32))
+    before, expected = {k: v.copy() for k, v in model.state_dict().items()}, model(x).data
+    parameters = list(model.parameters())
+    assert model.fuse().fuse(False) is model
+    assert list(model.state_dict()) == list(before)
+    assert all(np.array_equal(array, before[key]) for key, array in model.state_dict().items())
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+    np.testing.assert_array_equal(model(x).data, expected)
+    assert not any(module.fused for module in model.modules())
+
+
+def test_fuse_false_refuses_where_the_folded_weights_have_changed(rng):
+    model = lived(mr.models.create("resnet20", width=2), rng).fuse()
+    kept = {k: v.copy() for k, v in model.state_dict().items()}
+    model.layer2[0].conv2.bias.data[1] += 1
+    with pytest.raises(ValueError, match=r"^layer2\.0\.conv2 has changed since batch norm was folded into it"):
+        model.fuse(False)
+    assert list(model.state_dict()) == list(kept)  # nothing was unfolded
+    model.load_state_dict(kept)
+    model.fuse(False)
+    with pytest.raises(ValueError, match="has changed"):
+        model.fuse().astype("float64").fuse(False)
+
+
+def test_fuse_false_has_no_other_option(rng):
+    with pytest.raises(ValueError, match="training"):
+        mr.models.create("resnet20", width=2).fuse(False, training=True)
+    with pytest.raises(TypeError, match="on must be true or false"):
+        mr.models.create("resnet20", width=2).fuse("yes")

@@ -13,10 +13,23 @@ from minires.parallel import buckets as module
 from minires.tensor import Tensor
 
 
-def leaves_in_order(output, cotangent=None):
-    order = []
-    output.backward(cotangent, on_leaf=order.append)
-    return order
+class Ready(Buckets):
+    """Buckets that keep what was complete when."""
+
+    def __init__(self, params):
+        super().__init__(params, Alone())
+        self.seen = []
+
+    def _ready(self, leaf):
+        self.seen.append((leaf, None if leaf.grad is None else leaf.grad.copy()))
+        super()._ready(leaf)
+
+
+def leaves_in_order(params, output, cotangent=None):
+    buckets = Ready(params)
+    with buckets.of(output):
+        output.backward(cotangent)
+    return buckets.seen
 
 
 # -- which leaf is complete when
@@ -25,12 +38,7 @@ def leaves_in_order(output, cotangent=None):
 def test_a_leaf_is_complete_after_its_last_use(rng):
     a, b, w = (Tensor(rng.standard_normal((2, 2)), requires_grad=True) for _ in range(3))
     y = F.linear(F.linear(a, w), b) + F.linear(a, w)  # w and a twice
-    seen = []
-
-    def on_leaf(leaf):
-        seen.append((leaf, leaf.grad.copy()))
-
-    y.backward(np.ones(y.shape), on_leaf=on_leaf)
+    seen = leaves_in_order([a, b, w], y, rng.standard_normal(y.shape))
     assert next(leaf for leaf, _ in seen) is b
     assert {id(leaf) for leaf, _ in seen} == {id(a), id(b), id(w)}
     assert len(seen) == 3
@@ -40,10 +48,10 @@ def test_a_leaf_is_complete_after_its_last_use(rng):
 
 def test_a_leaf_that_is_the_output(rng):
     x = Tensor(rng.standard_normal(3), requires_grad=True)
-    assert leaves_in_order(x, np.ones(3)) == [x]
+    assert [leaf for leaf, _ in leaves_in_order([x], x, np.ones(3))] == [x]
 
 
-def test_a_leaf_that_gets_no_gradient_is_told_last(rng):
+def test_a_leaf_that_gets_no_gradient_comes_last(rng):
     class Blocks(mr.Function):
         def forward(self, x):
             return x.copy()
@@ -52,33 +60,37 @@ def test_a_leaf_that_gets_no_gradient_is_told_last(rng):
             return None
 
     x, w = (Tensor(rng.standard_normal((2, 2)), requires_grad=True) for _ in range(2))
-    assert leaves_in_order((Blocks()(F.relu(w)) + x).sum()) == [x, w]
+    seen = leaves_in_order([w, x], (Blocks()(F.relu(w)) + x).sum())
+    assert [leaf for leaf, _ in seen] == [x, w]
     assert w.grad is None
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("network", ["resnet20", "plain20"])
-def test_from_the_last_layer_to_the_first_with_the_same_gradients(rng, backend, network):
-    """With fused results too: nothing about them is watched."""
+def test_from_the_last_layer_to_the_first_with_the_same_gradients(rng, backend, network, fused):
     if reason := mr.backends.available()[backend]:
         pytest.skip(reason)
     x = Tensor(rng.standard_normal((4, 3, 8, 8)).astype(np.float32))
     labels = np.arange(4)
     with mr.backend(backend):
         grads = []
-        for on_leaf in (None, []):
+        for watched in (False, True):
             mr.manual_seed(0)
-            model = mr.models.create(network, width=2)
+            model = mr.models.create(network, width=2).fuse(fused, training=fused)
             loss = F.cross_entropy(model(x), labels)
-            loss.backward(on_leaf=None if on_leaf is None else on_leaf.append)
+            if watched:
+                seen = leaves_in_order(list(model.parameters()), loss)
+            else:
+                loss.backward()
             grads.append([p.grad for p in model.parameters()])
     for one, other in zip(*grads, strict=True):
         np.testing.assert_array_equal(one, other)
     names = {id(p): name for name, p in model.named_parameters()}
-    told = [names[id(p)].rpartition(".")[0] for p in on_leaf]
-    assert sorted(names[id(p)] for p in on_leaf) == sorted(names.values())
+    order = [names[id(leaf)].rpartition(".")[0] for leaf, _ in seen]
+    assert sorted(names[id(leaf)] for leaf, _ in seen) == sorted(names.values())
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names.values()))
-    assert list(dict.fromkeys(told)) == layers[::-1]
+    assert list(dict.fromkeys(order)) == layers[::-1]
 
 
 # -- buckets
@@ -109,9 +121,8 @@ def test_sums_of_every_gradient(largest):
         for _ in range(2):  # the memory is used again
             model.zero_grad()
             loss = loss_of(model, shard)
-            buckets.begin()
-            loss.backward(np.asarray(shard.size / 6), on_leaf=buckets.ready)
-            buckets.finish()
+            with buckets.of(loss):
+                loss.backward(np.asarray(shard.size / 6))
         return [p.grad for p in model.parameters()], rank.log
 
     for grads, _ in (found := on_ranks(2, work)):
@@ -123,7 +134,7 @@ def test_sums_of_every_gradient(largest):
 
 
 def test_the_first_sum_begins_long_before_backward_ends():
-    """Planted: a bucket that is begun in `finish` only."""
+    """Planted: a bucket that is begun at the end only."""
     model = network()
     parameters = list(model.parameters())
     order = []
@@ -139,14 +150,12 @@ def test_the_first_sum_begins_long_before_backward_ends():
 
     buckets = Buckets(parameters, Listening())
     loss = loss_of(model, Shard(0, 2, 2))
-    with Hears():
-        buckets.begin()
-        loss.backward(on_leaf=buckets.ready)
+    with Hears(), buckets.of(loss):
+        loss.backward()
         order.append("end")
-        buckets.finish()
     assert order.count("begun") == len(buckets.buckets) >= 4
     assert "begun" in order[: order.count("node") // 3]
-    assert order[-1] == "end"  # the last bucket began with the last gradient
+    assert order[order.index("end") :].count("begun") <= 1  # the last gradient is complete after the last node
 
 
 def test_sums_are_waited_for_before_anything_uses_them(rng):
@@ -156,9 +165,9 @@ def test_sums_are_waited_for_before_anything_uses_them(rng):
     def work(rank):
         p = Tensor(np.ones(3), requires_grad=True)
         buckets = Buckets([p], rank)
-        buckets.begin()
-        (p * 2.0).backward(cotangents[rank.rank], on_leaf=buckets.ready)
-        buckets.finish()
+        y = p * 2.0
+        with buckets.of(y):
+            y.backward(cotangents[rank.rank])
         return p.grad
 
     for grad in on_ranks(3, work):
@@ -171,7 +180,7 @@ def test_the_size_of_buckets():
 
     def sizes(params, largest=None):
         buckets = Buckets(params, Alone(), largest)
-        buckets.begin()
+        buckets.of(params[0])
         return [[p.size for p in bucket.params] for bucket in buckets.buckets]
 
     assert sizes([leaf(100) for _ in range(8)]) == [[100, 100]] * 4
@@ -186,9 +195,9 @@ def test_a_parameter_without_a_gradient_stays_without():
     def work(rank):
         used, unused = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
         buckets = Buckets([unused, used], rank, 1)
-        buckets.begin()
-        used.sum().backward(on_leaf=buckets.ready)
-        buckets.finish()
+        y = used.sum()
+        with buckets.of(y):
+            y.backward()
         return used.grad, unused.grad
 
     for used, unused in on_ranks(2, work):

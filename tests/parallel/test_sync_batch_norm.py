@@ -8,8 +8,7 @@ from parallel.threads import on_ranks
 
 import minires.functional as F
 from minires import backends, nn
-from minires.nn.synchronising import synchronise, unsynchronised
-from minires.parallel import Alone
+from minires.parallel import Alone, sync_batch_norm, synchronise, unsynchronised
 from minires.tensor import Tensor
 
 # (N, C, ...) and where the ranks' parts begin; the second has ranks of one value a channel, the last is no image
@@ -42,7 +41,7 @@ def test_it_is_batch_norm_of_the_whole_batch(rng, shape, edges, affine, dtype, t
         own_mean, own_var = np.zeros(C, dtype), np.ones(C, dtype)
         tensors = [None if a is None else Tensor(a.copy(), requires_grad=True) for a in (x[mine], weight, bias)]
         statistics = tensors[0], own_mean, own_var
-        result = F.batch_norm(*statistics, *tensors[1:], training=True, momentum=0.3, eps=1e-3, communicator=rank)
+        result = sync_batch_norm(rank, *statistics, *tensors[1:], training=True, momentum=0.3, eps=1e-3)
         result.backward(cotangent[mine])
         return result.data, [None if t is None else t.grad for t in tensors], own_mean, own_var
 
@@ -77,7 +76,7 @@ def test_every_backend(rng, backend):
         mine = slice(3) if rank.rank == 0 else slice(3, 5)
         with backends.backend(backend):
             tensors = [Tensor(a.copy(), requires_grad=True) for a in (x[mine], weight, bias)]
-            result = F.batch_norm(tensors[0], None, None, *tensors[1:], training=True, eps=1e-3, communicator=rank)
+            result = sync_batch_norm(rank, tensors[0], None, None, *tensors[1:], training=True, eps=1e-3)
             result.backward(cotangent[mine])
             return result.data, tensors[0].grad
 
@@ -92,7 +91,7 @@ def test_large_means_do_not_cancel(rng):
 
     def work(rank):
         mine = x[4 * rank.rank : 4 * rank.rank + 4]
-        return F.batch_norm(Tensor(mine), None, None, training=True, communicator=rank).data
+        return sync_batch_norm(rank, Tensor(mine), None, None, training=True).data
 
     y = np.concatenate(on_ranks(2, work))
     exact = x.astype(np.float64)
@@ -104,7 +103,7 @@ def test_one_value_in_all():
     def work(rank):
         x = Tensor(np.ones((1, 2)))
         if rank.rank == 0:
-            return F.batch_norm(x, None, None, training=True, communicator=rank)
+            return sync_batch_norm(rank, x, None, None, training=True)
         rank.allreduce(np.zeros(3))  # a rank without any value
         return None
 
@@ -114,7 +113,7 @@ def test_one_value_in_all():
 
 def test_alone_it_is_batch_norm(rng):
     x = rng.standard_normal((4, 3, 2, 2))
-    result = F.batch_norm(Tensor(x, requires_grad=True), None, None, training=True, communicator=Alone())
+    result = sync_batch_norm(Alone(), Tensor(x, requires_grad=True), None, None, training=True)
     assert result.node.name == "BatchNorm"
 
 

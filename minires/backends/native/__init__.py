@@ -2,14 +2,12 @@
 
 compiled   the kernels as they were compiled: instruction sets, threads, memory
 backend    the contract of a backend, computed by them
-fused      the same, where an operation may wait for the next one and be computed with it in one pass
 """
 
 from __future__ import annotations
 
 from minires.backends.native.backend import NativeBackend
 from minires.backends.native.compiled import default_winograd, instruction_set
-from minires.backends.native.fused import FusedBackend
 
 _made: dict[tuple[str, bool], NativeBackend] = {}
 
@@ -22,9 +20,5 @@ def create(isa: str = "auto", winograd: bool | None = None) -> NativeBackend:
         raise TypeError(f"winograd must be true or false, got {winograd!r}")
     key = (kernels.name, winograd)
     if key not in _made:
-        eager, fused = NativeBackend(kernels, winograd), FusedBackend(kernels, winograd)
-        inference = FusedBackend(kernels, winograd, keeps_filters=True)
-        for backend in (eager, fused, inference):
-            backend.eager, backend.fused, backend.inference = eager, fused, inference
-        _made[key] = eager
+        _made[key] = NativeBackend(kernels, winograd)
     return _made[key]

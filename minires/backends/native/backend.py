@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array, channels_first
+from minires.backends.composed import Norm
 from minires.backends.native.compiled import native
-from minires.backends.native.filters import arranged
+from minires.backends.native.filters import KeptFilters, arranged
 from minires.backends.native.layout import (
     channels_last,
     contiguous,
@@ -31,59 +32,63 @@ class NativeBackend:
 
     kernels    of one instruction set
     winograd   whether 3×3 convolutions of stride 1 may be computed by Winograd's algorithm
-    fused      this backend where nobody looks at every single result (see `FusedBackend`)
-    inference  the same where no tape is recorded: filters are kept from call to call
-    eager      this backend where someone does look
 
     Activations lie channels-last.  float32 and float64.  Results do not depend on the number of threads.
     """
 
     name = "native"
-    defers = False  # whether a result may be a Deferred
     array_module: ModuleType = np
 
     def __init__(self, kernels: Any, winograd: bool) -> None:
         self.kernels = kernels
         self.winograd = winograd
-        self.fused = self.inference = self.eager = self
-        self.arrange: Any = arranged  # how filters come into the order in which they are read
+        self.kept_filters = KeptFilters()
 
     # -- convolution and linear
 
     def conv2d_forward(
         self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
     ) -> Array:
-        return self._convolve(x, w, b, (stride, padding, dilation, groups), (None, None, None), None, False)
+        geometry = stride, padding, dilation, groups
+        return self._convolve(x, w, b, geometry, (None, None, None), None, False, arranged)
+
+    def fused_conv2d_forward(
+        self, x: Array, w: Array, b: Array | None, norm: Norm | None, shortcut: Array | None, relu: bool,
+        *geometry: Any,
+    ) -> Array:  # fmt: skip
+        constants: tuple[Array | None, ...] = (None, None, None)
+        if norm is not None:
+            mean, var, gamma, beta, eps = norm
+            mean, scale, _ = norm_constants(x, mean, var, gamma, eps)
+            constants = mean, scale, np.zeros_like(mean) if beta is None else contiguous(beta)
+        return self._convolve(x, w, b, geometry, constants, shortcut, relu, self.kept_filters.arranged)
 
     def _convolve(
         self, x: Array, w: Array, b: Array | None, geometry: tuple[Any, ...], norm: tuple[Array | None, ...],
-        added: Array | None, relu: bool,
+        shortcut: Array | None, relu: bool, arrange: Any,
     ) -> Array:  # fmt: skip
-        """relu?((x ⋆ w + b − mean) · scale + shift + added);  norm is (mean, scale, shift) or three times None"""
+        """relu?((x ⋆ w + b − mean) · scale + shift + shortcut)
+
+        norm      (mean, scale, shift) or three times None
+        arrange   how the filters come into the order in which the kernel reads them
+        """
         X, options = channels_last(x), (*geometry, self.winograd)
         y = empty(conv2d_shape(x.shape, w.shape, *geometry[:3]), x)
-        arrange = self.arrange if w.flags.c_contiguous and w.flags.aligned else arranged  # a copy won't come again
+        arrange = arrange if w.flags.c_contiguous and w.flags.aligned else arranged  # a copy won't come again
         filters = arrange(self.kernels, X.shape, contiguous(w), y.shape, options)
-        added = None if added is None else channels_last(added)
-        self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, added, relu, y, *options)
+        shortcut = None if shortcut is None else channels_last(shortcut)
+        self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, shortcut, relu, y, *options)
         return channels_first(y)
 
     def conv2d_backward_input(
         self, grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
         groups: int,
     ) -> Array:  # fmt: skip
-        return self._gradient_of_input(grad_output, w, x_shape, (stride, padding, dilation, groups), None)
-
-    def _gradient_of_input(
-        self, grad_output: Array, w: Array, x_shape: tuple[int, ...], geometry: tuple[Any, ...], added: Array | None
-    ) -> Array:
-        """With `added`, of x's shape, added to it"""
         N, C, H, W = x_shape
         grad_x = empty((N, H, W, C), w)
-        self.kernels.conv2d_backward_input(
-            channels_last(grad_output), contiguous(w), None if added is None else channels_last(added), grad_x,
-            *geometry, self.winograd,
-        )  # fmt: skip
+        geometry = stride, padding, dilation, groups
+        grad = channels_last(grad_output)
+        self.kernels.conv2d_backward_input(grad, contiguous(w), None, grad_x, *geometry, self.winograd)
         return channels_first(grad_x)
 
     def conv2d_backward_weight(
@@ -135,26 +140,45 @@ class NativeBackend:
     def batch_norm_forward(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, None, False, eps)
+
+    def batch_norm_relu_forward(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, None, True, eps)
+
+    def batch_norm_add_relu_forward(
+        self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, shortcut, True, eps)
+
+    def _batch_norm(
+        self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array | None, relu: bool, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
         X = pixels(x)  # (N, C, ...) -> (P, C)
         mean, var, inv_std = self._statistics(X, eps)
-        y = self._normalise(X, mean, scaled(inv_std, weight), bias)
-        return unpixels(y, x.shape), mean, var, (X, mean, inv_std)
+        y = self._normalise(X, mean, scaled(inv_std, weight), bias, shortcut, relu)
+        return unpixels(y, x.shape), mean, var, (X, mean, inv_std, bias)
 
-    def batch_norm_backward(self, grad_output: Array, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
+    def batch_norm_backward(self, grad_output: Array, kept: Any, weight: Array | None) -> tuple[Array, Array, Array]:
         """grad_x = weight · inv_std · (g − mean(g) − (x − mean) · inv_std² · mean(g · (x − mean)))"""
-        X, mean, inv_std = saved[:3]
-        return self._gradients(grad_output, X, mean, inv_std, scaled(inv_std, weight), None, relu=False)
+        return self._gradients(grad_output, kept, weight, relu=False)
+
+    def batch_norm_relu_backward(
+        self, grad_output: Array, y: Array, kept: Any, weight: Array | None
+    ) -> tuple[Array, Array, Array]:
+        return self._gradients(grad_output, kept, weight, relu=True)  # x tells where y is positive, and is read anyway
 
     def batch_norm_eval_forward(
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> Array:
-        mean, scale, _ = constants(x, mean, var, weight, eps)
+        mean, scale, _ = norm_constants(x, mean, var, weight, eps)
         return unpixels(self._normalise(pixels(x), mean, scale, bias), x.shape)
 
     def batch_norm_eval_backward(
         self, grad_output: Array, x: Array, mean: Array, var: Array, weight: Array | None, eps: float
     ) -> tuple[Array, Array, Array]:
-        mean, scale, inv_std = constants(x, mean, var, weight, eps)
+        mean, scale, inv_std = norm_constants(x, mean, var, weight, eps)
         G, X = pixels(grad_output), pixels(x)
         grad_bias, centred = self._sums(G, X, mean, None, None)
         grad_X = self._normalise(G, np.zeros_like(mean), scale, None)  # mean and variance are constants: g · scale
@@ -166,9 +190,13 @@ class NativeBackend:
         self.kernels.batch_norm_statistics(X, mean, var)
         return mean, var, inverse_deviation(var, eps)
 
-    def _normalise(self, X: Array, mean: Array, scale: Array, bias: Array | None) -> Array:
+    def _normalise(
+        self, X: Array, mean: Array, scale: Array, bias: Array | None, shortcut: Array | None = None, relu: bool = False
+    ) -> Array:
+        """relu?((X − mean) · scale + bias + shortcut), (P, C)"""
         y = empty(X.shape, X)
-        self.kernels.batch_norm_apply(X, mean, contiguous(scale), optional(bias), None, False, y)
+        more = None if shortcut is None else pixels(shortcut)
+        self.kernels.batch_norm_apply(X, mean, contiguous(scale), optional(bias), more, relu, y)
         return y
 
     def _sums(self, G: Array, X: Array, mean: Array, scale: Array | None, bias: Array | None) -> tuple[Array, Array]:
@@ -177,17 +205,17 @@ class NativeBackend:
         self.kernels.batch_norm_sums(G, X, mean, scale, bias, sum_g, centred)
         return sum_g, centred
 
-    def _gradients(
-        self, grad: Array, X: Array, mean: Array, inv_std: Array, scale: Array, bias: Array | None, relu: bool
-    ) -> tuple[Array, Array, Array]:
+    def _gradients(self, grad_output: Array, kept: Any, weight: Array | None, relu: bool) -> tuple[Array, Array, Array]:
         """Of batch norm in training and, if `relu`, of the ReLU behind it."""
-        G, P = pixels(grad), X.shape[0]
+        X, mean, inv_std, bias = kept
+        scale, bias = contiguous(scaled(inv_std, weight)), optional(bias)
+        G, P = pixels(grad_output), X.shape[0]
         grad_bias, centred = self._sums(G, X, mean, scale if relu else None, bias)
         grad_weight = centred * inv_std
         grad_X = empty(X.shape, X)
         mean_g, slope = grad_bias / P, inv_std * grad_weight / P
         self.kernels.batch_norm_input(G, X, mean, scale, bias, relu, mean_g, slope, grad_X)
-        return unpixels(grad_X, grad.shape), grad_weight, grad_bias
+        return unpixels(grad_X, grad_output.shape), grad_weight, grad_bias
 
     # -- activation, the skip-add, and the update of the weights
 
@@ -198,8 +226,6 @@ class NativeBackend:
         y = empty(A.shape, A)
         self.kernels.add(A, B, False, y)
         return unpacked(y)
-
-    accumulate = add_forward  # of two gradients that reach one node
 
     def relu_forward(self, x: Array) -> Array:
         X = packed(x)
@@ -347,7 +373,7 @@ def inverse_deviation(var: Array, eps: float) -> Array:
     return deviation
 
 
-def constants(x: Array, mean: Array, var: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
+def norm_constants(x: Array, mean: Array, var: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """What batch norm in evaluation computes with, in x's dtype: mean, scale and 1/√(var + eps), (C,) each."""
     inv_std = inverse_deviation(var, eps).astype(x.dtype, copy=False)
     return contiguous(mean.astype(x.dtype, copy=False)), contiguous(scaled(inv_std, weight)), inv_std

@@ -12,7 +12,8 @@ import numpy as np
 from minires import _checks
 from minires import functional as F
 from minires.arrays import Array
-from minires.autograd import Function, Observer, enable_grad
+from minires.autograd import Function
+from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
 from minires.inspect.counting import memory_owners, multiply_adds
 from minires.inspect.tracing import pictures

@@ -69,10 +69,10 @@ def fenced(name: str, **options: Any) -> Iterator[Any]:
             backend.device.module = fence
             yield backend
         else:
-            from minires.backends.native import backend as eager
-            from minires.backends.native import filters, fused
+            from minires.backends.native import backend as native
+            from minires.backends.native import filters
 
-            places = (eager, fused, filters)
+            places = (native, filters)
             before = [place.empty for place in places]
             try:
                 for place in places:

@@ -60,16 +60,16 @@ def _mutations() -> Iterator[Mutation]:
         ("xp.sqrt(var + norm.eps)", "(var + norm.eps)"),
         ("copy.deepcopy(conv)", "conv"),
     ])  # fmt: skip
-    yield from of("fuse", fusing.fuse, [
+    yield from of("fuse", fusing.fold, [
         ("> 1", "> 2"),
-        ("setattr(module, names[1], Identity())", "pass"),
+        ("setattr(module, names[1], Folded(conv, norm))", "pass"),
         ("< _depth", "> _depth"),
-        ("_is_exactly(conv, Conv2d) and", ""),
-        ("and _is_exactly(norm, BatchNorm2d)", ""),
+        ("is_exactly(conv, Conv2d) and", ""),
+        ("and is_exactly(norm, BatchNorm2d)", ""),
         ("if left_alone:", "if False:"),
     ])  # fmt: skip
-    yield from of("fuse", fusing._is_exactly, [
-        ("type(layer) is kind", "isinstance(layer, kind)"),
+    yield from of("fuse", layers.is_exactly, [
+        ("type(layer) in kinds", "isinstance(layer, kinds)"),
         ('and "forward" not in vars(layer)', ""),
     ])  # fmt: skip
     yield from of("SGD", optim.SGD.step, [

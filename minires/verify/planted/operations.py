@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires import _losses, autograd, ops
+from minires import _losses, autograd, ops, parallel
 from minires import functional as F
 from minires.backends import reference
 from minires.backends.reference import conv2d, pool, windows
@@ -53,7 +53,7 @@ def _mutations() -> Iterator[Mutation]:
         ("centred * along(-inv_std * grad_weight / M, G)", "0 * centred"),
         ("C) * inv_std", "C)"),
     ])  # fmt: skip
-    yield from of("batch_norm", ops.BatchNorm.forward, [
+    yield from of("batch_norm", ops.BatchNorm.move_statistics, [
         ("(M / (M - 1))", "1"),
         ("self.running_mean += self.momentum", "self.running_mean += (1 - self.momentum)"),
         ("(mean - self.running_mean)", "(self.running_mean - mean)"),
@@ -74,7 +74,7 @@ def _mutations() -> Iterator[Mutation]:
         ("if not self.training:", "if False:"),
     ])  # fmt: skip
 
-    yield from of("sync_batch_norm", ops.SyncBatchNorm.forward, [
+    yield from of("sync_batch_norm", parallel.SyncBatchNorm.forward, [
         ("self.communicator.allreduce(total)", "pass"),
         ("self.communicator.allreduce(squares)", "pass"),
         ("(v + (m - mean) ** 2)", "v"),  # the ranks' means differ
@@ -86,13 +86,13 @@ def _mutations() -> Iterator[Mutation]:
         ("squares / (values - 1)", "v"),
         ("M == 1 and values < 2", "M == 1"),
     ])  # fmt: skip
-    yield from of("sync_batch_norm", ops.SyncBatchNorm.backward, [
+    yield from of("sync_batch_norm", parallel.SyncBatchNorm.backward, [
         ("self.communicator.allreduce(sums)", "pass"),
         ("scale * part / values", "scale * part / (x.size // C)"),
         ("sums[:C], sums[C:]", "sums[C:], sums[:C]"),
         ("(sums[:C], sums[C:])", "(sums[:C], 0 * sums[C:])"),
         ("(sums[:C], sums[C:])", "(0 * sums[:C], sums[C:])"),
-        ("grad_x -= resolved", "grad_x += resolved"),
+        ("grad_x -= through", "grad_x += through"),
         ("+ self.eps", ""),
         ("scale if weight is None else scale * weight", "scale"),
         ("return grad_x, grad_weight, grad_bias", "return grad_x, sums[:C].astype(x.dtype), sums[C:].astype(x.dtype)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from concurrently import at_once
 
 import minires as mr
 import minires.functional as F
-from minires import _guard
+from minires import readonly
 
 
 @pytest.fixture
@@ -138,44 +139,69 @@ def test_a_thread_may_write_as_soon_as_its_own_tape_is_walked_or_dropped(rng):
         sys.setswitchinterval(interval)
 
 
-def test_the_collector_may_come_while_arrays_are_being_held(arrays, monkeypatch):
-    """A tape in a cycle, which only the collector drops, is dropped in the middle of `hold` in the same thread."""
+def test_the_collector_may_come_while_arrays_are_being_frozen(arrays, monkeypatch):
+    """A tape in a cycle, which only the collector drops, is dropped in the middle of `freeze` in the same thread."""
     x, w = arrays
     u = w.copy()
     output = F.conv2d(mr.tensor(x), mr.tensor(u, requires_grad=True))
     output.node.cycle = output
     del output
-    walk, seen = _guard._walk, []
+    walk, seen = readonly._walk, []
 
-    def walk_and_collect(saved, held):
-        monkeypatch.setattr(_guard, "_walk", walk)
+    def walk_and_collect(saved, frozen):
+        monkeypatch.setattr(readonly, "_walk", walk)
+        seen.append(u.flags.writeable)
         gc.collect()
         seen.append(u.flags.writeable)
-        walk(saved, held)
+        walk(saved, frozen)
 
-    monkeypatch.setattr(_guard, "_walk", walk_and_collect)
+    monkeypatch.setattr(readonly, "_walk", walk_and_collect)
     y = F.conv2d(mr.tensor(x), mr.tensor(w, requires_grad=True))
-    assert seen == [False]  # it waits until the other arrays are held
-    assert u.flags.writeable
+    assert seen == [False, True]
     assert not w.flags.writeable
     y.backward(np.ones(y.shape))
     assert w.flags.writeable
 
 
+def test_entries_of_thawed_arrays_are_removed(rng):
+    """Or a long training would collect an entry for every address that an array ever had."""
+    before = len(readonly._frozen)
+    kept = []
+    for _ in range(3000):
+        x = np.ones(3)
+        F.relu(mr.tensor(x, requires_grad=True))
+        kept.append(x)  # so that no address is used twice
+    assert len(readonly._frozen) < before + 2500
+
+
+def test_a_view_that_every_tape_takes_anew_does_not_pile_up_frozen_views(arrays):
+    x, w = arrays
+    weight = mr.tensor(w, requires_grad=True)
+    view = x[:, :, ::-1]
+    kept = F.conv2d(mr.tensor(x), weight)
+    for _ in range(5):
+        F.conv2d(mr.tensor(view), weight)
+    owner = readonly._found(x)
+    assert len(owner.views) == 1
+    del kept, owner
+    assert x.flags.writeable
+    assert view.flags.writeable
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_fork_while_another_thread_holds_arrays(arrays, monkeypatch):
     x, w = arrays
-    walk, main = _guard._walk, threading.get_ident()
+    walk, main = readonly._walk, threading.get_ident()
 
-    def slowly(saved, held):
+    def slowly(saved, frozen):
         if threading.get_ident() != main:
             time.sleep(0.05)
-        walk(saved, held)
+        walk(saved, frozen)
 
     def work():
         F.linear(mr.tensor(np.ones((5, 3))), mr.tensor(np.ones((4, 3)), requires_grad=True))
 
-    monkeypatch.setattr(_guard, "_walk", slowly)
+    monkeypatch.setattr(readonly, "_walk", slowly)
     thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.02)  # it is inside by now
@@ -206,3 +232,58 @@ def test_memory_that_numpy_could_not_make_writable_again_is_left_alone():
         y.backward()
         np.testing.assert_array_equal(x.grad, 2 * array)
         assert array.flags.writeable == foreign.flags.writeable
+
+
+INTERRUPTED = """
+import gc, random, signal, sys, threading
+import numpy as np
+import minires as mr
+import minires.functional as F
+from minires.context import context
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+mr.manual_seed(0)
+model = mr.nn.Sequential(mr.nn.Conv2d(2, 3, 3), mr.nn.BatchNorm2d(3), mr.nn.ReLU(), mr.nn.Flatten(), mr.nn.Linear(12, 2))
+x, labels = np.ones((2, 2, 4, 4), np.float32), np.array([0, 1])
+sgd = mr.optim.SGD(model.parameters(), 0.01)
+arrays = [x, *(p.data for p in model.parameters())]
+random.seed(0)
+
+def step():
+    sgd.zero_grad()
+    F.cross_entropy(model(mr.tensor(x)), labels).backward()
+    sgd.step()
+
+interrupted = stuck = 0
+for _ in range(ROUNDS):
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1.5e-3))
+            for _ in range(50):
+                step()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted += 1
+    gc.collect(0)
+    if context.module or not all(a.flags.writeable for a in arrays):
+        stuck += 1
+        context.module = ""
+        for a in arrays:
+            a.flags.writeable = True
+print(interrupted, stuck)
+"""
+
+
+def interrupts(rounds):
+    """(how many of so many rounds of training Ctrl-C ended, after how many of those something was stuck)"""
+    code = INTERRUPTED.replace("ROUNDS", str(rounds)).replace("signal.SIGINT", "signal.SIGALRM")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return tuple(map(int, run.stdout.split()))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
+def test_interrupts_leave_nothing_read_only_and_no_module_path(rng):
+    interrupted, stuck = interrupts(2000)
+    assert interrupted > 1500
+    assert stuck == 0

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from minires import functional as F
 from minires.arrays import Array, array_module
 from minires.autograd import Function
-from minires.deferred import resolved
+from minires.nn import BatchNorm2d, Module
 from minires.parallel.communicator import Communicator
+from minires.tensor import Tensor
 
 
 class SyncBatchNorm(Function):
@@ -40,8 +46,7 @@ class SyncBatchNorm(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         xp, C = array_module(x), x.shape[1]
-        # This rank's mean and variance (C,).  What is normalised by them nobody wants; where results wait for one
-        # another it is never computed.
+        # This rank's mean and variance (C,); what the backend normalises by them is not used.
         _, m, v, _ = self.backend.batch_norm_forward(x, None, None, self.eps)
         m, v, M = m.astype(xp.float64), v.astype(xp.float64), x.size // C
         total = xp.concatenate((M * m, xp.full(1, M, xp.float64)))  # (C + 1,)
@@ -63,8 +68,8 @@ class SyncBatchNorm(Function):
         x, mean, var, values, weight = self.saved
         xp, C = array_module(x), x.shape[1]
         # What it would be if mean and variance were constants, and Σ g·x̂ and Σ g.
-        grad_x, grad_weight, grad_bias = map(
-            resolved, self.backend.batch_norm_eval_backward(grad_output, x, mean, var, weight, self.eps)
+        grad_x, grad_weight, grad_bias = self.backend.batch_norm_eval_backward(
+            grad_output, x, mean, var, weight, self.eps
         )
         sums = xp.concatenate((grad_weight, grad_bias)).astype(xp.float64)  # (2·C,)
         self.communicator.allreduce(sums)
@@ -73,5 +78,43 @@ class SyncBatchNorm(Function):
         slope, shift = ((scale * part / values).astype(x.dtype) for part in (sums[:C], sums[C:]))
         # slope · x̂ + shift: batch norm with these as weight and bias
         through = self.backend.batch_norm_eval_forward(x, mean, var, slope, shift, self.eps)
-        grad_x -= resolved(through)
+        grad_x -= through
         return grad_x, grad_weight, grad_bias
+
+
+def sync_batch_norm(
+    ranks: Communicator,
+    x: Tensor,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`functional.batch_norm` where the x of all ranks are one batch; in evaluation the same."""
+    statistics = running_mean, running_var
+    if not training or ranks.size == 1:
+        return F.batch_norm(x, *statistics, weight, bias, training, momentum, eps)
+    x, weight, bias, _, momentum, eps = F.batch_norm_operands(x, *statistics, weight, bias, training, momentum, eps)
+    return SyncBatchNorm(*statistics, momentum, eps, ranks)(x, weight, bias)
+
+
+def synchronise(model: Module, ranks: Communicator | None) -> None:
+    """From now on the model's batch norms take their statistics over all ranks' batches; None: over their own."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm2d):
+            module.function = F.batch_norm if ranks is None else partial(sync_batch_norm, ranks)
+
+
+@contextmanager
+def unsynchronised(model: Module) -> Iterator[None]:
+    """Within it every batch norm takes its statistics over its own rank's batch."""
+    norms = [(m, m.function) for m in model.modules() if isinstance(m, BatchNorm2d)]
+    synchronise(model, None)
+    try:
+        yield
+    finally:
+        for norm, function in norms:
+            norm.function = function
