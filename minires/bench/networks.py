@@ -1,8 +1,9 @@
 """Whole networks: inference and training steps, every side with the same weights, images and labels.
 
-Ours infers with batch norm folded into the convolutions (`model.fuse()`), as onnxruntime does by itself and as PyTorch
-eager does not; one more side does without.  The results that are compared are those of the last call that was timed:
-the logits, or the loss and the gradient of the first convolution.
+Ours trains with fused operations (`model.fuse(training=True)`) and infers with batch norm folded into the convolutions
+(`model.fuse()`), as onnxruntime does by itself and as PyTorch eager does not; "plain" does neither.  The results that
+are compared are those of the last call that was timed: the logits, or the loss and the gradient of the first
+convolution.
 """
 
 from __future__ import annotations
@@ -74,10 +75,10 @@ class Ours:
         x, self.labels = work.data()
         # Channels-last in memory, as PyTorch's side of that name has its images.
         self.x = tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+        if fused:
+            self.model.fuse(training=work.task == "training")
         if work.task == "inference":
             self.model.eval()
-            if fused:
-                self.model.fuse()
             self.run = self.infer
         else:
             self.sgd = SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
@@ -172,9 +173,7 @@ def sides(work: Workload, files: Path, threads: int, backend: str, peers: tuple[
     def torch(name: str, channels_last: bool, allocator: dict[str, str] | None = None) -> Side:
         return Side(name, partial(Torch, work, files, threads, channels_last), environment(threads, more=allocator))
 
-    found = [ours(backend, backend)]
-    if work.task == "inference":
-        found.append(ours(f"{backend}, unfused", backend, fused=False))
+    found = [ours(backend, backend), ours(f"{backend}, plain", backend, fused=False)]
     if "reference" in peers and backend != "reference":
         found.append(ours("reference", "reference"))
     if "torch" in peers:

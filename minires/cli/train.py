@@ -19,9 +19,9 @@ _SETTINGS = (
     *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
     *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
     *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
-    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "backend", "threads", "workers"),
+    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "fuse", "backend", "threads", "workers"),
 )
-_MAY_CHANGE = ("data_dir", "backend", "threads", "workers")
+_MAY_CHANGE = ("data_dir", "fuse", "backend", "threads", "workers")
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -121,6 +121,12 @@ def add(commands: Any) -> argparse.ArgumentParser:
         help="pad, crop and flip training images as suits the data (default: yes)",
     )
     add_machine(parser)
+    parser.add_argument(
+        "--fuse",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="fused operations: batch norm, skip-add and ReLU in one pass, the same bits (default: yes)",
+    )
     return parser
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minires import _checks
 from minires._checks import integer
 from minires.data import DataFileError
+from minires.nn.fusing import in_form
 from minires.nn.module import evaluating
 from minires.prediction.classifier import Classifier
 from minires.training.evaluation import predict as logits_of
@@ -86,7 +87,7 @@ def _cut(classifier: Classifier, path: Path) -> Cut:
 
 def _probabilities(classifier: Classifier, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(N, H, W, C) -> (N, classes): softmax, in float64 whatever the network computes in."""
-    with evaluating(classifier.model):
+    with evaluating(classifier.model), in_form(classifier.model, fused=True):
         logits = logits_of(classifier.model, classifier.preprocessing.normalise(pictures)).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

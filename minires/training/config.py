@@ -45,6 +45,7 @@ class Config:
     checkpoint_every  iterations between checkpoints; None: an epoch
     keep              newest checkpoints that are kept
     keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
+    fuse              whether the network computes with fused operations (`Module.fuse(training=True)`): same bits
     backend           name of a backend; None: the default one
     threads           of the CPU backends; None: all processors
     workers           threads that prepare batches; None: the loader's default
@@ -82,6 +83,7 @@ class Config:
     checkpoint_every: int | None = None
     keep: int = 1
     keep_best: bool = False
+    fuse: bool = True
     backend: str | None = None
     threads: int | None = None
     workers: int | None = None
@@ -101,7 +103,7 @@ class Config:
                 kind = "network" if name == "network" else "data set"
                 raise ValueError(f"unknown {kind} {shown(value)}; known are {', '.join(known)}.{suggest(value, known)}")
         choice(self.dtype, "dtype", ("float32", "float64"))
-        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm"):
+        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm", "fuse"):
             flag(getattr(self, name), name)
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError(

@@ -173,6 +173,7 @@ class _Run:
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
         self.model, layers = make_model(config, len(self.images.classes), self.input_shape)
+        self.model.fuse(config.fuse, training=config.fuse)
         expect_work_for_all(config, layers, self.loader, len(self.test_images), ranks)
         check_memory(config, self.model, layers, ranks.size, ranks.local_size)
         self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)

@@ -11,6 +11,7 @@ from minires import _checks, backends
 from minires.data import Preprocessing
 from minires.data.preprocess import margin
 from minires.nn import Module
+from minires.nn.fusing import in_form
 from minires.training import checkpoint as checkpoints
 from minires.training.batches import evaluation_loader, images
 from minires.training.checkpoint import Checkpoint, CheckpointError
@@ -82,5 +83,7 @@ def evaluate_run(
             raise ConfigError(f"{config.data} has {name} {theirs}; the network was trained for {ours}")
     if config.threads is not None:
         backends.set_num_threads(config.threads)
-    with backends.backend(config.backend) if config.backend else contextlib.nullcontext():
-        return trained, evaluate(trained.model, evaluation_loader(config, dataset, trained.checkpoint.mean).epoch())
+    chosen = backends.backend(config.backend) if config.backend else contextlib.nullcontext()
+    with chosen, in_form(trained.model, config.fuse):
+        batches = evaluation_loader(config, dataset, trained.checkpoint.mean).epoch()
+        return trained, evaluate(trained.model, batches)

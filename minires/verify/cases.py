@@ -282,6 +282,15 @@ def batch_norm(pick: Pick, rng: np.random.Generator, ranks: Communicator | None 
     x = _batch(pick, rng)
     eps = pick([1e-5, 0.1])
 
+    def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        batch_norm = F.batch_norm if ranks is None else partial(over_ranks, ranks)
+        return batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+    told = "batch_norm" if ranks is None else "batch_norm over ranks"
+    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], _normalised(eps), f"{told} {x.shape} {eps=}")
+
+
+def _normalised(eps: float) -> Callable[..., Array]:
     def oracle(x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
         y = np.empty(x.shape)
         for c in range(x.shape[1]):
@@ -292,12 +301,79 @@ def batch_norm(pick: Pick, rng: np.random.Generator, ranks: Communicator | None 
             y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
         return y
 
-    def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        batch_norm = F.batch_norm if ranks is None else partial(over_ranks, ranks)
-        return batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+    return oracle
 
-    told = "batch_norm" if ranks is None else "batch_norm over ranks"
-    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"{told} {x.shape} {eps=}")
+
+def batch_norm_relu(pick: Pick, rng: np.random.Generator) -> Case:
+    x, eps = _batch(pick, rng), pick([1e-5, 0.1])
+    norm = _normalised(eps)
+
+    def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return F.batch_norm_add_relu(x, None, None, weight, bias, eps=eps)
+
+    inputs = [x, *_affine(pick, rng, x.shape[1])]
+    return Case(fn, inputs, lambda *arrays: _positive(norm(*arrays)), f"batch_norm_relu {x.shape} {eps=}")
+
+
+def batch_norm_add_relu(pick: Pick, rng: np.random.Generator) -> Case:
+    x, eps = _batch(pick, rng), pick([1e-5, 0.1])
+    norm = _normalised(eps)
+
+    def fn(x: Tensor, *affine_and_shortcut: Tensor) -> Tensor:
+        *affine, shortcut = affine_and_shortcut
+        return F.batch_norm_add_relu(x, None, None, *affine, shortcut=shortcut, eps=eps)
+
+    inputs = [x, *_affine(pick, rng, x.shape[1]), _normal(rng, *x.shape)]
+    told = f"batch_norm_add_relu {x.shape} {eps=}"
+    return Case(fn, inputs, lambda *arrays: _positive(norm(*arrays[:-1]) + arrays[-1]), told)
+
+
+def fused_conv2d(pick: Pick, rng: np.random.Generator) -> Case:
+    """Every choice of parts."""
+    groups, stride, padding, dilation = (
+        pick([1, 2]),
+        pick([(1, 1), (2, 1)]),
+        pick([(0, 1), (1, 1)]),
+        pick([(1, 1), (1, 2)]),
+    )
+    O, relu, eps = 2 * groups, pick([True, False]), pick([1e-5, 0.1])
+    x, w = _normal(rng, pick([1, 2]), groups, pick([3, 4]), 5), _normal(rng, O, 1, pick([1, 3]), 2)
+    mean: Array = _normal(rng, O)
+    var: Array = rng.uniform(0.2, 2, O)
+    normed = pick([True, True, False])
+    (ph, pw), (sh, sw), (dh, dw) = padding, stride, dilation
+    OH = (x.shape[2] + 2 * ph - dh * (w.shape[2] - 1) - 1) // sh + 1
+    OW = (x.shape[3] + 2 * pw - dw * (w.shape[3] - 1) - 1) // sw + 1
+    parts = {"bias": _normal(rng, O), "shortcut": _normal(rng, x.shape[0], O, OH, OW)}
+    parts |= {"gamma": _normal(rng, O), "beta": _normal(rng, O)} if normed else {}
+    parts = {name: part for name, part in parts.items() if pick([True, True, False])}
+
+    def oracle(x: Array, w: Array, *given: Array) -> Array:
+        part = dict(zip(parts, given, strict=True))
+        padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+        y = np.zeros((x.shape[0], O, OH, OW))
+        for o, i, j, p, q in np.ndindex(O, OH, OW, *w.shape[2:]):
+            y[:, o, i, j] += padded[:, o // 2, i * sh + p * dh, j * sw + q * dw] * w[o, 0, p, q]
+        for o in range(O):
+            y[:, o] += part["bias"][o] if "bias" in part else 0
+            if normed:
+                y[:, o] = (y[:, o] - mean[o]) / math.sqrt(var[o] + eps)
+                y[:, o] = y[:, o] * (part["gamma"][o] if "gamma" in part else 1)
+                y[:, o] += part["beta"][o] if "beta" in part else 0
+        y += part.get("shortcut", 0)
+        return _positive(y) if relu else y
+
+    def fn(x: Tensor, w: Tensor, *given: Tensor) -> Tensor:
+        statistics = {"running_mean": mean, "running_var": var, "eps": eps} if normed else {}
+        options: dict[str, Any] = {"relu": relu, **statistics, **dict(zip(parts, given, strict=True))}
+        return F.fused_conv2d(x, w, options.pop("bias", None), stride, padding, dilation, groups, **options)
+
+    told = f"fused_conv2d x {x.shape} w {w.shape} {stride=} {padding=} {dilation=} {groups=} {relu=} {normed=}"
+    return Case(fn, [x, w, *parts.values()], oracle, f"{told} {', '.join(parts)}")
+
+
+def _positive(x: Array) -> Array:
+    return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
 
 
 class Mirrored(Alone):
@@ -335,10 +411,7 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
 def relu(pick: Pick, rng: np.random.Generator) -> Case:
     x = np.asarray(_normal(rng, *pick([_shape(pick, 5), _shape(pick, 5), ()])) * pick([1e-3, 1, 1e3]))
 
-    def oracle(x: Array) -> Array:
-        return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
-
-    return Case(F.relu, [x], oracle, f"relu {x.shape}")
+    return Case(F.relu, [x], _positive, f"relu {x.shape}")
 
 
 def dropout(pick: Pick, rng: np.random.Generator) -> Case:
@@ -605,6 +678,9 @@ CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {
     "conv2d": conv2d,
     "batch_norm": batch_norm,
     "batch_norm_eval": batch_norm_eval,
+    "batch_norm_relu": batch_norm_relu,
+    "batch_norm_add_relu": batch_norm_add_relu,
+    "fused_conv2d": fused_conv2d,
     "sync_batch_norm": sync_batch_norm,
     "relu": relu,
     "max_pool2d": max_pool2d,

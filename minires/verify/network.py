@@ -24,6 +24,9 @@ from minires.verify.recorded import Recorded
 CASES_OF = {
     "Conv2d": ("conv2d",),
     "BatchNorm": ("batch_norm", "batch_norm_eval"),
+    "BatchNormReLU": ("batch_norm_relu",),
+    "BatchNormAddReLU": ("batch_norm_add_relu",),
+    "FusedConv2d": ("fused_conv2d",),
     "SyncBatchNorm": ("sync_batch_norm",),
     "ReLU": ("relu",),
     "MaxPool2d": ("max_pool2d",),

@@ -96,7 +96,7 @@ def test_json_is_all_that_stdout_has(call):
     inference, training = told["networks"]
     assert (inference["task"], training["task"]) == ("inference", "training")
     assert "reference" in inference["sides"]
-    assert any(name.endswith(", unfused") for name in inference["sides"])
+    assert any(name.endswith(", plain") for name in inference["sides"])
     for row in told["networks"]:
         assert row["disagree"] == []
         for side in row["sides"].values():

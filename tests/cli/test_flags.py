@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from minires.autograd import Function
-from minires.context import context
 from minires.cli import COMMANDS, main
 from minires.cli.words import Parser
+from minires.context import context
 from minires.inspect.summary import _Recorder
 
 # Words that make a command small and quick, and what its positional arguments are otherwise.  {run}, {weights},

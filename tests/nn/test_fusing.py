@@ -172,7 +172,13 @@ def test_a_child_that_is_replaced_keeps_its_place():
 # -- undone
 
 
-@pytest.mark.parametrize(("name", "options", "size"), [("resnet20", {"width": 4, "shortcut": "C"}, 9), ("vgg16", {"width": 2, "num_classes": 7, "hidden": 9, "batch_norm": True}, 32)])
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("resnet20", {"width": 4, "shortcut": "C"}, 9),
+        ("vgg16", {"width": 2, "num_classes": 7, "hidden": 9, "batch_norm": True}, 32),
+    ],
+)
 def test_fuse_false_restores_every_bit_and_trains_on(rng, name, options, size):
     model = lived(mr.models.create(name, **options), rng)
     x = mr.tensor(rng.standard_normal((3, 3, size, size + 1)).astype(np.float32))

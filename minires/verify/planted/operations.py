@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from minires import _losses, autograd, ops, parallel
 from minires import functional as F
-from minires.backends import reference
+from minires.backends import composed, reference
 from minires.backends.reference import conv2d, pool, windows
 from minires.ops import add, cross_entropy
 from minires.verify.planted.mutation import Mutation, of
@@ -72,6 +72,38 @@ def _mutations() -> Iterator[Mutation]:
     yield from of("batch_norm_eval", ops.BatchNorm.forward, [
         ("mean.copy(), var.copy()", "mean, var"),
         ("if not self.training:", "if False:"),
+    ])  # fmt: skip
+
+    yield from of("batch_norm_relu", composed.batch_norm_relu_forward, [
+        ("backend.relu_forward(y)", "y"),
+        ("weight, bias, eps", "weight, None, eps"),
+    ])  # fmt: skip
+    yield from of("batch_norm_relu", composed.batch_norm_relu_backward, [
+        ("backend.relu_backward(grad_output, y)", "grad_output"),
+        ("relu_backward(grad_output, y)", "relu_backward(grad_output, -y)"),
+        (", kept, weight\n", ", kept, None\n"),
+    ])  # fmt: skip
+    yield from of("batch_norm_add_relu", composed.batch_norm_add_relu_forward, [
+        ("backend.relu_forward(backend.add_forward(y, shortcut))", "backend.add_forward(y, shortcut)"),
+        ("backend.relu_forward(backend.add_forward(y, shortcut))", "backend.add_forward(backend.relu_forward(y), shortcut)"),
+        ("backend.add_forward(y, shortcut)", "y"),
+    ])  # fmt: skip
+    yield from of("batch_norm_add_relu", ops.BatchNormAddReLU.backward, [
+        ("kept, weight), grad)", "kept, weight), grad_output)"),
+        ("batch_norm_backward(grad, kept", "batch_norm_backward(grad_output, kept"),
+    ])  # fmt: skip
+    yield from of("fused_conv2d", composed.fused_conv2d_forward, [
+        ("if relu else y", "if False else y"),
+        ("if shortcut is not None:", "if False:"),
+        ("if norm is not None:", "if False:"),
+        ("x, w, b, *geometry", "x, w, None, *geometry"),
+    ])  # fmt: skip
+    yield from of("fused_conv2d", ops.FusedConv2d.backward, [
+        ("if self.relu else grad_output", "if False else grad_output"),
+        ("grad_gamma, grad_beta, grad\n", "grad_gamma, grad_beta, grad_output\n"),
+        ("grad_gamma, grad_beta, grad\n", "grad_beta, grad_gamma, grad\n"),
+        ("conv2d_forward(x, w, b, *self.geometry)", "conv2d_forward(x, w, None, *self.geometry)"),
+        ("self.gradients(grad_conv, x, w)", "self.gradients(grad, x, w)"),
     ])  # fmt: skip
 
     yield from of("sync_batch_norm", parallel.SyncBatchNorm.forward, [
@@ -309,8 +341,8 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
 
     yield from of("shortcut", autograd.backward, [
-        ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "grads[parent] = grad_input"),
-        ("grads[parent] = _sum(parent.backend, grads[parent], grad_input)", "pass"),
+        ("grads[parent] = as_array(parent.backend.add_forward(grads[parent], grad_input))", "grads[parent] = grad_input"),
+        ("grads[parent] = as_array(parent.backend.add_forward(grads[parent], grad_input))", "pass"),
         ("(-parent.serial, parent)", "(parent.serial, parent)"),
     ])  # fmt: skip
     yield from of("shortcut", autograd._accumulate, [
