@@ -243,7 +243,8 @@ from minires.context import context
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 mr.manual_seed(0)
-model = mr.nn.Sequential(mr.nn.Conv2d(2, 3, 3), mr.nn.BatchNorm2d(3), mr.nn.ReLU(), mr.nn.Flatten(), mr.nn.Linear(12, 2))
+from minires.nn import BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sequential
+model = Sequential(Conv2d(2, 3, 3), BatchNorm2d(3), ReLU(), Flatten(), Linear(12, 2))
 x, labels = np.ones((2, 2, 4, 4), np.float32), np.array([0, 1])
 sgd = mr.optim.SGD(model.parameters(), 0.01)
 arrays = [x, *(p.data for p in model.parameters())]

@@ -295,22 +295,25 @@ def conv_norm_relu(
 
     relu, shortcut   None: left out
     """
-    rectifies = relu is None or is_exactly(relu, ReLU)
-    if isinstance(norm, BatchNorm2d) and is_exactly(norm, BatchNorm2d) and norm.training:
-        if relu is not None and rectifies and norm.function is F.batch_norm:
+    fuses = (relu is None or is_exactly(relu, ReLU)) and x.ndim == 4
+    if isinstance(norm, BatchNorm2d):
+        fuses = fuses and is_exactly(norm, BatchNorm2d) and norm.function is F.batch_norm
+        statistics = {"running_mean": norm.running_mean, "running_var": norm.running_var, "eps": norm.eps}
+        if norm.training and fuses and relu is not None:
             y = conv(x)
             with module_scope(norm._name):
-                statistics = norm.running_mean, norm.running_var
-                return F.batch_norm_add_relu(y, *statistics, norm.weight, norm.bias, shortcut, norm.momentum, norm.eps)
-    elif isinstance(conv, Conv2d) and is_exactly(conv, Conv2d) and rectifies and x.ndim == 4:
-        more: dict[str, Any] = {"shortcut": shortcut, "relu": relu is not None}
-        if isinstance(norm, BatchNorm2d):
-            more |= {"running_mean": norm.running_mean, "running_var": norm.running_var}
-            more |= {"gamma": norm.weight, "beta": norm.bias, "eps": norm.eps}
-        if is_exactly(norm, BatchNorm2d, Identity, Folded):
-            geometry = conv.stride, conv.padding, conv.dilation, conv.groups
-            with module_scope(conv._name):
-                return F.fused_conv2d(x, conv.weight, conv.bias, *geometry, **more)
+                affine = {"weight": norm.weight, "bias": norm.bias, "momentum": norm.momentum}
+                return F.batch_norm_add_relu(y, shortcut=shortcut, **statistics, **affine)
+        fuses = fuses and not norm.training
+        statistics |= {"gamma": norm.weight, "beta": norm.bias}
+    else:
+        fuses, statistics = fuses and is_exactly(norm, Identity, Folded), {}
+    if fuses and isinstance(conv, Conv2d) and is_exactly(conv, Conv2d):
+        geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        with module_scope(conv._name):
+            return F.fused_conv2d(
+                x, conv.weight, conv.bias, *geometry, **statistics, shortcut=shortcut, relu=relu is not None
+            )
     y = norm(conv(x))
     y = y if shortcut is None else y + shortcut
     return y if relu is None else relu(y)

@@ -213,12 +213,74 @@ def warm_up_ends(rng: np.random.Generator) -> None:
         by_error.observe(iteration, 90.0 if iteration < 44 else 70.0)
 
 
+def the_fused_form_computes_the_same_bits(rng: np.random.Generator) -> None:
+    class Own:
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2.0  # type: ignore[misc]
+
+    class Conv(Own, nn.Conv2d): ...
+
+    class Norm(Own, nn.BatchNorm2d): ...
+
+    class Activation(Own, nn.ReLU): ...
+
+    class Block(Own, BasicBlock): ...
+
+    def halved(*arguments: Any) -> Tensor:
+        return F.batch_norm(*arguments) * 0.5
+
+    changes: list[tuple[str, Any]] = [
+        ("", None), ("conv1", Conv(2, 2, 3, padding=1)), ("bn2", Norm(2)), ("relu", Activation()),
+        ("bn1.function", halved), ("forward", lambda x: x * 3.0),
+    ]  # fmt: skip
+    for kind in (BasicBlock, Block):
+        for place, change in changes:
+            block = kind(2, 2, downsample=nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)))
+            owner = block.bn1 if place.startswith("bn1") else block
+            if change is not None:
+                target = setattr if isinstance(change, nn.Module) else object.__setattr__
+                target(owner, place.rpartition(".")[2], change)
+            model = _lived(nn.Sequential(block), rng)
+            x, cotangent = rng.standard_normal((2, 3, 2, 4, 5))
+            for mode in (True, False):
+                results = []
+                for fused in (False, True):
+                    statistics = {name: array.copy() for name, array in model.named_buffers()}
+                    images = Tensor(x, requires_grad=True)
+                    model.train(mode).fuse(fused, training=fused)
+                    y = model(images)
+                    y.backward(cotangent)
+                    results.append((y.data, images.grad))
+                    for name, array in model.named_buffers():
+                        array[...] = statistics[name]
+                same = all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+                expect(same, f"the fused form of {kind.__name__} with {place or 'nothing'} of its own has other bits")
+
+
+def fusing_can_be_undone(rng: np.random.Generator) -> None:
+    model = _lived(nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), rng).eval()
+    model.fuse().train().fuse(False)
+    expect(all(module.training for module in model.modules()), "the layers that come back have another mode")
+    model.fuse()[0].weight.data[0] += 1
+    try:
+        model.fuse(False)
+    except ValueError:
+        return
+    expect(False, "weights that changed after folding were thrown away")
+
+
 PROPERTIES_OF_LAYERS: dict[str, tuple[Property, ...]] = {
     "BatchNorm2d": (batch_norm_moves_its_statistics, batch_norm_uses_its_statistics),
     "ZeroPadShortcut": (zero_channels_stand_where_they_should,),
     "BasicBlock": (basic_block_is_equation_1,),
     "Bottleneck": (bottleneck_is_equation_1,),
-    "fuse": (folding_changes_no_output, folding_leaves_shared_layers_alone, folding_leaves_other_forwards_alone),
+    "fuse": (
+        folding_changes_no_output,
+        folding_leaves_shared_layers_alone,
+        folding_leaves_other_forwards_alone,
+        the_fused_form_computes_the_same_bits,
+        fusing_can_be_undone,
+    ),
     "SGD": (sgd_steps_by_its_formula,),
     "schedules": (rates_drop_at_their_milestones, warm_up_ends),
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from minires import nn, optim
 from minires.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut
-from minires.nn import fusing
+from minires.nn import fusing, layers
 from minires.verify.planted.mutation import Mutation, of
 
 
@@ -71,6 +71,21 @@ def _mutations() -> Iterator[Mutation]:
     yield from of("fuse", layers.is_exactly, [
         ("type(layer) in kinds", "isinstance(layer, kinds)"),
         ('and "forward" not in vars(layer)', ""),
+    ])  # fmt: skip
+    yield from of("fuse", layers.conv_norm_relu, [
+        ("y + shortcut", "y"),
+        ("is_exactly(relu, ReLU)", "True"),
+        ("and is_exactly(conv, Conv2d)", ""),
+        ("if norm.training and", "if"),
+        ("and not norm.training", ""),
+        ("is_exactly(norm, BatchNorm2d) and", ""),
+        ("and norm.function is F.batch_norm", ""),
+        ("shortcut=shortcut, **statistics, **affine", "**statistics, **affine"),
+    ])  # fmt: skip
+    yield from of("fuse", fusing._has_fused_form, [("(module, *type(module).__mro__)", "type(module).__mro__")])
+    yield from of("fuse", fusing.unfold, [
+        ("layer.train(module.training)", "layer"),
+        ("if not _same(", "if False and not _same("),
     ])  # fmt: skip
     yield from of("SGD", optim.SGD.step, [
         ("p.data, self.weight_decay", "p.data, -self.weight_decay"),

@@ -85,7 +85,7 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
     yield from of("batch_norm_add_relu", composed.batch_norm_add_relu_forward, [
         ("backend.relu_forward(backend.add_forward(y, shortcut))", "backend.add_forward(y, shortcut)"),
-        ("backend.relu_forward(backend.add_forward(y, shortcut))", "backend.add_forward(backend.relu_forward(y), shortcut)"),
+        ("relu_forward(backend.add_forward(y, shortcut))", "add_forward(backend.relu_forward(y), shortcut)"),
         ("backend.add_forward(y, shortcut)", "y"),
     ])  # fmt: skip
     yield from of("batch_norm_add_relu", ops.BatchNormAddReLU.backward, [
@@ -341,7 +341,7 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
 
     yield from of("shortcut", autograd.backward, [
-        ("grads[parent] = as_array(parent.backend.add_forward(grads[parent], grad_input))", "grads[parent] = grad_input"),
+        ("as_array(parent.backend.add_forward(grads[parent], grad_input))", "grad_input"),
         ("grads[parent] = as_array(parent.backend.add_forward(grads[parent], grad_input))", "pass"),
         ("(-parent.serial, parent)", "(parent.serial, parent)"),
     ])  # fmt: skip
