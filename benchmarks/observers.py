@@ -16,7 +16,6 @@ import json
 import os
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from rich.table import Table
 import minires as mr
 import minires.functional as F
 from benchmarks.tables import write_between_markers
-from minires import _guard, autograd
+from minires import autograd
 from minires.arrays import as_array
 from minires.bench.machine import describe
-from minires.deferred import Deferred, resolved
+from minires.context import context
 
 RESULTS = Path(__file__).parent / "results" / "observers.json"
 TARGET = 1.01
@@ -40,28 +39,21 @@ WORKLOADS = (("resnet20", 128, 32), ("resnet56", 128, 14), ("resnet50", 2, 224))
 
 def bare_call(node: Any, *inputs: Any) -> mr.Tensor:
     """`Function.__call__` without what observing needs."""
-    node.serial = next(autograd._serials)
-    node.module = autograd._state.module
+    node.serial, node.module = next(autograd._serials), context.module
     node.needs_input_grad = tuple(t is not None and t.requires_grad for t in inputs)
     node.parents = tuple((t.node or t) if t is not None and t.requires_grad else None for t in inputs)
-    recorded, inside = any(node.needs_input_grad), autograd._state.depth > 0
-    if inside and (node.takes_deferred == "always" or (node.takes_deferred and not recorded)):
-        arrays = tuple(None if t is None else t.promised for t in inputs)
-    else:
-        arrays = tuple(None if t is None else t.data for t in inputs)
+    arrays = tuple(None if t is None else t.data for t in inputs)
+    node.backend = mr.backends.for_arrays(arrays, node.name)
     node.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-    node.backend = autograd._backend_for(node, arrays, "fused" if inside else "eager")
-    output = as_array(node.forward(*arrays))
-    if isinstance(output, Deferred):
-        autograd._state.deferred.append(weakref.ref(output))
+    recorded, output = any(node.needs_input_grad), as_array(node.forward(*arrays))
     return mr.Tensor(output, requires_grad=recorded, node=node if recorded else None)
 
 
 def bare_backward(node: Any, grad_output: Any) -> tuple[Any, ...]:
     """`Function.run_backward` without what observing needs."""
-    grads = node.backward(grad_output if node.takes_deferred_gradient else resolved(grad_output))
+    grads = node.backward(grad_output)
     grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
-    node._check(grads)
+    node._check_gradients(grads)
     return grads
 
 
@@ -76,7 +68,7 @@ def engine(methods: dict[str, Any]) -> None:
 
 def stepper(network: str, batch: int, size: int) -> Callable[[], None]:
     mr.manual_seed(0)
-    model = mr.models.create(network)
+    model = mr.models.create(network).fuse(training=True)
     sgd = mr.optim.SGD(model.parameters(), 0.0, 0.9, 1e-4)
     rng = np.random.default_rng(0)
     x = mr.tensor(rng.standard_normal((batch, 3, size, size), np.float32))
@@ -93,24 +85,24 @@ def stepper(network: str, batch: int, size: int) -> Callable[[], None]:
 def race(network: str, batch: int, size: int, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     """Medians of the steps' seconds and of their ratios to the bare engine's."""
     step = stepper(network, batch, size)
-    hold = _guard.hold
+    freeze = autograd.freeze
     sides: dict[str, tuple[dict[str, Any], Any]] = {
-        "bare": (BARE, lambda saved: None),
-        "observable": (WHOLE, lambda saved: None),
-        "as it is": (WHOLE, hold),
+        "bare": (BARE, lambda saved: ()),
+        "observable": (WHOLE, lambda saved: ()),
+        "as it is": (WHOLE, freeze),
     }
     times: dict[str, list[float]] = {side: [] for side in sides}
     orders = itertools.cycle(itertools.permutations(sides))  # nobody is always first
     for number in range(rounds + 2):
         for side in next(orders):
-            methods, _guard.hold = sides[side]
+            methods, autograd.freeze = sides[side]
             engine(methods)
             start = time.perf_counter()
             step()
             if number >= 2:
                 times[side].append(time.perf_counter() - start)
     engine(WHOLE)
-    _guard.hold = hold
+    autograd.freeze = freeze
     seconds = {side: statistics.median(values) for side, values in times.items()}
     paired = {side: [a / b for a, b in zip(times[side], times["bare"], strict=True)] for side in sides}
     return seconds, {side: statistics.median(values) for side, values in paired.items()}

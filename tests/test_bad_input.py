@@ -138,11 +138,6 @@ TABLE = {
     "batch_norm: only one": (lambda: F.batch_norm(x, ones, None, training=True), ValueError, "both or not at all"),
     "batch_norm: weight": (lambda: F.batch_norm(x, ones, ones, np.ones(5)), ValueError, "weight must have shape (4,)"),
     "batch_norm: one value": (lambda: F.batch_norm(x[:1, :, :1, :1], None, None, training=True), ValueError, "x must"),
-    "batch_norm: communicator": (
-        lambda: F.batch_norm(x, None, None, training=True, communicator=2),
-        TypeError,
-        "communicator must be one of minires.parallel or None, got 2",
-    ),
     "batch_norm: momentum": (lambda: F.batch_norm(x, ones, ones, momentum=2), ValueError, "momentum must be at least"),
     "batch_norm: eps": (lambda: F.batch_norm(x, ones, ones, eps=-1), ValueError, "eps must be at least 0, got -1"),
     "batch_norm: eps NaN": (lambda: F.batch_norm(x, ones, ones, eps=float("nan")), ValueError, "eps must be"),

@@ -12,15 +12,16 @@ LEVELS = (
     ("cli",),
     ("paper", "bench", "prediction"),
     ("training", "verify", "inspect", "weights"),
+    ("parallel",),
     ("models", "data", "optim"),
     ("nn",),
     ("functional", "operators", "_losses"),
     ("ops",),
     ("random",),
-    ("parallel",),
-    ("autograd", "tensor"),
-    ("backends",),
-    ("deferred", "arrays", "statistics", "_guard", "_checks", "_shown", "_atomic", "_figures"),
+    ("autograd",),
+    ("tensor", "callsite"),
+    ("context", "backends"),
+    ("readonly", "arrays", "statistics", "_checks", "_shown", "_atomic", "_figures"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -125,7 +125,7 @@ def test_nan_leaves_every_tolerance(rng, model, monkeypatch):
     monkeypatch.setattr(reference, "relu_backward", once)
     found = lockstep(model, *batch(rng), "reference", "reference")
     assert any(np.isnan(step.grown) for step in found.steps)
-    assert "conv1.weight" in found.unwatched
+    assert "conv1.weight" in found.other_form
 
 
 @native
@@ -140,20 +140,24 @@ def test_nan_of_the_node_itself(rng, model, monkeypatch):
 
 @native
 def test_a_fused_pass_that_is_wrong(rng, model, monkeypatch):
-    """What nobody watches is computed in one pass: a mistake there shows in no node, but in the bits."""
-    from minires.backends.native.fused import FusedBackend
+    """A mistake in a fused operation shows in no node of the plain form, but in the bits of the fused one."""
+    from minires.backends.native.backend import NativeBackend
 
-    sound = FusedBackend.batch_norm_backward
+    sound = NativeBackend.batch_norm_relu_backward
 
-    def wrong(self, grad_output, kept, weight):
-        grads = sound(self, grad_output, kept, weight)
+    def wrong(self, grad_output, y, kept, weight):
+        grads = sound(self, grad_output, y, kept, weight)
         return (*grads[:2], grads[2] * grads[2].dtype.type(1.001))
 
-    monkeypatch.setattr(FusedBackend, "batch_norm_backward", wrong)
+    monkeypatch.setattr(NativeBackend, "batch_norm_relu_backward", wrong)
     found = lockstep(model, *batch(rng))
     assert found.fault is None
-    assert "bn1.bias" in found.unwatched
+    assert "bn1.bias" in found.other_form
     assert not found.passed
+    fused = lockstep(model.fuse(training=True), *batch(rng))
+    assert fused.fault.operation == "BatchNormReLU"
+    assert fused.fault.array == "∂bias"
+    assert all(module.fused for module in model.modules() if type(module).__name__ == "BasicBlock")
 
 
 def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
@@ -216,7 +220,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
     assert "in step        all of 148 steps" in out
-    assert "unwatched      native gives the same bits" in out
+    assert "fused form     native gives the same bits" in out
     assert cli.main([*argv, "--backends", "native,native:winograd=0,isa=portable", "--dtype", "float64", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["fault"] is None
@@ -297,18 +301,18 @@ def test_a_biased_running_variance(rng, model, monkeypatch):
 
 @native
 def test_a_running_variance_that_only_the_fused_pass_has_wrong(rng, model, monkeypatch):
-    from minires.backends.native.fused import FusedBackend
+    from minires.backends.native.backend import NativeBackend
 
-    sound = FusedBackend.batch_norm_forward
+    sound = NativeBackend.batch_norm_relu_forward
 
     def wrong(self, x, *others):
         y, mean, var, kept = sound(self, x, *others)
         return y, mean, var * var.dtype.type(1.001), kept
 
-    monkeypatch.setattr(FusedBackend, "batch_norm_forward", wrong)
+    monkeypatch.setattr(NativeBackend, "batch_norm_relu_forward", wrong)
     found = lockstep(model, *batch(rng))
     assert found.fault is None
-    assert {name.rpartition(".")[2] for name in found.unwatched} == {"running_var"}
+    assert {name.rpartition(".")[2] for name in found.other_form} == {"running_var"}
 
 
 @native

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array, array_module, channels_first, channels_last
+from minires.backends import composed
+from minires.backends.composed import Norm
 from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import check_conv2d, check_gemm
 from minires.backends.kernels.gemm import gemm
@@ -102,6 +104,21 @@ class KernelBackend:
     def batch_norm_forward(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, None, False, eps)
+
+    def batch_norm_relu_forward(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, None, True, eps)
+
+    def batch_norm_add_relu_forward(
+        self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, shortcut, True, eps)
+
+    def _batch_norm(
+        self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array | None, relu: bool, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
         X = self._pixels(x)  # (N, C, ...) -> (P, C)
         P, C = X.shape
         part, parts = self._parts(P, C)
@@ -110,12 +127,25 @@ class KernelBackend:
         self.device.launch("batch_norm_moments", X.dtype, grid, (32, ROWS), X, moments, P, C, part)
         mean, var = self._empty((C,), X), self._empty((C,), X)
         self.device.launch("batch_norm_merge", X.dtype, (ceil_div(C, 64),), (64,), moments, mean, var, parts, C)
-        y = self._normalise(X, mean, var, weight, bias, eps)
+        y = self._normalise(X, mean, var, weight, bias, eps, shortcut, relu)
         return self._unpixels(y, x.shape), mean, var, (X, mean, var, eps)
 
     def batch_norm_backward(self, grad_output: Array, saved: Any, weight: Array | None) -> tuple[Array, Array, Array]:
         X, mean, var, eps = saved
         return self._batch_norm_gradients(grad_output, X, mean, var, weight, eps, batch=True)
+
+    def fused_conv2d_forward(
+        self, x: Array, w: Array, b: Array | None, norm: Norm | None, shortcut: Array | None, relu: bool,
+        *geometry: Any,
+    ) -> Array:  # fmt: skip
+        """The convolution in one launch, all that follows in another."""
+        if norm is None:
+            return composed.fused_conv2d_forward(self, x, w, b, norm, shortcut, relu, *geometry)
+        y = self.conv2d_forward(x, w, b, *geometry)
+        mean, var, gamma, beta, eps = norm
+        X = self._pixels(y)
+        mean, var = (self._vector(v, X) for v in (mean, var))
+        return self._unpixels(self._normalise(X, mean, var, gamma, beta, eps, shortcut, relu), y.shape)
 
     def batch_norm_eval_forward(
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
@@ -132,11 +162,14 @@ class KernelBackend:
         return self._batch_norm_gradients(grad_output, X, mean, var, weight, eps, batch=False)
 
     def _normalise(
-        self, X: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
-    ) -> Array:
+        self, X: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float,
+        shortcut: Array | None = None, relu: bool = False,
+    ) -> Array:  # fmt: skip
+        """relu?((X − mean) / √(var + eps) · weight + bias + shortcut), (P, C)"""
         (P, C), y = X.shape, self._empty(X.shape, X)
         weight, bias = (None if v is None else self._vector(v, X) for v in (weight, bias))
-        arguments = (X, mean, var, weight, bias, None, y, P, C, float(eps), float("-inf"))
+        more = None if shortcut is None else self._pixels(shortcut)
+        arguments = (X, mean, var, weight, bias, more, y, P, C, float(eps), 0.0 if relu else float("-inf"))
         self.device.launch("batch_norm_apply", X.dtype, self._pixel_grid(P, C), (32, ROWS), *arguments)
         return y
 
