@@ -89,7 +89,7 @@ def test_the_gradient_shown_is_the_engines(browser, recorded):
     (event,) = (e for e in trace.events if e.phase == "backward" and any(v.leaf == PARAMETER for v in e.results))
     opened(browser, path, f"#0/backward/{event.number}")
     told = browser.execute_script(
-        "const box = document.querySelector(`.array[data-leaf='${arguments[0]}'][data-name='∂w']`);"
+        "const box = document.querySelector(`.array[data-leaf='${arguments[0]}'][data-name='∂weight']`);"
         "const cells = [...box.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent));"
         "return Object.fromEntries(cells)",
         PARAMETER,

@@ -40,7 +40,7 @@ class View:
     @classmethod
     def of(cls, name: str, array: Array, leaf: str = "") -> View:
         told: Any = array if isinstance(array, np.ndarray) else array.get()
-        shown = pictures.filters(told) if leaf or name == "w" else pictures.maps(told)
+        shown = pictures.filters(told) if leaf or name == "weight" else pictures.maps(told)
         return cls(name, leaf, Statistics.of(array), _histogram(told), shown)
 
 
@@ -70,7 +70,7 @@ class Event:
     parents          numbers of the nodes that made the inputs; None for leaves and where no gradient is wanted
     arrays, results  what came in, what came out
     joins            in backward: where the output had several users, what each of them sent back
-    macs             multiply-adds of the forward
+    macs             multiply-adds
     kept, alive      bytes of activations that backward needs: because of this node, and in all after this event
     """
 
