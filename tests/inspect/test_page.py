@@ -97,6 +97,15 @@ def test_the_gradient_shown_is_the_engines(browser, recorded):
     assert float(told["norm"]) == pytest.approx(norm, rel=1e-3)  # four digits are shown
 
 
+def test_the_page_says_what_its_times_are(browser, recorded):
+    path, trace, _ = recorded
+    opened(browser, path)
+    facts = browser.execute_script("return document.querySelector('.facts').textContent")
+    assert facts.startswith(f"time (median of {trace.runs} warm runs) ")
+    titles = browser.execute_script("return [...document.querySelectorAll('.chart h3')].map(h => h.textContent)")
+    assert any(t.startswith(f"time of a layer (ms, median of {trace.runs} warm runs; ") for t in titles)
+
+
 def test_keys_search_and_fragments(browser, recorded):
     path, _, _ = recorded
     opened(browser, path, "#layer3.1.conv2")
