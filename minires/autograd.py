@@ -32,7 +32,7 @@ class Function:
         backward(grad_output) -> gradient per input     (an array for one input, a tuple for several; None: no gradient)
 
     `forward` puts the arrays that backward needs into `self.saved`; backward neither changes them nor `grad_output`.
-    As long as the node is on the tape these arrays are read-only.
+    As long as the node is on the tape these arrays are read-only.  Cards name them as in `self.saved = x, weight`.
 
     Calling the object runs forward and, if an input requires a gradient, leaves the object on the tape:
 
@@ -58,7 +58,7 @@ class Function:
     output_shape: tuple[int, ...]
     serial: int
     saved: Any = None
-    released = False
+    released: bool = False
     frozen: Sequence[Frozen] = ()
     caller: tuple[str, int] | None = None
 
@@ -151,6 +151,13 @@ class Function:
             shapes = ", ".join(str(shape) for shape in self.input_shapes if shape is not None)
             shapes = f": {shapes} -> {self.output_shape}"
         return f"<{self.heading}{shapes}>"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # what copy, deepcopy and pickle ask
+        if "serial" not in self.__dict__:
+            return super().__reduce_ex__(protocol)
+        raise TypeError(
+            f"{self!r} is a node of the tape, which cannot be copied or pickled: copy tensor.detach() instead"
+        )
 
     def _check_inputs(self, inputs: tuple[Any, ...]) -> None:
         if "serial" in self.__dict__:

@@ -36,7 +36,8 @@ class detect_anomaly(Observer):
             loss = F.cross_entropy(model(x), labels)
             loss.backward()
 
-    The error says which of the node's inputs already was bad; `_result` in the frame it comes from is what was made.
+    The error names the inputs of the node that were not finite.  In the frame that it comes from, the result is `y` in
+    forward and `grads` in backward.
     Every result is looked at, which costs a pass over each.  NumPy's own warnings of overflow are silent meanwhile.
     """
 

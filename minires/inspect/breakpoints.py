@@ -1,7 +1,28 @@
-"""A debugger that stops at a node of the tape."""
+"""A debugger that stops at a node of the tape.
+
+pdb      `breakpoint(at="layer3.0.conv2")` around a run, or a line and a condition from the shell:
+             python -m pdb -c "b minires/ops/conv2d.py:36, self.module == 'layer3.0.conv2'" -c c script.py
+         A line of your own that says `breakpoint()` stops too; `s` steps from there into `model(x)`.
+VS Code  The debugger skips installed packages by default.  With this `.vscode/launch.json` it stops in them too:
+             {
+               "version": "0.2.0",
+               "configurations": [
+                 {
+                   "name": "Python with minires",
+                   "type": "debugpy",
+                   "request": "launch",
+                   "program": "${file}",
+                   "justMyCode": false
+                 }
+               ]
+             }
+         For `minires step`: "module": "minires", "args": ["step", "resnet20"] in place of "program".
+PyCharm  Clear "Do not step into library scripts" in Settings | Build, Execution, Deployment | Debugger | Stepping.
+"""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -18,6 +39,8 @@ from minires.inspect import rewrite
 from minires.inspect.card import backward_card, forward_card
 
 Condition = Callable[[Function, Sequence[Array]], Any]
+
+SKIPPED = 'the debugger skips installed packages and does not stop in {file}: set "justMyCode": false in launch.json'
 
 
 def not_finite(node: Function, arrays: Sequence[Array]) -> bool:
@@ -52,11 +75,12 @@ class breakpoint(Observer):
     condition   a function of the node and its arrays that says whether to stop, such as `not_finite` or
                 `norm_above(x)`; None: always
     stop        "entry": before the first line, the arrays are the inputs, in backward grad_output; "return": before
-                the result is returned, which is `_result` there, the arrays are the results
+                the result is returned, which is `y` in forward and `grads` in backward, the arrays are the results
     times       how often at most; None: whenever it holds
     card        whether to print the card
 
     Stops by Python's `breakpoint()`, so that pdb, VS Code, PyCharm and whatever PYTHONBREAKPOINT names do what they do.
+    Where VS Code's debugger skips the operation's file, a line on stderr names the setting to change.
     Warns when it ends and no node was at the place.  A node is watched by one breakpoint or detect_anomaly at a time: a
     second one is a RuntimeError.  Raises TypeError or ValueError that names the argument.
     """
@@ -116,6 +140,9 @@ class breakpoint(Observer):
             self.stops += 1
             if self.card:
                 print(card(), flush=True)  # where pdb writes
+            file = getattr(type(node), method).__code__.co_filename
+            if _skipped_by_debugpy(file):
+                print(f"minires: {SKIPPED.format(file=file)}", file=sys.stderr, flush=True)
 
         def on_return(result: Any) -> bool:
             results = [as_array(r) for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
@@ -136,3 +163,11 @@ class breakpoint(Observer):
     def _disarm(self) -> None:
         while self._installed:
             rewrite.uninstall(*self._installed.pop())
+
+
+def _skipped_by_debugpy(file: str) -> bool:
+    """Whether VS Code's debugger is attached and skips this file, as by default it does with installed packages."""
+    debugger: Any = getattr(sys.modules.get("pydevd"), "get_global_debugger", lambda: None)()
+    if not hasattr(debugger, "get_use_libraries_filter"):  # none, or another program's
+        return False
+    return bool(debugger.get_use_libraries_filter() and not debugger.in_project_roots_filename_uncached(file))

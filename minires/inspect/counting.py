@@ -10,13 +10,17 @@ from minires.autograd import Function
 from minires.ops import Conv2d, Linear
 
 
-def multiply_adds(node: Function) -> int:
-    """Products of one convolution or linear layer that has run: every output element is a sum over one filter."""
+def multiply_adds(node: Function, phase: str = "forward") -> int:
+    """Products of one convolution or linear layer that has run: every output element is a sum over one filter.
+
+    In backward the gradients of the input and of the weight, as far as they are wanted, take as many products each.
+    """
     if not isinstance(node, (Conv2d, Linear)) or "output_shape" not in node.__dict__:
         return 0
     weight = node.input_shapes[1]
     assert weight is not None
-    return math.prod(node.output_shape) * math.prod(weight[1:])
+    sums = sum(node.needs_input_grad[:2]) if phase == "backward" else 1
+    return sums * math.prod(node.output_shape) * math.prod(weight[1:])
 
 
 def saved_arrays(saved: Any) -> list[Array]:

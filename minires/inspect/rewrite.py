@@ -19,15 +19,15 @@ from minires.autograd import Function
 
 ENTRY = "breakpoint()"
 RETURN = """
-_result = 0
-if _looked_at(_result): breakpoint()
-return _result
+{result} = 0
+if {self}._looked_at({result}): breakpoint()
+return {result}
 """
 RAISE = """
-_result = 0
-_error = _looked_at(_result)
+{result} = 0
+_error = {self}._looked_at({result})
 if _error is not None: raise _error
-return _result
+return {result}
 """
 
 
@@ -41,6 +41,9 @@ def install(node: Function, method: str, statement: str, looked_at: Callable[[An
     statement   ENTRY: `breakpoint()` before the first line; RETURN: where `looked_at(result)` is true, before the
                 result is returned; RAISE: the exception that `looked_at(result)` gives, unless None, is raised there
 
+    The method's locals stay its own: besides them there is only the result, `y` in forward and `grads` in backward
+    (`_result` where the method uses that name for something else).
+
     Raises SourceMissing, and RuntimeError where another observer was there before.
     """
     if method in node.__dict__:
@@ -48,12 +51,13 @@ def install(node: Function, method: str, statement: str, looked_at: Callable[[An
     function: Any = getattr(type(node), method)
     code = _compiled(function.__code__, statement)
     new = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    new.__kwdefaults__ = (function.__kwdefaults__ or {}) | {"_looked_at": looked_at}
-    setattr(node, method, MethodType(new, node))
+    new.__kwdefaults__ = function.__kwdefaults__
+    node.__dict__ |= {method: MethodType(new, node), "_looked_at": looked_at}
 
 
 def uninstall(node: Function, method: str) -> None:
     node.__dict__.pop(method, None)
+    node.__dict__.pop("_looked_at", None)
 
 
 @functools.cache
@@ -70,9 +74,7 @@ def _compiled(code: CodeType, statement: str) -> CodeType:
         # On the line of the `def`: the debugger then stops at the first line of the body, which has not run yet.
         definition.body[:0] = _at(definition.lineno, statement)
     else:
-        _Returns(statement).visit(definition)
-    definition.args.kwonlyargs.append(ast.arg("_looked_at", lineno=definition.lineno, col_offset=0))
-    definition.args.kw_defaults.append(ast.Constant(None))
+        _Returns(statement, code).visit(definition)
     if code.co_freevars:  # `super()` and the like: free there, so free here
         names = ", ".join(code.co_freevars)
         factory = ast.parse(f"def factory({names}):\n    pass").body[0]
@@ -107,8 +109,9 @@ def _at(line: int, source: str) -> list[ast.stmt]:
 class _Returns(ast.NodeTransformer):
     """Puts the statement in place of every return; returns of functions inside stay."""
 
-    def __init__(self, statement: str) -> None:
-        self.statement, self.depth = statement, 0
+    def __init__(self, statement: str, code: CodeType) -> None:
+        self.statement, self.code, self.depth = statement, code, 0
+        self.result = "grads" if code.co_name == "backward" else "y"
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         if self.depth:
@@ -120,6 +123,10 @@ class _Returns(ast.NodeTransformer):
         return node
 
     def visit_Return(self, node: ast.Return) -> Any:
-        statements: Any = _at(node.lineno, self.statement)
+        code, result = self.code, self.result
+        returned = isinstance(node.value, ast.Name) and node.value.id == result and result in code.co_varnames
+        if not returned and result in (*code.co_varnames, *code.co_cellvars, *code.co_freevars, *code.co_names):
+            result = "_result"
+        statements: Any = _at(node.lineno, self.statement.format(self=code.co_varnames[0], result=result))
         statements[0].value = node.value or ast.Constant(None)
         return statements

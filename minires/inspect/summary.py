@@ -130,7 +130,7 @@ class _Recorder(Observer):
                 kept += owner.nbytes
         macs = multiply_adds(node)
         params = self.own_params.pop(node.module, 0)
-        backward_macs = macs * sum(node.needs_input_grad[:2])
+        backward_macs = multiply_adds(node, "backward")
         self.rows.append(
             Row(node.module, node.name, output.shape[1:], params, macs, backward_macs, output.nbytes, kept)
         )

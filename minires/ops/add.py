@@ -18,46 +18,46 @@ def sum_to(grad: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Add(Function):
-    """a + b"""
+    """x + other"""
 
-    def forward(self, a: Array, b: Array) -> Array:
-        self.saved = a.shape, b.shape
-        return self.backend.add_forward(a, b)
+    def forward(self, x: Array, other: Array) -> Array:
+        self.saved = x.shape, other.shape
+        return self.backend.add_forward(x, other)
 
     def backward(self, grad_output: Array) -> tuple[Array, Array]:
-        a_shape, b_shape = self.saved
-        return sum_to(grad_output, a_shape), sum_to(grad_output, b_shape)
+        x_shape, other_shape = self.saved
+        return sum_to(grad_output, x_shape), sum_to(grad_output, other_shape)
 
 
 class Sub(Function):
-    """a − b"""
+    """x − other"""
 
-    def forward(self, a: Array, b: Array) -> Array:
-        self.saved = a.shape, b.shape
-        return a - b
+    def forward(self, x: Array, other: Array) -> Array:
+        self.saved = x.shape, other.shape
+        return x - other
 
     def backward(self, grad_output: Array) -> tuple[Array, Array]:
-        a_shape, b_shape = self.saved
-        return sum_to(grad_output, a_shape), -sum_to(grad_output, b_shape)
+        x_shape, other_shape = self.saved
+        return sum_to(grad_output, x_shape), -sum_to(grad_output, other_shape)
 
 
 class Mul(Function):
-    """a · b, element by element"""
+    """x · other, element by element"""
 
-    def forward(self, a: Array, b: Array) -> Array:
-        self.saved = a, b
-        return a * b
+    def forward(self, x: Array, other: Array) -> Array:
+        self.saved = x, other
+        return x * other
 
     def backward(self, grad_output: Array) -> tuple[Array, Array]:
-        a, b = self.saved
-        return sum_to(grad_output * b, a.shape), sum_to(grad_output * a, b.shape)
+        x, other = self.saved
+        return sum_to(grad_output * other, x.shape), sum_to(grad_output * x, other.shape)
 
 
 class Neg(Function):
-    """−a"""
+    """−x"""
 
-    def forward(self, a: Array) -> Array:
-        return -a
+    def forward(self, x: Array) -> Array:
+        return -x
 
     def backward(self, grad_output: Array) -> Array:
         return -grad_output

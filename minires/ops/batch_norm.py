@@ -27,9 +27,9 @@ class BatchNorm(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         if not self.training:
-            mean, var = self.running_mean, self.running_var
             # copies: the statistics may have moved on before backward comes
-            self.saved = x, mean.copy(), var.copy(), weight  # type: ignore[union-attr]
+            mean, var = self.running_mean.copy(), self.running_var.copy()  # type: ignore[union-attr]
+            self.saved = x, mean, var, weight
             return self.backend.batch_norm_eval_forward(x, mean, var, weight, bias, self.eps)
 
         y, mean, var, kept = self.backend.batch_norm_forward(x, weight, bias, self.eps)

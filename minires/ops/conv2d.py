@@ -9,9 +9,9 @@ Pair = tuple[int, int]
 
 
 class Conv2d(Function):
-    """y[n,o,i,j] = Σ_c,p,q  x[n, c, i·s+p·d−pad, j·s+q·d−pad] · w[o,c,p,q]  +  b[o]
+    """y[n,o,i,j] = Σ_c,p,q  x[n, c, i·s+p·d−pad, j·s+q·d−pad] · weight[o,c,p,q]  +  bias[o]
 
-    x (N, C, H, W), w (O, C/groups, KH, KW), b (O,) or None  ->  y (N, O, OH, OW),
+    x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) or None  ->  y (N, O, OH, OW),
     OH = ⌊(H + 2·pad − d·(KH−1) − 1) / s⌋ + 1, OW alike; stride, padding and dilation are (h, w) pairs.
 
     Raises ValueError naming the argument when shapes, stride or padding don't fit.
@@ -27,41 +27,46 @@ class Conv2d(Function):
     def geometry(self) -> tuple[Pair, Pair, Pair, int]:
         return self.stride, self.padding, self.dilation, self.groups
 
-    def forward(self, x: Array, w: Array, b: Array | None) -> Array:
-        self.check(x, w, b)
-        self.saved = x, w
-        return self.backend.conv2d_forward(x, w, b, *self.geometry)
+    def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        self.check(x, weight, bias)
+        self.saved = x, weight  # (N, C, H, W), (O, C/groups, KH, KW)
+        return self.backend.conv2d_forward(x, weight, bias, *self.geometry)  # (N, O, OH, OW)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        x, w = self.saved
-        return self.gradients(grad_output, x, w)
+        x, weight = self.saved  # (N, C, H, W), (O, C/groups, KH, KW)
+        return self.gradients(grad_output, x, weight)
 
-    def gradients(self, grad_output: Array, x: Array, w: Array) -> tuple[Array | None, Array | None, Array | None]:
-        wants_x, wants_w, wants_b = self.needs_input_grad[:3]
+    def gradients(self, grad_output: Array, x: Array, weight: Array) -> tuple[Array | None, ...]:
+        wants_x, wants_weight, wants_bias = self.needs_input_grad[:3]
         return (
-            self.backend.conv2d_backward_input(grad_output, w, x.shape, *self.geometry) if wants_x else None,
-            self.backend.conv2d_backward_weight(grad_output, x, w.shape, *self.geometry) if wants_w else None,
-            self.backend.conv2d_backward_bias(grad_output) if wants_b else None,
+            self.backend.conv2d_backward_input(grad_output, weight, x.shape, *self.geometry) if wants_x else None,
+            self.backend.conv2d_backward_weight(grad_output, x, weight.shape, *self.geometry) if wants_weight else None,
+            self.backend.conv2d_backward_bias(grad_output) if wants_bias else None,
         )
 
-    def check(self, x: Array, w: Array, b: Array | None) -> None:
-        def complain(problem: str) -> None:
+    def check(self, x: Array, weight: Array, bias: Array | None) -> None:
+        problem = self.problem(x, weight, bias)
+        if problem:
             raise ValueError(
-                f"conv2d: {problem} (x {x.shape}, weight {w.shape}, bias {None if b is None else b.shape}, "
+                f"conv2d: {problem} (x {x.shape}, weight {weight.shape}, bias {None if bias is None else bias.shape}, "
                 f"stride {self.stride}, padding {self.padding}, dilation {self.dilation}, groups {self.groups})"
             )
 
-        O, Cg, *kernel = w.shape
+    def problem(self, x: Array, weight: Array, bias: Array | None) -> str:
+        """What does not fit; "" where everything does."""
+        O, Cg, *kernel = weight.shape
         if O < 1 or Cg < 1:
-            complain("weight has no filters or no channels")
+            return "weight has no filters or no channels"
         if x.shape[1] != Cg * self.groups:
-            complain(f"x has {x.shape[1]} channels, weight takes {Cg} in each of the groups")
+            return f"x has {x.shape[1]} channels, weight takes {Cg} in each of the groups"
         if O % self.groups:
-            complain(f"weight's {O} filters cannot be divided among the groups")
-        if b is not None and b.shape != (O,):
-            complain(f"bias must have shape ({O},)")
-        for axis, size, k, p, d in zip("HW", x.shape[2:], kernel, self.padding, self.dilation, strict=True):
-            if k < 1:
-                complain("weight has an empty kernel")
-            if size + 2 * p < d * (k - 1) + 1:
-                complain(f"the kernel spans {d * (k - 1) + 1} along {axis}, more than the padded x with {size + 2 * p}")
+            return f"weight's {O} filters cannot be divided among the groups"
+        if bias is not None and bias.shape != (O,):
+            return f"bias must have shape ({O},)"
+        for axis, size, taps, pad, spread in zip("HW", x.shape[2:], kernel, self.padding, self.dilation, strict=True):
+            span = spread * (taps - 1) + 1
+            if taps < 1:
+                return "weight has an empty kernel"
+            if size + 2 * pad < span:
+                return f"the kernel spans {span} along {axis}, more than the padded x with {size + 2 * pad}"
+        return ""

@@ -19,8 +19,9 @@ class Dropout(Function):
     def forward(self, x: Array) -> Array:
         keep = 1 - self.p
         kept = array_module(x).asarray(random.uniform(x.shape) < keep)
-        self.saved = kept.astype(x.dtype) * x.dtype.type(1 / keep if keep else 0)
-        return x * self.saved
+        scale = kept.astype(x.dtype) * x.dtype.type(1 / keep if keep else 0)  # the shape of x
+        self.saved = scale
+        return x * scale
 
     def backward(self, grad_output: Array) -> Array:
         return grad_output * self.saved

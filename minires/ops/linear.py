@@ -12,15 +12,15 @@ class Linear(Function):
     x (..., in), weight (out, in), bias (out,) or None  ->  y (..., out)
     """
 
-    def forward(self, x: Array, w: Array, b: Array | None) -> Array:
-        self.saved = x, w
-        return self.backend.linear_forward(x, w, b)
+    def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        self.saved = x, weight  # (..., in), (out, in)
+        return self.backend.linear_forward(x, weight, bias)  # (..., out)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        x, w = self.saved
-        wants_x, wants_w, wants_b = self.needs_input_grad
+        x, weight = self.saved  # (..., in), (out, in)
+        wants_x, wants_weight, wants_bias = self.needs_input_grad
         return (
-            self.backend.linear_backward_input(grad_output, w) if wants_x else None,
-            self.backend.linear_backward_weight(grad_output, x) if wants_w else None,
-            grad_output.reshape(-1, w.shape[0]).sum(axis=0) if wants_b else None,  # (..., out) -> (out,)
+            self.backend.linear_backward_input(grad_output, weight) if wants_x else None,
+            self.backend.linear_backward_weight(grad_output, x) if wants_weight else None,
+            grad_output.reshape(-1, weight.shape[0]).sum(axis=0) if wants_bias else None,  # (..., out) -> (out,)
         )

@@ -45,7 +45,8 @@ class Step:
     number             of the node, from 0 in the order of forward
     phase              "forward" or "backward"
     module, operation  dotted path and e.g. "Conv2d"
-    array              the result whose own error is the largest part of its tolerance: "output", "running_var" or "∂w"
+    array              the result whose own error is the largest part of its tolerance: "output", "running_var" or
+                       "∂weight"
     own, grown         relative norms  ‖second − first‖ / ‖first‖  (see above)
     own_ulp, grown_ulp largest differences, in units in the last place of the array's root mean square
     tolerance          of `own`

@@ -6,7 +6,6 @@ A saved call is an .npz file: "call", a JSON text with the operation and its opt
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import zipfile
@@ -196,7 +195,8 @@ def gradients(node: Function, grad_output: Array) -> tuple[Array | None, ...]:
 
 def _duplicate(node: Function) -> Function:
     """The same operation with the same options, before any call; arrays among the options are copied."""
-    again = copy.copy(node)
+    again: Function = object.__new__(type(node))  # a node refuses copy.copy
+    vars(again).update(vars(node))
     again.saved, again.frozen, again.parents = None, (), ()
     vars(again).pop("serial", None)
     for name, value in vars(again).items():

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import pdb
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minires as mr
 import minires.functional as F
-from minires import cli
+from minires import cli, ops
+from minires.backends import reference
+from minires.backends.reference import conv2d, windows
+from minires.inspect import breakpoints
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import numpy as np, minires as mr, minires.functional as F
 mr.manual_seed(0)
@@ -25,9 +34,17 @@ print("finished with", model.conv1.weight.grad.shape)
 """
 
 
-def debug(command, words):
-    done = subprocess.run(command, input="\n".join(words) + "\n", capture_output=True, text=True, timeout=120)
+def debug(command, words, cwd=None):
+    told = "\n".join(words) + "\n"
+    done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=120, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
+
+
+def place(method, text):
+    """Where pdb says that it is: the line of an operation's method that holds the text, and the line itself."""
+    lines, first = inspect.getsourcelines(method)
+    (number,) = [i for i, line in enumerate(lines) if text in line]
+    return f"{Path(inspect.getfile(method)).name}({first + number}){method.__name__}()\n-> {lines[number].strip()}"
 
 
 def test_a_session_with_pdb(tmp_path):
@@ -39,11 +56,12 @@ def test_a_session_with_pdb(tmp_path):
     )
     assert code == 0, err
     assert "Conv2d(stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1) of layer2.0.conv1, forward" in out
-    assert f"called at {script}:7" in out.partition("conv2d.py(27)")[0]  # the forward's card has it already
-    assert "conv2d.py(27)forward()\n-> self.check(x, w, b)" in out  # the first line of its body has not run yet
+    before, found, _ = out.partition(place(ops.Conv2d.forward, "self.check"))  # the first line, which has not run yet
+    assert found
+    assert f"called at {script}:7" in before  # the forward's card has it already
     assert "('in', (2, 4, 8, 8), (2, 2))" in out
-    assert "conv2d.py(28)forward()\n-> self.saved = x, w" in out
-    assert "batch_norm.py(47)backward()\n-> if not self.training:" in out
+    assert place(ops.Conv2d.forward, "self.saved") in out
+    assert place(ops.BatchNorm.backward, "self.training") in out
     assert "('grad', (2, 8, 4, 4), 'BatchNorm')" in out
     assert "finished with (4, 3, 3, 3)" in out
 
@@ -62,14 +80,80 @@ def test_a_session_under_python_m_pdb(tmp_path):
 def test_a_session_with_minires_step(when):
     name = {"forward": "x", "backward": "grad_output"}[when]
     words = [f"p 'array', {name}.shape, float({name}.std()) > 0", "c"]
-    place = ["--at", "layer2.0.conv2", "--when", when]
-    code, out, err = debug([sys.executable, "-m", "minires", "step", "resnet20", "--width", "4", *place], words)
+    options = ["--width", "4", "--at", "layer2.0.conv2", "--when", when]
+    code, out, err = debug([sys.executable, "-m", "minires", "step", "resnet20", *options], words)
     assert code == 0, err
     assert "resnet20, digits test image 0" in out
     assert f"of layer2.0.conv2, {when}" in out
-    assert f"conv2d.py({27 if when == 'forward' else 32}){when}()" in out
+    assert place(getattr(ops.Conv2d, when), "self.check" if when == "forward" else "self.saved") in out
     assert "('array', (8, 8, 4, 4), True)" in out
     assert out.endswith("stopped 1 time\n")
+
+
+def readme_session():
+    """The command and what it prints, as README has it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, shown = re.search(r"```sh\n(minires step [^\n]*)\n```\n\n```text\n(.*?)\n```", text, flags=re.S).groups()
+    return shlex.split(command)[1:], shown
+
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[-+]\d+)?|(?<= )-?\d(?=,)")
+
+
+def test_the_session_in_readme_is_what_it_prints(monkeypatch):
+    """Word for word; of the numbers, four digits of a sum over float32, three digits."""
+    monkeypatch.setenv("COLUMNS", "200")
+    words, shown = readme_session()
+    code, out, err = debug([sys.executable, "-m", "minires", *words], ["c"])
+    assert code == 0, err
+    out = out.replace(str(ROOT), "...").replace("(Pdb) stopped 1 time\n", "(Pdb)")
+    assert NUMBER.sub("#", out) == NUMBER.sub("#", shown)
+    found, expected = ([float(number) for number in NUMBER.findall(text)] for text in (out, shown))
+    assert len(expected) > 10
+    # The mean of the cotangent behind a batch norm is 0 but for rounding.
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-8)
+
+
+def test_a_line_and_a_condition_given_to_pdb(tmp_path):
+    """The command of the module's documentation."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("with mr.inspect", "if 1:  #"))
+    (command,) = re.findall(r"python -m pdb .*script\.py", breakpoints.__doc__)
+    words = [sys.executable, *shlex.split(command)[1:-1], str(script)]
+    code, out, err = debug(words, ["p 'in', self.module, grad_output.shape", "c", "q"], cwd=ROOT)
+    assert code == 0, err
+    assert place(ops.Conv2d.backward, "self.saved") in out
+    assert "('in', 'layer3.0.conv2', (2, 16, 2, 2))" in out
+    assert out.count("('in'") == 1
+
+
+def test_a_breakpoint_of_ones_own(tmp_path):
+    """From `breakpoint()` in a script, `s` leads into the model and on."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("with mr.inspect", "breakpoint()  #", 1).replace("    loss = F", "loss = F"))
+    _, out, err = debug([sys.executable, str(script)], ["s", "s", "s", "w", "q"])
+    assert f"> {script}(7)<module>()\n-> loss = F.cross_entropy(model(x)" in out, err
+    assert "module.py" in out
+
+
+def functions():
+    """The frames in which a debugger stops inside of an operation, down to the array code."""
+    for name in ops.__all__:
+        yield from (vars(getattr(ops, name)).get(phase) for phase in ("forward", "backward"))
+    yield from (value for name, value in vars(reference).items() if inspect.isfunction(value))
+    yield from (windows.windows, conv2d.im2col, conv2d._filter_rows, conv2d._pixel_rows)
+    yield ops.Conv2d.check
+    yield ops.Conv2d.problem
+
+
+def test_no_array_has_the_name_of_a_command_of_pdb():
+    """`w` is pdb's stack, `b` a breakpoint, `a` the arguments: who types one wants to see the array."""
+    commands = {name.removeprefix("do_") for name in dir(pdb.Pdb) if name.startswith("do_")}
+    seen = [function for function in functions() if function is not None]
+    assert len(seen) > 60
+    assert {"w", "b", "a"} < commands
+    for function in seen:
+        assert not commands & set(function.__code__.co_varnames), function.__qualname__
 
 
 def test_q_ends_the_session():
@@ -121,12 +205,53 @@ def test_patterns_names_and_both_phases(run, stops):
     assert stop.stops == 1
 
 
+def test_the_locals_are_the_operations_own(run, stops):
+    for stop in ("entry", "return"):
+        with mr.inspect.breakpoint(at="layer2.0.conv1", when="both", stop=stop, card=False):
+            run()
+    entered, entered_backward, left, left_backward = (set(names) for _, _, names in stops.frames)
+    assert entered == {"self", "x", "weight", "bias"}
+    assert entered_backward == {"self", "grad_output"}
+    assert left == entered | {"y"}
+    assert left_backward == {"self", "grad_output", "x", "weight", "wants_x", "wants_weight", "wants_bias", "grads"}
+
+
+scale = y = 3.0
+
+
+class UsesTheName(mr.Function):
+    """`y` is something else than the result, and a global in `backward`."""
+
+    def forward(self, x):
+        try:
+            y = x + 1.0
+            return 2.0 * x
+        finally:
+            self.saved = y
+
+    def backward(self, grad_output):
+        return grad_output * self.saved * y
+
+
+def test_a_name_that_is_in_use_stays_what_it_is(stops):
+    x = mr.tensor(np.array([1.0, 5.0]), requires_grad=True)
+    with mr.inspect.breakpoint(at="UsesTheName", when="both", stop="return", card=False):
+        out = UsesTheName()(x)
+        assert out.data.tolist() == [2.0, 10.0]
+        out.backward(np.ones(2))
+    assert x.grad.tolist() == [6.0, 18.0]
+    (_, _, forward), (_, _, backward) = stops.frames
+    assert forward["_result"].tolist() == [2.0, 10.0]
+    assert forward["y"].tolist() == [2.0, 6.0]
+    assert backward["grads"].tolist() == [6.0, 18.0]
+
+
 def test_at_the_return_the_result_is_at_hand(run, stops, capsys):
     with mr.inspect.breakpoint(at="conv1", when="both", stop="return", card=False):
         model = run()
     (_, _, forward), (_, _, backward) = stops.frames
-    assert forward["_result"].shape == (2, 2, 8, 8)
-    assert np.array_equal(backward["_result"][1], model.conv1.weight.grad)
+    assert forward["y"].shape == (2, 2, 8, 8)
+    assert np.array_equal(backward["grads"][1], model.conv1.weight.grad)
     assert capsys.readouterr().out == ""
 
 

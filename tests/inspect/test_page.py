@@ -89,12 +89,21 @@ def test_the_gradient_shown_is_the_engines(browser, recorded):
     (event,) = (e for e in trace.events if e.phase == "backward" and any(v.leaf == PARAMETER for v in e.results))
     opened(browser, path, f"#0/backward/{event.number}")
     told = browser.execute_script(
-        "const box = document.querySelector(`.array[data-leaf='${arguments[0]}'][data-name='∂w']`);"
+        "const box = document.querySelector(`.array[data-leaf='${arguments[0]}'][data-name='∂weight']`);"
         "const cells = [...box.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent));"
         "return Object.fromEntries(cells)",
         PARAMETER,
     )
     assert float(told["norm"]) == pytest.approx(norm, rel=1e-3)  # four digits are shown
+
+
+def test_the_page_says_what_its_times_are(browser, recorded):
+    path, trace, _ = recorded
+    opened(browser, path)
+    facts = browser.execute_script("return document.querySelector('.facts').textContent")
+    assert facts.startswith(f"time (median of {trace.runs} warm runs) ")
+    titles = browser.execute_script("return [...document.querySelectorAll('.chart h3')].map(h => h.textContent)")
+    assert any(t.startswith(f"time of a layer (ms, median of {trace.runs} warm runs; ") for t in titles)
 
 
 def test_keys_search_and_fragments(browser, recorded):

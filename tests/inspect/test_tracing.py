@@ -13,7 +13,7 @@ from PIL import Image
 import minires as mr
 import minires.functional as F
 from minires import cli
-from minires.inspect.tracing import Trace, pictures
+from minires.inspect.tracing import Trace, pictures, record
 from minires.inspect.tracing.record import Recorder
 
 
@@ -78,6 +78,72 @@ def test_memory_rises_to_the_loss_and_falls_to_nothing(subject):
     # The weights, which backward needs as well, are not counted; the table of layers counts alike.
     model, x, _ = subject
     assert max(alive) == pytest.approx(2 * mr.summary(model, x.shape[1:]).kept_bytes, rel=0.05)
+
+
+class Clock:
+    """Stands in for `time` in five runs of eight moments: of a run, every moment is as far from the one before."""
+
+    def __init__(self, ticks):
+        now, self.calls = 0.0, [0.0]
+        for number, tick in enumerate(ticks):
+            self.calls += [now] * (number > 0)  # whether there is time for another run
+            for _ in range(8):
+                now += tick
+                self.calls.append(now)
+
+    def perf_counter(self):
+        return self.calls.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "runs", "seconds"), [((0.009, 0.001, 0.002, 0.001, 0.05), 5, 0.002), ((1.5, 0.5, 0.5), 1, 1.5)]
+)
+def test_times_are_medians_of_warm_runs(rng, monkeypatch, ticks, runs, seconds):
+    monkeypatch.setattr(record, "time", Clock(ticks))
+    trace = mr.inspect.trace(mr.nn.Linear(4, 3), rng.standard_normal((2, 4)).astype(np.float32), np.array([1, 2]))
+    assert trace.runs == runs  # no more than begin within ten seconds
+    assert [e.seconds for e in trace.events] == pytest.approx([seconds] * 4)
+    assert [e.begin for e in trace.events] == pytest.approx([2 * seconds * i for i in range(4)])
+    assert told(trace)[0]["runs"] == runs
+
+
+def test_the_runs_that_are_timed_leave_nothing_behind(rng):
+    def after(look):
+        mr.manual_seed(0)
+        model = mr.models.create("vgg16", width=4, num_classes=4)  # with dropout
+        images = mr.tensor(rng.standard_normal((2, 3, 32, 32)).astype(np.float32) * 0 + 1, requires_grad=True)
+        look(model, images)
+        grads = {name: p.grad for name, p in model.named_parameters()} | {"images": images.grad}
+        return grads | model.state_dict() | {"draw": mr.random.uniform((3,))}
+
+    labels = np.array([1, 2])
+    expected = after(lambda model, x: F.cross_entropy(model(x), labels).backward())
+    found = after(lambda model, x: mr.inspect.trace(model, x, labels))
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name
+
+
+def test_operations_that_differ_from_run_to_run_have_no_times(rng):
+    class Moody(mr.nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.__dict__["calls"] = self.calls + 1
+            return x if self.calls % 2 else F.relu(x)
+
+    x = mr.tensor(rng.standard_normal((2, 4)), requires_grad=True)
+    trace = mr.inspect.trace(Moody(), x, np.array([1, 2]))
+    assert (trace.runs, {e.seconds for e in trace.events}) == (0, {0.0})
+
+
+def test_backward_has_multiply_adds_of_its_own(subject):
+    trace = mr.inspect.trace(*subject)
+    forward, backward = (
+        {e.number: e.macs for e in trace.events if e.phase == phase and e.macs} for phase in ("forward", "backward")
+    )
+    images = min(forward)  # no gradient of the images is wanted
+    assert backward == {number: macs * (1 if number == images else 2) for number, macs in forward.items()}
 
 
 def test_the_page_needs_nothing_else_and_holds_the_sources(subject):

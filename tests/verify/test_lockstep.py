@@ -271,7 +271,7 @@ def test_a_gradient_that_one_backend_forgets(rng, model, monkeypatch):
 
     monkeypatch.setattr(ops.Linear, "backward", forgetful)
     fault = lockstep(model, *batch(rng)).fault
-    assert (fault.operation, fault.array) == ("Linear", "∂w")
+    assert (fault.operation, fault.array) == ("Linear", "∂weight")
 
 
 def biased(monkeypatch):

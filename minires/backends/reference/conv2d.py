@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minires.arrays import Array, array_module, channels_first, channels_last
-from minires.backends.reference.windows import Pair, taps, windows
+from minires.backends.reference.windows import Pair, Shape, taps, windows
 from minires.backends.workspace import scratch_like
 
 BLOCK = 1 << 22  # bytes of rows of im2col that are made before they are multiplied
@@ -43,34 +43,34 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, 
 
 
 def conv2d_forward(
-    x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:
-    """x (N, C, H, W), w (O, C/G, KH, KW), b (O,) or None -> y (N, O, OH, OW)"""
+    """x (N, C, H, W), weight (O, C/G, KH, KW), bias (O,) or None -> y (N, O, OH, OW)"""
     N, _, H, W = x.shape
-    O, _, KH, KW = w.shape
+    O, _, KH, KW = weight.shape
     OH = (H + 2 * padding[0] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
     OW = (W + 2 * padding[1] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
-    filters = _filter_rows(w, groups).transpose(0, 2, 1)  # (G, K, O/G)
+    filters = _filter_rows(weight, groups).transpose(0, 2, 1)  # (G, K, O/G)
     y = array_module(x).empty((N, OH, OW, O), x.dtype)
     for block in blocks(x, (KH, KW), (OH, OW)):
         columns = im2col(x[block], (KH, KW), stride, padding, dilation, groups)  # (G, M, K): M pixels, K = KH·KW·C/G
         rows = y[block].reshape(-1, groups, O // groups).transpose(1, 0, 2)  # (G, M, O/G), a view
         array_module(x).matmul(columns, filters, out=rows)
-    if b is not None:
-        y += b
+    if bias is not None:
+        y += bias
     return channels_first(y)
 
 
 def conv2d_backward_weight(
-    grad_output: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+    grad_output: Array, x: Array, weight_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:
     """grad_output (N, O, OH, OW), x (N, C, H, W) -> grad_weight (O, C/G, KH, KW)"""
-    O, Cg, KH, KW = w_shape
-    grad_w = array_module(x).zeros((groups, O // groups, KH * KW * Cg), x.dtype)  # (G, O/G, K)
+    O, Cg, KH, KW = weight_shape
+    grad_weight = array_module(x).zeros((groups, O // groups, KH * KW * Cg), x.dtype)  # (G, O/G, K)
     for block in blocks(x, (KH, KW), (grad_output.shape[2], grad_output.shape[3])):
         columns = im2col(x[block], (KH, KW), stride, padding, dilation, groups)  # (G, M, K)
-        grad_w += _pixel_rows(grad_output[block], groups).transpose(0, 2, 1) @ columns  # (G, O/G, M) @ (G, M, K)
-    return grad_w.reshape(O, KH, KW, Cg).transpose(0, 3, 1, 2)
+        grad_weight += _pixel_rows(grad_output[block], groups).transpose(0, 2, 1) @ columns  # (G, O/G, M) @ (G, M, K)
+    return grad_weight.reshape(O, KH, KW, Cg).transpose(0, 3, 1, 2)
 
 
 def conv2d_backward_bias(grad_output: Array) -> Array:
@@ -79,32 +79,32 @@ def conv2d_backward_bias(grad_output: Array) -> Array:
 
 
 def conv2d_backward_input(
-    grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair, groups: int
+    grad_output: Array, weight: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:
-    """grad_output (N, O, OH, OW), w (O, C/G, KH, KW) -> grad_input (N, C, H, W)"""
-    O, Cg, KH, KW = w.shape
+    """grad_output (N, O, OH, OW), weight (O, C/G, KH, KW) -> grad_input (N, C, H, W)"""
+    O, Cg, KH, KW = weight.shape
     margin = (dilation[0] * (KH - 1) - padding[0], dilation[1] * (KW - 1) - padding[1])
     if stride == (1, 1) and min(margin) >= 0:
         # Every input pixel gathers from the outputs that saw it: again a convolution, with flipped filters.
-        flipped = w.reshape(groups, O // groups, Cg, KH, KW)[..., ::-1, ::-1]
+        flipped = weight.reshape(groups, O // groups, Cg, KH, KW)[..., ::-1, ::-1]
         flipped = flipped.swapaxes(1, 2).reshape(groups * Cg, O // groups, KH, KW)  # (O, C/G, ...) -> (C, O/G, ...)
         return conv2d_forward(grad_output, flipped, None, (1, 1), margin, dilation, groups)
 
     # col2im: every window sends its gradient back, tap by tap, to the pixels it was cut from.
     N, C, H, W = x_shape
     _, _, OH, OW = grad_output.shape
-    columns = _pixel_rows(grad_output, groups) @ _filter_rows(w, groups)  # (G, M, O/G) @ (G, O/G, K) -> (G, M, K)
+    columns = _pixel_rows(grad_output, groups) @ _filter_rows(weight, groups)  # (G, M, O/G) @ (G, O/G, K) -> (G, M, K)
     columns = columns.reshape(groups, N, OH, OW, KH * KW, Cg)
     ph, pw = padding
-    grad_x = array_module(w).zeros((N, H + 2 * ph, W + 2 * pw, groups, Cg), w.dtype)
+    grad_x = array_module(weight).zeros((N, H + 2 * ph, W + 2 * pw, groups, Cg), weight.dtype)
     for tap, rows, cols in taps((KH, KW), stride, dilation, (OH, OW)):
         grad_x[:, rows, cols] += columns[..., tap, :].transpose(1, 2, 3, 0, 4)  # (G, N, ...) -> (N, OH, OW, G, C/G)
     return channels_first(grad_x[:, ph : ph + H, pw : pw + W].reshape(N, H, W, C))
 
 
-def _filter_rows(w: Array, groups: int) -> Array:
+def _filter_rows(weight: Array, groups: int) -> Array:
     """(O, C/G, KH, KW) -> (G, O/G, KH·KW·C/G), in the order of im2col's rows"""
-    return w.transpose(0, 2, 3, 1).reshape(groups, w.shape[0] // groups, -1)
+    return weight.transpose(0, 2, 3, 1).reshape(groups, weight.shape[0] // groups, -1)
 
 
 def _pixel_rows(y: Array, groups: int) -> Array:

@@ -1,21 +1,21 @@
-"""y = x wᵀ + b."""
+"""y = x weightᵀ + bias."""
 
 from __future__ import annotations
 
 from minires.arrays import Array
 
 
-def linear_forward(x: Array, w: Array, b: Array | None) -> Array:
-    """x (..., in), w (out, in), b (out,) or None -> y (..., out)"""
-    y = x @ w.T
-    if b is not None:
-        y += b
+def linear_forward(x: Array, weight: Array, bias: Array | None) -> Array:
+    """x (..., in), weight (out, in), bias (out,) or None -> y (..., out)"""
+    y = x @ weight.T
+    if bias is not None:
+        y += bias
     return y
 
 
-def linear_backward_input(grad_output: Array, w: Array) -> Array:
-    """grad_output (..., out), w (out, in) -> grad_input (..., in)"""
-    return grad_output @ w
+def linear_backward_input(grad_output: Array, weight: Array) -> Array:
+    """grad_output (..., out), weight (out, in) -> grad_input (..., in)"""
+    return grad_output @ weight
 
 
 def linear_backward_weight(grad_output: Array, x: Array) -> Array:

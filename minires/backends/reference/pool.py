@@ -151,5 +151,5 @@ def _bin_sums(x: Array, axis: int, bins: int) -> Array:
 def _bin_sizes(like: Array, size: Pair, bins: Pair) -> Array:
     """(OH, OW, 1): the number of pixels in each bin"""
     xp = array_module(like)
-    h, w = (-(-(xp.arange(b) + 1) * n // b) - xp.arange(b) * n // b for n, b in zip(size, bins, strict=True))
-    return (h[:, None] * w)[:, :, None].astype(like.dtype)
+    rows, columns = (-(-(xp.arange(b) + 1) * n // b) - xp.arange(b) * n // b for n, b in zip(size, bins, strict=True))
+    return (rows[:, None] * columns)[:, :, None].astype(like.dtype)

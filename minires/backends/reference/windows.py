@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from minires.arrays import Array, array_module, channels_last
 
 Pair = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 def pad_hw(x: Array, top_left: Pair, bottom_right: Pair, value: float = 0.0) -> Array:
@@ -27,10 +28,10 @@ def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair)
     (KH, KW), (sh, sw), (dh, dw) = kernel, stride, dilation
     OH = (H - dh * (KH - 1) - 1) // sh + 1
     OW = (W - dw * (KW - 1) - 1) // sw + 1
-    n, h, w, c = xl.strides
+    by_image, by_row, by_column, by_channel = xl.strides
     # moving on by one window is `stride` pixels, by one tap within a window `dilation` pixels
     view: Array = array_module(x).lib.stride_tricks.as_strided(
-        xl, (N, OH, OW, KH, KW, C), (n, h * sh, w * sw, h * dh, w * dw, c)
+        xl, (N, OH, OW, KH, KW, C), (by_image, by_row * sh, by_column * sw, by_row * dh, by_column * dw, by_channel)
     )
     return view
 

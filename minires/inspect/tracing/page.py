@@ -34,6 +34,7 @@ def _trace(trace: Trace) -> dict[str, Any]:
     return {
         "title": trace.title,
         "loss": _number(trace.loss),
+        "runs": trace.runs,
         "events": [_event(event, pictures) for event in trace.events],
         "sources": {name: _source(cls) for name, cls in trace.classes.items()},
         "pictures": list(pictures),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minires import _checks
+from minires import _checks, random
 from minires import functional as F
 from minires.arrays import Array
 from minires.autograd import Function
@@ -20,6 +22,9 @@ from minires.inspect.tracing import pictures
 from minires.nn import Module
 from minires.statistics import Statistics
 from minires.tensor import Tensor, as_tensor
+
+RUNS = 5  # that are timed, as far as they fit into
+SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class View:
     @classmethod
     def of(cls, name: str, array: Array, leaf: str = "") -> View:
         told: Any = array if isinstance(array, np.ndarray) else array.get()
-        shown = pictures.filters(told) if leaf or name == "w" else pictures.maps(told)
+        shown = pictures.filters(told) if leaf or name == "weight" else pictures.maps(told)
         return cls(name, leaf, Statistics.of(array), _histogram(told), shown)
 
 
@@ -66,12 +71,11 @@ class Event:
     """A node's forward or backward.
 
     number, phase    `number` counts forward nodes from 0; a node's backward has its number
-    seconds          how long it took
-    begin            seconds since the recording began, without what the recording itself took
+    begin, seconds   when it began and how long it took: medians of several runs, see `Trace.runs`
     parents          numbers of the nodes that made the inputs; None for leaves and where no gradient is wanted
     arrays, results  what came in, what came out
     joins            in backward: where the output had several users, what each of them sent back
-    macs             multiply-adds of the forward
+    macs             multiply-adds
     kept, alive      bytes of activations that backward needs: because of this node, and in all after this event
     """
 
@@ -81,9 +85,9 @@ class Event:
     module: str
     options: str
     place: str
-    begin: float
     parents: tuple[int | None, ...]
     arrays: tuple[View, ...]
+    begin: float = 0.0
     seconds: float = 0.0
     results: tuple[View, ...] = ()
     joins: tuple[Join, ...] = ()
@@ -101,12 +105,15 @@ class Trace:
     loss      the cross-entropy
     events    forward from the first operation to the loss, then backward
     classes   the classes of the operations that ran, by name
+    runs      times are the median of so many runs, after the recorded one warmed up; 0: no times, as the operations
+              differed from run to run
     """
 
     title: str
     events: list[Event] = field(default_factory=list)
     loss: float = 0.0
     classes: dict[str, type[Function]] = field(default_factory=dict)
+    runs: int = 0
 
     def page(self) -> str:
         """One HTML file that needs nothing else."""
@@ -148,11 +155,10 @@ class Recorder(Observer):
         self.sent: dict[Function, list[tuple[int, Array]]] = {}
         self.owners: dict[int, int] = {}  # id of the array that owns the memory -> how many nodes keep it
         self.kept: dict[Function, dict[int, int]] = {}
+        self.leaves: dict[int, Tensor] = {}
         self.alive = 0
-        self.clock, self.resumed = 0.0, time.perf_counter()
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
-        self._pause()
         names = input_names(node)
         leaves = [self.names.get(id(parent), "") for parent in node.parents]
         views = [
@@ -161,11 +167,10 @@ class Recorder(Observer):
             if array is not None
         ]
         self._event(node, "forward", tuple(views))
-        self._resume()
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
-        self._pause()
-        event = self._end()
+        event = self.trace.events[-1]
+        self.leaves |= {id(p): p for p in node.parents if isinstance(p, Tensor)}
         event.results = (View.of("output", output),)
         event.macs = multiply_adds(node)
         event.params = sum(p.size for p in node.parents if isinstance(p, Tensor) and id(p) in self.names)
@@ -176,19 +181,16 @@ class Recorder(Observer):
                 self.alive += 0 if self.owners.get(owner) else size
                 self.owners[owner] = self.owners.get(owner, 0) + 1
         event.alive = self.alive
-        self._resume()
 
     def before_backward(self, node: Function, grad_output: Array) -> None:
-        self._pause()
         self._event(node, "backward", (View.of("grad_output", grad_output),))
         sent = self.sent.pop(node, [])
         if len(sent) > 1:
             self.trace.events[-1].joins = tuple(Join(number, View.of("part", grad)) for number, grad in sent)
-        self._resume()
 
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
-        self._pause()
-        event = self._end()
+        event = self.trace.events[-1]
+        event.macs = multiply_adds(node, "backward")
         views = []
         for name, parent, grad in zip(input_names(node), node.parents, grads, strict=True):
             if parent is None or grad is None:
@@ -201,7 +203,6 @@ class Recorder(Observer):
             self.owners[owner] -= 1
             self.alive -= 0 if self.owners[owner] else size
         event.alive = self.alive
-        self._resume()
 
     def _activations(self, node: Function) -> dict[int, int]:
         """id -> bytes of what the node keeps for backward, without the weights, which are there anyway."""
@@ -213,20 +214,53 @@ class Recorder(Observer):
         options = ", ".join(f"{k}={v!r}" for k, v in node.options().items())
         parents = tuple(self.numbers.get(p) if isinstance(p, Function) else None for p in node.parents)
         place = "" if node.place.startswith(__file__) else node.place  # that is no news
-        self.trace.events.append(
-            Event(number, phase, node.name, node.module, options, place, self.clock, parents, arrays)
-        )
+        self.trace.events.append(Event(number, phase, node.name, node.module, options, place, parents, arrays))
 
-    def _end(self) -> Event:
-        event = self.trace.events[-1]
-        event.seconds = self.clock - event.begin
-        return event
 
-    def _pause(self) -> None:
-        self.clock += time.perf_counter() - self.resumed
+class Stopwatch(Observer):
+    """The moments at which each forward and each backward began and ended."""
 
-    def _resume(self) -> None:
-        self.resumed = time.perf_counter()
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def before_forward(self, *_: Any) -> None:
+        self.moments.append(time.perf_counter())
+
+    after_forward = before_backward = after_backward = before_forward  # type: ignore[assignment]
+
+
+@contextmanager
+def _undone(model: Module, leaves: Iterable[Tensor], generator: Any) -> Iterator[None]:
+    """Within it the random generator stands as given; afterwards it, gradients and statistics are what they were."""
+    bits = random.generator().bit_generator
+    grads = [(leaf, leaf.grad) for leaf in leaves]
+    buffers = [(buffer, buffer.copy()) for _, buffer in model.named_buffers()]
+    before, bits.state = bits.state, generator
+    try:
+        yield
+    finally:
+        bits.state = before
+        for leaf, grad in grads:
+            leaf.grad = grad
+        for buffer, kept in buffers:
+            buffer[...] = kept
+
+
+def _measure(trace: Trace, run: Callable[[], Any]) -> None:
+    """Times of the trace's events: the median of several runs."""
+    runs: list[list[float]] = []
+    begin = time.perf_counter()
+    while len(runs) < RUNS and (not runs or time.perf_counter() - begin < SECONDS):
+        with Stopwatch() as watch:
+            run()
+        if len(watch.moments) != 2 * len(trace.events):
+            return
+        runs.append(watch.moments)
+    spans = np.median(np.diff(runs, axis=1, prepend=[[m[0]] for m in runs]), axis=0)  # before and in every event
+    moments = np.cumsum(spans).tolist()
+    for event, begin, end in zip(trace.events, moments[::2], moments[1::2], strict=True):
+        event.begin, event.seconds = begin, end - begin
+    trace.runs = len(runs)
 
 
 def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
@@ -236,14 +270,24 @@ def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
     labels   (N,), integers
     title    what to call it; default: the model's class
 
-    The model runs in the mode it is in; its gradients are added to as by any backward.
+    The model runs in the mode it is in; its gradients are added to as by any backward.  It runs up to five times more,
+    for ten seconds at most, to time the operations: what these runs change is put back (gradients, statistics, the
+    state of `minires.random`).
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
     recorded = Trace(_checks.instance(title, "title", str) or type(model).__name__)
     images = as_tensor(images, "images")
-    with enable_grad(), Recorder(recorded, dict(model.named_parameters())):
+    generator = random.generator().bit_generator.state
+
+    def run() -> float:
         loss = F.cross_entropy(model(images), labels)
-        recorded.loss = loss.item()
         loss.backward()
+        return loss.item()
+
+    with enable_grad():
+        with Recorder(recorded, dict(model.named_parameters())) as recorder:
+            recorded.loss = run()
+        with _undone(model, recorder.leaves.values(), generator):
+            _measure(recorded, run)
     return recorded

@@ -14,7 +14,7 @@ from minires.verify.planted.mutation import Mutation, of
 
 def _mutations() -> Iterator[Mutation]:
     yield from of("conv2d", reference.conv2d_forward, [
-        ("y += b", "y -= b"),
+        ("y += bias", "y -= bias"),
         ("2 * padding[0]", "padding[0]"),
         ("dilation[1] * (KW - 1) - 1", "dilation[0] * (KW - 1) - 1"),
         ("// stride[1] + 1", "// stride[0] + 1"),
@@ -35,9 +35,13 @@ def _mutations() -> Iterator[Mutation]:
         ("axis=(0, 2, 3)", "axis=(0, 2, 2)"),
         ("grad_output.sum", "grad_output.mean"),
     ])  # fmt: skip
-    yield from of("conv2d", ops.Conv2d.backward, [("x, w = self.saved", "w, x = self.saved")])
+    yield from of("conv2d", ops.Conv2d.backward, [("x, weight = self.saved", "weight, x = self.saved")])
     yield from of("conv2d", conv2d.im2col, [("KW, groups, C // groups)", "KW, C // groups, groups).swapaxes(5, 6)")])
-    yield from of("conv2d", windows.windows, [("w * dw, c)", "w, c)"), ("h * sh, w * sw", "h * sw, w * sh")])
+    yield from of(
+        "conv2d",
+        windows.windows,
+        [("by_column * dw", "by_column"), ("by_row * sh, by_column * sw", "by_row * sw, by_column * sh")],
+    )
 
     yield from of("batch_norm", reference.batch_norm_forward, [
         ("centred = X - along(mean, X)", "centred = X"),
@@ -70,7 +74,7 @@ def _mutations() -> Iterator[Mutation]:
         ("column_sums(G, C)", "column_sums(X, C)"),
     ])  # fmt: skip
     yield from of("batch_norm_eval", ops.BatchNorm.forward, [
-        ("mean.copy(), var.copy()", "mean, var"),
+        ("self.running_mean.copy(), self.running_var.copy()", "self.running_mean, self.running_var"),
         ("if not self.training:", "if False:"),
     ])  # fmt: skip
 
@@ -102,8 +106,8 @@ def _mutations() -> Iterator[Mutation]:
         ("if self.relu else grad_output", "if False else grad_output"),
         ("grad_gamma, grad_beta, grad\n", "grad_gamma, grad_beta, grad_output\n"),
         ("grad_gamma, grad_beta, grad\n", "grad_beta, grad_gamma, grad\n"),
-        ("conv2d_forward(x, w, b, *self.geometry)", "conv2d_forward(x, w, None, *self.geometry)"),
-        ("self.gradients(grad_conv, x, w)", "self.gradients(grad, x, w)"),
+        ("conv2d_forward(x, weight, bias, *self", "conv2d_forward(x, weight, None, *self"),
+        ("self.gradients(grad_conv, x", "self.gradients(grad, x"),
     ])  # fmt: skip
 
     yield from of("sync_batch_norm", parallel.SyncBatchNorm.forward, [
@@ -181,8 +185,12 @@ def _mutations() -> Iterator[Mutation]:
         ("1, H), 2, W)", "2, H), 1, W)"),
     ])  # fmt: skip
 
-    yield from of("linear", reference.linear_forward, [("y += b", "y -= b"), ("w.T", "w.T * 2"), ("y += b", "pass")])
-    yield from of("linear", reference.linear_backward_input, [("grad_output @ w", "-(grad_output @ w)")])
+    yield from of(
+        "linear",
+        reference.linear_forward,
+        [("y += bias", "y -= bias"), ("weight.T", "weight.T * 2"), ("y += bias", "pass")],
+    )
+    yield from of("linear", reference.linear_backward_input, [("grad_output @ weight", "-(grad_output @ weight)")])
     yield from of("linear", reference.linear_backward_weight, [
         (".T @ x", ".T @ -x"),
         ("x.reshape(-1, x.shape[-1])", "x.reshape(x.shape[-1], -1).T"),
@@ -195,13 +203,13 @@ def _mutations() -> Iterator[Mutation]:
             ("tuple(range(leading)) +", "tuple(range(0)) +"),
             ("size == 1 and", "False and"),
         ])  # fmt: skip
-    yield from of("add", ops.Add.backward, [("sum_to(grad_output, b_shape)", "-sum_to(grad_output, b_shape)")])
-    yield from of("add", reference.add_forward, [("a + b", "a + a")])
+    yield from of("add", ops.Add.backward, [("sum_to(grad_output, other_shape)", "-sum_to(grad_output, other_shape)")])
+    yield from of("add", reference.add_forward, [("x + other", "x + x")])
     yield from of("sub", ops.Sub.backward, [("-sum_to", "sum_to")])
-    yield from of("sub", ops.Sub.forward, [("a - b", "b - a")])
-    yield from of("mul", ops.Mul.backward, [("grad_output * b", "grad_output * a")])
-    yield from of("mul", ops.Mul.backward, [("grad_output * a", "grad_output")])
-    yield from of("neg", ops.Neg.forward, [("return -a", "return a"), ("-a", "-abs(a)"), ("-a", "0 * a")])
+    yield from of("sub", ops.Sub.forward, [("x - other", "other - x")])
+    yield from of("mul", ops.Mul.backward, [("grad_output * other", "grad_output * x")])
+    yield from of("mul", ops.Mul.backward, [("grad_output * x", "grad_output")])
+    yield from of("neg", ops.Neg.forward, [("return -x", "return x"), ("-x", "-abs(x)"), ("-x", "0 * x")])
     yield from of("neg", ops.Neg.backward, [("-grad_output", "grad_output"), ("-grad_output", "-2 * grad_output")])
 
     yield from of("sum", ops.Sum.total, [

@@ -1,0 +1,19 @@
+"""Stepping from `model(x)` into array code with nothing but pdb's `s`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_s_leads_from_the_model_into_array_code():
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("stops.py")], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    steps, files = map(int, re.match(r"(\d+) steps and (\d+) files", done.stdout).groups())
+    print(done.stdout)
+    assert 0 < steps < 450
+    assert 4 <= files <= 13
