@@ -22,7 +22,8 @@ from types import CodeType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from minires import _guard, backends
-from minires.arrays import Array, array_module, as_array, is_array
+from minires._returned import checked_gradients, checked_output
+from minires.arrays import Array, array_module, as_array
 from minires.deferred import Deferred, array_if_computed, resolved
 from minires.tensor import Tensor
 
@@ -159,7 +160,7 @@ class Function:
         for observer in _state.observers:
             observer.before_forward(self, arrays)
         try:
-            output = as_array(self.forward(*arrays))
+            output = checked_output(self, self.forward(*arrays), arrays)
         except Exception as error:
             self._caller = self._caller or _caller()
             error.add_note(f"in forward of {self!r}, called at {self.place}")
@@ -188,31 +189,14 @@ class Function:
         for observer in _state.observers:
             observer.before_backward(self, grad_output)
         try:
-            grads = self.backward(grad_output)
-            grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
-            self._check(grads)
+            grads = checked_gradients(self, self.backward(grad_output), grad_output)
         except Exception as error:
-            error.add_note(f"in backward of {self!r}, whose forward was called at {self.place}")
+            nothing = ", and saved nothing" if self.saved is None and isinstance(error, TypeError) else ""
+            error.add_note(f"in backward of {self!r}, whose forward was called at {self.place}{nothing}")
             raise
         for observer in reversed(_state.observers):
             observer.after_backward(self, grad_output, grads)
         return grads
-
-    def _check(self, grads: tuple[Any, ...]) -> None:
-        """A wrong shape would broadcast into a wrong gradient further on: it is an error here, where it was made."""
-        if len(grads) != len(self.input_shapes):
-            told = f"{len(grads)} gradients for {len(self.input_shapes)} inputs"
-            raise RuntimeError(f"backward of {self!r} returned {told}; None stands for one that is not wanted")
-        for position, (grad, shape) in enumerate(zip(grads, self.input_shapes, strict=True)):
-            if grad is None or not self.needs_input_grad[position]:
-                continue
-            if not is_array(grad) and not isinstance(grad, Deferred):
-                told = f"{type(grad).__name__}, not an array"
-            elif grad.shape != shape:
-                told = f"an array of shape {grad.shape}; the input has {shape}"
-            else:
-                continue
-            raise RuntimeError(f"backward of {self!r} returned for input {position} {told}")
 
     def release(self) -> None:
         """Lets go of everything that only backward needed."""
