@@ -18,7 +18,7 @@ LEVELS = (
     ("ops",),
     ("random",),
     ("parallel",),
-    ("autograd", "tensor"),
+    ("autograd", "tensor", "_returned"),
     ("backends",),
     ("deferred", "arrays", "statistics", "_guard", "_checks", "_shown", "_atomic", "_figures"),
 )

@@ -106,6 +106,10 @@ def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]
     """
     from minires import backends
 
+    if backend is not None and backend not in backends.names() and not own_backend(backend):
+        known = ", ".join(backends.names())
+        told = f"{flag} must be one of {known}, or module:object, your own; got {backend!r}"
+        raise UsageError(f"{told}.{suggest(backend, backends.names())}")
     with contextlib.ExitStack() as held:
         if backend is not None:
             try:

@@ -101,7 +101,9 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 kind = "network" if name == "network" else "data set"
-                raise ValueError(f"unknown {kind} {shown(value)}; known are {', '.join(known)}.{suggest(value, known)}")
+                own = " minires.data.register adds your own." if name == "data" else ""
+                told = f"unknown {kind} {shown(value)}; known are {', '.join(known)}"
+                raise ValueError(f"{told}.{suggest(value, known)}{own}")
         choice(self.dtype, "dtype", ("float32", "float64"))
         for name in ("nesterov", "augment", "keep_best", "sync_batch_norm"):
             flag(getattr(self, name), name)
