@@ -24,7 +24,7 @@ def checked_output(node: Function, output: Any, arrays: tuple[Array | None, ...]
         if floating and (output.dtype.kind == "f" or any(node.needs_input_grad)):
             found = _dtype(output)
             raise TypeError(f"forward of {node.name} must return the dtype of its inputs, {floating[0]}, got {found}")
-    return output  # type: ignore[no-any-return]  # a Deferred stands for an array
+    return output
 
 
 def checked_gradients(node: Function, grads: Any, grad_output: Array) -> tuple[Array | None, ...]:

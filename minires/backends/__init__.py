@@ -33,8 +33,6 @@ __all__ = [
     "backend",
     "get_num_threads",
     "names",
-    "on_gpu",
-    "path_of",
     "set_num_threads",
     "using",
 ]

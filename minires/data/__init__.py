@@ -75,11 +75,15 @@ def from_arrays(
         hint = ".  Of numbers in [0, 1]: np.rint(255 * images).astype(np.uint8)"
         told = f"images must be a uint8 array (N, H, W, C) or (N, H, W), got {shown(images)}"
         raise TypeError(told + hint if isinstance(images, np.ndarray) and images.dtype.kind == "f" else told)
-    labels = np.asarray(labels)
-    if classes is None and labels.ndim == 1 and labels.dtype.kind in "iu":
+    if isinstance(labels, (list, tuple)):
+        try:
+            labels = np.asarray(labels)
+        except ValueError:
+            raise TypeError(f"labels must be an integer array (N,), got {shown(labels)}") from None
+    if classes is None and isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
         classes = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
     images = images if images.ndim == 4 else images[..., None]
-    dataset = Dataset(name, split, images, labels, classes if classes is None else tuple(classes))  # type: ignore[arg-type]
+    dataset = Dataset(name, split, images, labels, tuple(classes) if isinstance(classes, list) else classes)  # type: ignore[arg-type]
     return replace(dataset, labels=labels.astype(np.int64))
 
 
