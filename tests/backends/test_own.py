@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minires as mr
 import minires.functional as F
@@ -244,7 +245,9 @@ def test_module_and_object_from_the_current_folder(module):
 def test_errors_of_module_and_object(module, capsys, monkeypatch, name, told):
     with pytest.raises(ValueError, match=told), mr.backend(name):
         pass
-    for argv in (["gradcheck", "relu", "--backend", name], ["verify", "resnet20", "--against", name]):
+    commands = ("gradcheck relu", "trace resnet20", "train", "bench --quick", "paper figure1 --quick")
+    for command in (*(f"{command} --backend" for command in commands), "verify resnet20 --against"):
+        argv = [*command.split(), name]
         assert cli.main(argv) == 2
         assert re.match(f"minires: {argv[-2]}.*{told}", capsys.readouterr().err)
     assert cli.main(["lockstep", "resnet20", "--backends", f"reference,{name}"]) == 2
@@ -295,6 +298,16 @@ def test_a_run_of_an_own_backend_goes_on_where_it_is_active(module, capsys):
     assert told.startswith("minires: --backend must be None or a name for this run, which your own backend own_backend")
     assert cli.main(["evaluate", "whole", *own]) == 0
     assert cli.main(["evaluate", "whole", "--backend", "reference"]) == 0
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save("grey.png")
+    capsys.readouterr()
+    answers = []
+    for backend in (f"{module}:leaky", f"{module}:Mine", "reference"):
+        assert cli.main(["predict", "grey.png", "--weights", "whole", "--json", "--backend", backend]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["images"][0])
+    assert answers[0] != answers[1]
+    np.testing.assert_allclose(
+        [c["probability"] for c in answers[1]["classes"]], [c["probability"] for c in answers[2]["classes"]], rtol=1e-4
+    )
     assert cli.main(["train", "--resume", "whole", "--quiet"]) == 2
     assert "or choose another by name" in capsys.readouterr().err
     assert cli.main(["train", "--resume", "whole", "--quiet", *own]) == 0
