@@ -89,7 +89,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     if arguments.minutes is not None and not 0 < arguments.minutes < 1e6:
         raise UsageError(f"--minutes must be above 0, got {arguments.minutes}")
     if arguments.backend not in (None, "native", "reference") and not own_backend(arguments.backend):
-        raise UsageError(f"--backend must be native, reference or module:object, got {arguments.backend!r}")
+        told = "native or reference, or module:object, your own"
+        raise UsageError(f"--backend must be {told}; got {arguments.backend!r}")
     with computing_on(arguments.backend if own_backend(arguments.backend) else None):
         pass  # an error here, not in another process
     names = _list(arguments.networks)
