@@ -14,7 +14,8 @@ from heapq import heappop, heappush
 from typing import Any
 
 from minires import backends
-from minires.arrays import Array, as_array, is_array
+from minires._returned import checked_gradients, checked_output
+from minires.arrays import Array, as_array
 from minires.callsite import callsite
 from minires.context import context
 from minires.readonly import Frozen, freeze
@@ -87,7 +88,7 @@ class Function:
         for observer in context.observers:
             observer.before_forward(self, arrays)
         try:
-            output: Array = as_array(self.forward(*arrays))
+            output = checked_output(self, self.forward(*arrays), arrays)
         except Exception as error:
             self.caller = self.caller or callsite()
             error.add_note(f"in forward of {self!r}, called at {self.place}")
@@ -106,11 +107,10 @@ class Function:
         for observer in context.observers:
             observer.before_backward(self, grad_output)
         try:
-            grads = self.backward(grad_output)
-            grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
-            self._check_gradients(grads)
+            grads = checked_gradients(self, self.backward(grad_output), grad_output)
         except Exception as error:
-            error.add_note(f"in backward of {self!r}, whose forward was called at {self.place}")
+            nothing = ", and saved nothing" if self.saved is None and isinstance(error, TypeError) else ""
+            error.add_note(f"in backward of {self!r}, whose forward was called at {self.place}{nothing}")
             raise
         for observer in reversed(context.observers):
             observer.after_backward(self, grad_output, grads)
@@ -165,22 +165,6 @@ class Function:
         for position, t in enumerate(inputs):
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(f"inputs[{position}] must be a Tensor or None, got {type(t).__name__}")
-
-    def _check_gradients(self, grads: tuple[Any, ...]) -> None:
-        """A wrong shape would broadcast into a wrong gradient further on: it is an error here, where it was made."""
-        if len(grads) != len(self.input_shapes):
-            found = f"{len(grads)} gradients for {len(self.input_shapes)} inputs"
-            raise RuntimeError(f"backward of {self!r} returned {found}; None stands for one that is not wanted")
-        for position, (grad, shape) in enumerate(zip(grads, self.input_shapes, strict=True)):
-            if grad is None or not self.needs_input_grad[position]:
-                continue
-            if not is_array(grad):
-                found = f"{type(grad).__name__}, not an array"
-            elif grad.shape != shape:
-                found = f"an array of shape {grad.shape}; the input has {shape}"
-            else:
-                continue
-            raise RuntimeError(f"backward of {self!r} returned for input {position} {found}")
 
 
 def backward(output: Tensor, grad_output: Array) -> None:

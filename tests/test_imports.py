@@ -18,7 +18,7 @@ LEVELS = (
     ("functional", "operators", "_losses"),
     ("ops",),
     ("random",),
-    ("autograd",),
+    ("autograd", "_returned"),
     ("tensor", "callsite"),
     ("context", "backends"),
     ("readonly", "arrays", "statistics", "_checks", "_shown", "_atomic", "_figures"),

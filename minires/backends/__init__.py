@@ -1,14 +1,14 @@
 """What computes: the active backend, one per thread, and the contract that every backend answers to.
 
 A backend is a module, or an object, with array functions (`conv2d_forward`, `conv2d_backward_input`, ...): arrays in,
-arrays out, never a Tensor.  `minires.backends.reference` is the specification; any other is checked against it.  An
-operation asks `active()` once, in forward, and stays with that backend in backward.
+arrays out, never a Tensor.  `contract.py` lists the functions; `minires.backends.reference` is the specification, and
+any other backend is checked against it.  An operation asks `active()` once, in forward, and stays with that backend in
+backward.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 import os
 import threading
@@ -17,14 +17,18 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
-from minires._checks import choice
+from minires._checks import suggest
+from minires._shown import shown
 from minires.arrays import array_module
-from minires.backends import composed
+from minires.backends import composed, own
+from minires.backends.contract import Backend, Reference
 from minires.backends.threads import get_num_threads, set_num_threads
 from minires.backends.unavailable import BackendUnavailable
 
 __all__ = [
+    "Backend",
     "BackendUnavailable",
+    "Reference",
     "active",
     "available",
     "backend",
@@ -119,18 +123,21 @@ def _default(name: str, home: str) -> Any:
 
 
 @contextmanager
-def backend(name: str, **options: Any) -> Iterator[Any]:
+def backend(name: str | Backend | type, **options: Any) -> Iterator[Any]:
     """Within it, operations of this thread are computed by the named backend.
 
-    name      reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default
+    name      reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default.
+              Or your own backend: an object that fulfils `minires.backends.Backend`, its class, or "module:object",
+              imported from the current folder too
     options   of the backend: isa the instruction set (native: "avx512", "avx2", "portable"; MINIRES_ISA sets the
               default), winograd=False rules out Winograd's algorithm (native; MINIRES_WINOGRAD=0 does so by default),
               gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels` lists them),
               compiler how the GPU's were compiled ("nvrtc" or "nvcc"), seed the order in which the emulator runs the
-              threads of a block
+              threads of a block.  Those of your own class are the arguments that it is made with
 
-    Raises ValueError for an unknown name or rung, TypeError for an option that the backend lacks, and
-    BackendUnavailable for a backend that this installation lacks; it never falls back to another one.
+    Raises ValueError for an unknown name or rung, TypeError for an option that the backend lacks or for an object that
+    does not fulfil the contract, and BackendUnavailable for a backend that this installation lacks; it never falls back
+    to another one.
     """
     with using(_load(name, **options)) as chosen:
         yield chosen
@@ -146,8 +153,29 @@ def using(chosen: Any) -> Iterator[Any]:
         _active.backend = outer
 
 
-def _load(name: str, argument: str = "backend", **options: Any) -> Any:
-    choice(name, argument, names())
+def path_of(chosen: Any) -> str:
+    """What the configuration of a run calls a backend: its name, or the "module:class" of your own."""
+    home = getattr(chosen, "__name__", type(chosen).__module__)
+    name: str = chosen.name
+    return name if home.startswith("minires.") else f"{type(chosen).__module__}:{type(chosen).__qualname__}"
+
+
+def on_gpu(name: str | None = None) -> bool:
+    """Whether a backend computes on CuPy's arrays; None, and the name of your own, stand for the active one."""
+    if name in _MODULES:
+        return name in ("cuda", "cublas")
+    return getattr(getattr(active(), "array_module", None), "__name__", "") == "cupy"
+
+
+def _load(name: Any, argument: str = "backend", **options: Any) -> Any:
+    if isinstance(name, str) and ":" in name:
+        return own.made(own.imported(name, argument), options)
+    if own.has_any(name):
+        return own.made(name, options)
+    if not isinstance(name, str) or name not in _MODULES:
+        known = ", ".join(map(repr, _MODULES))
+        told = "an object of yours or its module:object"
+        raise ValueError(f"{argument} must be one of {known}, or {told}; got {shown(name)}.{suggest(name, names())}")
     module, needs = _MODULES[name]
     try:
         found = importlib.import_module(module)
@@ -156,10 +184,7 @@ def _load(name: str, argument: str = "backend", **options: Any) -> Any:
             raise BackendUnavailable(f"backend {name!r} needs {error.name}, which is not installed") from None
         raise BackendUnavailable(f"backend {name!r} is not part of this installation: it needs {needs}") from None
     create = getattr(found, "create", None)
-    known = tuple(inspect.signature(create).parameters) if create else ()
-    for option in options:
-        if option not in known:
-            raise TypeError(f"backend {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    own.check_options(repr(name), create, options)
     try:
         return create(**options) if create else found
     except BackendUnavailable as error:

@@ -35,7 +35,7 @@ from minires.cli import (
     verify,
     weights,
 )
-from minires.cli.words import Parser, UsageError
+from minires.cli.words import Parser, UsageError, computing_on, own_backend
 
 # In the order of `minires --help`.
 COMMANDS = (
@@ -127,6 +127,9 @@ def _known_environment() -> None:
     }
     for variable, words in allowed.items():
         word = os.environ.get(variable)
+        if variable == "MINIRES_BACKEND" and own_backend(word):
+            with computing_on(word, variable):  # an error here, not at the first operation
+                continue
         if word and word not in words:
             raise UsageError(f"{variable} must be one of {', '.join(words)}, got {word!r}.{suggest(word, words)}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minires._checks import suggest
-from minires.cli.words import UsageError, folder_for_output, known_network, write
+from minires.cli.words import UsageError, computing_on, folder_for_output, known_network, own_backend, write
 
 if TYPE_CHECKING:
     from minires.bench.plan import Plan, Say
@@ -43,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="little, and once: a minute, to see that it works")
     parser.add_argument("--rounds", type=int, metavar="K", help="at most so many of everything (default: 9)")
     parser.add_argument("--minutes", type=float, metavar="M", help="that all of it should take (default: 10)")
-    parser.add_argument("--backend", metavar="NAME", help="ours: native (default) or reference")
+    parser.add_argument("--backend", metavar="NAME", help="ours: native (default), reference or module:object")
     parser.add_argument("--threads", type=int, metavar="N", help="of every side (default: all)")
 
 
@@ -88,8 +88,11 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
             raise UsageError(f"--{name} must be at least 1, got {value}")
     if arguments.minutes is not None and not 0 < arguments.minutes < 1e6:
         raise UsageError(f"--minutes must be above 0, got {arguments.minutes}")
-    if arguments.backend not in (None, "native", "reference"):
-        raise UsageError(f"--backend must be native or reference, got {arguments.backend!r}")
+    if arguments.backend not in (None, "native", "reference") and not own_backend(arguments.backend):
+        told = "native or reference, or module:object, your own"
+        raise UsageError(f"--backend must be {told}; got {arguments.backend!r}")
+    with computing_on(arguments.backend if own_backend(arguments.backend) else None):
+        pass  # an error here, not in another process
     names = _list(arguments.networks)
     for name in names or ():
         known_network(name)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from minires.cli.words import add_data, add_machine, checkpoint, console
+from minires.cli.words import add_data, add_machine, checkpoint, computing_on, console, own_backend
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -33,7 +33,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     path = checkpoint(arguments.run, "RUN")
     settings = ("data", "data_dir", "batch_size", "backend", "threads", "workers")
     given = {name: getattr(arguments, name) for name in settings if getattr(arguments, name) is not None}
-    trained, evaluation = evaluate_run(path, split=arguments.split, download=arguments.download, **given)
+    mine = arguments.backend if own_backend(arguments.backend) else None
+    given |= {"backend": None} if mine else {}
+    with computing_on(mine):
+        trained, evaluation = evaluate_run(path, split=arguments.split, download=arguments.download, **given)
     config, classes = trained.checkpoint.config, trained.checkpoint.classes
     told = {
         "network": config.network,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minires._checks import suggest
-from minires.cli.words import UsageError, computing_on, print_json, print_table
+from minires.cli.words import BACKEND_HELP, UsageError, computing_on, print_json, print_table
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("operations", nargs="*", metavar="OPERATION", help="e.g. conv2d batch_norm (default: all)")
     parser.add_argument("--cases", type=int, default=20, metavar="N", help="of each operation (default: 20)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the cases (default: 0)")
-    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+    parser.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from minires._checks import choice
 from minires.cli.subject import add_subject, subject
-from minires.cli.words import ERRORS, UsageError, folder_for_output, print_json, print_table, raised
+from minires.cli.words import ERRORS, UsageError, folder_for_output, own_backend, print_json, print_table, raised
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -26,8 +26,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.set_defaults(command=_lockstep)
     parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
     parser.add_argument(
-        "--backends", default="reference,native", metavar="A,B", help="the second may have options, as in "
-        "native:isa=portable or native:winograd=0 (default: reference,native)",
+        "--backends", default="reference,native", metavar="A,B", help="names, or module:object, your own; the second "
+        "may have options, as in native:isa=portable or native:winograd=0 (default: reference,native)",
     )  # fmt: skip
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
     parser.add_argument("--out", default=".", metavar="DIR", help="where operands go (default: here)")
@@ -50,7 +50,7 @@ def _lockstep(arguments: argparse.Namespace) -> int:
         images = found.images.numpy().astype(arguments.dtype)
         _usable(first, second, options)
         try:
-            result = lockstep(model, images, found.labels, first, second, **options)
+            result = lockstep(model, images, found.labels, (first, second), **options)
         except ERRORS as error:  # of an operation: a finding
             if arguments.json:
                 told = {"subject": found.told, "first": first, "second": second, "passed": False}
@@ -86,6 +86,7 @@ def _lockstep(arguments: argparse.Namespace) -> int:
         print(f"in step        all of {len(result.steps)} steps within their tolerance")
         return 0 if result.passed else 1
     print(f"left the tolerance first: {_place(fault)}, {fault.array}: {fault.own:.1e} above {fault.tolerance:.1e}")
+    print(f"worst at       index {fault.index}: {fault.numbers[0]:.9g} {first}, {fault.numbers[1]:.9g} {second}")
     told_options = "".join(f", {name}={value!r}" for name, value in options.items())
     print("from minires.verify.recorded import load_call")
     print(f"call = load_call({str(path)!r})")
@@ -116,9 +117,11 @@ def _backends(text: str) -> tuple[str, str, dict[str, Any]]:
     if len(parts) != 2:
         raise UsageError(f"--backends must name two, such as reference,native; got {text!r}")
     second, _, rest = parts[1].partition(":")
+    if ":" in parts[1] and second.strip() not in backends.names():  # the reader's own, module:object
+        second, _, rest = parts[1].partition(",")
     names = [parts[0].strip(), second.strip()]
     for name in names:
-        if name not in backends.names():
+        if name not in backends.names() and not own_backend(name):
             raise UsageError(f"--backends: unknown backend {name!r}; known are {', '.join(backends.names())}")
     options: dict[str, Any] = {}
     for word in filter(None, rest.split(",")):

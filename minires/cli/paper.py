@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minires._checks import suggest
-from minires.cli.words import Parser, UsageError, checkpoint, folder_for_output, print_table, write
+from minires.cli.words import (
+    BACKEND_HELP,
+    Parser,
+    UsageError,
+    checkpoint,
+    computing_on,
+    folder_for_output,
+    own_backend,
+    print_table,
+    write,
+)
 
 if TYPE_CHECKING:
     from minires.paper.report import Report
@@ -54,7 +64,7 @@ def _item_parser(item: str) -> argparse.ArgumentParser:
         parser.add_argument("--quick", action="store_true", help="300 iterations instead of the whole run")
         parser.add_argument("--seeds", type=int, default=1, metavar="K", help="runs of each network (default: 1)")
         parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a processor)")
-        parser.add_argument("--backend", metavar="NAME", help="default: $MINIRES_BACKEND, else native")
+        parser.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
     if item in ("figure1", "figure4", "figure7", "all"):
         parser.add_argument("--data-dir", metavar="DIR", help="look for the data here first")
     if item == "figure1":
@@ -90,7 +100,9 @@ def _paper(arguments: argparse.Namespace) -> int:
     options = {name: value for name, value in vars(given).items() if name != "out" and value is not None}
     if "runs" in options:
         options["runs"] = [_run(Path(path)) for path in options["runs"]]
-    return _all(out, options) if item == "all" else _one(item, out, options)
+    mine = options.pop("backend") if own_backend(options.get("backend")) else None
+    with computing_on(mine):
+        return _all(out, options) if item == "all" else _one(item, out, options)
 
 
 def _one(item: str, out: Path, options: Mapping[str, Any]) -> int:

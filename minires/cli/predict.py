@@ -184,7 +184,7 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
             if getattr(arguments, name) is not None:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} cannot be given with --weights of a run: the run has its own")
-        backend = backends.active().name  # not the one that trained it
+        backend = backends.path_of(backends.active())  # not the one that trained it
         found = prediction.of_run(checkpoint(arguments.weights, "--weights"), backend=backend)
         if arguments.model not in (None, found.network):
             raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.model}")
@@ -193,7 +193,7 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
             found = prediction.of_weights(path, arguments.model, arguments.stride_in, arguments.zero_channels)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        if backends.active().name in ("cuda", "cublas"):
+        if backends.on_gpu():
             found.model.to("cuda")
     found = replace(found, preprocessing=_preprocessing(found.preprocessing, arguments))
     _fits(found)

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import WORDS, UsageError, checkpoint, computing_on, is_run, known_network, printable, weight_file
+from minires.cli.words import (
+    BACKEND_HELP,
+    WORDS,
+    UsageError,
+    checkpoint,
+    computing_on,
+    is_run,
+    known_network,
+    printable,
+    weight_file,
+)
 
 if TYPE_CHECKING:
     import minires as mr
@@ -52,7 +62,7 @@ def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     network.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: with --weights)")
     if backend:
-        parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+        parser.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
     else:
         parser.set_defaults(backend=None)
 
@@ -115,7 +125,7 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
             model = mr.models.create(network, **options)
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
-    if mr.backends.active().name in ("cuda", "cublas"):
+    if mr.backends.on_gpu():
         model.to("cuda")
     model.train(not (arguments.eval or trained is not None))
     if model.training and _normalised_alone(model, x):

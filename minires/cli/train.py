@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, add_data, add_machine, checkpoint
+from minires.cli.words import UsageError, add_data, add_machine, checkpoint, computing_on, own_backend
 
 if TYPE_CHECKING:
+    from minires.parallel import Communicator
     from minires.training import Config, Result
 
 # The settings of `Config` that are flags, and those of them that may differ when a run goes on.
@@ -131,11 +132,19 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from minires.parallel import together, world
+    from minires.parallel import world
+
+    ranks = world()
+    mine = arguments.backend if own_backend(arguments.backend) else None
+    with computing_on(mine):
+        return _train_on(ranks, arguments)
+
+
+def _train_on(ranks: Communicator, arguments: argparse.Namespace) -> int:
+    from minires.parallel import together
     from minires.training import Interrupted, train
     from minires.training.progress import Silent, on_stderr
 
-    ranks = world()
     config = together(ranks, lambda: _config(arguments))
     speaks = ranks.rank == 0
     shown = on_stderr() if speaks and not arguments.quiet else contextlib.nullcontext([Silent()])
@@ -163,6 +172,7 @@ def _config(arguments: argparse.Namespace) -> Config:
     from minires.training import Config, resume_config
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
+    given |= {"backend": None} if own_backend(arguments.backend) else {}
     if arguments.resume is None:
         return Config.make(**given)
     for name in given:

@@ -9,11 +9,13 @@ from dataclasses import asdict
 from typing import Any
 
 from minires.cli.words import (
+    BACKEND_HELP,
     ERRORS,
     UsageError,
     computing_on,
     console,
     known_network,
+    own_backend,
     print_json,
     print_table,
     raised,
@@ -34,8 +36,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=_verify)
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="see `minires models`")
-    parser.add_argument("--against", metavar="WHAT", help="torch or a backend such as reference: compared with it too")
-    parser.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+    parser.add_argument(
+        "--against", metavar="WHAT", help="torch or a backend (a name or module:object): compared with it too"
+    )
+    parser.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
     parser.add_argument("--cases", type=int, metavar="N", help="awkward cases of each operation (default: 5)")
     parser.add_argument("--seed", type=int, metavar="N", help="of weights, images and directions (default: 0)")
     parser.add_argument("--batch", type=int, metavar="N", help="images (default: 2)")
@@ -74,11 +78,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     arguments.batch = arguments.batch or 2
     known_network(arguments.network)
     against = arguments.against
-    if against is not None and against != "torch" and against not in backends.names():
-        raise UsageError(f"--against must be torch or one of {', '.join(backends.names())}, got {against!r}")
+    if against is not None and against != "torch" and against not in backends.names() and not own_backend(against):
+        known = ", ".join(backends.names())
+        raise UsageError(f"--against must be torch, module:object or one of {known}; got {against!r}")
     with computing_on(arguments.backend):
-        if against == backends.active().name:
+        if against is not None and against in (backends.active().name, arguments.backend):
             raise UsageError(f"--against must be another backend than {against}, which computes: see --backend")
+        with computing_on(against if own_backend(against) else None, "--against"):
+            pass  # an error here, not when all else is verified
         return _network(arguments)
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 
 
 WORDS = ("stride_in", "zero_channels")  # what a weight file may leave open
+
+
+BACKEND_HELP = "what computes: a name, or module:object, your own (default: $MINIRES_BACKEND, else native)"
 
 
 class UsageError(Exception):
@@ -43,7 +47,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the machine")
-    group.add_argument("--backend", metavar="NAME", help="what computes (default: $MINIRES_BACKEND, else native)")
+    group.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
     group.add_argument("--threads", type=int, metavar="N", help="of the CPU backends, BLAS included (default: all)")
     group.add_argument("--workers", type=int, metavar="N", help="threads that prepare batches (default: 2)")
 
@@ -95,15 +99,36 @@ def known_network(name: str) -> None:
 
 
 @contextlib.contextmanager
-def computing_on(backend: str | None) -> Iterator[None]:
-    """Within it the backend of --backend is the active one; without the flag the default one stays."""
+def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]:
+    """Within it the backend of --backend is the active one; without the flag the default one stays.
+
+    Child processes find the name of the reader's own in the environment.
+    """
     from minires import backends
 
-    if backend is not None and backend not in backends.names():
+    if backend is not None and backend not in backends.names() and not own_backend(backend):
         known = ", ".join(backends.names())
-        raise UsageError(f"--backend must be one of {known}; got {backend!r}.{suggest(backend, backends.names())}")
-    with contextlib.nullcontext() if backend is None else backends.backend(backend):
+        told = f"{flag} must be one of {known}, or module:object, your own; got {backend!r}"
+        raise UsageError(f"{told}.{suggest(backend, backends.names())}")
+    with contextlib.ExitStack() as held:
+        if backend is not None:
+            try:
+                held.enter_context(backends.backend(backend))
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{flag}{str(error).removeprefix('backend')}") from None
+            if own_backend(backend):
+                outer = os.environ.get("MINIRES_BACKEND", "")
+                held.callback(os.environ.__setitem__, "MINIRES_BACKEND", outer)
+                os.environ["MINIRES_BACKEND"] = backend
         yield
+
+
+def own_backend(backend: str | None) -> bool:
+    """Whether it is the reader's own, module:object.
+
+    A run's configuration only records it: a command enters it by `computing_on` and leaves `Config.backend` None.
+    """
+    return backend is not None and ":" in backend
 
 
 UNCUT = 10_000  # columns where no terminal sets a limit: a table in a file or a pipe is searched, not looked at

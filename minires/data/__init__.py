@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minires import _checks
-from minires._checks import choice, flag, integer, suggest
+from minires._checks import choice, flag, instance, integer, suggest
 from minires._shown import shown
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
@@ -29,10 +33,12 @@ __all__ = [
     "Preprocessing",
     "Transform",
     "find",
+    "from_arrays",
     "load",
     "names",
     "pixel_mean",
     "recipe",
+    "register",
 ]
 
 # Digits must not be mirrored, and fill their 8×8 pixels: they are turned and stretched a little instead.
@@ -43,10 +49,57 @@ _RECIPES = {
     "folder": Augmentation(flip=True, colour=0.1),
 }
 
+_OWN: dict[str, tuple[Callable[[str], Dataset], Augmentation]] = {}  # what `register` was given, by name
+
 
 def names() -> tuple[str, ...]:
     """The data sets there are."""
-    return tuple(_RECIPES)
+    return (*_RECIPES, *_OWN)
+
+
+def from_arrays(
+    images: NDArray[np.uint8],
+    labels: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    name: str = "arrays",
+    split: str = "train",
+) -> Dataset:
+    """A data set of your own arrays, for `Loader`, or for `register`.
+
+    images   uint8 (N, H, W, C), or (N, H, W) for grey
+    labels   integers (N,)
+    classes  their names; None: "0", "1" ... up to the largest label
+    """
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
+        hint = ".  Of numbers in [0, 1]: np.rint(255 * images).astype(np.uint8)"
+        told = f"images must be a uint8 array (N, H, W, C) or (N, H, W), got {shown(images)}"
+        raise TypeError(told + hint if isinstance(images, np.ndarray) and images.dtype.kind == "f" else told)
+    if isinstance(labels, (list, tuple)):
+        try:
+            labels = np.asarray(labels)
+        except ValueError:
+            raise TypeError(f"labels must be an integer array (N,), got {shown(labels)}") from None
+    if classes is None and isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
+        classes = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+    images = images if images.ndim == 4 else images[..., None]
+    dataset = Dataset(name, split, images, labels, tuple(classes) if isinstance(classes, list) else classes)  # type: ignore[arg-type]
+    return replace(dataset, labels=labels.astype(np.int64))
+
+
+def register(name: str, load: Callable[[str], Dataset], augmentation: Augmentation | None = None) -> None:
+    """Makes your own data set known by a name, in this process: to `load` and so to `training.train`.
+
+    name           of letters, digits, - and _; one that you have registered already is replaced
+    load           makes the Dataset of a split, "train" or "test", with the same classes for both
+    augmentation   of training images; None: none
+    """
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum() or name in _RECIPES:
+        told = f"of letters, digits, - and _, and none of {', '.join(_RECIPES)}"
+        raise ValueError(f"name must be a name {told}; got {shown(name)}")
+    if not callable(load):
+        raise TypeError(f"load must be a function of the split that returns a Dataset, got {shown(load)}")
+    _OWN[name] = load, Augmentation() if augmentation is None else instance(augmentation, "augmentation", Augmentation)
 
 
 def load(
@@ -58,7 +111,8 @@ def load(
 ) -> Dataset:
     """A data set's images, labels and class names.
 
-    name       "digits" (embedded in the package), "fashion-mnist", "cifar10", or "folder" (one folder per class)
+    name       "digits" (embedded in the package), "fashion-mnist", "cifar10", "folder" (one folder per class), or what
+               you have registered
     split      "train" or "test"
     data_dir   where to look first; then $MINIRES_DATA, the system's data sets, the user's cache
     download   fetch what is missing from its official address; without it the network is never touched
@@ -74,6 +128,8 @@ def load(
     options: dict[str, Any] = {} if size is None else {"size": integer(size, "size", 1)}
     if options and name not in ("fashion-mnist", "folder"):
         raise ValueError(f"size cannot be chosen for {name!r}, got {size}")
+    if name in _OWN:
+        return instance(_OWN[name][0](split), f"what load gives for data set {name!r}", Dataset)
     if name == "digits":
         return digits.load(split)
     if name == "fashion-mnist":
@@ -85,7 +141,7 @@ def load(
 
 def recipe(name: str, size: int | None = None) -> Augmentation:
     """The default augmentation of a data set; images of 14 pixels and less are padded by 2 instead of 4."""
-    augmentation = _RECIPES[_known(name)]
+    augmentation = _OWN[name][1] if _known(name) in _OWN else _RECIPES[name]
     if size is not None and integer(size, "size", 1) <= 14 and augmentation.pad > 2:
         return replace(augmentation, pad=2)
     return augmentation
@@ -94,7 +150,9 @@ def recipe(name: str, size: int | None = None) -> Augmentation:
 def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """Where the files of a data set are, or None; DataPathError for a data_dir that is no folder."""
     _given(data_dir)
-    if _known(name) == "digits":
+    if _known(name) in _OWN:
+        return None
+    if name == "digits":
         return Path(str(resources.files("minires.data") / "digits.csv.gz"))
     if name == "fashion-mnist":
         return fashion_mnist.where(data_dir)
@@ -110,6 +168,6 @@ def _given(data_dir: str | os.PathLike[str] | None) -> None:
 
 
 def _known(name: str) -> str:
-    if not isinstance(name, str) or name not in _RECIPES:
-        raise ValueError(f"unknown data set {shown(name)}; known are {', '.join(_RECIPES)}.{suggest(name, _RECIPES)}")
+    if not isinstance(name, str) or name not in names():
+        raise ValueError(f"unknown data set {shown(name)}; known are {', '.join(names())}.{suggest(name, names())}")
     return name

@@ -14,9 +14,11 @@ from minires.ops.conv2d import Conv2d, Pair
 class FusedConv2d(Conv2d):
     """y = relu?( (x ⋆ weight + bias − mean) / √(var + eps) · gamma + beta  + shortcut )
 
-    x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,), gamma and beta (O,), shortcut (N, O, OH, OW)
-    ->  y (N, O, OH, OW).  All but x and weight may be None.  Without the running statistics (O,) there is no batch norm; `relu` says whether there
-    is a ReLU.
+    x (N, C, H, W), weight (O, C/groups, KH, KW), bias, gamma and beta (O,), shortcut (N, O, OH, OW)
+    ->  y (N, O, OH, OW)
+
+    All but x and weight may be None.  Without the running statistics (O,) there is no batch norm; `relu` says whether
+    there is a ReLU.
 
     backward computes the convolution a second time where batch norm needs its output, instead of keeping it.
     """

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from minires import backends
 from minires._figures import encoded
 from minires.data import FolderImages
 from minires.training import Config, load_checkpoint, resume_config, train
@@ -131,8 +130,7 @@ def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, re
     batches = evaluation_loader(config, sample, trained.checkpoint.mean).epoch()
     test_error = rows[-1].test_error
     assert test_error is not None
-    assert config.backend is not None  # a run's configuration names the one that trained it
-    with backends.backend(config.backend):
+    with config.computing():
         training_error = evaluate(trained.model, batches).error
     return Curve(network, seed, rows, training_error, test_error, folder)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -46,7 +47,8 @@ class Config:
     keep              newest checkpoints that are kept
     keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
     fuse              whether the network computes with fused operations (`Module.fuse(training=True)`): same bits
-    backend           name of a backend; None: the default one
+    backend           name of a backend; None: the active one.  A run that your own backend trained records its
+                      "module:class": it goes on where that backend is active
     threads           of the CPU backends; None: all processors
     workers           threads that prepare batches; None: the loader's default
 
@@ -101,7 +103,9 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 kind = "network" if name == "network" else "data set"
-                raise ValueError(f"unknown {kind} {shown(value)}; known are {', '.join(known)}.{suggest(value, known)}")
+                own = " minires.data.register adds your own." if name == "data" else ""
+                told = f"unknown {kind} {shown(value)}; known are {', '.join(known)}"
+                raise ValueError(f"{told}.{suggest(value, known)}{own}")
         choice(self.dtype, "dtype", ("float32", "float64"))
         for name in ("nesterov", "augment", "keep_best", "sync_batch_norm", "fuse"):
             flag(getattr(self, name), name)
@@ -138,7 +142,7 @@ class Config:
             choice(self.warmup, "warmup", ("none", "error"))
         else:
             integer(self.warmup, "warmup", 1)
-        if self.backend is not None:
+        if self.backend is not None and not self.has_own_backend():
             choice(self.backend, "backend", backends.names())
         allowed = models.options(self.network)
         for name in self.network_options():
@@ -182,6 +186,26 @@ class Config:
             settings.pop("epochs", None)
             settings.pop("iterations", None)
         return cls(**{**settings, **given})
+
+    def has_own_backend(self) -> bool:
+        """Whether `backend` names an object outside minires."""
+        return isinstance(self.backend, str) and ":" in self.backend
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within it the backend of the run is the active one.
+
+        Raises ConfigError for a backend outside minires that is not active already: the configuration may come from a
+        file, and no file names code to import.
+        """
+        if self.has_own_backend() and (active := backends.path_of(backends.active())) != self.backend:
+            raise ConfigError(
+                f"backend must be None or a name for this run, which your own backend {self.backend} trained (the "
+                f"active one is {active}).  Enter it (with mr.backend(...), or --backend), or choose another by name"
+            )
+        named = None if self.has_own_backend() else self.backend
+        with contextlib.nullcontext() if named is None else backends.backend(named):
+            yield
 
     def network_options(self) -> dict[str, Any]:
         """The options of `models.create` that were chosen here."""

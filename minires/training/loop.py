@@ -119,8 +119,7 @@ def train(
     report = report if report and ranks.rank == 0 else Silent()
     with contextlib.ExitStack() as held:
         folder, start = by_first(ranks, lambda: _resumed(resume, out, held))
-        if name := config.backend:
-            together(ranks, lambda: held.enter_context(backends.backend(name)))
+        together(ranks, lambda: held.enter_context(config.computing()))
         if download and ranks.size > 1:
             by_first(ranks, lambda: len(images(config, "train", True)) + len(images(config, "test", True)))
             download = False  # it is there
@@ -441,9 +440,8 @@ class _Run:
 
 def _active_backend() -> str:
     try:
-        name: str = backends.active().name
-        return name
-    except ValueError as error:  # a wrong name in MINIRES_BACKEND
+        return backends.path_of(backends.active())
+    except (TypeError, ValueError) as error:  # a wrong name, or no backend, in MINIRES_BACKEND
         raise ConfigError(str(error)) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from minires import models
+from minires import backends, models
 from minires.inspect import Summary, summary
 from minires.nn import Module
 from minires.training.config import Config, ConfigError
@@ -31,7 +31,7 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
                 told = f"{name} must be at least {least} for {config.network} on {config.data}, got {images}"
                 raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
     model.astype(config.dtype)
-    return model.to("cuda") if config.backend in ("cuda", "cublas") else model, layers
+    return model.to("cuda") if backends.on_gpu(config.backend) else model, layers
 
 
 def values_of_an_image(layers: Summary) -> int:

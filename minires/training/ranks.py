@@ -21,7 +21,7 @@ def take_place(config: Config, ranks: Communicator) -> None:
     elif ranks.size > 1:
         share = (os.cpu_count() or 1) // ranks.local_size
         backends.set_num_threads(max(1, min(share, backends.get_num_threads())))  # mpirun may have bound it to fewer
-    if ranks.size > 1 and config.backend in ("cuda", "cublas"):
+    if ranks.size > 1 and backends.on_gpu(config.backend):
         from minires.parallel.nccl import use_own_device
 
         use_own_device(ranks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,6 @@ def evaluate_run(
             raise ConfigError(f"{config.data} has {name} {theirs}; the network was trained for {ours}")
     if config.threads is not None:
         backends.set_num_threads(config.threads)
-    chosen = backends.backend(config.backend) if config.backend else contextlib.nullcontext()
-    with chosen, in_form(trained.model, config.fuse):
+    with config.computing(), in_form(trained.model, config.fuse):
         batches = evaluation_loader(config, dataset, trained.checkpoint.mean).epoch()
         return trained, evaluate(trained.model, batches)

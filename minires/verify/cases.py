@@ -321,7 +321,8 @@ def batch_norm_add_relu(pick: Pick, rng: np.random.Generator) -> Case:
 
     def fn(x: Tensor, *affine_and_shortcut: Tensor) -> Tensor:
         *affine, shortcut = affine_and_shortcut
-        return F.batch_norm_add_relu(x, None, None, *affine, shortcut=shortcut, eps=eps)
+        weight, bias = (*affine, None, None)[:2]
+        return F.batch_norm_add_relu(x, None, None, weight, bias, shortcut, eps=eps)
 
     inputs = [x, *_affine(pick, rng, x.shape[1]), _normal(rng, *x.shape)]
     told = f"batch_norm_add_relu {x.shape} {eps=}"

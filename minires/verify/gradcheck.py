@@ -283,7 +283,10 @@ def _differentiate(
     if not _same(y, again):
         raise GradcheckError("fn is not deterministic: two calls with the same inputs differ (dropout without a seed?)")
     cotangent = rng.standard_normal(y.shape)
-    output.backward(cotangent.copy())
+    given = cotangent.copy()
+    output.backward(given)
+    if not _same(cotangent, given):
+        raise GradcheckError("fn's backward changes grad_output in place")
     return y, cotangent
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from minires import backends, random
 from minires import functional as F
+from minires import random
+from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
@@ -47,6 +48,8 @@ class Step:
     module, operation  dotted path and e.g. "Conv2d"
     array              the result whose own error is the largest part of its tolerance: "output", "running_var" or
                        "∂weight"
+    index              where in this array the own error is largest
+    numbers            that the first and the second backend found there
     own, grown         relative norms  ‖second − first‖ / ‖first‖  (see above)
     own_ulp, grown_ulp largest differences, in units in the last place of the array's root mean square
     tolerance          of `own`
@@ -57,6 +60,8 @@ class Step:
     module: str
     operation: str
     array: str
+    index: tuple[int, ...]
+    numbers: tuple[float, float]
     own: float
     own_ulp: float
     grown: float
@@ -111,6 +116,7 @@ class Lockstep:
 class _Run:
     """What one backend did: the calls in order, what they gave, and backward by the number of the call."""
 
+    backend: str = ""  # its name
     calls: list[Recorded] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
     statistics: list[dict[str, Array]] = field(default_factory=list)  # running ones, after the call
@@ -140,24 +146,30 @@ class _Watch(Observer):
 
 
 def lockstep(
-    model: Module, images: Array, labels: Array, first: str = "reference", second: str = "native", **options: Any
+    model: Module, images: Array, labels: Array, backends: tuple[Any, Any] = ("reference", "native"), **options: Any
 ) -> Lockstep:
     """Runs forward and backward of the cross-entropy by both backends.
 
     model           in the mode it is in; parameters and running statistics come back as they were
-    images, labels  (N, C, H, W) with the dtype of the model, (N,) integers
+    images, labels  (N, C, H, W), or what else the model takes, with its dtype; (N,) integers
+    backends        two of what `mr.backend` takes: a name, an object, its class or "module:object"
     options         of the second backend, e.g. isa="portable"
 
-    Raises BackendUnavailable for a backend that this installation lacks.
+    Raises BackendUnavailable for a backend that this installation lacks, TypeError for an object that is no backend.
     """
+    if not isinstance(backends, (tuple, list)) or len(backends) != 2:
+        raise TypeError(f"backends must be two, such as ('reference', 'native'), got {shown(backends)}")
     state = random.generator().bit_generator.state
     runs = []
     fused = any(module.fused for module in model.modules())
-    for name, given, form in ((first, {}, fused), (second, options, fused), (second, options, not fused)):
+    for chosen, given, form in (
+        (backends[0], {}, fused), (backends[1], options, fused), (backends[1], options, not fused)
+    ):  # fmt: skip
         random.generator().bit_generator.state = state  # the same dropout masks
         with in_form(model, form):
-            runs.append(_run(model, images, labels, name, given))
+            runs.append(_run(model, images, labels, chosen, given))
     ours, theirs, other = runs
+    first, second = ours.backend, theirs.backend
     names = [[call.node.name for call in run.calls] for run in (ours, theirs)]
     if names[0] != names[1]:
         raise RuntimeError(f"{first} and {second} ran different operations: {len(names[0])} and {len(names[1])}")
@@ -188,9 +200,10 @@ def lockstep(
     return found
 
 
-def _run(model: Module, images: Array, labels: Array, name: str, options: dict[str, Any]) -> _Run:
+def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict[str, Any]) -> _Run:
     run = _Run()
-    with backends.backend(name, **options) as backend, unchanged(model), _at_home(model, backend):
+    with backend(chosen, **options) as active, unchanged(model), _at_home(model, active):
+        run.backend = active.name
         xp = array_module(next(iter(model.parameters())).data)
         model.zero_grad()
         with enable_grad(), _Watch(run):
@@ -246,7 +259,10 @@ def _step(phase: str, told: tuple[int, str, str], call: Recorded, pairs: list[tu
             relative_norm(grown, expected),
             ulps(grown, expected),
         )
-        steps.append(Step(number, phase, module, operation, name, *errors, tolerance))
+        worst = int(np.argmax(np.abs(own.astype(np.float64) - expected))) if expected.size else 0  # NaN before all
+        index = tuple(int(i) for i in np.unravel_index(worst, expected.shape)) if expected.size else ()
+        numbers = (float(expected[index]), float(own[index])) if expected.size else (0.0, 0.0)
+        steps.append(Step(number, phase, module, operation, name, index, numbers, *errors, tolerance))
     # NaN is worse than any number
     return max(steps, key=lambda step: (np.isnan(step.own), step.own / step.tolerance))
 

@@ -104,8 +104,8 @@ class Call:
     recorded: Recorded
     grad_output: Array | None
 
-    def results(self, backend: str, **options: Any) -> dict[str, Array]:
-        """By the named backend (see `mr.backend`): output, running statistics and, with a grad_output, gradients."""
+    def results(self, backend: Any, **options: Any) -> dict[str, Array]:
+        """By a backend, as `mr.backend` takes it: output, running statistics and, with a grad_output, gradients."""
         with backends.backend(backend, **options) as chosen:
             output, node = self.recorded.forward(backend=chosen)
             found = {"output": output} | statistics(node)
@@ -114,10 +114,11 @@ class Call:
                 found |= {f"∂{n}": g for n, g in zip(self.recorded.names, grads, strict=True) if g is not None}
         return found
 
-    def compare(self, first: str, second: str, **options: Any) -> str:
+    def compare(self, first: Any, second: Any, **options: Any) -> str:
         """A line for every result: the second backend's error, with the index where it is largest and both numbers."""
         lines = []
         ours, theirs = self.results(first), self.results(second, **options)
+        first, second = (getattr(backend, "name", backend) for backend in (first, second))
         for name in {**ours, **theirs}:
             if name not in ours or name not in theirs:
                 has, lacks = (first, second) if name in ours else (second, first)

@@ -278,6 +278,10 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         {"images": images(), "rng": np.random.default_rng(0), "part": None},
     ),
     "data.find": lambda files: Good(data.find, {"name": "folder", "data_dir": files.folder}),
+    "data.from_arrays": lambda files: Good(
+        data.from_arrays,
+        {"images": images(), "labels": np.arange(6) % 4, "classes": ("a", "b", "c", "d"), "name": "x", "split": "test"},
+    ),
     "data.load": lambda files: Good(
         data.load, {"name": "digits", "split": "test", "data_dir": None, "download": False, "size": None}
     ),

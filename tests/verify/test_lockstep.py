@@ -49,7 +49,7 @@ def wrong_native(monkeypatch):
 
 
 def test_a_backend_beside_itself(rng, model):
-    found = lockstep(model, *batch(rng), "reference", "reference")
+    found = lockstep(model, *batch(rng), ("reference", "reference"))
     assert found.fault is None
     assert {(step.own, step.grown) for step in found.steps} == {(0.0, 0.0)}
     assert found.losses[0] == found.losses[1]
@@ -76,13 +76,13 @@ def test_native_beside_the_reference(rng, name, options, dtype):
 @native
 @pytest.mark.parametrize("options", [{"isa": "portable"}, {"winograd": False}])
 def test_options_of_the_second(rng, model, options):
-    assert lockstep(model, *batch(rng), "native", "native", **options).fault is None
+    assert lockstep(model, *batch(rng), ("native", "native"), **options).fault is None
 
 
 @pytest.mark.skipif(bool(mr.backends.available()["emulated"]), reason="the emulator is not installed")
 def test_emulated_beside_the_reference(rng):
     model = mr.models.create("resnet20", width=2)
-    assert lockstep(model, *batch(rng, 2, (8, 8)), "reference", "emulated").fault is None
+    assert lockstep(model, *batch(rng, 2, (8, 8)), ("reference", "emulated")).fault is None
 
 
 @native
@@ -123,7 +123,7 @@ def test_nan_leaves_every_tolerance(rng, model, monkeypatch):
         return grad
 
     monkeypatch.setattr(reference, "relu_backward", once)
-    found = lockstep(model, *batch(rng), "reference", "reference")
+    found = lockstep(model, *batch(rng), ("reference", "reference"))
     assert any(np.isnan(step.grown) for step in found.steps)
     assert "conv1.weight" in found.other_form
 
@@ -163,7 +163,7 @@ def test_a_fused_pass_that_is_wrong(rng, model, monkeypatch):
 def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
     """Slices, pads, labels, statistics: each option survives the file, and the call gives the same."""
     model = mr.nn.Sequential(mr.models.create("resnet20", width=2, num_classes=10), mr.nn.Dropout(0.3))
-    found = lockstep(model, *batch(rng), "reference", "reference")
+    found = lockstep(model, *batch(rng), ("reference", "reference"))
     kinds = set()
     for number, (recorded, grad_output) in found._calls.items():
         kinds.add(recorded.node.name)
@@ -232,7 +232,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(1.01))
     assert cli.main(argv) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-5] == "left the tolerance first: backward of ReLU of layer3.2.relu, ∂x: 1.0e-02 above 1.9e-06"
+    assert lines[-6] == "left the tolerance first: backward of ReLU of layer3.2.relu, ∂x: 1.0e-02 above 1.9e-06"
     path = tmp_path / "lockstep-layer3.2.relu-ReLU-backward.npz"
     assert lines[-1] == str(path)
     names: dict = {}
