@@ -82,10 +82,10 @@ class Buckets(Observer):
             if self.uses[leaf] == 0:
                 self.complete.append(leaf)
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         """Returns when every gradient is the sum over all ranks.  A parameter without a gradient stays without."""
-        super().__exit__(kind, *rest)
-        if kind is not None:
+        super().__exit__(*exc_info)
+        if exc_info[0] is not None:
             return
         for p in self.params:
             if id(p) in self.place[id(p)][0].missing:

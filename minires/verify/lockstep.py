@@ -23,6 +23,7 @@ from minires import random
 from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function
+from minires.backends import backend
 from minires.context import Observer, enable_grad
 from minires.inspect.counting import multiply_adds
 from minires.nn import Module
