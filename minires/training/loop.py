@@ -32,7 +32,7 @@ from minires.training.interrupt import StopRequest
 from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
 from minires.training.memory import check_memory
-from minires.training.network import make_model
+from minires.training.network import check_shapes, make_model
 from minires.training.progress import Silent
 from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first
 from minires.training.run import RunFolder, starting_point
@@ -141,7 +141,10 @@ def _resumed(resume: Path | None, out: Path | None, held: contextlib.ExitStack) 
 def _begin(config: Config, start: Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
     config = replace(config, backend=_active_backend())
     take_place(config, ranks)
-    return _Run(config, None if start is None else checkpoints.load(start), download, report, ranks)
+    checkpoint = None if start is None else checkpoints.load(start)
+    if checkpoint is not None and start is not None:
+        check_shapes(checkpoint, start)
+    return _Run(config, checkpoint, download, report, ranks)
 
 
 class _Run:
@@ -156,6 +159,7 @@ class _Run:
         self.config, self.report, self.ranks = config, report, ranks
         self.images: Dataset = images(config, "train", download)
         self.test_images: Dataset = images(config, "test", download)
+        self.digests = {images.split: images.digest() for images in (self.images, self.test_images)}
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
         self.loader = training_loader(config, self.images, self.mean, ranks)
         self.batches = len(self.loader)
@@ -166,7 +170,7 @@ class _Run:
         self.input_shape = self.loader.shape
         self.model, layers = make_model(config, len(self.images.classes), self.input_shape)
         expect_work_for_all(config, layers, self.loader, len(self.test_images), ranks)
-        check_memory(config, self.model, layers, ranks.size, ranks.local_size)
+        check_memory(config, self.model, layers, self.loader.largest_batch, ranks.size, ranks.local_size)
         self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)
         if config.sync_batch_norm:
             synchronise(self.model, ranks)
@@ -209,7 +213,7 @@ class _Run:
 
     def expect_one_beginning(self) -> None:
         """Raises RanksDisagree where a rank reads other data or starts from another checkpoint than the rest."""
-        settings = np.frombuffer(repr((self.config, self.iteration, self.images.classes)).encode(), np.uint8)
+        settings = np.frombuffer(repr((self.config, self.iteration, self.digests)).encode(), np.uint8)
         expect_same(self.ranks, "the settings or the data", (settings, self.mean))
         expect_same(self.ranks, "the weights at the start", self._state())
 
@@ -359,6 +363,7 @@ class _Run:
             interval=self.interval,
             rows=tuple(self.rows),
             seconds=self._seconds(),
+            data=self.digests,
         )
         with self._writing():
             return checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
@@ -379,6 +384,10 @@ class _Run:
         same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
         if not same or not np.array_equal(start.mean, self.mean):
             raise ConfigError(f"the training images of {self.config.data} are not those that this run began with")
+        for split, digest in start.data.items():
+            if digest != self.digests.get(split):
+                told = f"the {split} images of {self.config.data} are not those that this run began with"
+                raise ConfigError(f"{told}: names, sizes, labels, order or pixels differ")
         if start.iteration > self.total:
             told = f"the checkpoint is of iteration {start.iteration:,}, the run ends at {self.total:,}"
             raise CheckpointError(f"the checkpoint does not fit its own configuration: {told}")
@@ -386,7 +395,7 @@ class _Run:
             self.model.load_state_dict(start.model)
             self.optimizer.load_state_dict(_like_parameters(self.model, start.velocity))
             self.schedule.load_state_dict(start.schedule)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit {self.config.network}: {error}") from None
         random.generator().bit_generator.state = start.random_state
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)

@@ -16,7 +16,7 @@ from minires.training.batches import evaluation_loader, images
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import ConfigError
 from minires.training.evaluation import Evaluation, evaluate
-from minires.training.network import make_model
+from minires.training.network import check_shapes, make_model
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def restore(path: str | Path, **changes: Any) -> Trained:
     """
     found = checkpoints.find(_checks.path(path, "path"))
     checkpoint = checkpoints.load(found)
+    check_shapes(checkpoint, found)
     if "batch_size" in changes:
         changes = {"micro_batch": None, **changes}  # so many images at a time, not the fewer of training
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,3 +107,45 @@ def test_broken_layouts(root, tmp_path, monkeypatch):
         folder.load("train")
     with pytest.raises(ValueError, match="crop must be one of"):
         FolderImages([], crop="centre")
+
+
+def random_parts(count=4000):
+    """(w, h) of random parts of a large square, of which nearly all fit."""
+
+    class Canvas:
+        size = (100_000, 100_000)
+
+        def resize(self, size, how, box):
+            sizes.append((box[2] - box[0], box[3] - box[1]))
+
+    sizes = []
+    images, rng = FolderImages([], 8, "random-resized"), np.random.default_rng(0)
+    for _ in range(count):
+        images._random_part(Canvas(), rng)
+    return np.array(sizes)
+
+
+def test_aspect_ratios_are_uniform_in_their_logarithm():
+    """So that 3/4 is as likely as 4/3.  Uniform ratios would have a mean logarithm of 0.0274 instead of 0."""
+    w, h = random_parts().T
+    logarithms = np.log(w / h)
+    edge = np.log(4 / 3)
+    assert np.abs(logarithms).max() <= edge + 1e-4
+    # The standard deviation of the mean is edge / √3 / √4000 = 0.0026.
+    assert abs(logarithms.mean()) < 5 * edge / np.sqrt(3 * len(w))
+    assert 5 * edge / np.sqrt(3 * len(w)) < 0.0274
+
+
+@pytest.mark.parametrize("plant", ["fifo", "device", "dangling link", "folder"])
+def test_what_is_no_file_is_refused_at_once(root, plant):
+    path = root / "val" / "ape" / "9.png"
+    if plant == "fifo":
+        os.mkfifo(path)
+    elif plant == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if plant == "device" else "nowhere")
+    with pytest.raises(data.DataFileError, match=r"9\.png: not a regular file"):
+        data.load("folder", "test", root)
+    with pytest.raises(data.DataFileError, match=r"9\.png"):
+        FolderImages([path]).read(0)
