@@ -1,4 +1,7 @@
-"""A folder of images, one folder per class, as ImageNet is laid out: ROOT/train/CLASS/*.jpg, ROOT/val/CLASS/*.jpg."""
+"""A folder of images, one folder per class, as ImageNet is laid out: ROOT/train/CLASS/*.jpg, ROOT/val/CLASS/*.jpg.
+
+Without train and val, ROOT/CLASS/*.jpg is divided by `test_fraction`.
+"""
 
 from __future__ import annotations
 
@@ -117,13 +120,20 @@ class FolderImages:
 
 
 def load(
-    split: str, data_dir: str | os.PathLike[str] | None = None, size: int = 224, crop: str = "scale-jitter"
+    split: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    size: int = 224,
+    crop: str = "scale-jitter",
+    test_fraction: float | None = None,
+    seed: int = 0,
 ) -> Dataset:
+    """test_fraction, seed: see `minires.data.load`; the same folder and seed give the same division."""
     root = data_dir or os.environ.get("MINIRES_DATA")
     if not root:
         raise DataError("data set 'folder' needs its folder: --data-dir DIR (or $MINIRES_DATA), with train/CLASS/*.jpg")
-    classes = _classes(_split_folder(Path(root), "train"))
-    folder = _split_folder(Path(root), split)
+    whole = test_fraction is not None
+    folder = _undivided(Path(root)) if whole else _split_folder(Path(root), split)
+    classes = _classes(folder if whole else _split_folder(Path(root), "train"))
     unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
         raise DataError(f"{folder}: class {unknown[0]!r} does not occur in the training images")
@@ -137,6 +147,9 @@ def load(
                 raise DataFileError(f"{path}: not a regular file; remove it")
         if not images:
             raise DataError(f"{own}: no images (of {', '.join(SUFFIXES)})")
+        if test_fraction is not None:
+            test = _test_images(len(images), test_fraction, (seed, 2, label), own)
+            images = [path for path, is_test in zip(images, test, strict=True) if is_test == (split == "test")]
         paths += images
         labels += [label] * len(images)
     images_ = FolderImages(paths, size, crop)
@@ -147,7 +160,27 @@ def _split_folder(root: Path, split: str) -> Path:
     for name in SPLITS[split]:
         if (root / name).is_dir():
             return root / name
-    raise DataError(f"{root}: no folder {' or '.join(SPLITS[split])} with one folder per class in it")
+    told = f"{root}: no folder {' or '.join(SPLITS[split])} with one folder per class in it"
+    raise DataError(f"{told}; --test-fraction 0.2 divides a folder of classes")
+
+
+def _undivided(root: Path) -> Path:
+    for name in (*SPLITS["train"], *SPLITS["test"]):
+        if (root / name).is_dir():
+            raise DataError(f"{root}: has a folder {name}, so that test_fraction has nothing to divide; leave it out")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    return root
+
+
+def _test_images(N: int, fraction: float, seed: tuple[int, ...], folder: Path) -> NDArray[np.bool_]:
+    """Which of a class's N images are test images: the share that is nearest to `fraction`, but one at least."""
+    count = max(1, round(_checks.number(fraction, "test_fraction", 0, 1, open_minimum=True) * N))
+    if count >= N:
+        raise DataError(f"{folder}: test_fraction {fraction} takes {count} of {N} images; one must be left to train on")
+    test = np.zeros(N, np.bool_)
+    test[np.random.default_rng(seed).permutation(N)[:count]] = True
+    return test
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -89,7 +89,8 @@ def train(
     config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
     resume    a run folder or a checkpoint to go on from: with as many ranks, the end is bit for bit that of the
-              uninterrupted run, but for `history.TIMING`; one that was stopped before its first checkpoint begins anew
+              uninterrupted run, but for `history.TIMING`; one that was stopped before its first checkpoint begins
+              anew.  The images must be the same (see `Dataset.digest`); `config` may have another length
     download  whether the data may be fetched when they are missing
     report    hears about the progress
     ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
@@ -152,6 +153,7 @@ class _Run:
 
     folder: RunFolder
     checkpoint: Path | None = None  # the last one written
+    note = ""  # on the new length of a run that goes on
 
     def __init__(
         self, config: Config, start: Checkpoint | None, download: bool, report: Silent, ranks: Communicator
@@ -222,6 +224,8 @@ class _Run:
         batches: Iterator[tuple[Array, Array]] = self.loader.iterate(self.iteration)
         self.model.train()
         self.report.start(self.iteration, self.total)
+        if self.note:
+            self.report.note(self.note)
         self.saved = self.iteration if self.checkpoint else 0
         more = (signal.SIGUSR1,) if self.ranks.size > 1 else ()  # mpirun passes it on, and kills after the others
         with StopRequest(*more) as self.stop:
@@ -388,6 +392,10 @@ class _Run:
             if digest != self.digests.get(split):
                 told = f"the {split} images of {self.config.data} are not those that this run began with"
                 raise ConfigError(f"{told}: names, sizes, labels, order or pixels differ")
+        before = start.config.total_iterations(self.batches)
+        if start.iteration > self.total != before:
+            told = f"the checkpoint is of iteration {start.iteration:,}, a run of this length ends at {self.total:,}"
+            raise ConfigError(f"{'iterations' if self.config.iterations else 'epochs'}: {told}")
         if start.iteration > self.total:
             told = f"the checkpoint is of iteration {start.iteration:,}, the run ends at {self.total:,}"
             raise CheckpointError(f"the checkpoint does not fit its own configuration: {told}")
@@ -398,6 +406,13 @@ class _Run:
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit {self.config.network}: {error}") from None
         random.generator().bit_generator.state = start.random_state
+        if self.total != before:
+            rates = ", ".join(
+                f"{rate:g} from {place:,}" for place, rate in self.config.rates(start.iteration, self.total)
+            )
+            self.note = (
+                f"iterations {self.total:,} instead of {before:,}; learning rate by iteration: {rates or 'none'}"
+            )
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)
         self.seconds_before = start.seconds
 

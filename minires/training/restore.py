@@ -54,6 +54,8 @@ def restore(path: str | Path, **changes: Any) -> Trained:
     check_shapes(checkpoint, found)
     if "batch_size" in changes:
         changes = {"micro_batch": None, **changes}  # so many images at a time, not the fewer of training
+    if "data" in changes:
+        changes = {"test_fraction": None, **changes}  # of the run's own data
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
     try:
         model, _ = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)
