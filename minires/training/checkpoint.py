@@ -35,8 +35,8 @@ from minires.training.config import Config, ConfigError
 from minires.training.measured import Measured
 
 FORMAT, VERSION = "minires checkpoint", 1
-LARGEST_JSON = 16 << 20  # bytes: MOST_ROWS of a history and the names of 21,841 classes; JSON takes 24 times as much
-MOST_ROWS = 100_000
+MOST_ROWS = 150_000  # of a history, each at most 200 bytes of JSON
+LARGEST_JSON = 32 << 20  # bytes: those, and the names of 21,841 classes; parsed it takes at most 24 times the memory
 LONGEST_HEADER = 4 << 20  # bytes of the tensors' file: some 40,000 tensors
 
 

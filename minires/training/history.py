@@ -15,7 +15,7 @@ from minires._atomic import read_bytes, write_text
 from minires._checks import integer
 from minires._shown import shown
 
-_LARGEST = 16 << 20  # bytes: more than 100,000 rows
+_LARGEST = 32 << 20  # bytes: more rows than a checkpoint holds
 
 
 @dataclass(frozen=True)

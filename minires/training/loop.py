@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -167,6 +168,9 @@ class _Run:
         self.batches = len(self.loader)
         self.total = config.total_iterations(self.batches)
         self.log_every, self.eval_every, self.checkpoint_every = config.intervals(self.batches)
+        if (rows := self._rows_to_come()) > checkpoints.MOST_ROWS:
+            told = f"a history of {rows:,} rows exceeds the {checkpoints.MOST_ROWS:,} that a checkpoint holds"
+            raise ConfigError(f"log_every: {told}; raise --log-every or --eval-every")
 
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
@@ -286,6 +290,10 @@ class _Run:
         self.iteration += 1
         self.interval += measured
         self.timed_images += measured.images
+
+    def _rows_to_come(self) -> int:
+        both = math.lcm(self.log_every, self.eval_every)
+        return self.total // self.log_every + self.total // self.eval_every - self.total // both + 1
 
     def _row_is_due(self) -> bool:
         if self.iteration == 0 or (self.rows and self.rows[-1].iteration == self.iteration):

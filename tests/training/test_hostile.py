@@ -20,7 +20,8 @@ import pytest
 
 from minires import _atomic
 from minires.cli import main
-from minires.training import Config, RunFolderError, find_checkpoint, history, train
+from minires.training import Config, ConfigError, RunFolderError, find_checkpoint, history, train
+from minires.training import checkpoint as checkpoints
 from training.disk import Record
 
 CONFIG = Config.make(width=1, iterations=4, log_every=2, eval_every=2, checkpoint_every=2, workers=0)
@@ -247,4 +248,13 @@ def test_a_history_without_end(finished, tmp_path, make):
 def test_a_configuration_without_end(tmp_path, capsys):
     sparse(tmp_path / "config.json")
     assert main(["train", "--resume", str(tmp_path)]) == 4
-    assert "at most 16,777,216 are read" in capsys.readouterr().err
+    assert "at most 33,554,432 are read" in capsys.readouterr().err
+
+
+def test_a_history_that_no_checkpoint_could_hold_is_refused_at_the_beginning(tmp_path):
+    with pytest.raises(ConfigError, match="a history of 200,001 rows exceeds the 150,000 that a checkpoint holds"):
+        train(replace(CONFIG, iterations=200_000, log_every=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    largest = history.Row(2**40, *[-1.2345678901234567e-300] * 7)
+    text = json.dumps([-value for value in vars(largest).values()])
+    assert checkpoints.MOST_ROWS * (len(text) + 2) + 21_841 * 100 < checkpoints.LARGEST_JSON

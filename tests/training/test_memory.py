@@ -170,8 +170,8 @@ def test_no_more_images_count_than_there_are(tmp_path, only):
     for size in (1433, 10**8):
         with pytest.raises(ConfigError, match="1433 images at a time") as caught:
             train(config(backend="reference", batch_size=size), tmp_path / "run")
-        told.append(str(caught.value))
-    assert told[0] == told[1]
+        told.append(int(str(caught.value).partition("needs about ")[2].split()[0]))
+    assert told[0] == pytest.approx(told[1], rel=0.1)  # the peak of few images is measured
     assert train(config(backend="reference", width=1, batch_size=10**8, micro_batch=100), tmp_path / "run")
 
 
