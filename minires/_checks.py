@@ -140,10 +140,13 @@ def iterable(value: Any, argument: str, of: str) -> list[Any]:
         raise TypeError(f"{argument} must be {of}, got {shown(value)}") from None
 
 
-def mapping(value: Any, argument: str, of: str) -> Mapping[Any, Any]:
-    """`value`, if it maps something to something."""
+def mapping(value: Any, argument: str, of: str) -> Mapping[str, Any]:
+    """`value`, if it maps names to something."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{argument} must map {of}, got {type(value).__name__}")
+    for name in value:
+        if not isinstance(name, str):
+            raise TypeError(f"{argument} must map {of}, got {shown(name)} as a name")
     return value
 
 

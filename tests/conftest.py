@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import zlib
 
 import numpy as np
@@ -12,6 +13,11 @@ import minires as mr
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # processes that share the processors
     mr.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+# A shell that starts pytest in the background has it ignore SIGINT, which the programs that tests start would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from minires.cli.words import add_data, add_machine, checkpoint, computing_on, console, own_backend
+from minires.cli.words import add_data, add_machine, checkpoint, computing_on, console, own_backend, printable
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -28,6 +28,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from rich.markup import escape
+
     from minires.training import evaluate_run
 
     path = checkpoint(arguments.run, "RUN")
@@ -38,6 +40,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with computing_on(mine):
         trained, evaluation = evaluate_run(path, split=arguments.split, download=arguments.download, **given)
     config, classes = trained.checkpoint.config, trained.checkpoint.classes
+    shown = [escape(printable(name)) for name in classes]  # a stranger's may hold markup and control characters
     told = {
         "network": config.network,
         "data": config.data,
@@ -53,7 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(told))
         return 0
-    console().print(_confusion_table(evaluation.confusion, classes))
+    console().print(_confusion_table(evaluation.confusion, shown))
     print(f"{config.network} on {config.data} ({arguments.split}): {evaluation.images:,} images, {path}")
     if evaluation.top5_error is not None:
         print(f"top-5 error   {evaluation.top5_error:.2f} %")

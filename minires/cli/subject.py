@@ -100,8 +100,10 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
             raise UsageError(f"--{flag.replace('_', '-')} says nothing about {what}")
     if data is not None:
         mean = None if trained is None else trained.mean
-        size = None if config is None else config.size
-        x, labels, classes, told = _test_images(data, arguments, mean, size)
+        options = {} if config is None else {"size": config.size}
+        if config is not None and config.data == data:
+            options |= {"test_fraction": config.test_fraction, "seed": config.seed}
+        x, labels, classes, told = _test_images(data, arguments, mean, options)
     else:
         x, told = _picture(arguments.image, network, trained)
         labels, classes = [arguments.label if arguments.label is not None else 0], None
@@ -210,17 +212,19 @@ def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
     return _Trained(trained.model, trained.preprocessing, kept.config, kept.mean, kept.input_shape)
 
 
-def _test_images(data: str, arguments: argparse.Namespace, mean: Any, size: int | None) -> tuple[Any, Any, int, str]:
-    """x (N, C, H, W), labels (N,), how many classes, and what it is."""
+def _test_images(
+    data: str, arguments: argparse.Namespace, mean: Any, options: dict[str, Any]
+) -> tuple[Any, Any, int, str]:
+    """x (N, C, H, W), labels (N,), how many classes, and what it is; `options` as for `minires.data.load`."""
     import numpy as np
 
     from minires import data as sets
     from minires.data import FolderImages, Transform
 
     try:
-        dataset = sets.load(data, "test", arguments.data_dir, size=size)
+        dataset = sets.load(data, "test", arguments.data_dir, **options)
         if mean is None and data != "folder":
-            mean = sets.pixel_mean(sets.load(data, "train", arguments.data_dir, size=size))
+            mean = sets.pixel_mean(sets.load(data, "train", arguments.data_dir, **options))
     except ValueError as error:
         raise UsageError(str(error)) from None
     first, last = arguments.index or 0, (arguments.index or 0) + (arguments.batch or 8)

@@ -17,12 +17,24 @@ if TYPE_CHECKING:
 
 # The settings of `Config` that are flags, and those of them that may differ when a run goes on.
 _SETTINGS = (
-    *("network", "data", "data_dir", "size", "shortcut", "stride_in", "width", "dtype", "epochs", "iterations"),
+    *(
+        "network",
+        "data",
+        "data_dir",
+        "size",
+        "test_fraction",
+        "shortcut",
+        "stride_in",
+        "width",
+        "dtype",
+        "epochs",
+        "iterations",
+    ),
     *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
     *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
     *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "fuse", "backend", "threads", "workers"),
 )
-_MAY_CHANGE = ("data_dir", "fuse", "backend", "threads", "workers")
+_MAY_CHANGE = ("data_dir", "epochs", "iterations", "fuse", "backend", "threads", "workers")
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -31,8 +43,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         help="train a network",
         description="Train a network (resnet20 on digits unless told otherwise) and write its history, learning "
         "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
-        "and the data set's.  Ctrl-C saves; --resume goes on to the very same weights, also after a kill or a power "
-        "failure at any moment.  "
+        "and the data set's.  Ctrl-C or SIGTERM saves (under nohup too, where SIGINT is ignored); --resume goes on to "
+        "the very same weights, also after a kill or a power failure at any moment.  "
         "`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch.",
         allow_abbrev=False,
     )
@@ -45,7 +57,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "--resume",
         metavar="RUN",
         help="go on from a run folder's newest checkpoint (from the beginning where there is none yet), from RUN/best, "
-        "or from a checkpoint file",
+        "or from a checkpoint file; the images must be the same.  --epochs or --iterations give the run another "
+        "length: milestones in iterations stay where they are, fractions are of the new length",
     )
     run.add_argument(
         "--seed", type=int, metavar="N", help="of initialisation, order, augmentation, dropout (default: 0)"
@@ -111,6 +124,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
     descent.add_argument("--label-smoothing", type=float, metavar="X", help="in [0, 1] (default: 0)")
     network = parser.add_argument_group("the network and its images")
     network.add_argument("--size", type=int, metavar="N", help="side of the images (fashion-mnist, folder)")
+    network.add_argument(
+        "--test-fraction",
+        type=float,
+        metavar="F",
+        help="share of each class's images that become test images, drawn from --seed, of a folder of classes without "
+        "train/ and test/",
+    )
     network.add_argument("--shortcut", metavar="A|B|C", help="default: A for the CIFAR family, B for ImageNet's")
     network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
     network.add_argument("--width", type=int, metavar="N", help="filters of the first stage (default: the network's)")
@@ -179,6 +199,8 @@ def _config(arguments: argparse.Namespace) -> Config:
         if name not in _MAY_CHANGE:
             flag = "NETWORK" if name == "network" else "--" + name.replace("_", "-")
             raise UsageError(f"{flag} cannot be given with --resume: the run goes on with its own settings")
+    if "epochs" in given or "iterations" in given:
+        given = {"epochs": None, "iterations": None, **given}
     if Path(arguments.resume).is_file():
         checkpoint(arguments.resume, "--resume")  # says what a file is that is none
     try:

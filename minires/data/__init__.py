@@ -108,6 +108,8 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     size: int | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """A data set's images, labels and class names.
 
@@ -117,6 +119,8 @@ def load(
     data_dir   where to look first; then $MINIRES_DATA, the system's data sets, the user's cache
     download   fetch what is missing from its official address; without it the network is never touched
     size       "folder": side of the images (224); "fashion-mnist": a divisor of 28 to average down to
+    test_fraction   "folder" without train/ and test/: the share of each class's images that are test images
+    seed       what they are drawn from
 
     Raises ValueError for an unknown name, DataPathError for a data_dir that is no folder, DataError when files are
     missing, DataFileError when one is broken.
@@ -128,6 +132,8 @@ def load(
     options: dict[str, Any] = {} if size is None else {"size": integer(size, "size", 1)}
     if options and name not in ("fashion-mnist", "folder"):
         raise ValueError(f"size cannot be chosen for {name!r}, got {size}")
+    if test_fraction is not None and name != "folder":
+        raise ValueError(f"test_fraction cannot be chosen for {name!r}, got {test_fraction}")
     if name in _OWN:
         return instance(_OWN[name][0](split), f"what load gives for data set {name!r}", Dataset)
     if name == "digits":
@@ -136,7 +142,7 @@ def load(
         return fashion_mnist.load(split, data_dir, download, **options)
     if name == "cifar10":
         return cifar10.load(split, data_dir, download)
-    return folder.load(split, data_dir, **options)
+    return folder.load(split, data_dir, test_fraction=test_fraction, seed=seed, **options)
 
 
 def recipe(name: str, size: int | None = None) -> Augmentation:

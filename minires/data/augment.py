@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from minires._checks import flag, instance, integer, number
 from minires._shown import shown
 from minires.data.dataset import Dataset
-from minires.data.folder import FolderImages
+from minires.data.folder import FolderImages, spread
 
 # Eigenvalues and eigenvectors of the colours of ImageNet in [0, 1] (Krizhevsky et al., 2012, section 4.1; the paper's
 # "standard color augmentation").
@@ -168,9 +168,9 @@ def pixel_mean(dataset: Dataset, sample: int = 1024) -> NDArray[np.float32]:
     if integer(sample, "sample", 1) and not len(images):
         raise ValueError("dataset must hold at least one image for their mean, got none")
     if isinstance(images, FolderImages):
-        chosen = np.unique(np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int))
+        chosen = spread(len(images), sample)
         total = np.zeros(images.shape[1:])
         for index in chosen:
-            total += images.read(int(index))
+            total += images.read(index)
         return (total / (255 * len(chosen))).astype(np.float32)
     return (images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +69,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """SHA-256 of the classes and of every label and image in order; of a folder, see `FolderImages.update`."""
+        sha256 = hashlib.sha256(json.dumps([self.classes, self.shape]).encode())
+        sha256.update(np.ascontiguousarray(self.labels, "<i8").data)
+        if isinstance(self.images, np.ndarray):
+            sha256.update(np.ascontiguousarray(self.images).data)
+        else:
+            self.images.update(sha256)
+        return sha256.hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from minires._atomic import NotRegularError, open_regular
 from minires.data.dataset import DataFileError
 
 # What may come in.  Other formats that Pillow knows start other programs (EPS: Ghostscript) or hold no photographs.
@@ -33,10 +34,10 @@ def decode(path: Path, grey: bool = False) -> Image.Image:
     the colours under it stay; of 16 bits a channel the upper 8 are kept.
 
     Raises DataFileError that names the file: what is none of `FORMATS`, what cannot be decoded to its end, what has
-    more pixels than Pillow deems safe, what holds numbers of unknown range.
+    more pixels than Pillow deems safe, what holds numbers of unknown range, and any FIFO, socket or device.
     """
     try:
-        with Image.open(path, formats=FORMATS) as opened:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
             opened.load()
             turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1))
             image = _eight_bits(opened)
@@ -45,6 +46,8 @@ def decode(path: Path, grey: bool = False) -> Image.Image:
     except UnidentifiedImageError:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise DataFileError(f"{path}: cannot be decoded: it is no {known} that Pillow knows") from None
+    except NotRegularError as error:
+        raise DataFileError(f"{path}: {error.strerror}") from None
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder trips over in broken bytes: it raises more than OSError

@@ -14,13 +14,15 @@ NAME = "fashion-mnist"
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+# The authors' bucket.  Its website, which their README names, has no https.
+ADDRESS = "https://fashion-mnist.s3.eu-central-1.amazonaws.com/"
 MD5 = {
     "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
     "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
 }
+SIZE = dict(zip(MD5, (26_421_880, 29_515, 4_422_102, 5_148), strict=True))  # bytes, gzipped
 COUNT = {"train": 60_000, "test": 10_000}
 
 
@@ -47,7 +49,7 @@ def load(
             )  # fmt: skip
         folder = (Path(data_dir) if data_dir else user_cache()) / NAME
         for name, md5 in MD5.items():
-            download(Remote(f"{name}.gz", f"{address}{name}.gz", md5), folder)
+            download(Remote(f"{name}.gz", f"{address}{name}.gz", md5, SIZE[name]), folder)
     stem = "train" if split == "train" else "t10k"
     images_path, labels_path = _path(folder, f"{stem}-images-idx3-ubyte"), _path(folder, f"{stem}-labels-idx1-ubyte")
     images, labels = idx.read(images_path, 3), idx.read(labels_path, 1)

@@ -10,11 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from minires._atomic import refuse_link
 from minires.data.dataset import DataError
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's data set packages put their files
@@ -22,11 +25,12 @@ SYSTEM = Path("/usr/share/datasets")  # where Debian's data set packages put the
 
 @dataclass(frozen=True)
 class Remote:
-    """A file at its official address, with the MD5 that its authors published."""
+    """A file at its official address, with the MD5 that its authors published and its size in bytes."""
 
     name: str
     address: str
     md5: str
+    size: int
 
 
 def user_cache() -> Path:
@@ -57,10 +61,25 @@ def missing(name: str, data_dir: str | os.PathLike[str] | None, wanted: str, adv
     return DataError(f"data set {name!r} not found: looked for {wanted} in\n{looked}\n{advice}")
 
 
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to an https address, and no other."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if not newurl.startswith("https://"):
+            raise urllib.error.HTTPError(newurl, code, f"redirected to {newurl}, which is not https", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def download(remote: Remote, folder: Path) -> Path:
-    """Fetches the file into `folder`: checked against its MD5 first, then put in place at once, or not at all."""
+    """Fetches the file into `folder`: checked against its size and MD5 first, then put in place at once, or not at all.
+
+    Raises DataError, as soon as more bytes arrive than the file has.
+    """
     target = folder / remote.name
     try:
+        refuse_link(folder)
         folder.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(prefix=f".{remote.name}.", dir=folder)
     except OSError as error:
@@ -72,10 +91,13 @@ def download(remote: Remote, folder: Path) -> Path:
             Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
         ):
             digest = hashlib.md5(usedforsecurity=False)
-            with urllib.request.urlopen(remote.address, timeout=60) as response:
-                size = int(response.headers.get("Content-Length") or 0)
-                task = progress.add_task(remote.name, total=size or None)
+            with urllib.request.build_opener(_SecureRedirects).open(remote.address, timeout=60) as response:
+                task = progress.add_task(remote.name, total=remote.size)
+                length, received = int(response.headers.get("Content-Length") or 0), 0
                 while block := response.read(1 << 20):
+                    received += len(block)
+                    if max(length, received) > remote.size:
+                        raise DataError(f"{remote.address}: sends more than the {remote.size:,} bytes of the file")
                     out.write(block)
                     digest.update(block)
                     progress.advance(task, len(block))

@@ -1,7 +1,12 @@
-"""A folder of images, one folder per class, as ImageNet is laid out: ROOT/train/CLASS/*.jpg, ROOT/val/CLASS/*.jpg."""
+"""A folder of images, one folder per class, as ImageNet is laid out: ROOT/train/CLASS/*.jpg, ROOT/val/CLASS/*.jpg.
+
+Without train and val, ROOT/CLASS/*.jpg is divided by `test_fraction`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -12,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minires import _checks
+from minires._atomic import open_regular
 from minires._checks import choice, integer
 from minires.data.dataset import DataError, DataFileError, Dataset, checked
 from minires.data.decode import decode
@@ -20,6 +26,11 @@ from minires.data.preprocess import centre, margin, scale
 NAME = "folder"
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = {"train": ("train",), "test": ("val", "test")}
+
+
+def spread(N: int, most: int = 1024) -> list[int]:
+    """At most so many of N indices, evenly spread over them."""
+    return [int(index) for index in np.unique(np.linspace(0, N - 1, min(most, N)).astype(int))]
 
 
 class FolderImages:
@@ -66,6 +77,22 @@ class FolderImages:
         except ValueError as error:
             raise DataFileError(f"{path}: {error}") from None
 
+    def update(self, sha256: hashlib._Hash) -> None:
+        """Adds every file's class, name and size in order, and the content of up to 1,024 files, evenly spread.
+
+        To read all of ImageNet would take hours.  Raises DataFileError where a file cannot be read.
+        """
+        read = set(spread(len(self)))
+        for index, path in enumerate(self.paths):
+            try:
+                with open_regular(path) as file:
+                    size = os.fstat(file.fileno()).st_size
+                    sha256.update(json.dumps([path.parent.name, path.name, size]).encode())
+                    if index in read:
+                        sha256.update(file.read())
+            except OSError as error:
+                raise DataFileError(f"{path}: {error.strerror}") from None
+
     def _cut(self, image: Image.Image, rng: np.random.Generator | None) -> Image.Image:
         if rng is None:
             return centre(scale(image, margin(self.size)), self.size)
@@ -93,13 +120,20 @@ class FolderImages:
 
 
 def load(
-    split: str, data_dir: str | os.PathLike[str] | None = None, size: int = 224, crop: str = "scale-jitter"
+    split: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    size: int = 224,
+    crop: str = "scale-jitter",
+    test_fraction: float | None = None,
+    seed: int = 0,
 ) -> Dataset:
+    """test_fraction, seed: see `minires.data.load`; the same folder and seed give the same division."""
     root = data_dir or os.environ.get("MINIRES_DATA")
     if not root:
         raise DataError("data set 'folder' needs its folder: --data-dir DIR (or $MINIRES_DATA), with train/CLASS/*.jpg")
-    classes = _classes(_split_folder(Path(root), "train"))
-    folder = _split_folder(Path(root), split)
+    whole = test_fraction is not None
+    folder = _undivided(Path(root)) if whole else _split_folder(Path(root), split)
+    classes = _classes(folder if whole else _split_folder(Path(root), "train"))
     unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
         raise DataError(f"{folder}: class {unknown[0]!r} does not occur in the training images")
@@ -108,8 +142,14 @@ def load(
     for label, name in enumerate(classes):
         own = folder / name
         images = sorted(p for p in own.iterdir() if p.suffix.lower() in SUFFIXES) if own.is_dir() else []
+        for path in images:
+            if not path.is_file():
+                raise DataFileError(f"{path}: not a regular file; remove it")
         if not images:
             raise DataError(f"{own}: no images (of {', '.join(SUFFIXES)})")
+        if test_fraction is not None:
+            test = _test_images(len(images), test_fraction, (seed, 2, label), own)
+            images = [path for path, is_test in zip(images, test, strict=True) if is_test == (split == "test")]
         paths += images
         labels += [label] * len(images)
     images_ = FolderImages(paths, size, crop)
@@ -120,7 +160,27 @@ def _split_folder(root: Path, split: str) -> Path:
     for name in SPLITS[split]:
         if (root / name).is_dir():
             return root / name
-    raise DataError(f"{root}: no folder {' or '.join(SPLITS[split])} with one folder per class in it")
+    told = f"{root}: no folder {' or '.join(SPLITS[split])} with one folder per class in it"
+    raise DataError(f"{told}; --test-fraction 0.2 divides a folder of classes")
+
+
+def _undivided(root: Path) -> Path:
+    for name in (*SPLITS["train"], *SPLITS["test"]):
+        if (root / name).is_dir():
+            raise DataError(f"{root}: has a folder {name}, so that test_fraction has nothing to divide; leave it out")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    return root
+
+
+def _test_images(N: int, fraction: float, seed: tuple[int, ...], folder: Path) -> NDArray[np.bool_]:
+    """Which of a class's N images are test images: the share that is nearest to `fraction`, but one at least."""
+    count = max(1, round(_checks.number(fraction, "test_fraction", 0, 1, open_minimum=True) * N))
+    if count >= N:
+        raise DataError(f"{folder}: test_fraction {fraction} takes {count} of {N} images; one must be left to train on")
+    test = np.zeros(N, np.bool_)
+    test[np.random.default_rng(seed).permutation(N)[:count]] = True
+    return test
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -72,6 +72,11 @@ class Loader:
         integer(iteration, "iteration", 0)
         return self._end(iteration % len(self)) - iteration % len(self) * self.batch_size
 
+    @property
+    def largest_batch(self) -> int:
+        """How many images the largest batch of an epoch holds."""
+        return max(self.images_of(0), self.images_of(len(self) - 1))
+
     def iterate(self, start_iteration: int = 0) -> Iterator[Batch]:
         """Training batches without end, from the given iteration on, augmented."""
         integer(start_iteration, "start_iteration", 0)

@@ -1,7 +1,7 @@
 """The networks of the paper."""
 
 from minires.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut
-from minires.models.registry import create, input_shape, names, options, stages
+from minires.models.registry import create, input_shape, names, options, shapes, stages
 from minires.models.resnet import ResNet
 from minires.models.vgg import VGG
 
@@ -15,5 +15,6 @@ __all__ = [
     "input_shape",
     "names",
     "options",
+    "shapes",
     "stages",
 ]

@@ -10,7 +10,7 @@ from minires._shown import shown
 from minires.models.blocks import BasicBlock, Bottleneck
 from minires.models.resnet import ResNet
 from minires.models.vgg import VGG
-from minires.nn import Module
+from minires.nn import Module, init
 
 # Table 1: blocks per stage at 56, 28, 14 and 7 pixels.
 _IMAGENET = {
@@ -97,6 +97,15 @@ def create(name: str, **options_given: Any) -> Module:
             told = ", ".join(allowed)
             raise TypeError(f"{name} has no option {option!r}; it has {told}.{suggest(option, allowed)}")
     return network(*arguments, **(defaults | options_given))
+
+
+def shapes(name: str, **options_given: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's state by name; no memory is written for it.
+
+    Raises what `create` raises, and MemoryError for more numbers than the machine can address.
+    """
+    with init.skipped():
+        return {path: array.shape for path, array in create(name, **options_given).state_dict().items()}
 
 
 def _recipe(name: str) -> tuple[type[Module], tuple[Any, ...], dict[str, Any], set[str]]:

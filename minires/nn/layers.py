@@ -298,7 +298,11 @@ def conv_norm_relu(
     fuses = (relu is None or is_exactly(relu, ReLU)) and x.ndim == 4
     if isinstance(norm, BatchNorm2d):
         fuses = fuses and is_exactly(norm, BatchNorm2d) and norm.function is F.batch_norm
-        statistics: dict[str, Any] = {"running_mean": norm.running_mean, "running_var": norm.running_var, "eps": norm.eps}
+        statistics: dict[str, Any] = {
+            "running_mean": norm.running_mean,
+            "running_var": norm.running_var,
+            "eps": norm.eps,
+        }
         if norm.training and fuses and relu is not None:
             y = conv(x)
             with module_scope(norm._name):

@@ -169,7 +169,7 @@ class Module:
         """
         mapping(state, "state", "names to arrays")
         strict = flag(strict, "strict")
-        given = {name: value for name, value in state.items() if not str(name).endswith("num_batches_tracked")}
+        given = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
         own = self.state_dict()
         problems = []
         if strict:

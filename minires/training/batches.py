@@ -17,7 +17,8 @@ from minires.training.parts import places
 def images(config: Config, split: str, download: bool = False) -> Dataset:
     """The images of a run; ConfigError for a size that they cannot have, else what `minires.data.load` raises."""
     try:
-        return data.load(config.data, split, config.data_dir, download, config.size)
+        size, fraction = config.size, config.test_fraction
+        return data.load(config.data, split, config.data_dir, download, size, fraction, config.seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

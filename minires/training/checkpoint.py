@@ -26,7 +26,7 @@ import numpy as np
 import safetensors.numpy
 
 from minires import _checks
-from minires._atomic import make_folder, sync_folder, write_bytes, write_text
+from minires._atomic import NotRegularError, make_folder, read_bytes, sync_folder, write_bytes, write_text
 from minires._atomic import sweep as sweep_temporaries
 from minires._checks import integer, number
 from minires.arrays import Array
@@ -35,6 +35,9 @@ from minires.training.config import Config, ConfigError
 from minires.training.measured import Measured
 
 FORMAT, VERSION = "minires checkpoint", 1
+MOST_ROWS = 150_000  # of a history, each at most 200 bytes of JSON
+LARGEST_JSON = 32 << 20  # bytes: those, and the names of 21,841 classes; parsed it takes at most 24 times the memory
+LONGEST_HEADER = 4 << 20  # bytes of the tensors' file: some 40,000 tensors
 
 
 class CheckpointError(RuntimeError):
@@ -57,6 +60,7 @@ class Checkpoint:
     interval       of the training batches since the last row
     rows           the history so far
     seconds        training time so far
+    data           `Dataset.digest` of "train" and "test"; empty in a checkpoint that was written without them
     """
 
     iteration: int
@@ -71,6 +75,7 @@ class Checkpoint:
     interval: Measured = field(default_factory=Measured)
     rows: tuple[history.Row, ...] = ()
     seconds: float = 0.0
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = False) -> Path:
@@ -102,6 +107,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = 
         "interval": list(astuple(checkpoint.interval)),
         "history": [list(astuple(row)) for row in checkpoint.rows],
         "seconds": checkpoint.seconds,
+        "data": dict(checkpoint.data),
     }
     text = json.dumps(told, allow_nan=False)
     new = not tensors.exists()
@@ -133,6 +139,8 @@ def load(path: Path) -> Checkpoint:
         C, H, W = (integer(n, "input_shape", 1) for n in told["input_shape"])
         rows = _rows(told)
         iteration = integer(told["iteration"], "iteration", 0)
+        if arrays["input.mean"].shape != (H, W, C):
+            raise ValueError(f"input_shape is {(C, H, W)}, the mean image has shape {arrays['input.mean'].shape}")
         if iteration != (rows[-1].iteration if rows else 0) and images == 0:
             raise ValueError(f"iteration {iteration} has neither a row of the history nor sums since the last one")
         return Checkpoint(
@@ -141,7 +149,7 @@ def load(path: Path) -> Checkpoint:
             model=model,
             velocity=velocity,
             mean=arrays["input.mean"],
-            classes=tuple(str(name) for name in told["classes"]),
+            classes=_classes(told["classes"]),
             input_shape=(C, H, W),
             random_state=_random_state(told["random_state"]),
             schedule=dict(told["schedule"]),
@@ -150,6 +158,7 @@ def load(path: Path) -> Checkpoint:
             ),
             rows=rows,
             seconds=number(told["seconds"], "seconds", 0),
+            data=_digests(told.get("data", {})),
         )
     except KeyError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error} is missing") from None
@@ -173,7 +182,7 @@ def find(path: Path) -> Path:
     if _is_best(path):
         return best(find(path.parent))
     description = _description(path)
-    if not os.path.isfile(description):
+    if not os.path.exists(description):
         raise FileNotFoundError(f"no checkpoint at {path}: {description} is not there")
     return description
 
@@ -207,8 +216,8 @@ def best(description: Path) -> Path:
 def _told(path: Path) -> dict[str, Any]:
     """What the JSON says, of which only format and version are known to be right."""
     try:
-        told = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        told = json.loads(read_bytes(path, LARGEST_JSON))
+    except (NotRegularError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: no valid JSON ({error})") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         raise CheckpointError(f'{path} is not a checkpoint: its "format" is not {FORMAT!r}')
@@ -226,12 +235,19 @@ def _tensors(path: Path, told: Any) -> dict[str, Array]:
     if Path(name).name != name or _description(Path(name)).name != path.name:  # never a path that leads elsewhere
         raise CheckpointError(f"{path} names {name!r} as its tensors, which must be {path.stem}-….safetensors")
     file = path.with_name(name)
+    damaged = f"{file} is damaged: its size or SHA-256 is not the one in {path.name}"
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, integer(told["bytes"], "bytes", 0))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not a whole checkpoint: {file} is missing") from None
+    except NotRegularError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from None
+    except ValueError:
+        raise CheckpointError(damaged) from None
     if len(content) != told["bytes"] or hashlib.sha256(content).hexdigest() != told["sha256"]:
-        raise CheckpointError(f"{file} is damaged: its size or SHA-256 is not the one in {path.name}")
+        raise CheckpointError(damaged)
+    if int.from_bytes(content[:8], "little") > LONGEST_HEADER:
+        raise CheckpointError(f"{file} is no valid safetensors file: its header exceeds {LONGEST_HEADER:,} bytes")
     try:
         return dict(safetensors.numpy.load(content))
     except (safetensors.SafetensorError, KeyError) as error:
@@ -254,6 +270,18 @@ def _safetensors(arrays: Mapping[str, Array]) -> bytes:
 
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+def _classes(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("classes must be a list of names")
+    return tuple(names)
+
+
+def _digests(told: Any) -> dict[str, str]:
+    if not isinstance(told, dict) or not all(isinstance(digest, str) for digest in told.values()):
+        raise TypeError("data must map splits to SHA-256 sums")
+    return told
 
 
 def _random_state(state: Any) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class Config:
     network, data     names of `models.names()` and `data.names()`
     data_dir          where to look for the data first; None: the usual places
     size              side of the images, where the data set lets it be chosen; None: its own
+    test_fraction     of a folder without train/ and test/: the share of each class's images that are test images, drawn
+                      from the seed; None: the folder has both
     shortcut, stride_in, width   options of the network; None: its own default
     dtype             float32 or float64
     epochs            length of the run, or
@@ -36,7 +38,8 @@ class Config:
                       would; else each rank's are of its own images, and rank 0's running statistics are kept
     lr, momentum, weight_decay, nesterov    of `optim.SGD`
     schedule          "step" (lr · lr_factor at each of the milestones) or "constant"
-    milestones        in iterations, or below 1 as fractions of the run
+    milestones        in iterations, or below 1 as fractions of the run; of a run that goes on to another length, the
+                      fractions are of the new one
     warmup            "none", a number of iterations, or "error": at warmup_lr until the training error is below 80 %
     label_smoothing   in [0, 1]
     augment           whether training images are padded, cropped and flipped as suits the data set
@@ -59,6 +62,7 @@ class Config:
     data: str = "digits"
     data_dir: str | None = None
     size: int | None = None
+    test_fraction: float | None = None
     shortcut: str | None = None
     stride_in: str | None = None
     width: int | None = None
@@ -122,6 +126,11 @@ class Config:
             told = f"batch_size {self.batch_size}, of which it is a part"
             raise ValueError(f"micro_batch must be at most the {told}, got {self.micro_batch}")
         integer(self.seed, "seed", 0)
+        if self.test_fraction is not None:
+            if number(self.test_fraction, "test_fraction", 0, 1, open_minimum=True) == 1:
+                raise ValueError("test_fraction must be below 1, got 1")
+            if self.data != "folder":
+                raise ValueError(f"test_fraction cannot be chosen for {self.data}, got {self.test_fraction}")
         if self.workers is not None:
             integer(self.workers, "workers", 0)
         if self.epochs is not None:
@@ -224,6 +233,13 @@ class Config:
         """Iterations between rows of the history, evaluations and checkpoints, with so many batches an epoch."""
         integer(batches, "batches", 1)
         return self.log_every or min(100, batches), self.eval_every or batches, self.checkpoint_every or batches
+
+    def rates(self, start: int, total: int) -> list[tuple[int, float]]:
+        """(iteration, learning rate) from `start` on, wherever milestones or a warm-up of fixed length change it."""
+        schedule = self.make_schedule(total)
+        milestones = getattr(getattr(schedule, "schedule", schedule), "milestones", ())
+        places = {start, *milestones} | ({self.warmup} if isinstance(self.warmup, int) else set())
+        return [(place, schedule(place)) for place in sorted(places) if start <= place < total]
 
     def make_schedule(self, total: int) -> Schedule:
         """The learning rate of a run of `total` iterations."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from minires._atomic import write_text
+from minires._atomic import read_bytes, write_text
+from minires._checks import integer
+from minires._shown import shown
+
+_LARGEST = 32 << 20  # bytes: more rows than a checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,16 @@ def row(values: Iterable[Any], place: str) -> Row:
         iteration, epoch, lr, loss, training_error, test_error, speed, seconds = values
         test = None if test_error in ("", None) else float(test_error)
         rest = float(epoch), float(lr), float(loss), float(training_error), test, float(speed), float(seconds)
-        return Row(int(iteration), *rest)
-    except (TypeError, ValueError):
-        raise ValueError(f"{place} of the history must hold {', '.join(COLUMNS)}; got {values!r}") from None
+        if not all(value is None or math.isfinite(value) for value in rest):
+            raise ValueError
+        return Row(integer(int(iteration), "iteration", 0), *rest)
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError(f"{place} of the history must hold {', '.join(COLUMNS)}; got {shown(values)}") from None
 
 
 def read(path: Path) -> list[Row]:
     """The rows of a history file."""
-    return from_csv(path.read_text(encoding="utf-8"))
+    return from_csv(read_bytes(path, _LARGEST).decode())
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:

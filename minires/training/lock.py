@@ -2,13 +2,16 @@
 
 The lock is the operating system's, on the file .lock in the folder: it ends with the process, however that ends, so
 nothing is ever stale.  It holds between the threads of a process too, and a child made by fork does not keep it.
+A link, or a file with a second name, is refused: the owner's number would overwrite a file elsewhere.
 Windows has no such lock (no fcntl): there, two processes in one run folder do not notice each other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,9 +58,16 @@ def _acquire(path: Path) -> int:
     """A descriptor of the lock file, locked."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # programs that this one starts do not inherit it
+            # Programs that this one starts do not inherit it.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
+            if path.is_symlink() or error.errno == errno.ENXIO:  # a socket, or a FIFO
+                raise _foreign(path) from None
             raise RunFolderError(f"nothing can be written in {path.parent}: {error.strerror}") from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(descriptor)
+            raise _foreign(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:  # else its owner ended just now, and took the file along
@@ -70,6 +80,10 @@ def _acquire(path: Path) -> int:
             os.close(descriptor)
             raise RunFolderError(f"{path.parent} cannot be locked: {error.strerror}") from None
         os.close(descriptor)
+
+
+def _foreign(path: Path) -> RunFolderError:
+    return RunFolderError(f"{path}: not the lock file of a run, but a link or no regular file; remove it")
 
 
 def _named(holder: str) -> str:

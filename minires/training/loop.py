@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ from minires.training.interrupt import StopRequest
 from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
 from minires.training.memory import check_memory
-from minires.training.network import make_model
+from minires.training.network import check_shapes, make_model
 from minires.training.progress import Silent
 from minires.training.ranks import expect_work_for_all, take_place, take_statistics_of_first
 from minires.training.run import RunFolder, starting_point
@@ -97,7 +98,8 @@ def train(
     config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
     resume    a run folder or a checkpoint to go on from: with as many ranks, the end is bit for bit that of the
-              uninterrupted run, but for `history.TIMING`; one that was stopped before its first checkpoint begins anew
+              uninterrupted run, but for `history.TIMING`; one that was stopped before its first checkpoint begins
+              anew.  The images must be the same (see `Dataset.digest`); `config` may have another length
     download  whether the data may be fetched when they are missing
     report    hears about the progress
     ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this
@@ -148,7 +150,10 @@ def _resumed(resume: Path | None, out: Path | None, held: contextlib.ExitStack) 
 def _begin(config: Config, start: Path | None, download: bool, report: Silent, ranks: Communicator) -> _Run:
     config = replace(config, backend=_active_backend())
     take_place(config, ranks)
-    return _Run(config, None if start is None else checkpoints.load(start), download, report, ranks)
+    checkpoint = None if start is None else checkpoints.load(start)
+    if checkpoint is not None and start is not None:
+        check_shapes(checkpoint, start)
+    return _Run(config, checkpoint, download, report, ranks)
 
 
 class _Run:
@@ -156,6 +161,7 @@ class _Run:
 
     folder: RunFolder
     checkpoint: Path | None = None  # the last one written
+    note = ""  # on the new length of a run that goes on
 
     def __init__(
         self, config: Config, start: Checkpoint | None, download: bool, report: Silent, ranks: Communicator
@@ -163,18 +169,22 @@ class _Run:
         self.config, self.report, self.ranks = config, report, ranks
         self.images: Dataset = images(config, "train", download)
         self.test_images: Dataset = images(config, "test", download)
+        self.digests = {images.split: images.digest() for images in (self.images, self.test_images)}
         self.mean = data.pixel_mean(self.images)  # (H, W, C), subtracted from every image
         self.loader = training_loader(config, self.images, self.mean, ranks)
         self.batches = len(self.loader)
         self.total = config.total_iterations(self.batches)
         self.log_every, self.eval_every, self.checkpoint_every = config.intervals(self.batches)
+        if (rows := self._rows_to_come()) > checkpoints.MOST_ROWS:
+            told = f"a history of {rows:,} rows exceeds the {checkpoints.MOST_ROWS:,} that a checkpoint holds"
+            raise ConfigError(f"log_every: {told}; raise --log-every or --eval-every")
 
         random.manual_seed(config.seed)
         self.input_shape = self.loader.shape
         self.model, layers = make_model(config, len(self.images.classes), self.input_shape)
         self.model.fuse(config.fuse, training=config.fuse)
         expect_work_for_all(config, layers, self.loader, len(self.test_images), ranks)
-        check_memory(config, self.model, layers, ranks.size, ranks.local_size)
+        check_memory(config, self.model, layers, self.loader.largest_batch, ranks.size, ranks.local_size)
         self.test_loader = evaluation_loader(config, self.test_images, self.mean, ranks)
         if config.sync_batch_norm:
             synchronise(self.model, ranks)
@@ -217,7 +227,7 @@ class _Run:
 
     def expect_one_beginning(self) -> None:
         """Raises RanksDisagree where a rank reads other data or starts from another checkpoint than the rest."""
-        settings = np.frombuffer(repr((self.config, self.iteration, self.images.classes)).encode(), np.uint8)
+        settings = np.frombuffer(repr((self.config, self.iteration, self.digests)).encode(), np.uint8)
         expect_same(self.ranks, "the settings or the data", (settings, self.mean))
         expect_same(self.ranks, "the weights at the start", self._state())
 
@@ -226,6 +236,8 @@ class _Run:
         batches: Iterator[tuple[Array, Array]] = self.loader.iterate(self.iteration)
         self.model.train()
         self.report.start(self.iteration, self.total)
+        if self.note:
+            self.report.note(self.note)
         self.saved = self.iteration if self.checkpoint else 0
         more = (signal.SIGUSR1,) if self.ranks.size > 1 else ()  # mpirun passes it on, and kills after the others
         with StopRequest(*more) as self.stop:
@@ -286,6 +298,10 @@ class _Run:
         self.iteration += 1
         self.interval += measured
         self.timed_images += measured.images
+
+    def _rows_to_come(self) -> int:
+        both = math.lcm(self.log_every, self.eval_every)
+        return self.total // self.log_every + self.total // self.eval_every - self.total // both + 1
 
     def _row_is_due(self) -> bool:
         if self.iteration == 0 or (self.rows and self.rows[-1].iteration == self.iteration):
@@ -367,6 +383,7 @@ class _Run:
             interval=self.interval,
             rows=tuple(self.rows),
             seconds=self._seconds(),
+            data=self.digests,
         )
         with self._writing():
             return checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
@@ -387,6 +404,14 @@ class _Run:
         same = start.classes == tuple(self.images.classes) and start.input_shape == self.input_shape
         if not same or not np.array_equal(start.mean, self.mean):
             raise ConfigError(f"the training images of {self.config.data} are not those that this run began with")
+        for split, digest in start.data.items():
+            if digest != self.digests.get(split):
+                told = f"the {split} images of {self.config.data} are not those that this run began with"
+                raise ConfigError(f"{told}: names, sizes, labels, order or pixels differ")
+        before = start.config.total_iterations(self.batches)
+        if start.iteration > self.total != before:
+            told = f"the checkpoint is of iteration {start.iteration:,}, a run of this length ends at {self.total:,}"
+            raise ConfigError(f"{'iterations' if self.config.iterations else 'epochs'}: {told}")
         if start.iteration > self.total:
             told = f"the checkpoint is of iteration {start.iteration:,}, the run ends at {self.total:,}"
             raise CheckpointError(f"the checkpoint does not fit its own configuration: {told}")
@@ -394,9 +419,16 @@ class _Run:
             self.model.load_state_dict(start.model)
             self.optimizer.load_state_dict(_like_parameters(self.model, start.velocity))
             self.schedule.load_state_dict(start.schedule)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit {self.config.network}: {error}") from None
         random.generator().bit_generator.state = start.random_state
+        if self.total != before:
+            rates = ", ".join(
+                f"{rate:g} from {place:,}" for place, rate in self.config.rates(start.iteration, self.total)
+            )
+            self.note = (
+                f"iterations {self.total:,} instead of {before:,}; learning rate by iteration: {rates or 'none'}"
+            )
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)
         self.seconds_before = start.seconds
 

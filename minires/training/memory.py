@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from minires import models
 from minires.inspect import PeakMemory, Summary
 from minires.nn import Module
 from minires.training.config import Config, ConfigError
@@ -17,10 +19,27 @@ from minires.training.config import Config, ConfigError
 GAPS = {"native": 1.2, "reference": 4 / 3}
 
 
-def check_memory(config: Config, model: Module, layers: Summary, processes: int = 1, here: int = 1) -> None:
+def check_weights(config: Config, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError, before the network is made, where its weights alone are more than the memory that is free.
+
+    options   as for `models.create`, which raises TypeError and ValueError for others
+    """
+    try:
+        shapes = models.shapes(config.network, **options)
+    except MemoryError as error:
+        told = f"the weights of {config.network} exceed the memory ({error})"
+        raise ConfigError(f"{told}: a smaller network or --width fits") from None
+    needed = (8 if config.dtype == "float64" else 4) * sum(math.prod(shape) for shape in shapes.values())
+    if needed > (free := available()):
+        told = f"the weights of {config.network} take {_mebibytes(needed)}, and {_mebibytes(free)} are free"
+        raise ConfigError(f"{told}: a smaller network or --width fits")
+
+
+def check_memory(config: Config, model: Module, layers: Summary, batch: int, processes: int = 1, here: int = 1) -> None:
     """Raises ConfigError, with a --micro-batch that would fit, where the predicted peak of an update does not.
 
     layers      `summary` of the model
+    batch       images of the largest batch: fewer than the configured ones where the data set is small
     processes   that train together, each with a share of the batch and, of the gradients, a second array to sum them in
     here        how many of them are on this machine, each with as much of its memory
 
@@ -28,7 +47,7 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     """
     if config.backend not in ("native", "reference"):
         return
-    images = -(-(config.micro_batch or config.batch_size) // processes)
+    images = -(-min(config.micro_batch or batch, batch) // processes)
     itemsize = 8 if config.dtype == "float64" else 4
     limit = available(here)
     # All outputs and four arrays a parameter (itself, gradient, velocity, one more) are more than the peak, and twice
@@ -40,7 +59,7 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     except MemoryError:
         told = f"{config.network} on {config.data} needs more than the {_mebibytes(limit)} that are free"
         raise ConfigError(f"{told} for a handful of images: a smaller network, --width or --size fits") from None
-    prepared = 4 * 4 * config.batch_size // processes * math.prod(layers.input_shape)  # batches of float32: see Loader
+    prepared = 4 * 4 * batch // processes * math.prod(layers.input_shape)  # batches of float32: see Loader
     sums = itemsize * layers.params  # of the gradients, which are there while another part goes through the network
     buckets = sums if processes > 1 else 0
     gaps = GAPS[config.backend]
@@ -50,8 +69,10 @@ def check_memory(config: Config, model: Module, layers: Summary, processes: int 
     told = f"{config.network} on {config.data} needs about {_mebibytes(needed)} at the peak of an update of {images} "
     told += f"images at a time, and {_mebibytes(limit)} are free"
     told += f" for each of {here} processes" if here > 1 else ""
+    if prepared >= limit:
+        raise ConfigError(f"{told}: batches of {batch} images take {_mebibytes(prepared)}; a smaller --batch-size fits")
     # A little less, so that the next measurement, of the run that does as it is told here, is within the limit too.
-    fits = peak.largest_batch(int(0.98 * (limit - prepared) / gaps) - sums - buckets)
+    fits = peak.largest_batch(max(0, int(0.98 * (limit - prepared) / gaps) - sums - buckets))
     if fits == 0:
         raise ConfigError(f"{told}: not even one image fits; a smaller network, --width or --size does")
     over = fits * processes if config.sync_batch_norm else fits

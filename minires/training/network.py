@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from minires import backends, models
+from minires._shown import shown
 from minires.inspect import Summary, summary
 from minires.nn import Module
+from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
+from minires.training.memory import check_weights
 
 
 def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> tuple[Module, Summary]:
@@ -16,9 +20,12 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
     Raises ConfigError where the images don't fit it.
     """
     try:
-        options = config.network_options()
-        model = models.create(config.network, num_classes=classes, in_channels=input_shape[0], **options)
+        options = {"num_classes": classes, "in_channels": input_shape[0], **config.network_options()}
+        check_weights(config, options)
+        model = models.create(config.network, **options)
         layers = summary(model, input_shape)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
@@ -32,6 +39,25 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
                 raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
     model.astype(config.dtype)
     return model.to("cuda") if backends.on_gpu(config.backend) else model, layers
+
+
+def check_shapes(checkpoint: Checkpoint, path: Path) -> None:
+    """Raises CheckpointError where the arrays are not those of the network that the configuration names.
+
+    Compares shapes before memory is taken for the network: a few bytes of JSON can name one of any size.
+    """
+    config = checkpoint.config
+    options = {"num_classes": len(checkpoint.classes), "in_channels": checkpoint.input_shape[0]}
+    options |= config.network_options()
+    misfit = f"{path} does not fit {config.network}"
+    try:
+        expected = models.shapes(config.network, **options)
+    except (MemoryError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{misfit}: {error}") from None
+    found = {name: array.shape for name, array in checkpoint.model.items()}
+    for name in {**expected, **found}:
+        if found.get(name) != expected.get(name):
+            raise CheckpointError(f"{misfit}: {shown(name)} has shape {found.get(name)}, not {expected.get(name)}")
 
 
 def values_of_an_image(layers: Summary) -> int:

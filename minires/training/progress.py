@@ -20,6 +20,9 @@ class Silent:
     def start(self, done: int, total: int) -> None:
         """The run stands at `done` of `total` iterations."""
 
+    def note(self, text: str) -> None:
+        """Something that the user must see before the run goes on."""
+
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         """One more iteration; loss and error (percent) are means since the last row."""
 
@@ -42,6 +45,9 @@ class Lines(Silent):
     def start(self, done: int, total: int) -> None:
         self.first, self.done, self.total = done, done, total
         self.began = self.last = time.monotonic()
+
+    def note(self, text: str) -> None:
+        print(f"{self.label}{text}", file=self.out, flush=True)
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self.done = done
@@ -77,6 +83,9 @@ class Bar(Silent):
     def start(self, done: int, total: int) -> None:
         self.progress.update(self.task, total=total, completed=done, visible=True)
         self.progress.start_task(self.task)
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False)
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self.training = f"{images_per_second:,.0f} images/s  loss {loss:.3f}  error {training_error:.2f} % training"

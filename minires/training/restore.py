@@ -16,7 +16,7 @@ from minires.training.batches import evaluation_loader, images
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import ConfigError
 from minires.training.evaluation import Evaluation, evaluate
-from minires.training.network import make_model
+from minires.training.network import check_shapes, make_model
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,11 @@ def restore(path: str | Path, **changes: Any) -> Trained:
     """
     found = checkpoints.find(_checks.path(path, "path"))
     checkpoint = checkpoints.load(found)
+    check_shapes(checkpoint, found)
     if "batch_size" in changes:
         changes = {"micro_batch": None, **changes}  # so many images at a time, not the fewer of training
+    if "data" in changes:
+        changes = {"test_fraction": None, **changes}  # of the run's own data
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
     try:
         model, _ = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)

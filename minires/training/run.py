@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minires import _checks
-from minires._atomic import make_folder, sweep, write_text
+from minires._atomic import make_folder, read_bytes, refuse_link, sweep, write_text
 from minires.training import checkpoint as checkpoints
 from minires.training import curves, history
 from minires.training.checkpoint import CheckpointError
@@ -82,6 +82,7 @@ class RunFolder:
         Raises RunFolderError where it cannot be written or there is no room for the checkpoints of that size.
         """
         try:
+            refuse_link(self.checkpoints)
             sweep(self.path, self.config.name, self.history.name, self.curves.name)
             checkpoints.sweep(self.checkpoints)
             self._demand_room(config.keep + config.keep_best, checkpoint_bytes)
@@ -110,7 +111,7 @@ class RunFolder:
     def read_config(self) -> Config:
         """Raises CheckpointError when it is broken or foreign."""
         try:
-            return Config.from_json(json.loads(self.config.read_bytes()))
+            return Config.from_json(json.loads(read_bytes(self.config, checkpoints.LARGEST_JSON)))
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.config} is not the configuration of a run: {error}") from None
 

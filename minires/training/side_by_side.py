@@ -130,6 +130,9 @@ class _Sender(Silent):
     def start(self, done: int, total: int) -> None:
         self._send("start", done, total)
 
+    def note(self, text: str) -> None:
+        self._send("note", text)
+
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self._now_and_then("iteration", done, loss, training_error, images_per_second)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from minires import models
 from minires._checks import mapping
-from minires.nn import init
 
 Shapes = Mapping[str, tuple[int, ...]]  # by torchvision's name
 
@@ -79,13 +78,7 @@ def options(network: str, shapes: Shapes) -> dict[str, Any]:
 
 def expected(network: str, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of a network by name.  Raises ValueError or TypeError for options that cannot be."""
-    with init.skipped():
-        return {
-            name: array.shape
-            for name, array in models.create(network, **mapping(options, "options", "names to values"))
-            .state_dict()
-            .items()
-        }
+    return models.shapes(network, **mapping(options, "options", "names to values"))
 
 
 def _vgg_normed(shapes: Shapes) -> bool:

@@ -127,6 +127,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "workers": 1,
         "data_dir": str(tmp_path),
         "size": None,
+        "test_fraction": None,
         "shortcut": None,
         "stride_in": None,
     }

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from minires.data import DataError, cifar10
+from minires.data import DataError, cifar10, fashion_mnist
 from minires.data.files import Remote, download
 
 CONTENT = b"all of it" * 5000
@@ -22,9 +22,20 @@ def server():
             if self.path == "/missing":
                 self.send_error(404)
                 return
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("Location", "/good")
+                self.end_headers()
+                return
             self.send_response(200)
-            self.send_header("Content-Length", str(len(CONTENT)))
+            if self.path != "/endless":
+                self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
+            while self.path == "/endless":
+                try:
+                    self.wfile.write(CONTENT)
+                except OSError:
+                    return
             self.wfile.write(CONTENT[:100] if self.path == "/cut" else CONTENT)
 
         def log_message(self, *args): ...
@@ -41,7 +52,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 def remote(address, md5=MD5):
-    return Remote("file.bin", address, md5)
+    return Remote("file.bin", address, md5, len(CONTENT))
 
 
 def test_a_good_file(server, tmp_path, capsys):
@@ -55,7 +66,13 @@ def test_a_good_file(server, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("path", "md5", "told"),
-    [("/good", "0" * 32, "checksum"), ("/cut", MD5, "checksum"), ("/missing", MD5, "404")],
+    [
+        ("/good", "0" * 32, "checksum"),
+        ("/cut", MD5, "checksum"),
+        ("/missing", MD5, "404"),
+        ("/endless", MD5, "sends more than the 45,000 bytes"),
+        ("/moved", MD5, "which is not https"),
+    ],
 )
 def test_a_bad_one_leaves_the_folder_as_it_was(server, tmp_path, path, md5, told):
     (tmp_path / "file.bin").write_bytes(b"old")
@@ -81,9 +98,23 @@ def test_a_folder_that_cannot_be_written(server, tmp_path):
 def test_a_data_set_is_fetched_only_when_asked(server, tmp_path, monkeypatch):
     """The archive that comes is not CIFAR-10: the error is about the file, and the download was made."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    archive = Remote(cifar10.ARCHIVE.name, f"{server}/good", MD5)
+    archive = Remote(cifar10.ARCHIVE.name, f"{server}/good", MD5, len(CONTENT))
     with pytest.raises(DataError, match="not found"):
         cifar10.load("test", archive=archive)
     with pytest.raises(DataError, match="cannot be read"):
         cifar10.load("test", download_missing=True, archive=archive)
     assert (tmp_path / "minires" / "cifar10" / cifar10.ARCHIVE.name).read_bytes() == CONTENT
+
+
+def test_a_link_in_the_place_of_the_folder(server, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cache").symlink_to("elsewhere")
+    with pytest.raises(DataError, match="cache is a link"):
+        download(remote(f"{server}/good"), tmp_path / "cache")
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_the_addresses_are_https():
+    assert fashion_mnist.ADDRESS.startswith("https://")
+    assert cifar10.ARCHIVE.address.startswith("https://")
+    assert fashion_mnist.SIZE.keys() == fashion_mnist.MD5.keys()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from minires import data
+from minires.cli import main
 from minires.data import FolderImages, folder
+from minires.training import find_checkpoint, load_checkpoint
 
 
 def picture(path, size=(300, 200), mode="RGB", colour=None):
@@ -105,3 +110,106 @@ def test_broken_layouts(root, tmp_path, monkeypatch):
         folder.load("train")
     with pytest.raises(ValueError, match="crop must be one of"):
         FolderImages([], crop="centre")
+
+
+def random_parts(count=4000):
+    """(w, h) of random parts of a large square, of which nearly all fit."""
+
+    class Canvas:
+        size = (100_000, 100_000)
+
+        def resize(self, size, how, box):
+            sizes.append((box[2] - box[0], box[3] - box[1]))
+
+    sizes = []
+    images, rng = FolderImages([], 8, "random-resized"), np.random.default_rng(0)
+    for _ in range(count):
+        images._random_part(Canvas(), rng)
+    return np.array(sizes)
+
+
+def test_aspect_ratios_are_uniform_in_their_logarithm():
+    """So that 3/4 is as likely as 4/3.  Uniform ratios would have a mean logarithm of 0.0274 instead of 0."""
+    w, h = random_parts().T
+    logarithms = np.log(w / h)
+    edge = np.log(4 / 3)
+    assert np.abs(logarithms).max() <= edge + 1e-4
+    # The standard deviation of the mean is edge / √3 / √4000 = 0.0026.
+    assert abs(logarithms.mean()) < 5 * edge / np.sqrt(3 * len(w))
+    assert 5 * edge / np.sqrt(3 * len(w)) < 0.0274
+
+
+@pytest.mark.parametrize("plant", ["fifo", "device", "dangling link", "folder"])
+def test_what_is_no_file_is_refused_at_once(root, plant):
+    path = root / "val" / "ape" / "9.png"
+    if plant == "fifo":
+        os.mkfifo(path)
+    elif plant == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if plant == "device" else "nowhere")
+    with pytest.raises(data.DataFileError, match=r"9\.png: not a regular file"):
+        data.load("folder", "test", root)
+    with pytest.raises(data.DataFileError, match=r"9\.png"):
+        FolderImages([path]).read(0)
+
+
+@pytest.fixture
+def undivided(tmp_path):
+    for name, count in (("ape", 10), ("bee", 5), ("cat", 2)):
+        for number in range(count):
+            picture(tmp_path / name / f"{number}.png", (9, 8))
+    return tmp_path
+
+
+def test_a_folder_of_classes_is_divided(undivided):
+    def load(split, seed=0, fraction=0.2):
+        found = data.load("folder", split, undivided, size=8, test_fraction=fraction, seed=seed)
+        return found, {f"{path.parent.name}/{path.name}" for path in found.images.paths}
+
+    (train, training), (test, testing) = load("train"), load("test")
+    assert train.classes == test.classes == ("ape", "bee", "cat")
+    assert np.bincount(test.labels).tolist() == [2, 1, 1]  # one at least
+    assert np.bincount(train.labels).tolist() == [8, 4, 1]
+    assert not training & testing
+    assert len(training | testing) == 17
+    assert train.images.paths == tuple(sorted(train.images.paths))
+    assert load("test")[1] == testing
+    assert any(load("test", seed)[1] != testing for seed in (1, 2, 3))
+    # Another class's images do not move a class's own.
+    picture(undivided / "ape" / "10.png", (9, 8))
+    assert {name for name in load("test")[1] if "ape" not in name} == {name for name in testing if "ape" not in name}
+    with pytest.raises(data.DataError, match=r"cat: test_fraction 0\.9 takes 2 of 2 images"):
+        load("train", fraction=0.9)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_folder_that_is_divided_already(undivided, name):
+    (undivided / name).mkdir()
+    with pytest.raises(data.DataError, match=f"has a folder {name}, so that test_fraction has nothing to divide"):
+        data.load("folder", "train", undivided, test_fraction=0.2)
+
+
+def test_what_divides_a_folder_is_said(undivided):
+    with pytest.raises(data.DataError, match=r"no folder train .*; --test-fraction 0\.2 divides a folder of classes"):
+        data.load("folder", "train", undivided)
+    with pytest.raises(ValueError, match="test_fraction cannot be chosen for 'digits'"):
+        data.load("digits", "train", test_fraction=0.2)
+
+
+def test_training_on_a_divided_folder_and_going_on(undivided, tmp_path, capsys):
+    words = ["--data", "folder", "--data-dir", str(undivided), "--size", "8", "--test-fraction", "0.3", "--seed", "3"]
+    words += ["--width", "1", "--batch-size", "6", "--workers", "0", "--quiet", "--checkpoint-every", "1"]
+    run = tmp_path.parent / f"{tmp_path.name}-run"
+    assert main(["train", *words, "--iterations", "2", "--keep", "2", "--out", str(run)]) == 0
+    checkpoint = load_checkpoint(find_checkpoint(run))
+    assert (checkpoint.config.test_fraction, checkpoint.config.seed) == (0.3, 3)
+    assert main(["train", "--resume", str(run / "checkpoints" / "iteration-00000001.json"), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["images"] == len(data.load("folder", "test", undivided, test_fraction=0.3, seed=3))
+    assert told["top1_error"] == checkpoint.rows[-1].test_error
+    for fraction in ("0", "1", "-0.5", "nan"):
+        assert main(["train", *words[:6], "--test-fraction", fraction, "--iterations", "1"]) == 2
+        assert "--test-fraction must be" in capsys.readouterr().err

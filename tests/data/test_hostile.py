@@ -256,7 +256,7 @@ def server():
 def test_servers_that_break_off_or_talk_nonsense(server, tmp_path, path):
     (tmp_path / "file.bin").write_bytes(b"old")
     with pytest.raises(data.DataError, match="cannot download") as failure:
-        download(Remote("file.bin", f"{server}{path}", "0" * 32), tmp_path)
+        download(Remote("file.bin", f"{server}{path}", "0" * 32, 1000), tmp_path)
     assert f"{server}{path}" in str(failure.value)
     assert os.listdir(tmp_path) == ["file.bin"]
     assert (tmp_path / "file.bin").read_bytes() == b"old"
@@ -272,14 +272,16 @@ def test_a_full_disk(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: Answer(b"x"))
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda *args, **kwargs: Answer(b"x"))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(data.DataError, match="No space left"):
-        download(Remote("file.bin", "http://x/", "9dd4e461268c8034f5c8564e155c67a6"), tmp_path)
+        download(Remote("file.bin", "http://x/", "9dd4e461268c8034f5c8564e155c67a6", 1), tmp_path)
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: Answer(b"x"))
-    assert download(Remote("file.bin", "http://x/", "9dd4e461268c8034f5c8564e155c67a6"), tmp_path).read_bytes() == b"x"
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda *args, **kwargs: Answer(b"x"))
+    assert (
+        download(Remote("file.bin", "http://x/", "9dd4e461268c8034f5c8564e155c67a6", 1), tmp_path).read_bytes() == b"x"
+    )
 
 
 def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
@@ -287,7 +289,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
         def read(self, size=-1):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: Interrupted())
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda *args, **kwargs: Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        download(Remote("file.bin", "http://x/", "0" * 32), tmp_path)
+        download(Remote("file.bin", "http://x/", "0" * 32, 1000), tmp_path)
     assert os.listdir(tmp_path) == []

@@ -283,7 +283,11 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         {"images": images(), "labels": np.arange(6) % 4, "classes": ("a", "b", "c", "d"), "name": "x", "split": "test"},
     ),
     "data.load": lambda files: Good(
-        data.load, {"name": "digits", "split": "test", "data_dir": None, "download": False, "size": None}
+        data.load,
+        {
+            "name": "digits", "split": "test", "data_dir": None, "download": False, "size": None,
+            "test_fraction": None, "seed": 0,
+        },
     ),
     "data.pixel_mean": lambda files: Good(data.pixel_mean, {"dataset": dataset(), "sample": 4}),
     "data.recipe": lambda files: Good(data.recipe, {"name": "digits", "size": 8}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -259,3 +261,17 @@ def test_the_layers_hand_their_options_on(rng):
     assert mr.nn.Flatten(1, end_dim=2)(mr.tensor(x)).shape == (2, 20, 6)
     for layer in (conv, mr.nn.MaxPool2d(2), mr.nn.AvgPool2d(2), mr.nn.AdaptiveAvgPool2d(2)):
         np.testing.assert_array_equal(layer(mr.tensor(x[0])).data, layer(mr.tensor(x[:1])).data[0])
+
+
+@pytest.mark.parametrize("name", [3, None, ("fc", "weight")])
+def test_names_of_a_state_are_text(name):
+    layer = nn.Linear(2, 3)
+    before = {path: array.copy() for path, array in layer.state_dict().items()}
+    told = re.escape(f"state must map names to arrays, got {name!r} as a name")
+    for strict in (True, False):
+        with pytest.raises(TypeError, match=told):
+            layer.load_state_dict({**before, name: np.zeros(2)}, strict=strict)
+    with pytest.raises(TypeError, match=told):
+        mr.optim.SGD(layer.parameters(), lr=0.1).load_state_dict({name: np.zeros(2)})
+    for path, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[path])

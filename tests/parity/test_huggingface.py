@@ -48,6 +48,7 @@ def make(name, stride_in, rng, width=4, labels=5, kind="ResNetForImageClassifica
         id2label={n: f"class {n}" for n in range(labels)},
         label2id={f"class {n}": n for n in range(labels)},
     )
+    torch.manual_seed(int(rng.integers(2**32)))
     network = getattr(transformers, kind)(config).double()
     prefix = "" if kind == "ResNetForImageClassification" else "resnet."
     comparing.draw({NAMES.ours(prefix + path): v.numpy() for path, v in network.state_dict().items() if v.ndim}, rng)

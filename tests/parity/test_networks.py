@@ -14,6 +14,7 @@ from minires.verify import torch_networks  # noqa: E402
 
 
 def agree(name, rng, size, **options):
+    mr.manual_seed(int(rng.integers(2**32)))
     model = mr.models.create(name, **options).astype("float64")
     comparing.draw(model.state_dict(), rng)
     peer = torch_networks.create(name, **{k: v for k, v in options.items() if k != "dropout"}).double()

@@ -70,17 +70,18 @@ class Disk:
             self.before(Operation(kind, below, **more))
 
     def _open_file(self, path: Path, mode: str = "r") -> object:
-        if mode != "wb" or self._below(path) is None:
+        if mode != "xb" or self._below(path) is None:
             return builtins.open(path, mode)
         self._hear("create", path)
         return _Heard(builtins.open(path, mode, buffering=0), self, path)
 
     def _open(self, path: Any, flags: int, *more: int, **named: Any) -> int:
         temporary = flags & os.O_TMPFILE == os.O_TMPFILE  # has no name
+        reading = not flags & (os.O_WRONLY | os.O_RDWR | os.O_DIRECTORY)  # closed by its file object
         if flags & os.O_CREAT and not temporary and not os.path.exists(path):
             self._hear("create", path)
         descriptor: int = self.real["open"](path, flags, *more, **named)
-        if not temporary and (below := self._below(path)) is not None:
+        if not temporary and not reading and (below := self._below(path)) is not None:
             self.opened[descriptor] = below
         return descriptor
 

@@ -93,3 +93,20 @@ def test_mistakes_are_named(given, named):
 def test_foreign_json_is_refused(values):
     with pytest.raises(ConfigError):
         Config.from_json(values)
+
+
+def test_a_warmup_of_n_iterations_is_n_iterations_long():
+    """In the configuration as in the schedule: iterations 0, 1, 2 at the low rate, 3 at the full one."""
+    for schedule in (Config.make(warmup=3, warmup_lr=0.01).make_schedule(100), Warmup(Constant(0.1), 0.01, 3)):
+        assert [schedule(iteration) for iteration in range(5)] == [0.01, 0.01, 0.01, 0.1, 0.1]
+
+
+def test_a_warmup_until_the_error_falls_lasts_through_the_iteration_that_ends_it(monkeypatch):
+    monkeypatch.setattr(Warmup, "window", 2)
+    schedule = Config.make(warmup="error", warmup_lr=0.01).make_schedule(100)
+    rates = []
+    for iteration, error in enumerate((90, 85, 70, 50, 50)):  # the mean of two falls below 80 with the third
+        rates.append(schedule(iteration))
+        schedule.observe(iteration, error)
+    assert rates == [0.01, 0.01, 0.01, 0.1, 0.1]
+    assert schedule(3) == 0.1

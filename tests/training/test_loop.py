@@ -449,3 +449,36 @@ def test_a_checkpoint_that_contradicts_itself(whole, tmp_path, change, error, to
     checkpoints.save(replace(found, rows=(*found.rows[:-1], last), **change), tmp_path / "checkpoints")
     with pytest.raises(error, match=told):
         train(found.config, tmp_path / "new", resume=tmp_path)
+
+
+def test_under_nohup_sigterm_saves_and_sigint_stays_ignored(tmp_path):
+    """A script's `nohup minires train &` starts with SIGINT and SIGHUP ignored."""
+    words = ["train", "--width", "1", "--iterations", "100000", "--log-every", "1", "--workers", "0", "--quiet"]
+    ignored = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGHUP, "
+    ignored += "signal.SIG_IGN); from minires.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", ignored, *words, "--out", str(tmp_path / "run")]
+    file = tmp_path / "run" / "history.csv"
+
+    def rows():
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def wait_for(count):
+        deadline = time.monotonic() + 60
+        while rows() < count and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(2)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGHUP)
+            wait_for(rows() + 2)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert f"minires train --resume {tmp_path / 'run'}" in told
+    assert load_checkpoint(next((tmp_path / "run" / "checkpoints").glob("*.json"))).iteration >= 3

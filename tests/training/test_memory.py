@@ -161,3 +161,21 @@ def test_processes_share_the_machine_but_not_their_own_limits(monkeypatch):
     monkeypatch.setattr(memory, "_control_groups", lambda: iter(()))
     monkeypatch.setattr(memory, "_limits", lambda: iter(()))
     assert memory.available() > MIB  # where nothing limits it there is the machine
+
+
+def test_no_more_images_count_than_there_are(tmp_path, only):
+    """Digits has 1,433 training images: a batch size beyond them predicts the same peak."""
+    only(20 * MIB)
+    told = []
+    for size in (1433, 10**8):
+        with pytest.raises(ConfigError, match="1433 images at a time") as caught:
+            train(config(backend="reference", batch_size=size), tmp_path / "run")
+        told.append(int(str(caught.value).partition("needs about ")[2].split()[0]))
+    assert told[0] == pytest.approx(told[1], rel=0.1)  # the peak of few images is measured
+    assert train(config(backend="reference", width=1, batch_size=10**8, micro_batch=100), tmp_path / "run")
+
+
+def test_batches_that_alone_exceed_the_memory(tmp_path, only):
+    only(MIB)  # four prepared batches of 1,433 images take 1.4 MiB
+    with pytest.raises(ConfigError, match="batches of 1433 images take 1 MiB; a smaller --batch-size fits"):
+        train(config(backend="reference", width=1, batch_size=10**8, micro_batch=1000), tmp_path / "run")
