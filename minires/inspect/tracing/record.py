@@ -34,8 +34,8 @@ class View:
     name: str
     leaf: str
     statistics: Statistics
-    histogram: tuple[int, ...]
-    picture: bytes | None
+    histogram: tuple[int, ...] = field(repr=False)
+    picture: bytes | None = field(repr=False)
 
     @classmethod
     def of(cls, name: str, array: Array, leaf: str = "") -> View:
@@ -91,6 +91,10 @@ class Event:
     kept: int = 0
     alive: int = 0
 
+    def __repr__(self) -> str:
+        of = f" of {self.module}" if self.module else ""
+        return f"<{self.operation}{of}, {self.phase}: {1e3 * self.seconds:.3g} ms>"
+
 
 @dataclass
 class Trace:
@@ -100,12 +104,30 @@ class Trace:
     loss      the cross-entropy
     events    forward from the first operation to the loss, then backward
     classes   the classes of the operations that ran, by name
+
+    A notebook shows the page below the cell, in a frame without access to the notebook.  The notebook's file holds a
+    page of up to 2 MB.  A larger page goes into the folder minires-traces of the working directory, which is the
+    notebook's.  The file's name holds the title and the page's checksum, so no other file is ever overwritten; each
+    new recording adds a file.  Delete the folder when you no longer need those pages.
     """
 
     title: str
     events: list[Event] = field(default_factory=list)
     loss: float = 0.0
     classes: dict[str, type[Function]] = field(default_factory=dict)
+
+    def headline(self) -> str:
+        """Title, numbers of operations and the loss, in a line."""
+        counts = [sum(event.phase == phase for event in self.events) for phase in ("forward", "backward")]
+        return f"{self.title}: {counts[0]} operations forward, {counts[1]} backward, loss {self.loss:.4g}"
+
+    def __repr__(self) -> str:
+        return f'<trace of {self.headline()}; save("trace.html") writes its page>'
+
+    def _repr_html_(self) -> str:
+        from minires.inspect.tracing.notebook import frame
+
+        return frame(self)
 
     def page(self) -> str:
         """One HTML file that needs nothing else."""
