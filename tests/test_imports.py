@@ -14,13 +14,13 @@ LEVELS = (
     ("training", "verify", "inspect", "weights"),
     ("models", "data", "optim"),
     ("nn",),
-    ("functional", "operators", "_losses"),
+    ("functional", "operators", "_losses", "_ipython"),
     ("ops",),
     ("random",),
     ("parallel",),
     ("autograd", "tensor"),
     ("backends",),
-    ("deferred", "arrays", "statistics", "_guard", "_checks", "_shown", "_atomic", "_figures"),
+    ("deferred", "arrays", "statistics", "_guard", "_checks", "_shown", "_atomic", "_figures", "_html"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
