@@ -6,7 +6,7 @@ import minires.functional as F
 
 from importlib.metadata import PackageNotFoundError, version
 
-from minires import backends, functional, operators, random
+from minires import _ipython, backends, functional, operators, random
 from minires.autograd import Function
 from minires.backends import BackendUnavailable, backend, get_num_threads, set_num_threads
 from minires.context import Observer, enable_grad, is_grad_enabled, module_scope, no_grad
@@ -14,6 +14,7 @@ from minires.random import manual_seed
 from minires.tensor import Tensor, tensor
 
 operators.bind()
+_ipython.connect()
 
 from minires import data, inspect, models, nn, optim  # noqa: E402  (built on bound tensors)
 from minires.inspect import summary  # noqa: E402

@@ -15,13 +15,13 @@ LEVELS = (
     ("parallel",),
     ("models", "data", "optim"),
     ("nn",),
-    ("functional", "operators", "_losses"),
+    ("functional", "operators", "_losses", "_ipython"),
     ("ops",),
     ("random",),
     ("autograd", "_returned"),
     ("tensor", "callsite"),
     ("context", "backends"),
-    ("readonly", "arrays", "statistics", "_checks", "_shown", "_atomic", "_figures"),
+    ("readonly", "arrays", "statistics", "_checks", "_shown", "_atomic", "_figures", "_html"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -17,19 +17,8 @@ if TYPE_CHECKING:
 
 # The settings of `Config` that are flags, and those of them that may differ when a run goes on.
 _SETTINGS = (
-    *(
-        "network",
-        "data",
-        "data_dir",
-        "size",
-        "test_fraction",
-        "shortcut",
-        "stride_in",
-        "width",
-        "dtype",
-        "epochs",
-        "iterations",
-    ),
+    *("network", "data", "data_dir", "size", "test_fraction", "shortcut", "stride_in", "width", "dtype"),
+    *("epochs", "iterations"),
     *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
     *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
     *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "fuse", "backend", "threads", "workers"),

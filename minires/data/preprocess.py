@@ -97,6 +97,9 @@ class Preprocessing:
         x /= np.asarray(self.std, np.float32)
         return np.moveaxis(x, -1, -3)
 
+    def __repr__(self) -> str:
+        return f"<preprocessing: {self}>"
+
     def __str__(self) -> str:
         grey = "in grey, " if self.grey else ""
         how = "" if self.interpolation == "bilinear" else f" ({self.interpolation})"

@@ -81,6 +81,7 @@ class breakpoint(Observer):
 
     Stops by Python's `breakpoint()`, so that pdb, VS Code, PyCharm and whatever PYTHONBREAKPOINT names do what they do.
     Where VS Code's debugger skips the operation's file, a line on stderr names the setting to change.
+    In a Jupyter notebook IPython's debugger asks below the cell, unless a visual debugger is attached.
     Warns when it ends and no node was at the place.  A node is watched by one breakpoint or detect_anomaly at a time: a
     second one is a RuntimeError.  Raises TypeError or ValueError that names the argument.
     """

@@ -44,6 +44,9 @@ class Card:
         told += [f"multiply-adds {macs:,}"] if macs else []
         return told + ([f"called at {node.place}"] if node.place else [])
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         width = max((len(name) for name, _ in self.arrays), default=0)
         lines = [self.head, *(f"  {name:{width}}  {told}" for name, told in self.arrays)]

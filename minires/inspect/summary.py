@@ -14,6 +14,7 @@ from rich.table import Table
 
 from minires import backends
 from minires._checks import LARGEST_SIZE, instance, integer
+from minires._html import table_html
 from minires._shown import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function
@@ -103,12 +104,17 @@ class Summary:
         return table
 
     def _repr_html_(self) -> str:
-        console = Console(record=True, file=io.StringIO(), width=140)
-        console.print(self)
-        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        table = self.__rich__()
+        rows = [*zip(*(column.cells for column in table.columns), strict=True), [c.footer for c in table.columns]]
+        right = [str(column.header) for column in table.columns if column.justify == "right"]
+        return table_html([column.header for column in table.columns], rows, str(table.title), right, totals=1)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
-        console = Console(width=140)
+        # In a notebook rich would display the table itself; elsewhere it adds colours where the output is a terminal.
+        console = Console(width=140, force_jupyter=False, color_system=None)
         with console.capture() as capture:
             console.print(self)
         return capture.get().rstrip("\n")

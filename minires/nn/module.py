@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -263,9 +264,17 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
+        """The tree.  Of more than 24 modules, each child in one line: `model.layer1` then shows what is in there."""
+        whole = sum(1 for _ in self.modules()) <= 24
+        shown = {k: repr(m) if whole or not m._children else m._in_a_line() for k, m in self._children.items()}
+        lines = [f"({name}): {child}".replace("\n", "\n  ") for name, child in shown.items()]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return head + ("\n  " + "\n  ".join(lines) + "\n)" if lines else ")")
+
+    def _in_a_line(self) -> str:
+        kinds = Counter(type(child).__name__ for child in self._children.values())
+        told = [f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items()]
+        return f"{type(self).__name__}({', '.join(told)}; {sum(p.size for p in self.parameters()):,} parameters)"
 
 
 @contextmanager

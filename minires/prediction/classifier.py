@@ -32,6 +32,9 @@ class Classifier:
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<classifier: {self.network}, {self.outputs:,} classes; {self.preprocessing}>"
+
     def name(self, index: int) -> str:
         """The class's name, or its number."""
         integer(index, "index", 0)

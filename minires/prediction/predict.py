@@ -34,6 +34,10 @@ class Prediction:
     picture: NDArray[np.uint8]
     probabilities: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"class {index}: {100 * probability:.1f} %" for index, probability in self.top(3))
+        return f"<{self.path}: {best}>"
+
     def top(self, k: int) -> list[tuple[int, float]]:
         """The k most probable classes and their probabilities; of equals the lower number comes first."""
         best = np.argsort(-self.probabilities, kind="stable")[: integer(k, "k", 1)]

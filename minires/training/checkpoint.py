@@ -77,6 +77,14 @@ class Checkpoint:
     seconds: float = 0.0
     data: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<checkpoint of {self.config.network} on {self.config.data}; {self.state()}>"
+
+    def state(self) -> str:
+        """How far the run was, in a few words."""
+        measured = history.History(self.rows)
+        return measured.last() if measured else f"iteration {self.iteration:,}, nothing measured yet"
+
 
 def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = False) -> Path:
     """Writes the pair into the folder and returns the path of its JSON; then all but the `keep` newest pairs go.
@@ -226,8 +234,8 @@ def _told(path: Path) -> dict[str, Any]:
     return told
 
 
-def _rows(told: Mapping[str, Any]) -> tuple[history.Row, ...]:
-    return tuple(history.row(values, f"row {i}") for i, values in enumerate(told["history"]))
+def _rows(told: Mapping[str, Any]) -> history.History:
+    return history.History(history.row(values, f"row {i}") for i, values in enumerate(told["history"]))
 
 
 def _tensors(path: Path, told: Any) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Evaluation:
     images: int
     error: float
     top5_error: float | None
-    confusion: Array
+    confusion: Array = field(repr=False)
 
 
 def evaluate(

@@ -42,6 +42,23 @@ class Row:
     seconds: float
 
 
+class History(tuple[Row, ...]):
+    """The rows of a run in order.  `repr` shows the last one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<history of {len(self)} row{'s' * (len(self) != 1)}{f'; {self.last()}' if self else ''}>"
+
+    def last(self) -> str:
+        """The newest row in a few words."""
+        if not self:
+            return "nothing measured yet"
+        row = self[-1]
+        test = "" if row.test_error is None else f", test error {row.test_error:.2f} %"
+        return f"iteration {row.iteration:,}, epoch {row.epoch:.4g}, training loss {row.training_loss:.4g}{test}"
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 TIMING = ("images_per_second", "seconds")  # measured times, which differ from run to run; all else repeats bit for bit
 

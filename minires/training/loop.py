@@ -36,7 +36,7 @@ from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
 from minires.training.divergence import Diverged, bad_parameters
 from minires.training.evaluation import evaluate
-from minires.training.history import Row
+from minires.training.history import History, Row
 from minires.training.interrupt import StopRequest
 from minires.training.lock import RunFolderError, locked
 from minires.training.measured import Measured
@@ -72,9 +72,13 @@ class Result:
     folder: RunFolder
     config: Config
     parameters: int
-    rows: tuple[Row, ...]
+    rows: History
     checkpoint: Path
     best: Path | None = None
+
+    def __repr__(self) -> str:
+        what = f"{self.config.network} on {self.config.data}, {self.parameters:,} parameters"
+        return f"<{what}; {self.rows.last()}; in {self.folder.path}>"
 
     @property
     def test_error(self) -> float:
@@ -268,7 +272,7 @@ class _Run:
         if self.config.keep_best:
             with contextlib.suppress(FileNotFoundError):  # it is in the folder that this run was taken on from
                 best = checkpoints.best(self.checkpoint)
-        return Result(self.folder, self.config, parameters, tuple(self.rows), self.checkpoint, best)
+        return Result(self.folder, self.config, parameters, History(self.rows), self.checkpoint, best)
 
     def _draw(self) -> None:
         if self.rows and self.ranks.rank == 0:
@@ -381,7 +385,7 @@ class _Run:
             random_state=random.generator().bit_generator.state,
             schedule=self.schedule.state_dict(),
             interval=self.interval,
-            rows=tuple(self.rows),
+            rows=History(self.rows),
             seconds=self._seconds(),
             data=self.digests,
         )

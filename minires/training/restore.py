@@ -27,6 +27,12 @@ class Trained:
     checkpoint: Checkpoint
     path: Path
 
+    def __repr__(self) -> str:
+        parameters = sum(p.size for p in self.model.parameters())
+        config = self.checkpoint.config
+        what = f"{config.network} on {config.data}, {parameters:,} parameters"
+        return f"<{what}; {self.checkpoint.state()}; from {self.path}>"
+
     @property
     def preprocessing(self) -> Preprocessing:
         return preprocessing(self.checkpoint)

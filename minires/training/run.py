@@ -35,6 +35,9 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.checkpoints = path / "checkpoints"
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @classmethod
     @contextlib.contextmanager
     def claim(cls, out: Path | None, config: Config, root: Path = Path("runs")) -> Iterator[RunFolder]:

@@ -91,6 +91,9 @@ class Layer:
     error: float
     fault: Fault | None
 
+    def __repr__(self) -> str:
+        return f"<{self.heading}: {self.fault or f'right, error {self.error:.2g}'}>"
+
 
 def check_layers(
     model: Module | Callable[[Tensor], Tensor],

@@ -69,6 +69,11 @@ class Step:
     grown_ulp: float
     tolerance: float
 
+    def __repr__(self) -> str:
+        of = f" of {self.module}" if self.module else ""
+        errors = f"own error {self.own:.2g} of {self.tolerance:.2g} allowed, grown {self.grown:.2g}"
+        return f"<{self.operation}{of}, {self.phase}: {self.array}: {errors}>"
+
     @property
     def passed(self) -> bool:
         return self.own <= self.tolerance
@@ -91,6 +96,12 @@ class Lockstep:
     losses: tuple[float, float] = (0.0, 0.0)
     other_form: list[str] = field(default_factory=list)
     _calls: dict[int, tuple[Recorded, Array | None]] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        fault, losses = self.fault, " and ".join(f"{loss:.6g}" for loss in self.losses)
+        found = "each within its tolerance" if fault is None else f"wrong first in {fault}"
+        beside = f"; differs unwatched: {', '.join(self.unwatched[:3])}" if self.unwatched else ""
+        return f"<{self.second} beside {self.first}: {len(self.steps)} steps, {found}; losses {losses}{beside}>"
 
     @property
     def fault(self) -> Step | None:

@@ -82,6 +82,13 @@ class Report:
     network: str = ""
     parameters: int = 0
 
+    def __repr__(self) -> str:
+        wrong = [operation.heading for operation in self.operations if operation.complaint]
+        parts = [f"wrong: {heading}" for heading in wrong[:2]] + ([f"culprit {self.culprit!r}"] if self.culprit else [])
+        parts += [f"whole network: {self.network[:200]}"] if self.network else []
+        counts = f"{len(self.operations)} operations, {len(self.layers)} layers, {self.parameters} gradients"
+        return f"<{'passed' if self.passed else 'failed'}: {'; '.join([counts, *parts])}>"
+
     @property
     def passed(self) -> bool:
         right = not any(operation.complaint for operation in self.operations)

@@ -11,7 +11,7 @@ recording         what a network computes, as a list of operations that holds fo
 
 from minires.weights.converting import convert
 from minires.weights.file import WeightFile, WeightsError
-from minires.weights.loading import load, read_any
+from minires.weights.loading import Loaded, load, read_any
 from minires.weights.match import Match, WeightsMismatch
 from minires.weights.onnx_file import OnnxMissing, exported
 from minires.weights.reading import read
@@ -20,6 +20,7 @@ from minires.weights.saving import save
 from minires.weights.values import impossible
 
 __all__ = [
+    "Loaded",
     "Match",
     "OnnxMissing",
     "WeightFile",

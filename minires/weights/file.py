@@ -33,6 +33,10 @@ class WeightFile:
     metadata: dict[str, str] = field(default_factory=dict)
     inside: str = ""
 
+    def __repr__(self) -> str:
+        numbers = sum(array.size for array in self.arrays.values())
+        return f"<{self.format} file {self.path}: {len(self.arrays)} arrays, {numbers:,} numbers>"
+
 
 LONGEST = 100  # characters of a file's own text in an error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from minires import _checks, models
 from minires._checks import choice, flag
@@ -23,6 +24,19 @@ def read_any(path: str | os.PathLike[str]) -> WeightFile:
     return read_checkpoint(path) if is_checkpoint(path) else read(path)
 
 
+class Loaded(NamedTuple):
+    """A network in evaluation mode, and what its file was recognised as: `model, match = load(path)`."""
+
+    model: Module
+    match: Match
+
+    def __repr__(self) -> str:
+        parameters = list(self.model.parameters())
+        size, kinds = sum(p.size for p in parameters), " and ".join(sorted({str(p.dtype) for p in parameters}))
+        model = f"{type(self.model).__name__} of {size:,} parameters, {kinds}"
+        return f"Loaded(\n  model: {model}\n  match: {self.match!r}\n)"
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -32,7 +46,7 @@ def load(
     strict: bool = True,
     dtype: str = "float32",
     check_values: bool = True,
-) -> tuple[Module, Match]:
+) -> Loaded:
     """The network of a weight file, a run folder or a checkpoint, in evaluation mode, and what it was recognised as.
 
     network, stride_in, zero_channels   as for `recognise`
@@ -59,7 +73,7 @@ def load(
         model.load_state_dict(state, strict=strict)
     except ValueError as error:  # numbers beyond float32
         raise WeightsError(f"{file.path}: {' '.join(str(error).split())}") from None
-    return model.eval(), match
+    return Loaded(model.eval(), match)
 
 
 def check(file: WeightFile, match: Match, strict: bool = True, check_values: bool = True) -> dict[str, Array]:

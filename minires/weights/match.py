@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minires import models
 from minires._checks import instance
 from minires.arrays import Array
 from minires.weights.file import WeightFile, plain
@@ -56,6 +57,13 @@ class Match:
     def complete(self) -> bool:
         """Whether the file holds exactly this network."""
         return not (self.missing or self.left_over or self.different)
+
+    def __repr__(self) -> str:
+        usual = models.options(self.network)
+        chosen = "".join(f", {k}={v!r}" for k, v in self.options.items() if k not in usual or usual[k] != v)
+        fit = "complete" if self.complete else self.differences()
+        open_ = f"; undecided: {', '.join(self.undecided)}" if self.undecided else ""
+        return f"<{self.network}{chosen}: {len(self.names)} arrays in the names of {self.convention}, {fit}{open_}>"
 
     def differences(self) -> str:
         """The first few of each kind, in one line."""

@@ -9,9 +9,12 @@ import pytest
 
 import minires as mr
 import minires.functional as F
+from minires.inspect.tracing import notebook
 from minires.inspect.tracing.page import page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'minires[browser]'")
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402  (where selenium is)
+
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if BROWSER is None or DRIVER is None:
     pytest.skip("needs Chromium and its driver: apt install chromium chromium-driver", allow_module_level=True)
@@ -151,6 +154,38 @@ def test_two_traces_side_by_side(browser, recorded, tmp_path):
     assert heads[1].endswith("backward")
     assert browser.execute_script("return document.querySelectorAll('.chart').length") == 4
     assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("largest", [2**21, 2**10])
+def test_a_notebook_shows_the_page_in_a_frame_that_works(browser, recorded, tmp_path, monkeypatch, largest):
+    """Within the notebook's file, and as a file beside it; its scripts run, but cannot read the notebook."""
+    _, trace, _ = recorded
+    monkeypatch.setattr(notebook, "LARGEST", largest)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebook.html").write_text(f"<!doctype html><meta charset=utf-8>{trace._repr_html_()}", "utf-8")
+    opened(browser, tmp_path / "notebook.html")
+    browser.switch_to.frame(browser.find_element("css selector", "iframe"))
+    assert head(browser) == "Conv2d of conv1 · forward"
+    press(browser, "ArrowRight")
+    assert head(browser) == "BatchNorm of bn1 · forward"
+    assert browser.execute_script("return self.origin") == "null"
+    seen = browser.execute_script("try { return parent.document.title } catch (error) { return error.name }")
+    assert seen == "SecurityError"
+    browser.switch_to.default_content()
+    assert complaints(browser) == []
+
+
+def test_a_frame_that_was_hidden_is_laid_out_when_it_is_shown(browser, recorded, tmp_path):
+    _, trace, _ = recorded
+    hidden = f"<!doctype html><meta charset=utf-8><div style='display:none'>{trace._repr_html_()}</div>"
+    (tmp_path / "hidden.html").write_text(hidden, "utf-8")
+    opened(browser, tmp_path / "hidden.html")
+    browser.execute_script("document.querySelector('div').style.display = 'block'")
+    browser.switch_to.frame(browser.find_element("css selector", "iframe"))
+    arc = "return parseFloat(document.querySelector('.block > svg').style.height)"
+    WebDriverWait(browser, 30).until(lambda browser: browser.execute_script(arc) > 0)  # -24 while it was hidden
+    assert browser.execute_script("return document.querySelector('.source').scrollTop") > 0
+    browser.switch_to.default_content()
 
 
 def test_resnet50_at_224_is_small_and_loads_at_once(browser, tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -80,7 +81,21 @@ def test_csv_and_html():
     assert head[:4] == ["module", "operation", "output_shape", "params"]
     assert len(lines) == len(summary.rows)
     assert sum(int(line[4]) for line in lines) == summary.macs
-    assert f"{summary.macs:,}" in summary._repr_html_()
+
+
+def test_a_notebook_shows_one_table_and_a_prompt_its_text():
+    model = mr.models.create("resnet20", width=4)
+    summary = mr.summary(model, (3, 8, 8))
+    html = ElementTree.fromstring(summary._repr_html_())
+    assert html.tag == "table"
+    heads = [cell.text for cell in html.findall("thead/tr/th")]
+    rows = [[cell.text for cell in row] for row in html.findall("tbody/tr")]
+    assert heads[:3] == ["module", "operation", "output"]
+    assert [row[:2] for row in rows if row[1]] == [[row.module or None, row.operation] for row in summary.rows]
+    assert all(len(row) == len(heads) for row in rows)
+    assert f"{summary.macs:,}" in [cell.text for cell in html.findall("tfoot/tr/th")]
+    assert repr(summary) == str(summary)
+    assert "\x1b" not in str(summary)
 
 
 # The peak is read from /proc: getrusage's is that of the process before exec, this big one, if it was higher.

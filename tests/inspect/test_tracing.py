@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -13,7 +14,7 @@ from PIL import Image
 import minires as mr
 import minires.functional as F
 from minires import cli
-from minires.inspect.tracing import Trace, pictures, record
+from minires.inspect.tracing import Trace, notebook, pictures, record
 from minires.inspect.tracing.record import Recorder
 
 
@@ -286,3 +287,45 @@ def test_a_picture(capsys, tmp_path, rng):
     assert out.read_text().startswith('digraph "resnet20, picture.png" {')
     assert cli.main(["trace", "resnet20", "--image", str(picture), "--label", "10"]) == 2
     assert "--label must lie in [0, 10), got 10" in capsys.readouterr().err
+
+
+def test_its_repr_is_a_line(subject):
+    trace = mr.inspect.trace(*subject, title="resnet20")
+    loss = f"{trace.loss:.4g}"
+    line = f'<trace of resnet20: 74 operations forward, 74 backward, loss {loss}; save("trace.html") writes its page>'
+    assert repr(trace) == line
+    assert repr(trace.events[1]).startswith("<BatchNorm of bn1, forward: ")
+    assert len(repr(trace.events[1].arrays[0])) < 400
+
+
+def test_a_notebook_holds_the_page_itself(subject, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trace = mr.inspect.trace(*subject, title="<b> & 'resnet'")
+    form = r"<p>(.*)</p><iframe sandbox=\"allow-scripts\" .* srcdoc='([^']*)'></iframe>"
+    found = re.fullmatch(form, trace._repr_html_(), re.S)
+    assert html.unescape(found[1]) == trace.headline()
+    assert html.unescape(found[2]) == trace.page()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_page_is_a_file_beside_the_notebook(subject, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebook, "LARGEST", 1000)
+    trace = mr.inspect.trace(*subject, title="résnet/../20")
+    shown = trace._repr_html_()
+    assert trace._repr_html_() == shown
+    (file,) = (tmp_path / "minires-traces").iterdir()  # once, however often it is shown
+    assert re.fullmatch(r"r-snet-20-[0-9a-f]{12}\.html", file.name)
+    assert file.read_text(encoding="utf-8") == trace.page()
+    assert f'src="minires-traces/{file.name}"' in shown
+    mr.inspect.trace(*subject, title="résnet/../20")._repr_html_()
+    assert len(list(file.parent.iterdir())) == 2  # its times differ: another file
+
+
+def test_a_large_page_without_a_place_is_told(subject, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebook, "LARGEST", 1000)
+    (tmp_path / "minires-traces").write_text("in the way")
+    shown = mr.inspect.trace(*subject)._repr_html_()
+    assert "minires-traces cannot be written here: File exists. Save the page elsewhere: trace.save(path)" in shown
+    assert "iframe" not in shown

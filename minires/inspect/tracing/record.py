@@ -40,8 +40,8 @@ class View:
     name: str
     leaf: str
     statistics: Statistics
-    histogram: tuple[int, ...]
-    picture: bytes | None
+    histogram: tuple[int, ...] = field(repr=False)
+    picture: bytes | None = field(repr=False)
 
     @classmethod
     def of(cls, name: str, array: Array, leaf: str = "") -> View:
@@ -96,6 +96,10 @@ class Event:
     kept: int = 0
     alive: int = 0
 
+    def __repr__(self) -> str:
+        of = f" of {self.module}" if self.module else ""
+        return f"<{self.operation}{of}, {self.phase}: {1e3 * self.seconds:.3g} ms>"
+
 
 @dataclass
 class Trace:
@@ -107,6 +111,11 @@ class Trace:
     classes   the classes of the operations that ran, by name
     runs      times are the median of so many runs, after the recorded one warmed up; 0: no times, as the operations
               differed from run to run
+
+    A notebook shows the page below the cell, in a frame without access to the notebook.  The notebook's file holds a
+    page of up to 2 MB.  A larger page goes into the folder minires-traces of the working directory, which is the
+    notebook's.  The file's name holds the title and the page's checksum, so no other file is ever overwritten; each
+    new recording adds a file.  Delete the folder when you no longer need those pages.
     """
 
     title: str
@@ -114,6 +123,19 @@ class Trace:
     loss: float = 0.0
     classes: dict[str, type[Function]] = field(default_factory=dict)
     runs: int = 0
+
+    def headline(self) -> str:
+        """Title, numbers of operations and the loss, in a line."""
+        counts = [sum(event.phase == phase for event in self.events) for phase in ("forward", "backward")]
+        return f"{self.title}: {counts[0]} operations forward, {counts[1]} backward, loss {self.loss:.4g}"
+
+    def __repr__(self) -> str:
+        return f'<trace of {self.headline()}; save("trace.html") writes its page>'
+
+    def _repr_html_(self) -> str:
+        from minires.inspect.tracing.notebook import frame
+
+        return frame(self)
 
     def page(self) -> str:
         """One HTML file that needs nothing else."""
