@@ -6,19 +6,25 @@ Exit code 0 when every bug was caught, 1 when one survived or a test fails witho
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
-import subprocess
+import runpy
+import shlex
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NoReturn
 
-from minires.verify.planted import Planted, Row
+import pytest
+
 from . import ROOMS
 from .bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTING = Path(__file__).parent / "planting"
+PRELOADED = ("numpy", "PIL.Image", "matplotlib.figure", "rich.progress", "safetensors.numpy", "psutil", "threadpoolctl")
 BY = {1: "check", 2: "error", 3: "error"}  # exit codes of pytest: failed, not collected, internal error
 
 
@@ -30,35 +36,56 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.rooms) - set(ROOMS):
         parser.error(f"unknown room {unknown.pop()!r}; known are {', '.join(ROOMS)}")
-    rows, unsound = [], []
+    os.chdir(ROOT)
+    for name in PRELOADED:  # once for all: the forked processes import minires alone
+        importlib.import_module(name)
+    outcomes: dict[str, dict[Bug, str]] = {}
+    unsound = []
     for room in arguments.rooms or ROOMS:
         bugs = [bug for bug in ROOMS[room] if arguments.only in f"{bug.file}: {bug.why}"]
         for tests in dict.fromkeys(bug.tests for bug in bugs):
             if outcome := tried(tests, None, arguments.timeout):
                 unsound.append(f"{tests}: {outcome} without any bug")
-        outcomes = {bug: tried(bug.tests, bug, arguments.timeout) for bug in bugs}
-        survivors = tuple(f"survives: {bug}" for bug, outcome in outcomes.items() if not outcome)
-        rows.append(Row("room", room, len(bugs), Counter(filter(None, outcomes.values())), survivors))
-        print("\n".join((f"{room}: {Planted(tuple(rows[-1:]))}", *survivors)), flush=True)
+        outcomes[room] = {}
+        for bug in bugs:
+            outcomes[room][bug] = outcome = tried(bug.tests, bug, arguments.timeout)
+            print(f"{outcome or 'SURVIVES'}: {bug}", file=sys.stderr, flush=True)
+    from minires.verify.planted import Planted, Row  # not before the bugs are planted
+
+    rows = [
+        Row("room", room, len(found), Counter(filter(None, found.values())), tuple(str(b) for b in found if not found[b]))
+        for room, found in outcomes.items()
+    ]
     found = Planted(tuple(rows), tuple(unsound))
-    print("\n".join((*found.unsound, str(found))))
+    for row in rows:
+        print(f"{row.where}: {Planted((row,))}")
+    print("\n".join((*(f"survives: {told}" for told in found.survivors), *found.unsound, str(found))))
     return 0 if found.holds else 1
 
 
 def tried(tests: str, bug: Bug | None, timeout: int) -> str:
     """How the tests ended: "check", "error", "crash" or "hang"; "" when all of them passed."""
-    environment = dict(os.environ)
+    child = os.fork()
+    if child == 0:
+        _run(tests, bug, timeout)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code in (4, 5):  # wrong arguments, no test found
+        raise SystemExit(f"pytest {tests}: {pytest.ExitCode(code).name}")
+    return "hang" if code == -signal.SIGALRM else "crash" if code < 0 else BY.get(code, "")
+
+
+def _run(tests: str, bug: Bug | None, timeout: int) -> NoReturn:
+    """pytest in this process, which imports minires only now."""
+    signal.alarm(timeout)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
     if bug is not None:
-        environment["MINIRES_PLANTED"] = json.dumps([str(ROOT / bug.file), bug.old, bug.new])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PLANTING), environment.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return "hang"
-    if done.returncode in (4, 5):  # wrong arguments, no test found
-        raise SystemExit(f"pytest {tests}:\n{done.stdout}{done.stderr}")
-    return "crash" if done.returncode < 0 else BY.get(done.returncode, "")
+        os.environ["MINIRES_PLANTED"] = json.dumps([str(ROOT / bug.file), bug.old, bug.new])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PLANTING), os.environ.get("PYTHONPATH"))))
+        runpy.run_path(str(PLANTING / "sitecustomize.py"))
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *shlex.split(tests)]))
 
 
 if __name__ == "__main__":

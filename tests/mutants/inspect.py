@@ -48,7 +48,7 @@ CARD = (
         ("(\"grad_output\", Statistics.of(grad_output)), *card(node).arrays", "*card(node).arrays, (\"grad_output\", Statistics.of(grad_output))",
          "the gradient stands last"),
     ]),
-    *within("minires/statistics.py", "tests/inspect/test_anomaly.py", [
+    *within("minires/statistics.py", "tests/test_statistics.py", [
         ("float(finite.std())", "float(finite.std(ddof=1))", "deviation of a sample, not of the numbers"),
         ("finite = values[np.isfinite(values)]", "finite = values[~np.isnan(values)]", "Inf in mean and norm"),
         ("told.astype(np.float64).ravel()", "told.ravel()", "norms in the array's own type overflow"),

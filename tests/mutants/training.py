@@ -42,7 +42,7 @@ EVALUATION = within("minires/training/evaluation.py", "tests/training/test_loop.
 HISTORY = (
     *within("minires/training/history.py", "tests/training/test_history.py", [
         ("return min(measured,", "return min(reversed(measured),", "the latest of equals"),
-        ("is not None]\n    return min", "]\n    return min", "rows without a test error are compared"),
+        ("test_error is not None]\n    return", "test_error]\n    return", "a test error of 0 is not measured"),
         ("repr(value) for value", "f\"{value:.12g}\" for value", "twelve digits instead of all"),
     ]),
     *within("minires/training/curves.py", "tests/training/test_history.py", [
@@ -81,7 +81,7 @@ CHECKPOINT = (
         ("!= told[\"bytes\"] or", "!= told[\"bytes\"] and", "damaged bytes of the right number are accepted"),
         ("iteration <= _iteration(description)]", "True]", "a left course of the run counts as newer"),
     ]),
-    *within("minires/training/restore.py", "tests/training/test_loop.py -k recorded_error tests/cli/test_predict.py", [
+    *within("minires/training/restore.py", "tests/cli/test_predict.py -k pictures_of_a_run", [
         ("margin(size) if checkpoint.config.data == \"folder\" else size", "margin(size)", "a margin for pictures without one"),
     ]),
 )  # fmt: skip
@@ -120,13 +120,13 @@ LOOP = (
 MEMORY = (
     *within("minires/training/memory.py", "tests/training/test_memory.py", [
         ("size / 2**20:,.0f} MiB", "size / 1e6:,.0f} MiB", "megabytes called mebibytes"),
-        ("8 if config.dtype == \"float64\" else 4", "4", "float64 counted as float32"),
+        ("limit = available(here)", "limit = available()", "several processes have the whole machine each"),
         ("-(-(config.micro_batch or config.batch_size) // processes)", "(config.micro_batch or config.batch_size) // processes",
          "the largest share of a batch rounded down"),
         ("yield int(most) - taken + int(stat.get(cache, 0))", "yield int(most) - taken", "the file cache counts as taken"),
         ("min([shared // processes, *_limits()])", "min([shared, *_limits()]) // processes", "own limits shared among processes"),
     ]),
-    *within("minires/training/network.py", "tests/training/test_loop.py -k network_cannot", [
+    *within("minires/training/network.py", "tests/training/test_loop.py -k batch_norm_is_given", [
         ("(\"micro_batch\", 3)", "(\"micro_batch\", 2)", "a part of one image for batch norm"),
         ("math.prod(row.output_shape[1:])", "math.prod(row.output_shape)", "channels counted as values a channel"),
     ]),
