@@ -17,9 +17,7 @@ def test_of_the_finite_elements():
     assert (told.mean, told.min, told.max) == (0.8, 0.0, 3.0)
     assert told.std == pytest.approx(math.sqrt(10 / 5 - 0.8**2), rel=1e-15)  # of the numbers, not of a sample
     assert told.norm == pytest.approx(math.sqrt(10), rel=1e-15)
-    assert str(told) == (
-        "(2, 4) float64: mean 0.8, std 1.166, min 0, max 3, norm 3.162, zeros 38 %, NaN 1, Inf 2"
-    )
+    assert str(told) == ("(2, 4) float64: mean 0.8, std 1.166, min 0, max 3, norm 3.162, zeros 38 %, NaN 1, Inf 2")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Bugs planted in the rooms outside the kernels, as data: `python -m tests.mutants --help`, from the repository's root.
 
-`Mutation` in minires.verify.planted exchanges the code of one function.  These bugs also stand in defaults, constants and
-class bodies, and what must catch them is pytest.  So each is edited into its module's source as a fresh process imports it
-(planting/sitecustomize.py); the working tree stays as it is.  mutmut and cosmic-ray flip every operator of a file and run
-all of its tests for each: they take no list of chosen bugs such as a lost copy or swapped axes.
+`Mutation` in minires.verify.planted exchanges the code of one function.  The bugs here also stand in defaults,
+constants and class bodies, and pytest must catch them.  So each is edited into its module's source as a fresh process
+imports it (planting/sitecustomize.py), and the working tree stays as it is.  mutmut and cosmic-ray flip every operator
+of a file and run all tests for each; they take no list of chosen bugs such as a lost copy or swapped axes.
 """
 
 from __future__ import annotations

@@ -53,7 +53,13 @@ def main() -> int:
     from minires.verify.planted import Planted, Row  # not before the bugs are planted
 
     rows = [
-        Row("room", room, len(found), Counter(filter(None, found.values())), tuple(str(b) for b in found if not found[b]))
+        Row(
+            "room",
+            room,
+            len(found),
+            Counter(filter(None, found.values())),
+            tuple(str(b) for b in found if not found[b]),
+        )
         for room, found in outcomes.items()
     ]
     found = Planted(tuple(rows), tuple(unsound))

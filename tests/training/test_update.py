@@ -62,7 +62,7 @@ def test_ranks_share_every_part(N, micro_batch, size):
 def test_what_is_measured_is_the_batchs_own(batch, micro_batch):
     x, _ = batch
     logits = network().eval()(mr.tensor(x))
-    labels = (logits.data.argmax(axis=1) + [0, 1, 4, 0, 4, 1, 1]) % 5  # wrong on either side
+    labels = (logits.data.argmax(axis=1) + np.array([0, 1, 4, 0, 4, 1, 1])) % 5  # wrong on either side
     _, measured = updated(network().eval(), (x, labels), label_smoothing=0.3, micro_batch=micro_batch)
     loss = F.cross_entropy(logits, labels, label_smoothing=0.3).item()
     assert (measured.wrong, measured.images) == (5, 7)
