@@ -8,6 +8,7 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires import nn
+from minires.nn.module import evaluating
 
 
 def network():
@@ -259,3 +260,26 @@ def test_the_layers_hand_their_options_on(rng):
     assert mr.nn.Flatten(1, end_dim=2)(mr.tensor(x)).shape == (2, 20, 6)
     for layer in (conv, mr.nn.MaxPool2d(2), mr.nn.AvgPool2d(2), mr.nn.AdaptiveAvgPool2d(2)):
         np.testing.assert_array_equal(layer(mr.tensor(x[0])).data, layer(mr.tensor(x[:1])).data[0])
+
+
+@pytest.mark.parametrize(("fan", "units"), [("out", 200), ("in", 50)])
+def test_the_variance_of_weights_is_two_over_their_fan(fan, units):
+    mr.manual_seed(0)
+    weights = nn.init.he_normal((200, 50, 3, 2), fan)
+    # 60,000 numbers: a deviation is known to 1/√120,000 of itself, five times of which are 1.5 %.
+    assert weights.std() == pytest.approx(np.sqrt(2 / (units * 6)), rel=0.015)
+
+
+def test_weights_are_drawn_again_after_they_were_skipped():
+    with nn.init.skipped():
+        assert not nn.init.he_normal((3, 2)).any()
+    assert nn.init.he_normal((3, 2)).all()
+
+
+def test_every_module_is_in_its_own_mode_after_an_evaluation():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.ReLU()))
+    model[0].eval()
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == [True, False, True, True]
