@@ -37,7 +37,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("momentum", "weight_decay", "nesterov", "dampening"), OPTIONS)
 def test_update(rng, momentum, weight_decay, nesterov, dampening):
-    shapes = [(3, 2, 5, 1), (7,), ()]
+    shapes = [(7,), (3, 2, 5, 1), ()]
     start = [rng.standard_normal(shape) for shape in shapes]
     params = [mr.tensor(np.array(a), requires_grad=True) for a in start]
     arrays = [p.data for p in params]
