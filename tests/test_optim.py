@@ -37,7 +37,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("momentum", "weight_decay", "nesterov", "dampening"), OPTIONS)
 def test_update(rng, momentum, weight_decay, nesterov, dampening):
-    shapes = [(3, 2, 5, 1), (7,), ()]
+    shapes = [(7,), (3, 2, 5, 1), ()]
     start = [rng.standard_normal(shape) for shape in shapes]
     params = [mr.tensor(np.array(a), requires_grad=True) for a in start]
     arrays = [p.data for p in params]
@@ -74,6 +74,9 @@ def test_parameters_without_gradient_stay():
     assert (frozen.data == 1).all()
     assert (moved.data != 1).all()
     assert set(opt.state_dict()) == {"velocity.0"}
+    other = SGD([frozen, moved], lr=0.1, momentum=0.9)
+    other.step()
+    assert set(other.state_dict()) == {"velocity.1"}  # by the parameter's position
     opt.zero_grad()
     assert moved.grad is None
 
@@ -199,6 +202,13 @@ def test_warmup_of_fixed_length():
     schedule = Warmup(Step(0.1, (1000,)), iterations=400)
     assert [schedule(i) for i in (0, 399, 400, 999)] == [0.01, 0.01, 0.1, 0.1]
     assert schedule(1000) == pytest.approx(0.01)
+    for i in range(100):
+        schedule.observe(i, 10.0)  # which ends a warm-up of open length alone
+    assert schedule(399) == 0.01
+
+
+def test_milestones_are_rounded():
+    assert Step.at(0.1, (1 / 3, 2 / 3), 100).milestones == (33, 67)
 
 
 def test_warmup_until_the_training_error_falls_and_resuming_amid_it(rng):

@@ -40,3 +40,13 @@ def test_each_thread_has_its_own_generator():
     with ThreadPoolExecutor(1) as pool:
         pool.submit(random.manual_seed, 2).result()
     np.testing.assert_array_equal(random.uniform((3,)), expected)
+
+
+def test_a_share_within_a_share_ends():
+    with random.sharded(Shard(1, 3, 5)):
+        random.manual_seed(5)
+        expected = random.uniform((2, 4))
+        with random.sharded(Shard(0, 1, 7)):
+            random.uniform((1, 4))
+        random.manual_seed(5)
+        np.testing.assert_array_equal(random.uniform((2, 4)), expected)

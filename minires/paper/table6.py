@@ -22,7 +22,8 @@ def rows(runs: Sequence[Path] = ()) -> tuple[list[str], list[list[str]]]:
     for run in runs:
         checkpoint = load_checkpoint(find_checkpoint(run))
         config, last = checkpoint.config, checkpoint.rows[-1]
-        if config.data == "cifar10" and last.test_error is not None:
+        done = last.iteration == config.total_iterations(round(last.iteration / last.epoch))
+        if config.data == "cifar10" and done and last.test_error is not None:
             errors.setdefault(config.network, []).append(last.test_error)
     head = ["network", "layers", "parameters", "the paper's", "test error", "the paper's"]
     lines = []

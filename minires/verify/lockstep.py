@@ -100,7 +100,7 @@ class Lockstep:
     def __repr__(self) -> str:
         fault, losses = self.fault, " and ".join(f"{loss:.6g}" for loss in self.losses)
         found = "each within its tolerance" if fault is None else f"wrong first in {fault}"
-        beside = f"; differs unwatched: {', '.join(self.unwatched[:3])}" if self.unwatched else ""
+        beside = f"; other bits in the other form: {', '.join(self.other_form[:3])}" if self.other_form else ""
         return f"<{self.second} beside {self.first}: {len(self.steps)} steps, {found}; losses {losses}{beside}>"
 
     @property

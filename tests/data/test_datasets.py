@@ -144,3 +144,18 @@ def test_evaluation_does_not_depend_on_workers(tmp_path, rng):
         for (x, labels), (y, others) in zip(Loader(dataset, 3, workers=workers).epoch(), expected, strict=True):
             np.testing.assert_array_equal(x, y)
             np.testing.assert_array_equal(labels, others)
+
+
+def test_a_label_is_one_of_the_classes(rng):
+    images = rng.integers(0, 256, (2, 4, 3, 1)).astype(np.uint8)
+    assert len(Dataset("x", "train", images, np.array([0, 1]), ("a", "b"))) == 2
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match=rf"labels must lie in \[0, 2\), one of the classes, got {label}"):
+            Dataset("x", "train", images, np.array([0, label]), ("a", "b"))
+
+
+def test_the_shape_is_what_the_network_sees(rng):
+    images = rng.integers(0, 256, (2, 4, 3, 1)).astype(np.uint8)
+    dataset = Dataset("x", "train", images, np.zeros(2, int), ("a",))
+    assert dataset.shape == Transform()(images).shape[1:] == (1, 4, 3)
+    assert Loader(dataset, 2).shape == (1, 4, 3)

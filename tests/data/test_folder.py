@@ -83,6 +83,56 @@ def test_a_picture_thinner_than_any_part(tmp_path):
         assert FolderImages([tmp_path / "x.png"], 8, crop).read(0, np.random.default_rng(0)).shape == (8, 8, 3)
 
 
+class Extreme(np.random.Generator):
+    """Draws the smallest or the largest number of every range; the middle of a continuous one."""
+
+    def __init__(self, largest):
+        super().__init__(np.random.PCG64(0))
+        self.largest = largest
+
+    def integers(self, low, high=None):
+        low, high = (0, low) if high is None else (low, high)
+        return high - 1 if self.largest else low
+
+    def random(self):
+        return np.nextafter(1, 0) if self.largest else 0.0
+
+    def uniform(self, low, high):
+        return (low + high) / 2
+
+
+@pytest.mark.parametrize(("largest", "side"), [(False, 32), (True, 60)])  # 256/224 and 480/224 of 28
+def test_scale_jitter_reaches_both_ends_of_the_papers_range(tmp_path, rng, largest, side):
+    picture = Image.fromarray(rng.integers(0, 256, (100, 150, 3)).astype(np.uint8))
+    picture.save(tmp_path / "x.png")
+    scaled = np.asarray(picture.resize((side * 3 // 2, side), Image.Resampling.BILINEAR))
+    corner = scaled[-28:, -28:] if largest else scaled[:28, :28]
+    np.testing.assert_array_equal(FolderImages([tmp_path / "x.png"], 28).read(0, Extreme(largest)), corner)
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_a_random_part_reaches_every_corner(tmp_path, rng, largest):
+    picture = Image.fromarray(rng.integers(0, 256, (100, 100, 3)).astype(np.uint8))
+    picture.save(tmp_path / "x.png")
+    box = (27, 27, 100, 100) if largest else (0, 0, 73, 73)  # 54 % of the area, a square
+    part = np.asarray(picture.resize((8, 8), Image.Resampling.BILINEAR, box=box))
+    images = FolderImages([tmp_path / "x.png"], 8, "random-resized")
+    np.testing.assert_array_equal(images.read(0, Extreme(largest)), part)
+
+
+def test_where_no_part_fits_it_is_the_square_in_the_middle(tmp_path):
+    rows = np.arange(201, dtype=np.uint8)[:, None, None]
+    Image.fromarray(np.broadcast_to(rows, (201, 2, 3)).copy()).save(tmp_path / "x.png")  # no aspect ratio of 3/4
+    part = FolderImages([tmp_path / "x.png"], 2, "random-resized").read(0, Extreme(True))
+    np.testing.assert_array_equal(part[:, :, 0], [[99, 99], [100, 100]])
+
+
+def test_a_slice_keeps_size_and_crop(tmp_path):
+    images = FolderImages([tmp_path / f"{i}.png" for i in range(4)], 8, "random-resized")[1:3]
+    assert (len(images), images.shape[1:], images.crop) == (2, (8, 8, 3), "random-resized")
+    assert [path.name for path in images.paths] == ["1.png", "2.png"]
+
+
 def test_broken_files_are_named(tmp_path):
     path = picture(tmp_path / "train" / "a" / "cut.jpg")
     path.write_bytes(path.read_bytes()[:-200])

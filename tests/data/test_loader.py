@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from minires import data
-from minires.data import Augmentation, Dataset, FolderImages, Loader, Transform
+from minires.data import Augmentation, Dataset, FolderImages, Loader, Transform, loader
 
 
 def numbered(n):
@@ -28,11 +29,12 @@ def numbers(batches):
     [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (3, 8, [3]), (1, 4, [1]), (5, 1, [1] * 5), (4, 3, [4])],
 )
 def test_an_epoch_holds_every_image_once(n, batch, sizes):
-    loader = Loader(numbered(n), batch, seed=3)
-    assert len(loader) == len(sizes)
-    assert [len(labels) for _, labels in loader.epoch()] == sizes
-    assert list(itertools.chain(*numbers(loader.epoch()))) == list(range(n))
-    epochs = list(itertools.islice(loader.iterate(), 2 * len(sizes)))
+    batches = Loader(numbered(n), batch, seed=3)
+    assert len(batches) == len(sizes)
+    assert [len(labels) for _, labels in batches.epoch()] == sizes
+    assert [batches.images_of(i) for i in range(2 * len(sizes))] == sizes * 2
+    assert list(itertools.chain(*numbers(batches.epoch()))) == list(range(n))
+    epochs = list(itertools.islice(batches.iterate(), 2 * len(sizes)))
     for epoch in (epochs[: len(sizes)], epochs[len(sizes) :]):
         assert [len(labels) for _, labels in epoch] == sizes
         assert sorted(itertools.chain(*numbers(epoch))) == list(range(n))
@@ -54,8 +56,8 @@ def test_batches_do_not_depend_on_workers_or_start(rng):
     transform = Transform(data.pixel_mean(dataset), Augmentation(pad=2, flip=True, rotate=10, shift=1.0))
     expected = list(itertools.islice(Loader(dataset, 5, transform=transform, seed=7, workers=0).iterate(), 14))
     for workers, start in itertools.product((0, 1, 4), (0, 1, 6)):
-        loader = Loader(dataset, 5, transform=transform, seed=7, workers=workers)
-        found = list(itertools.islice(loader.iterate(start), 14 - start))
+        batches = Loader(dataset, 5, transform=transform, seed=7, workers=workers)
+        found = list(itertools.islice(batches.iterate(start), 14 - start))
         for (x, labels), (y, others) in zip(found, expected[start:], strict=True):
             np.testing.assert_array_equal(x, y)
             np.testing.assert_array_equal(labels, others)
@@ -72,6 +74,70 @@ def test_folders_too(tmp_path, rng):
     for (x, _), (y, _) in zip(one, other, strict=True):
         np.testing.assert_array_equal(x, y)
         assert x.shape[1:] == (3, 8, 8)
+
+
+def test_every_epoch_is_augmented_anew(rng):
+    images = rng.integers(0, 256, (6, 8, 8, 1)).astype(np.uint8)
+    dataset = Dataset("noise", "train", images, np.zeros(6, int), ("a",))
+    transform = Transform(None, Augmentation(rotate=90))
+    batches = Loader(dataset, 3, transform=transform, shuffle=False).iterate()
+    first, _, again = (x for x, _ in itertools.islice(batches, 3))  # again: the first batch of the second epoch
+    assert not np.array_equal(first, again)
+
+
+def test_evaluation_is_not_augmented(tmp_path, rng):
+    images = rng.integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    Image.fromarray(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8)).save(tmp_path / "x.png")
+    folder = FolderImages([tmp_path / "x.png"] * 5, 8)
+    for source, plain in ((images, images), (folder, np.stack([folder.read(i) for i in range(5)]))):
+        dataset = Dataset("noise", "test", source, np.zeros(5, int), ("a",))
+        transform = Transform(None, Augmentation(pad=2, flip=True, rotate=10))
+        (x, _), (y, _) = Loader(dataset, 3, transform=transform).epoch()
+        np.testing.assert_array_equal(np.concatenate([x, y]), Transform()(plain))
+
+
+def test_the_pictures_of_a_batch_are_cut_independently(tmp_path, rng):
+    Image.fromarray(rng.integers(0, 256, (40, 30, 3)).astype(np.uint8)).save(tmp_path / "x.png")
+    dataset = Dataset("folder", "train", FolderImages([tmp_path / "x.png"] * 6, 8), np.zeros(6, int), ("a",))
+    x, _ = next(Loader(dataset, 6, workers=0).iterate())
+    assert len({image.tobytes() for image in x}) > 1
+
+
+def test_a_share_has_its_own_labels():
+    """Places in any order."""
+    whole = Loader(numbered(10), 5, seed=2).iterate()
+    mine = Loader(numbered(10), 5, seed=2, share=lambda N: np.arange(N)[::-2]).iterate()
+    for (x, labels), (y, others) in itertools.islice(zip(whole, mine, strict=True), 4):
+        np.testing.assert_array_equal(y, x[::-2])
+        np.testing.assert_array_equal(others, labels[::-2])
+
+
+def test_two_batches_are_prepared_ahead(monkeypatch):
+    class AtOnce:
+        """A pool that does what it is given before it answers."""
+
+        def __init__(self, workers, name):
+            pass
+
+        def submit(self, function, *arguments):
+            done = Future()
+            done.set_result(function(*arguments))
+            return done
+
+        def shutdown(self, **how):
+            pass
+
+    prepared = []
+
+    def transform(images, rng, part):
+        prepared.append(len(images))
+        return Transform()(images, rng, part)
+
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", AtOnce)
+    batches = Loader(numbered(50), 2, transform=transform).iterate()
+    for given in (1, 2, 3):
+        next(batches)
+        assert len(prepared) == given + 2
 
 
 def running():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from minires.data import DataFileError, FolderImages, Preprocessing
 from minires.data.decode import decode
+from minires.data.preprocess import margin
 
 
 def noise(rng, width, height, channels=3):
@@ -83,6 +84,10 @@ def test_the_standard_preprocessing_is_torchvisions(tmp_path, width, height, che
     y, x = np.mgrid[:height, :width]
     Image.fromarray(np.stack([x * 7 + y, x ^ y, x * y], 2).astype(np.uint8)).save(tmp_path / "x.png")
     assert zlib.crc32(np.ascontiguousarray(Preprocessing()(tmp_path / "x.png"))) == checksum
+
+
+def test_the_margin_is_rounded():
+    assert [margin(size) for size in (224, 32, 28, 112)] == [256, 37, 32, 128]  # 32 · 256/224 = 36.6
 
 
 @pytest.mark.parametrize("size", [(300, 201), (201, 300), (256, 257), (7, 90)])

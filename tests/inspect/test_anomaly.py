@@ -9,6 +9,7 @@ import pytest
 
 import minires as mr
 import minires.functional as F
+from minires.inspect.card import backward_card, forward_card
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def test_an_overflowing_weight_in_forward(model, images):
     assert (error.node.module, error.node.name, error.phase) == ("layer2.1.conv2", "Conv2d", "forward")
     assert "Inf among" in str(error)
     assert "all of its inputs are finite" in str(error)
+    assert str(error).startswith("forward of Conv2d of layer2.1.conv2: the output holds")
     assert f"called at {__file__}:" in str(error)
     frame, _ = innermost(error)
     assert frame.f_code.co_filename.endswith("conv2d.py")
@@ -55,6 +57,47 @@ def test_the_input_that_was_bad_already(rng):
     told = r"already bad: x \(1 NaN among 96 numbers\)"
     with pytest.raises(mr.inspect.AnomalyError, match=told), mr.inspect.detect_anomaly():
         F.relu(mr.tensor(x))
+
+
+class Total(mr.Function):
+    """x and everything after it, added up; the gradient of what comes after x is not finite."""
+
+    def forward(self, x, *others):
+        return sum(others, x)
+
+    def backward(self, grad_output):
+        return grad_output, grad_output * np.inf, grad_output * np.inf
+
+
+def test_every_input_that_was_bad_is_named(rng):
+    good, bad = mr.tensor(np.ones(3)), mr.tensor(np.array([1.0, np.nan, np.nan]))
+    told = r"already bad: input 1 \(2 NaN among 3 numbers\), input 2 \(2 NaN among 3 numbers\)"
+    with pytest.raises(mr.inspect.AnomalyError, match=told), mr.inspect.detect_anomaly():
+        Total()(good, bad, bad)
+
+
+def test_a_gradient_that_was_bad_is_named():
+    y = F.relu(mr.tensor(np.ones(3), requires_grad=True))
+    told = r"already bad: grad_output \(1 NaN among 3 numbers\)"
+    with pytest.raises(mr.inspect.AnomalyError, match=told), mr.inspect.detect_anomaly():
+        y.backward(np.array([1.0, np.nan, 1.0]))
+
+
+def test_a_gradient_that_is_not_wanted_is_not_judged():
+    x, other = mr.tensor(np.ones(3), requires_grad=True), mr.tensor(np.ones(3))
+    with mr.inspect.detect_anomaly():
+        Total()(x, other, other).backward(np.ones(3))
+    np.testing.assert_array_equal(x.grad, np.ones(3))
+
+
+def test_numpys_warnings_are_silent_within_it_alone():
+    before = np.geterr()
+    with mr.inspect.detect_anomaly():
+        assert set(np.geterr().values()) == {"ignore"}
+    assert np.geterr() == before
+    with pytest.raises(mr.inspect.AnomalyError), mr.inspect.detect_anomaly():
+        F.relu(mr.tensor(np.array([np.inf])))
+    assert np.geterr() == before
 
 
 class Root(mr.Function):
@@ -142,6 +185,27 @@ def test_cards(model, images):
     assert "<table>" in mr.inspect.card(loss.node)._repr_html_()
     with pytest.raises(TypeError, match="node must be a Function"):
         mr.inspect.card(loss)
+
+
+def test_cards_of_forward_and_backward():
+    x = mr.tensor(np.ones(3), requires_grad=True)
+    total = Total()(x, mr.tensor(np.ones(3)), mr.tensor(np.ones(3)))
+    assert str(mr.inspect.card(total.node)).startswith("Total()")  # which keeps nothing
+    arrays = forward_card(total.node, (x.data, None, x.data)).arrays
+    assert [name for name, _ in arrays] == ["x", "input 2"]
+    root = Root()(x)
+    found = backward_card(root.node, np.full(3, 7.0))
+    assert [(name, told.mean) for name, told in found.arrays] == [("grad_output", 7.0), ("saved 0", 1.0)]
+    assert found.head == "Root(), backward"
+
+
+def test_an_input_with_a_default_has_its_name():
+    class Shifted(mr.Function):
+        def forward(self, x, shift=None):
+            return x if shift is None else x + shift
+
+    y = Shifted()(mr.tensor(np.ones(3), requires_grad=True), mr.tensor(np.ones(3)))
+    assert [name for name, _ in forward_card(y.node, (np.ones(3), np.ones(3))).arrays] == ["x", "shift"]
 
 
 def test_tensors_show_their_statistics():

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -67,6 +68,23 @@ def test_what_backward_costs_and_keeps():
     assert last.kept_bytes == 0
 
 
+class Products(mr.nn.Module):
+    """The first channel of one convolution's output times another's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = mr.nn.Conv2d(3, 4, 1), mr.nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.one(x)[:, :1] * self.other(x)
+
+
+def test_a_view_keeps_the_whole_array_that_it_shows():
+    *_, product = mr.summary(Products(), (3, 6, 5)).rows
+    assert product.operation == "Mul"
+    assert product.kept_bytes == 2 * 4 * 30 * 4  # all channels of both
+
+
 def test_it_counts_the_same_inside_of_no_grad():
     model = mr.models.create("resnet20", width=2)
     with mr.no_grad():
@@ -76,10 +94,11 @@ def test_it_counts_the_same_inside_of_no_grad():
 
 
 def test_csv_and_html():
-    summary = mr.summary(mr.models.create("resnet20", width=4), (3, 8, 8))
+    summary = mr.summary(mr.models.create("resnet20", width=4), (3, 8, 6))
     head, *lines = list(csv.reader(summary.to_csv().splitlines()))
     assert head[:4] == ["module", "operation", "output_shape", "params"]
     assert len(lines) == len(summary.rows)
+    assert lines[0][2] == "4x8x6"
     assert sum(int(line[4]) for line in lines) == summary.macs
 
 
@@ -136,13 +155,42 @@ def test_predicting_leaves_no_trace():
     model = mr.models.create("vgg16", width=2, num_classes=3, hidden=5)  # it has dropout
     state = {name: array.copy() for name, array in model.state_dict().items()}
     generator = mr.random.generator().bit_generator.state
+    model.features[0].eval()
+    modes = [module.training for module in model.modules()]
     assert mr.inspect.peak_memory(model, (3, 32, 32), 8) > mr.inspect.peak_memory(model, (3, 32, 32), 2) > 0
     assert mr.random.generator().bit_generator.state == generator
     for name, array in model.state_dict().items():
         assert np.array_equal(array, state[name]), name
     assert all(p.grad is None for p in model.parameters())
+    assert [module.training for module in model.modules()] == modes
     with pytest.raises(ValueError, match="batch must be at least 1"):
         mr.inspect.peak_memory(model, (3, 32, 32), 0)
+
+
+def test_the_callers_tracing_goes_on():
+    model = mr.models.create("resnet20", width=2)
+    tracemalloc.start()
+    try:
+        mr.inspect.peak_memory(model, (3, 8, 8), 8)
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
+    mr.inspect.peak_memory(model, (3, 8, 8), 8)
+    assert not tracemalloc.is_tracing()
+
+
+def test_the_largest_workspace_of_a_convolution_counts_once(monkeypatch):
+    model = mr.models.create("resnet20", width=2)
+    with mr.backend("reference"):
+        without = mr.inspect.PeakMemory(model, (3, 8, 8))(8)
+        workspace = {2: 5 * 10**9, 4: 7 * 10**9, 8: 6 * 10**9}  # by filters: the largest is amid the network
+        monkeypatch.setattr(
+            backends.reference,
+            "conv2d_working_bytes",
+            lambda shape, w, *options: workspace[w.shape[0]] + shape[0],
+            raising=False,
+        )
+        assert abs(mr.inspect.PeakMemory(model, (3, 8, 8))(8) - without - 7 * 10**9) < 10**6
 
 
 def test_the_command(capsys):
@@ -191,6 +239,13 @@ def test_shapes_of_every_kind():
         found, expected = getattr(Shapes(), name)(*operands), getattr(backends.reference, name)(*operands)
         pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
         assert all((a.shape, a.dtype) == (b.shape, b.dtype) for a, b in pairs), name
+
+
+@pytest.mark.parametrize("kernel", [(16, 16), (257, 1), (1, 255)])
+def test_places_in_large_windows_have_the_type_of_the_reference_backend(kernel):
+    operands = np.ones((1, 2, 260, 260), np.float32), kernel, (260, 260), (0, 0), (1, 1), (1, 1)
+    found, expected = (of.max_pool2d_forward(*operands)[1] for of in (Shapes(), backends.reference))
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
 
 
 def test_every_network_of_the_paper_is_counted_at_once(capsys):

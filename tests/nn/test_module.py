@@ -10,6 +10,7 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires import nn
+from minires.nn.module import evaluating
 
 
 def network():
@@ -275,3 +276,25 @@ def test_names_of_a_state_are_text(name):
         mr.optim.SGD(layer.parameters(), lr=0.1).load_state_dict({name: np.zeros(2)})
     for path, array in layer.state_dict().items():
         np.testing.assert_array_equal(array, before[path])
+
+
+@pytest.mark.parametrize(("fan", "units"), [("out", 200), ("in", 50)])
+def test_the_variance_of_weights_is_two_over_their_fan(fan, units):
+    mr.manual_seed(0)
+    weights = nn.init.he_normal((200, 50, 3, 2), fan)
+    # 60,000 numbers: a deviation is known to 1/√120,000 of itself, five times of which are 1.5 %.
+    assert weights.std() == pytest.approx(np.sqrt(2 / (units * 6)), rel=0.015)
+
+
+def test_weights_are_drawn_again_after_they_were_skipped():
+    with nn.init.skipped():
+        assert not nn.init.he_normal((3, 2)).any()
+    assert nn.init.he_normal((3, 2)).all()
+
+
+def test_every_module_is_in_its_own_mode_after_an_evaluation():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.ReLU()))
+    model[0].eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, False, True, True]

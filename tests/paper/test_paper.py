@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import minires as mr
 from minires import cli, models
 from minires.cli import paper
-from minires.paper import drawing, gradients, published, table1, table6
+from minires.paper import drawing, gradients, items, published, table1, table6
+from minires.paper.report import Report, markdown, to_csv
+from minires.training import Checkpoint, Config, Row
+from minires.training import checkpoint as checkpoints
 
 
 @pytest.fixture
@@ -51,7 +57,69 @@ def test_options_change_the_column():
     assert table1.column("resnet18", measure=True).seconds > 0
 
 
+def test_the_lines_of_table_1():
+    """As the paper prints them (page 5), but for the counts."""
+    head, lines = table1.rows([replace(table1.column("resnet18"), seconds=0.25), table1.column("resnet50")])
+    assert head == ["layer name", "output size", "18-layer", "50-layer"]
+    assert lines[:6] == [
+        ["conv1", "112×112", "7×7, 64, stride 2", "7×7, 64, stride 2"],
+        [
+            "conv2_x",
+            "56×56",
+            "3×3 max pool, stride 2, then\n[3×3, 64]\n[3×3, 64]×2",
+            "3×3 max pool, stride 2, then\n[1×1, 64]\n[3×3, 64]\n[1×1, 256]×3",
+        ],
+        ["conv3_x", "28×28", "[3×3, 128]\n[3×3, 128]×2", "[1×1, 128]\n[3×3, 128]\n[1×1, 512]×4"],
+        ["conv4_x", "14×14", "[3×3, 256]\n[3×3, 256]×2", "[1×1, 256]\n[3×3, 256]\n[1×1, 1024]×6"],
+        ["conv5_x", "7×7", "[3×3, 512]\n[3×3, 512]×2", "[1×1, 512]\n[3×3, 512]\n[1×1, 2048]×3"],
+        ["", "1×1", "average pool, 1000-d fc, softmax", "average pool, 1000-d fc, softmax"],
+    ]
+    assert lines[-1][:3] == ["forward, 1 image", "", "250 ms"]
+    text = list(csv.reader(to_csv(head, lines).decode().splitlines()))
+    assert text[2][2] == "3×3 max pool, stride 2, then; [3×3, 64]; [3×3, 64]×2"
+
+
+def test_the_time_of_a_forward_pass_is_the_median_of_five_warm_ones(monkeypatch):
+    seconds = iter((100.0, 5.0, 1.0, 4.0, 2.0, 3.0))
+    readings = iter([reading for passed in seconds for reading in (0.0, passed)])
+    monkeypatch.setattr(table1, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    assert table1._forward_seconds(mr.nn.Sequential(mr.nn.Identity())) == 3.0
+
+
 # -- Table 6
+
+
+def finished(folder, iteration, network="resnet32", data="cifar10", errors=(7.0, 7.51)):
+    """A run of 64,000 iterations as it stands after `iteration` of them, measured twice."""
+    config = Config.make(network=network, data=data, iterations=64_000)
+    rows = tuple(
+        Row(at, at / 391, 0.1, 0.1, 1.0, error, 100.0, 1.0)
+        for at, error in zip((iteration // 2, iteration), errors, strict=True)
+    )
+    none = np.zeros(1, np.float32)
+    state = np.random.default_rng(0).bit_generator.state
+    now = Checkpoint(iteration, config, {"a": none}, {}, none, ("a",), (3, 32, 32), state, rows=rows)
+    checkpoints.save(now, folder / "checkpoints")
+    return folder
+
+
+def test_table_6_shows_the_last_error_of_finished_runs_on_cifar10(tmp_path):
+    runs = [
+        finished(tmp_path / "one", 64_000),
+        finished(tmp_path / "two", 64_000, errors=(9.0, 8.0)),
+        finished(tmp_path / "digits", 64_000, "resnet20", "digits"),
+        finished(tmp_path / "stopped", 391 * 100, "resnet44"),
+    ]
+    _, lines = table6.rows(runs)
+    assert {line[0]: line[4] for line in lines} == {
+        "resnet20": "not reproduced",
+        "resnet32": "7.51 %, 8.00 %",
+        "resnet44": "not reproduced",
+        "resnet56": "not reproduced",
+        "resnet110": "not reproduced",
+    }
+    assert lines[-1][5] == "6.43 % (6.61 ± 0.16)"
+    assert not items.reproduce_table6(runs=runs).reproduced  # three networks are missing
 
 
 def test_table_6_without_runs_reproduces_nothing(call, tmp_path):
@@ -135,8 +203,34 @@ def test_the_four_cases_in_order_of_magnitude():
 def test_how_far_weights_turn():
     case = gradients.measure(True, True, 20, steps=2, batch=4, seed=1)
     assert len(case.turned) == 19
-    assert all(0 < angle < 180 for angle in case.turned)
+    mr.manual_seed(1)
+    model, rng = models.create("resnet20"), np.random.default_rng(1)
+    x, labels = mr.tensor(rng.standard_normal((4, 3, 28, 28)).astype(np.float32)), rng.integers(0, 10, 4)
+    sgd, first = mr.optim.SGD(model.parameters(), 0.1, 0.9), model.conv1.weight.data.copy().ravel()
+    for step in range(2):
+        sgd.zero_grad()
+        mr.functional.cross_entropy(model(x), labels).backward()
+        if step == 0:
+            assert case.norms[0] == pytest.approx(np.linalg.norm(model.conv1.weight.grad), rel=1e-5)
+        sgd.step()
+    last = model.conv1.weight.data.ravel()
+    turn = np.degrees(np.arccos(first @ last / np.linalg.norm(first) / np.linalg.norm(last)))
+    assert case.turned[0] == pytest.approx(turn, rel=1e-3)  # of arccos near 1 in float32
     assert gradients.measure(True, True, 20, batch=4, seed=1).norms == case.norms
+
+
+def test_the_lines_of_gradients(monkeypatch):
+    monkeypatch.setattr(
+        gradients,
+        "measure",
+        lambda residual, batch_norm, depth, **how: gradients.Case(
+            residual, batch_norm, depth, (1.0, 2.0, 3.0, 4.0, 5.0), (50.0, 10.0, 20.0, 40.0, 30.0)
+        ),
+    )
+    report = items.reproduce_gradients(steps=7)
+    assert report.head == ["network", "second convolution", "last convolution", "median turn after 7 steps"]
+    assert report.lines[0] == ["plain-20, with batch norm", "2", "5", "30.0°"]
+    assert report.files["gradients.csv"].decode().splitlines()[1] == '"plain-20, with batch norm",1,1.0,50.0'
 
 
 def test_a_network_that_diverges_on_the_way_has_no_turns():
@@ -173,3 +267,11 @@ def test_files_are_written(call, tmp_path, item):
         assert len({len(row) for row in csv.reader(file)}) == 1
     with Image.open(tmp_path / "new" / f"{item}.png") as image:
         assert np.asarray(image.convert("L")).min() < 50
+
+
+def test_markdown():
+    report = Report("x", "Title", ["a", "b"], [["1", "2\n3"]], {"x.csv": b"", "x.png": b""}, ["so it is"])
+    assert markdown([report], {"y": "no data"}).splitlines()[4:] == [
+        *("## Title", "", "| a | b |", "| --- | --- |", "| 1 | 2<br>3 |", "", "- so it is", "", "![Title](x.png)", ""),
+        *("## Not reproduced", "", "- y: no data"),
+    ]

@@ -135,6 +135,99 @@ def test_a_claim_of_either_sign():
     assert [claim.judge({"a": 20.0, "b": b})[1] for b in (16.9, 17.1, 22.9, 23.1)] == [False, True, True, False]
 
 
+def test_equal_errors_hold():
+    assert Claim("a", "b", least=0).judge({"a": 20.0, "b": 20.0})[1]
+    assert Claim("a", "b", most=0).judge({"a": 20.0, "b": 20.0})[1]
+
+
+def test_every_seed_is_judged_by_its_own_errors():
+    both = [replace(c, seed=seed) for seed, plain56 in ((0, 50.0), (1, 30.0))
+            for c in curves(plain20=34.0, plain56=plain56)]  # fmt: skip
+    found = experiment.verdict(figure1.plan(quick=True), both)
+    assert [holds for _, holds in found] == [True, False]
+    assert [told.partition(":")[0] for told, _ in found] == ["seed 0", "seed 1"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "deep", "shallow"),
+    [
+        (figure1.plan("cifar10", residual=True), "resnet56", "resnet20"),
+        (figure4.plan("folder"), "resnet34", "resnet18"),
+    ],
+)
+def test_the_papers_claims(plan, deep, shallow):
+    """The deeper plain network is worse, the deeper residual one is not."""
+    plain = {deep.replace("resnet", "plain"): 9.0, shallow.replace("resnet", "plain"): 8.0}
+    for residual, holds in (((5.0, 6.0), True), ((6.0, 5.0), False)):
+        errors = curves(**plain, **dict(zip((deep, shallow), residual, strict=True)))
+        assert [one for _, one in experiment.verdict(plan, errors)] == [True, holds]
+
+
+def test_how_often_the_papers_experiments_are_measured():
+    assert figure1.plan("cifar10").settings["eval_every"] == 1000
+    assert figure4.plan("folder").settings["eval_every"] == 10_000
+    assert figure1.plan("cifar10", quick=True).settings["eval_every"] == 100
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, in place of their bytes."""
+    figures = []
+    for module in (experiment, figure7):
+        monkeypatch.setattr(module, "encoded", lambda figure: (figures.append(figure), b"")[1])
+    return figures
+
+
+def lines_of(axes):
+    return {line.get_label(): (line.get_linestyle(), list(line.get_ydata())) for line in axes.lines}
+
+
+def test_the_panels_of_figure_1(drawn):
+    errors = (10.0, 20.0, 60.0)
+    seeds = [
+        Curve("plain20", seed, (replace(ROW, training_error=error, test_error=error + 1),), error, error + 1, Path())
+        for seed, error in enumerate(errors)
+    ]
+    others = [replace(seed, network="plain56") for seed in seeds]
+    figure1.picture(figure1.plan(), [*seeds, *others])
+    left, right = drawn[0].axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("training error (%)", "test error (%)")
+    assert lines_of(left)["plain20"] == ("-", [30.0])  # the mean of three
+    assert lines_of(right)["plain56"] == ("-", [31.0])
+    assert len(left.lines) == 2 * (3 + 1)
+
+
+def test_the_lines_of_figure_4(drawn):
+    figure4.picture(figure4.plan(), curves(plain18=25.0, plain34=43.0, resnet18=22.0, resnet34=24.0))
+    left, right = drawn[0].axes
+    assert lines_of(left) == {
+        "plain18, training": ("--", [40.0]),
+        "plain18, test": ("-", [50.0]),
+        "plain34, training": ("--", [40.0]),
+        "plain34, test": ("-", [50.0]),
+    }
+    assert [line.get_color() for line in right.lines] == ["C0", "C0", "C3", "C3"]
+
+
+def test_the_lines_of_figure_7(drawn):
+    responses = [figure7.Responses(name, "cifar10", (1.0, 3.0, 2.0)) for name in ("plain20", "resnet20")]
+    figure7.picture(responses)
+    above, below = drawn[0].axes
+    assert lines_of(above) == {"plain20": ("--", [1.0, 3.0, 2.0]), "resnet20": ("-", [1.0, 3.0, 2.0])}
+    assert lines_of(below)["resnet20"][1] == [3.0, 2.0, 1.0]
+    assert list(above.lines[0].get_xdata()) == [1, 2, 3]
+
+
+def test_the_columns_of_the_reports(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiment, "run_all", lambda *arguments: curves(plain20=34.0, plain56=63.0))
+    report = items.reproduce_figure1(tmp_path, quick=True)
+    assert report.head == ["network", "seed", "training error", "test error", "time"]
+    assert report.lines[0] == ["plain20", "0", "34.00 %", "35.00 %", "1 s"]
+    assert report.files["figure1.csv"].decode().splitlines()[1] == "plain20,0,300,40.0,50.0"
+    monkeypatch.setattr(figure7, "of_run", lambda *arguments: figure7.Responses("plain20", "digits", (1.0, 3.0, 2.0)))
+    assert items.reproduce_figure7(runs=[tmp_path]).lines == [["plain20", "3", "2.000", "1.000", "3.000"]]
+
+
 # -- Figure 4
 
 

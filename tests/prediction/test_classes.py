@@ -30,6 +30,11 @@ def test_every_kind(tmp_path, content):
     assert read_classes(tmp_path / "names") == NAMES
 
 
+def test_the_largest_file(tmp_path):
+    (tmp_path / "names").write_text("a" * 2**24)
+    assert read_classes(tmp_path / "names") == ("a" * 2**24,)
+
+
 def test_more_than_ten_are_ordered_by_number(tmp_path):
     names = [f"name {i}" for i in range(12)]
     told = dict(sorted({str(i): name for i, name in enumerate(names)}.items()))  # "10" before "2"
@@ -43,6 +48,7 @@ def test_more_than_ten_are_ordered_by_number(tmp_path):
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
         (b"ant\n\nbee\n", "line 2 is empty"),
+        (b"\nant\n", "line 1 is empty"),
         (b"ant\nb\x1b[2Jee\n", "class 1 holds control characters"),
         (b"\xff\xfe\x00", "utf-8"),
         (b'{"0": "ant", "2": "bee"}', "none is '1'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,9 @@ import minires as mr
 from minires import weights
 from minires.data import DataFileError, Preprocessing
 from minires.nn import Module
-from minires.prediction import Classifier, Prediction, annotated, of_weights, predict, sheet
-from minires.training import Diverged
+from minires.prediction import Classifier, Prediction, annotated, figure, of_run, of_weights, predict, sheet
+from minires.prediction.predict import _probabilities
+from minires.training import Config, Diverged, train
 
 
 class Fixed(Module):
@@ -85,6 +87,20 @@ def test_no_pictures():
     assert list(predict(classifier(), [])) == []
 
 
+def test_each_picture_has_its_own_largest_logit():
+    """Logits of one picture far below another's: exp would underflow."""
+    rows = np.array([[0.0, 1.0], [-2000.0, -2001.0]], np.float32)
+
+    class Rows(Fixed):
+        def forward(self, x):
+            return mr.tensor(rows)
+
+    one = Classifier(Rows((0.0,)), "rows", Preprocessing(4, 4, mean=(0, 0, 0), std=(1, 1, 1)), 2)
+    found = _probabilities(one, np.zeros((2, 4, 4, 3), np.uint8))
+    np.testing.assert_allclose(found, found[::-1, ::-1], rtol=1e-15)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-15)
+
+
 def test_enormous_logits(pictures):
     best = next(predict(classifier((3e38, -3e38, 3e38)), pictures)).probabilities
     np.testing.assert_array_equal(best, [0.5, 0, 0.5])
@@ -134,6 +150,60 @@ def test_what_the_plots_show(pictures):
     assert sheet([grey] * 5, one).startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, in place of their bytes."""
+    figures = []
+    monkeypatch.setattr(figure, "encoded", lambda one: (figures.append(one), b"")[1])
+    return figures
+
+
+def seen(shade, probabilities=(0.25, 0.05, 0.7)):
+    return Prediction(Path("x.png"), np.full((4, 4, 3), shade, np.uint8), np.array(probabilities))
+
+
+def test_the_most_probable_class_is_the_upper_bar(drawn):
+    annotated(seen(9), classifier(classes=("ant", "bee", "cat")), 2)
+    _, bars = drawn[0].axes
+    heights = sorted((patch.get_window_extent().y0, patch.get_width()) for patch in bars.patches)
+    assert [width for _, width in heights] == [25.0, 70.0]  # percent, from the bottom
+    assert [text.get_text() for text in bars.texts] == ["cat  70.00 %", "ant  25.00 %"]
+
+
+@pytest.mark.parametrize(("pictures", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (5, 2, 3), (7, 3, 3), (130, 10, 10)])
+def test_a_sheet_shows_every_picture_up_to_a_hundred(drawn, pictures, rows, columns):
+    sheet([seen(shade) for shade in range(pictures)], classifier())
+    cells = drawn[0].axes
+    assert cells[0].get_subplotspec().get_gridspec().get_geometry() == (rows, columns)
+    shown = [cell.images[0].get_array()[0, 0, 0] for cell in cells if cell.images]
+    assert shown == list(range(min(pictures, 100)))
+    assert cells[0].get_title() == "2 70 %"
+
+
+def test_grey_levels_are_not_stretched(drawn):
+    levels = np.array([[100, 101], [102, 103]], np.uint8)
+    annotated(Prediction(Path("x.png"), levels[:, :, None], np.array([1.0])), classifier((0.0,)), 1)
+    (image,) = drawn[0].axes[0].images
+    np.testing.assert_array_equal(image.get_array(), levels)
+    assert image.get_clim() == (0, 255)
+
+
+@pytest.mark.parametrize(("length", "told"), [(15, "n" * 15), (16, "n" * 16), (17, "n" * 15 + "…")])
+def test_long_names_are_cut(drawn, length, told):
+    sheet([seen(9)], classifier(classes=("ant", "bee", "n" * length)))
+    assert drawn[0].axes[0].get_title() == f"{told} 70 %"
+
+
+def test_what_the_file_leaves_open_is_passed_on(monkeypatch):
+    given = []
+    match = SimpleNamespace(
+        network="resnet20", options={"num_classes": 7, "in_channels": 1}, preprocessing={}, classes=None, notes=()
+    )
+    monkeypatch.setattr(weights, "load", lambda path, **options: (given.append((path, options)), (None, match))[1])
+    assert of_weights("file", "resnet20", "3x3", "both").outputs == 7
+    assert given == [("file", {"network": "resnet20", "stride_in": "3x3", "zero_channels": "both"})]
+
+
 @pytest.mark.parametrize(
     ("network", "channels", "told", "expected"),
     [
@@ -157,6 +227,14 @@ def test_a_weight_file_says_how_it_wants_its_pictures(monkeypatch, network, chan
     assert (found.network, found.outputs, found.classes) == (network, 7, None)
     assert found.name(3) == "3"
     assert found.preprocessing.to_json().items() >= expected.items()
+
+
+def test_a_run_knows_its_classes(tmp_path):
+    train(Config.make(width=2, workers=0, iterations=1, batch_size=16, eval_every=1), tmp_path / "run")
+    found = of_run(tmp_path / "run")
+    assert (found.network, found.outputs, found.classes) == ("resnet20", 10, tuple("0123456789"))
+    assert found.name(3) == "3"
+    assert (found.preprocessing.resize, found.preprocessing.crop, found.preprocessing.grey) == (8, 8, True)
 
 
 @pytest.mark.parametrize(

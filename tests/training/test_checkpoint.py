@@ -64,6 +64,22 @@ def test_strided_arrays_come_back_as_they_are(sample, tmp_path):
     )
 
 
+@pytest.mark.parametrize("length", range(8))
+def test_tensors_are_aligned_to_8_bytes(sample, tmp_path, length):
+    """A safetensors file: 8 bytes with the header's length, the header, the numbers."""
+    written = sample()
+    written.model["a" * (1 + length)] = np.ones(3)
+    checkpoints.save(written, tmp_path)
+    (tensors,) = tmp_path.glob("*.safetensors")
+    assert int.from_bytes(tensors.read_bytes()[:8], "little") % 8 == 0
+
+
+def test_iterations_are_ordered_as_numbers(sample, tmp_path):
+    for iteration in (99_999_999, 100_000_000):
+        checkpoints.save(sample(iteration), tmp_path)
+    assert [load_checkpoint(file).iteration for file in tmp_path.glob("*.json")] == [100_000_000]
+
+
 def test_two_files_and_no_pickle(sample, tmp_path):
     path = checkpoints.save(sample(), tmp_path)
     json_file, tensors = sorted(tmp_path.iterdir(), key=lambda file: file.suffix)

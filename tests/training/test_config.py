@@ -46,11 +46,25 @@ def test_what_is_given_goes_first():
 
 def test_lengths():
     assert Config.make(epochs=2.5).total_iterations(12) == 30
+    assert Config.make(epochs=0.9).total_iterations(12) == 11  # 10.8
     assert Config.make(epochs=0.001).total_iterations(12) == 1
     assert Config.make(iterations=7).total_iterations(12) == 7
     assert Config.make().intervals(12) == (12, 12, 12)
     assert Config.make().intervals(469) == (100, 469, 469)
     assert Config.make(log_every=3, eval_every=5, checkpoint_every=7).intervals(469) == (3, 5, 7)
+
+
+def test_imagenets_recipe():
+    config = Config.make(data="folder")
+    assert (config.batch_size, config.epochs) == (256, 90)  # section 3.4
+    assert config.make_schedule(90) == Step(0.1, (30, 60), 0.1)
+
+
+def test_settings_at_the_end_of_their_range():
+    assert Config.make(batch_size=8, micro_batch=8).micro_batch == 8
+    assert Config.make(milestones=(1, 5), lr_factor=0.5).make_schedule(10) == Step(0.1, (1, 5), 0.5)
+    warmup = Config.make(warmup=1, warmup_lr=0.02, schedule="constant", lr=0.3).make_schedule(10)
+    assert [warmup(i) for i in range(3)] == [0.02, 0.3, 0.3]
 
 
 def test_json_round_trip():
@@ -78,6 +92,8 @@ def test_json_round_trip():
         ({"nesterov": True, "momentum": 0}, "nesterov"),
         ({"milestones": (0.5, "x")}, "milestones"),
         ({"milestones": 3}, "milestones"),
+        ({"milestones": (0.5, 1)}, "milestones must be all iterations or all fractions"),
+        ({"momentum": 1.0}, "momentum must be below 1"),
         ({"milestones": (-0.5,)}, "milestones"),
         ({"warmup": 1.5}, "warmup"),
         ({"data_dir": 3}, "data_dir"),

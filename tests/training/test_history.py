@@ -34,6 +34,15 @@ def test_any_reader_of_csv_can_read_it(tmp_path):
     ]
 
 
+def test_the_best_row_is_the_earliest_of_equals():
+    errors = (None, 5.0, 3.0, None, 3.0, 4.0)
+    rows = [replace(ROWS[0], iteration=i, test_error=error) for i, error in enumerate(errors)]
+    assert history.best(rows) is rows[2]
+    assert history.best(rows[:1]) is None
+    perfect = replace(ROWS[0], test_error=0.0)
+    assert history.best([*rows, perfect]) is perfect
+
+
 @pytest.mark.parametrize("text", ["", "iteration,epoch\n", history.to_csv(ROWS) + "1,2\n", history.to_csv(ROWS)[:-9]])
 def test_damage_is_noticed(text):
     with pytest.raises(ValueError, match="history"):
@@ -49,3 +58,42 @@ def test_curves_are_a_picture(tmp_path, rows):
         assert min(image.size) >= 400
         assert len(image.convert("RGB").getcolors(10**6)) > 20  # something is drawn
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Draws histories and gives the axes."""
+    figures = []
+    monkeypatch.setattr(curves, "encoded", lambda figure: (figures.append(figure), b"")[1])
+
+    def draw(**histories):
+        curves.draw(histories, tmp_path / "curves.png")
+        return figures[-1].axes[0]
+
+    return draw
+
+
+def points(axes):
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+
+
+def test_curves_hold_the_errors(drawn):
+    axes = drawn(a=ROWS, b=[replace(row, test_error=50.0) for row in ROWS])
+    assert points(axes) == {
+        "a, training": [(100, 81.25), (200, 12.5), (300, 0.0)],
+        "a, test": [(200, 13.75)],
+        "b, training": [(100, 81.25), (200, 12.5), (300, 0.0)],
+        "b, test": [(100, 50.0), (200, 50.0), (300, 50.0)],
+    }
+    styles = {line.get_label(): (line.get_linestyle(), line.get_marker()) for line in axes.lines}
+    assert styles["a, training"] == ("--", "None")
+    assert styles["a, test"] == ("-", "o")  # a single point would be invisible
+    assert styles["b, test"] == ("-", "")
+    assert axes.lines[0].get_color() == axes.lines[1].get_color() != axes.lines[2].get_color()
+
+
+def test_the_axis_of_errors_leaves_out_the_first_fifth_and_ends_at_100(drawn):
+    early = [replace(ROWS[0], iteration=i, training_error=e) for i, e in ((19, 95.0), (20, 40.0), (100, 20.0))]
+    assert drawn(a=early).get_ylim() == (0, 50.0)  # 1.25 · 40
+    assert drawn(a=[replace(row, training_error=90.0) for row in early]).get_ylim() == (0, 100.0)
+    assert drawn(a=[replace(row, training_error=1.0) for row in early]).get_ylim() == (0, 5.0)

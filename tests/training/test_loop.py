@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 import minires as mr
 from minires import nn
-from minires.data import DataError
+from minires.data import DataError, Loader, Transform, pixel_mean
 from minires.training import (
     CheckpointError,
     Config,
@@ -35,7 +37,9 @@ from minires.training import (
     train,
 )
 from minires.training import checkpoint as checkpoints
+from minires.training.batches import images, training_loader
 from minires.training.history import timeless
+from minires.training.network import make_model
 from minires.training.progress import Silent
 
 # 12 batches an epoch; a narrow network makes one of them a matter of milliseconds.
@@ -80,6 +84,8 @@ def test_rows(whole):
     assert [row.iteration for row in whole.rows] == [3, 6, 8, 9, 12, 15, 16, 18, 20]
     assert [row.iteration for row in whole.rows if row.test_error is not None] == [8, 16, 20]
     assert [row.epoch for row in whole.rows] == [row.iteration / 12 for row in whole.rows]
+    images = (1433 - 11 * 128) + 2 * 128  # since iteration 9: the twelfth batch is what is left of the epoch
+    assert round(whole.rows[4].training_error * images / 100, 9).is_integer()
     lrs = {row.iteration: row.lr for row in whole.rows}
     assert lrs[9] == pytest.approx(0.05)  # of the tenth update: milestones are at 10 and 15
     assert lrs[12] == pytest.approx(0.005)
@@ -128,6 +134,36 @@ def test_going_on_ends_in_the_same_bits(whole, tmp_path, iteration):
     assert timeless(history.read(resumed.folder.history)) == timeless(whole.rows)
     with Image.open(resumed.folder.curves) as image:
         assert image.format == "PNG"
+
+
+def test_seconds_go_on_too(whole, tmp_path):
+    found = load_checkpoint(whole.folder.checkpoints / "iteration-00000015.json")
+    checkpoints.save(replace(found, seconds=1e6), tmp_path / "checkpoints")
+    resumed = train(found.config, tmp_path / "on", resume=tmp_path)
+    assert all(row.seconds > 1e6 for row in resumed.rows if row.iteration > 15)
+
+
+def test_throughput_is_that_since_the_previous_row(tmp_path, monkeypatch):
+    """By a clock that goes a second further each time it is read: twice in an update."""
+    clock = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    rows = train(small(iterations=14, eval_every=100, log_every=2), tmp_path / "run").rows
+    assert [row.images_per_second for row in rows] == [128] * 5 + [(128 + 1433 - 11 * 128) / 2, 128]
+
+
+def test_seed_and_augment_decide_the_batches():
+    config = small(seed=3)
+    dataset = images(config, "train")
+    mean = pixel_mean(dataset)
+
+    def first(config):
+        return next(training_loader(config, dataset, mean).iterate())[0]
+
+    plain = next(Loader(dataset, 128, transform=Transform(mean), seed=3, workers=0).iterate())[0]
+    np.testing.assert_array_equal(first(replace(config, augment=False)), plain)
+    assert not np.array_equal(first(config), plain)
+    others = first(replace(config, augment=False, seed=4))
+    assert {image.tobytes() for image in others} != {image.tobytes() for image in plain}
 
 
 class StopAt(Silent):
@@ -257,6 +293,11 @@ def test_a_diverging_run_stops_with_one_line_and_keeps_the_last_good_checkpoint(
         assert np.isfinite(array).all()
 
 
+def test_a_diverging_run_names_the_rate_that_moved_the_weights_last(tmp_path):
+    with pytest.raises(Diverged, match=r"iteration 1, learning rate 1e\+30"):
+        train(small(lr=1e30, milestones=(1,), lr_factor=1e-30), tmp_path / "run")
+
+
 def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     real = loop.checkpoints.write_bytes
 
@@ -304,6 +345,16 @@ def test_images_that_the_network_cannot_take():
         train(Config.make(network="vgg16", width=1), "never-made")
 
 
+def test_batch_norm_is_given_more_than_one_value():
+    """ResNet-18 makes one pixel of 8×8: a batch of three in parts of at most two has a part of one image."""
+    for settings, told in (({"batch_size": 1}, "batch_size must be at least 2"),
+                           ({"micro_batch": 2}, "micro_batch must be at least 3")):  # fmt: skip
+        with pytest.raises(ConfigError, match=told):
+            make_model(small(network="resnet18", **settings), 10, (1, 8, 8))
+    for settings in ({"batch_size": 2}, {"micro_batch": 3}):
+        make_model(small(network="resnet18", **settings), 10, (1, 8, 8))
+
+
 def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path):
     checkpoint = load_checkpoint(whole.checkpoint)
     foreign = replace(checkpoint, config=replace(checkpoint.config, width=4))
@@ -349,8 +400,10 @@ def test_evaluate_counts_by_hand(rng):
     labels = rng.integers(0, 7, 50)
     x = np.zeros((50, 1, 2, 2), np.float32)
     model = Fixed(logits)
-    found = evaluate(model, [(x[:30], labels[:30]), (x[30:], labels[30:])])
+    done = []
+    found = evaluate(model, [(x[:30], labels[:30]), (x[30:], labels[30:])], done.append)
     assert model.training
+    assert done == [30, 50]
     ranks = [sum(row > row[label]) for row, label in zip(logits, labels, strict=True)]
     assert found.images == 50
     assert found.error == pytest.approx(100 * np.mean([rank >= 1 for rank in ranks]))

@@ -8,6 +8,7 @@ import minires as mr
 from minires import cli
 from minires.inspect import PeakMemory, peak_memory
 from minires.training import Config, ConfigError, memory, train
+from minires.training.network import make_model
 
 MIB = 2**20
 
@@ -43,6 +44,21 @@ def test_a_run_that_does_not_fit_is_refused_with_a_micro_batch_that_does(tmp_pat
     assert train(config(backend=backend, micro_batch=fits), tmp_path / "run").rows[-1].iteration == 2
     with pytest.raises(ConfigError, match=r"--micro-batch \d+ fits"):
         train(config(backend=backend, micro_batch=min(128, 2 * fits)), tmp_path / "more")
+
+
+def test_mebibytes(tmp_path, only):
+    only(100 * MIB)
+    with pytest.raises(ConfigError, match=r"100 MiB are free"):
+        train(config(backend="reference", width=16, batch_size=1433), tmp_path / "run")
+
+
+def test_each_of_several_processes_has_its_share_of_the_machine(only):
+    only(4 * MIB)
+    run = config(backend="reference", batch_size=129)
+    with mr.backend("reference"):
+        model, layers = make_model(run, 10, (1, 8, 8))
+        with pytest.raises(ConfigError, match=r"65 images at a time, and 2 MiB are free for each of 2 processes"):
+            memory.check_memory(run, model, layers, processes=2, here=2)
 
 
 def test_where_not_one_image_fits(tmp_path, only):

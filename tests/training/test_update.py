@@ -1,13 +1,16 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import minires as mr
+from minires import functional as F
 from minires.optim import SGD
 from minires.training import Diverged
 from minires.training.divergence import first_bad_layer
-from minires.training.parts import parts
+from minires.training.parts import parts, places, shards
 from minires.training.update import Update
 
 
@@ -36,6 +39,50 @@ def test_parts_cover_the_batch_and_differ_by_one_image_at_most(N, micro_batch):
     assert 1 <= max(sizes) <= micro_batch
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) == -(-N // micro_batch)  # never more forward passes than there must be
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 4))
+def test_ranks_share_every_part(N, micro_batch, size):
+    every_part = parts(N, micro_batch)
+    seen = []
+    for rank in range(size):
+        ranks = SimpleNamespace(rank=rank, size=size)
+        mine = places(N, micro_batch, ranks).tolist()
+        seen += mine
+        shares = list(shards(N, micro_batch, ranks))
+        assert [last for _, last in shares] == [False] * (len(every_part) - 1) + [True]
+        for part, (shard, _) in zip(every_part, shares, strict=True):  # in the order in which they are used
+            share, mine = mine[: shard.size], mine[shard.size :]
+            assert all(part.start <= place < part.stop for place in share)
+        assert mine == []
+    assert sorted(seen) == list(range(N))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_what_is_measured_is_the_batchs_own(batch, micro_batch):
+    x, _ = batch
+    logits = network().eval()(mr.tensor(x))
+    labels = (logits.data.argmax(axis=1) + np.array([0, 1, 4, 0, 4, 1, 1])) % 5  # wrong on either side
+    _, measured = updated(network().eval(), (x, labels), label_smoothing=0.3, micro_batch=micro_batch)
+    loss = F.cross_entropy(logits, labels, label_smoothing=0.3).item()
+    assert (measured.wrong, measured.images) == (5, 7)
+    assert abs(measured.loss - 7 * loss) <= 1e-12 * measured.loss
+
+
+def test_an_update_has_its_own_rate_and_gradients_alone(batch):
+    model, expected = network(), updated(network(), batch)[0]
+    optimizer = SGD(model.parameters(), 0.1, 0.9, 1e-4)
+    before = {name: p.data.copy() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = np.full(p.shape, 7.0)  # of an update before
+    update = Update(model, optimizer)
+    update(*batch, lr=0.05)
+    for name, p in model.named_parameters():
+        np.testing.assert_array_equal(p.data, expected[name], err_msg=name)
+        assert (p.data != before[name]).any()
+    update(*batch, lr=0.0)
+    for name, p in model.named_parameters():
+        np.testing.assert_array_equal(p.data, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 7])
