@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,26 @@ def test_options_change_the_column():
     assert table1.column("resnet50", stride_in="3x3").macs > table1.column("resnet50").macs
     assert table1.column("resnet18", shortcut="A").params < table1.column("resnet18").params
     assert table1.column("resnet18", measure=True).seconds > 0
+
+
+def test_the_bracket_of_table_1_holds_all_rows_of_a_block():
+    _, lines = table1.rows([table1.column("resnet50"), table1.column("resnet18")])
+    assert lines[2][2:] == ["[1×1, 128\n 3×3, 128\n 1×1, 512]×4", "[3×3, 128\n 3×3, 128]×2"]
+    assert lines[1][2] == "3×3 max pool, stride 2, then\n[1×1, 64\n 3×3, 64\n 1×1, 256]×3"
+
+
+# -- Figure 1
+
+
+def test_the_caption_of_figure_1_agrees_with_the_stored_points():
+    root = Path(__file__).parents[2]
+    with open(root / "benchmarks" / "results" / "figure1.csv", newline="") as file:
+        last = {row["network"]: float(row["training error"]) for row in csv.DictReader(file)}
+    caption = (root / "README.md").read_text().split("results/figure1.png)")[1].split("\n\n")[1]
+    for network, error in last.items():
+        name = network.replace("plain", "plain-").replace("resnet", "ResNet-")
+        assert f"{error:.1f} % ({name})" in " ".join(caption.split())
+    assert "augmented" in caption
 
 
 # -- Table 6
