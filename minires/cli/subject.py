@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import WORDS, UsageError, checkpoint, computing_on, is_run, known_network, printable, weight_file
+from minires.cli.words import WORDS, UsageError, checkpoint, computing_on, is_run, known_network, say, weight_file
 
 if TYPE_CHECKING:
     import minires as mr
@@ -188,9 +187,9 @@ def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
         try:
             found = prediction.of_weights(path, network, arguments.stride_in, arguments.zero_channels)
         except ValueError as error:  # of a word that is none
-            raise UsageError(printable(str(error))) from None
+            raise UsageError(str(error)) from None
         for note in found.notes:
-            print(f"minires: {printable(note)}", file=sys.stderr)
+            say(f"minires: {note}", error=True)
         return _Trained(found.model, found.preprocessing)
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
     trained = restore(checkpoint(arguments.weights, "--weights"), **changes)
