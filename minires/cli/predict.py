@@ -93,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--{error}") from None
     if arguments.out is not None and not arguments.plot:
-        raise UsageError("--out requires --plot")
+        raise UsageError("--out requires --plot: --out is where --plot writes")
     paths = find_pictures(arguments.images)
     with computing_on(arguments.backend), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but below what Pillow refuses
