@@ -98,7 +98,7 @@ def _one(path: Path, given: dict[str, str], arguments: argparse.Namespace) -> tu
     second = "in the network" if arguments.all else "tensors"
     head = ("in the file", second, "shape", "numbers", "stored as")
     drop = ("stored as", "numbers", second)
-    print_table(head, lines, str(path), right=("tensors", "numbers"), drop=drop)
+    print_table(head, lines, str(path), drop=drop)
     for label, text in _lines(file, match, mismatch, wrong, arguments.all):
         say(f"{label:<14}{text}", indent=14)
     return {}, fits
