@@ -73,10 +73,9 @@ def _lockstep(arguments: argparse.Namespace) -> int:
         )
         for step in result.steps
     ]  # fmt: skip
-    numbers = ("own", "own ulp", "grown", "grown ulp", "tolerance of own")
-    drop = ("grown ulp", "own ulp", "worst", "grown", "phase", "operation")
+    head = ("phase", "module", "operation", "worst", "own", "ulp", "grown", "ulp", "tolerance of own")
     title = f"{found.told}: {second} beside {first}, {arguments.dtype}"
-    print_table(("phase", "module", "operation", "worst", *numbers), lines, title, right=numbers, drop=drop)
+    print_table(head, lines, title, drop=("ulp", "worst", "grown", "phase", "operation"))
     say(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}", indent=15)
     own = max(result.steps, key=lambda step: (isnan(step.own), step.own / step.tolerance))
     grown = max(result.steps, key=lambda step: (isnan(step.grown), step.grown))
