@@ -100,9 +100,17 @@ def choice(value: Any, argument: str, allowed: Iterable[str]) -> str:
 
 
 def suggest(word: Any, allowed: Iterable[str]) -> str:
-    """' Did you mean 'x'?' for the nearest allowed word, or nothing."""
-    near = difflib.get_close_matches(word[:100], list(allowed), n=1) if isinstance(word, str) else []
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """' Did you mean 'x'?' for the nearest allowed word (of several as near, that which begins alike), or nothing."""
+    if not isinstance(word, str):
+        return ""
+    word = word[:100]
+
+    def nearness(candidate: str) -> tuple[float, list[bool]]:
+        same = [a == b for a, b in zip(candidate, word, strict=False)]
+        return difflib.SequenceMatcher(None, candidate, word).ratio(), same
+
+    near = difflib.get_close_matches(word, list(allowed), n=5)
+    return f" Did you mean {max(near, key=nearness)!r}?" if near else ""
 
 
 def axes(value: Any, argument: str, ndim: int) -> tuple[int, ...]:

@@ -27,3 +27,8 @@ def shown(value: Any) -> str:
 
 def _article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def printable(text: str) -> str:
+    """Foreign text (a file's name, a class, a message about them) on one line: a ? for whatever a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in text)

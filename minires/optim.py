@@ -239,6 +239,11 @@ class Step(_Stateless):
         if steps != sorted(steps):
             raise ValueError(f"milestones must rise, got {shown(self.milestones)}")
         object.__setattr__(self, "milestones", tuple(steps))
+        try:
+            number(self.lr * self.factor ** len(steps), "factor")
+        except (OverflowError, ValueError):
+            told = f"factor must leave the rate finite after {len(steps)} milestones"
+            raise ValueError(f"{told}, got {shown(self.factor)}") from None
 
     @classmethod
     def at(cls, lr: float, milestones: Iterable[float], iterations: int, factor: float = 0.1) -> Step:

@@ -11,6 +11,8 @@ from minires._checks import integer
 from minires.backends.native.compiled import native
 from minires.backends.unavailable import BackendUnavailable
 
+MOST_THREADS = 4096
+
 _controller: ThreadpoolController | None = None
 _threads: int | None = None
 
@@ -18,7 +20,7 @@ _threads: int | None = None
 def set_num_threads(threads: int) -> None:
     """Every CPU backend, and the BLAS library behind NumPy, computes with `threads` threads from now on."""
     global _controller, _threads
-    _threads = integer(threads, "threads", 1, 4096)
+    _threads = integer(threads, "threads", 1, MOST_THREADS)
     if _controller is None:
         _controller = ThreadpoolController()  # looks the loaded libraries up once: NumPy's BLAS is loaded by then
     _controller.select(user_api="blas").limit(limits=_threads)

@@ -10,6 +10,9 @@ from minires.bench.sides import CHANNELS_LAST, TORCH, TUNED
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # head, lines
 
+# Heads of columns of words; all other columns hold numbers.
+WORDS = ("network", "task", "convolution", "computed", "workload", "side", "measure", "divided by that of", "")
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -1,13 +1,13 @@
 """The command line: `minires COMMAND ...`.  Every command is a file, and a call into one of the rooms of the package.
 
-Results go to stdout, progress and errors to stderr.  Exit codes: 0 done, 1 a check or a run failed, 2 wrong usage,
+Results go to stdout, progress and errors to stderr.  A closed or full stderr ends no command: its text is lost.  A
+closed stdout is exit code 1, after the work is done.  Exit codes: 0 done, 1 a check or a run failed, 2 wrong usage,
 3 a backend is missing, 4 an unsafe or broken file, 130 interrupted, 141 nobody reads stdout on.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import re
 import sys
@@ -35,7 +35,7 @@ from minires.cli import (
     verify,
     weights,
 )
-from minires.cli.words import Parser, UsageError, computing_on, own_backend
+from minires.cli.words import Parser, UsageError, computing_on, known_data, lossy_stderr, own_backend, say
 
 # In the order of `minires --help`.
 COMMANDS = (
@@ -52,14 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv   the words after `minires`; None: those of this process
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without × gets a ?, not a traceback
+    closed = sys.stdout is None
+    with lossy_stderr():
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        if closed and code == 0:
+            say("minires: stdout is closed: the result cannot be printed", error=True)
+            return 1
+    return code
+
+
+def _main(words: list[str]) -> int:
     flags: Collection[str] = ()
     try:
-        arguments, flags = _parse(list(sys.argv[1:] if argv is None else argv))
+        arguments, flags = _parse(words)
         _known_environment()
         _one_process_or_training(arguments)
+        known_data(getattr(arguments, "data", None))
         code: int = arguments.command(arguments)
         return _flushed(code)
     except SystemExit as stop:  # argparse, after --help
@@ -81,14 +89,14 @@ def _failed(error: BaseException, told: str, code: int) -> int:
 
     ranks, whose = parallel.begun(), parallel.agreed(error)
     if ranks is not None and whose is None:  # the others may be waiting for this one
-        print(f"minires: {ranks.name} failed: {told}", file=sys.stderr)
+        say(f"minires: {ranks.name} failed: {told}", error=True)
         ranks.abort(code)
     rank, _ = parallel.launched()
     if rank > 0 and ranks is None:
         time.sleep(10)  # rank 0 says the same, and when it is gone mpirun ends the others: who is left says it alone
         whose = f"rank {rank}"
     if rank == 0 or ranks is None:
-        print(f"minires: {whose} failed: {told}" if whose else f"minires: {told}", file=sys.stderr)
+        say(f"minires: {whose} failed: {told}" if whose else f"minires: {told}", error=True)
     return code
 
 
@@ -193,5 +201,8 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, Collection[str]]:
     if not unknown or word not in parsers or word == "paper":  # whose items have flags of their own
         arguments, unknown = parser.parse_known_args(argv)
     if unknown:
+        flag = argv[argv.index(unknown[0]) - 1]
+        if not unknown[0].startswith("-") and flag in flags and parsers[word]._option_string_actions[flag].nargs == 0:
+            raise UsageError(parsers[word].without_value(flag, repr(unknown[0])))
         raise UsageError(f"unknown argument {unknown[0]!r} of minires {word}.{suggest(unknown[0], flags)}")
     return arguments, {*flags, *(option.partition("=")[0] for option in given)}

@@ -10,8 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires._checks import suggest
-from minires.cli.words import UsageError, computing_on, folder_for_output, known_network, own_backend, write
+from minires._checks import integer, suggest
+from minires.cli.words import (
+    UsageError,
+    computing_on,
+    folder_for_output,
+    known_network,
+    own_backend,
+    print_json,
+    print_table,
+    say,
+    write,
+)
 
 if TYPE_CHECKING:
     from minires.bench.plan import Plan, Say
@@ -52,13 +62,14 @@ def _bench(arguments: argparse.Namespace) -> int:
     out = None if arguments.out is None else folder_for_output(Path(arguments.out))
     found, agree = measured(plan)
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     else:
         show(found)
     if out is not None:
         files = [write(out / "bench.json", json.dumps(found, indent=2).encode() + b"\n")]
         files.append(write(out / "bench.md", _page(found).encode()))
-        print(*files, sep="\n", file=sys.stderr if arguments.json else sys.stdout)
+        for file in files:
+            say(file, indent=None, error=arguments.json)
     return 0 if agree else 1
 
 
@@ -67,25 +78,45 @@ def measured(plan: Plan) -> tuple[dict[str, Any], bool]:
     from minires.bench import report
     from minires.bench.plan import run
 
-    with progress() as say:
-        found = run(plan, say)
+    _announce(plan)
+    with progress() as report_progress:
+        found = run(plan, report_progress)
     wrong = report.disagreements(found)
     for who in wrong:
-        print(f"minires: {who} disagree: their times are of different computations", file=sys.stderr)
+        say(f"minires: {who} disagree: their times are of different computations", error=True)
     return found, not wrong
+
+
+def _announce(plan: Plan) -> None:
+    """Which peers are missing, and how long the run takes, before it begins."""
+    from minires.bench.race import FEWEST
+    from minires.bench.sides import missing
+
+    for peer, reason in missing(plan.peers).items():
+        say(f"without {peer}: {reason}; to add it: pip install 'minires[bench]'", error=True)
+    if plan.quick and plan.rounds == 1:
+        say("this takes about a minute", error=True)
+    else:
+        fewest = "one round" if plan.rounds == 1 else f"{min(FEWEST, plan.rounds)} rounds"
+        longest = f"this takes up to {plan.minutes:g} minutes (--minutes)"
+        say(f"{longest}, longer only if {fewest} of every measurement takes longer", error=True)
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
     from minires import backends
+    from minires.backends.threads import MOST_THREADS
     from minires.bench import plan
     from minires.bench.sides import PEERS
 
     if arguments.what not in WHAT:
         raise UsageError(f"{arguments.what!r} is not one of {', '.join(WHAT)}.{suggest(arguments.what, WHAT)}")
-    for name in ("batch", "rounds", "threads"):
+    for name, most in (("batch", 2**31), ("rounds", 2**31), ("threads", MOST_THREADS)):
         value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+        if value is not None:
+            try:
+                integer(value, name, 1, most)
+            except ValueError as error:
+                raise UsageError(f"--{error}") from None
     if arguments.minutes is not None and not 0 < arguments.minutes < 1e6:
         raise UsageError(f"--minutes must be above 0, got {arguments.minutes}")
     if arguments.backend not in (None, "native", "reference") and not own_backend(arguments.backend):
@@ -123,7 +154,7 @@ def _list(words: str | None) -> tuple[str, ...]:
 def progress() -> Iterator[Say]:
     """How far it is, on stderr: a bar on a terminal, a line for everything that begins elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda done, total, told: print(f"{done}/{total}  {told}", file=sys.stderr, flush=True)
+        yield lambda done, total, told: say(f"{done}/{total}  {told}", error=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -137,21 +168,14 @@ def progress() -> Iterator[Say]:
 
 def show(found: dict[str, Any]) -> None:
     """The tables and remarks, on stdout."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from minires.bench import report
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for title, (head, lines) in _tables(found).items():
-        table = Table(*head, title=title)
-        for line in lines:
-            table.add_row(*map(escape, line))
-        console.print(table)
+        numbers = [name for name in head if name not in report.WORDS]
+        print_table(head, lines, title, right=numbers, drop=numbers[:0:-1])
     for remark in report.remarks(found):
-        print(remark)
-    print(", ".join(f"{key} {value}" for key, value in found["machine"].items()))
+        say(remark, indent=4)
+    say(", ".join(f"{key} {value}" for key, value in found["machine"].items()), indent=4)
 
 
 def _tables(found: dict[str, Any]) -> dict[str, Any]:

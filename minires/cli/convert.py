@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from minires.cli.weights import add_words, existing, words
-from minires.cli.words import UsageError, printable
+from minires.cli.words import UsageError, print_json, say
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -41,19 +40,19 @@ def _convert(arguments: argparse.Namespace) -> int:
     try:
         match = convert(source, target, dtype=arguments.dtype, **words(arguments))
     except ValueError as error:  # of the file's, or numbers that float16 cannot hold
-        raise UsageError(printable(str(error))) from None
+        raise UsageError(str(error)) from None
     if arguments.json:
         told = {"network": match.network, "options": match.options, "convention": match.convention}
         told |= {"undecided": match.undecided, "notes": match.notes, "file": str(target)}
-        print(json.dumps(told | {"bytes": target.stat().st_size}))
+        print_json(told | {"bytes": target.stat().st_size}, indent=None)
         return 0
-    prefix = f"; all began with {printable(match.prefix)}" if match.prefix else ""
-    print(f"{match.network}, {len(match.names)} arrays; their names were: {match.convention}{prefix}")
+    prefix = f"; all began with {match.prefix}" if match.prefix else ""
+    say(f"{match.network}, {len(match.names)} arrays; their names were: {match.convention}{prefix}")
     for note in match.notes:
-        print(f"note: {printable(note)}")
+        say(f"note: {note}")
     if match.undecided:
-        print(f"assumed: {', '.join(match.undecided)}; the metadata say so")
-    print(f"{printable(str(target))}  {target.stat().st_size:,} bytes")
+        say(f"assumed: {', '.join(match.undecided)}; the metadata say so")
+    say(f"{target}  {target.stat().st_size:,} bytes")
     return 0
 
 
@@ -62,16 +61,16 @@ def _writable(source: Path, target: Path, force: bool) -> None:
     from minires.training.checkpoint import is_checkpoint
 
     if target.suffix != ".safetensors":
-        raise UsageError(f"OUT must end with .safetensors, got {printable(str(target))}")
+        raise UsageError(f"OUT must end with .safetensors, got {target}")
     if not target.parent.is_dir():
-        raise UsageError(f"OUT: there is no folder {printable(str(target.parent))}")
+        raise UsageError(f"OUT: there is no folder {target.parent}")
     if is_checkpoint(target):
-        raise UsageError(f"OUT: {printable(str(target))} is the name of a part of a checkpoint: choose another")
+        raise UsageError(f"OUT: {target} is the name of a part of a checkpoint: choose another")
     if not target.exists():
         return
     if target.is_dir():
-        raise UsageError(f"OUT: {printable(str(target))} is a folder")
+        raise UsageError(f"OUT: {target} is a folder")
     if target.samefile(source):
-        raise UsageError(f"IN and OUT are the same file, {printable(str(target))}: write another one")
+        raise UsageError(f"IN and OUT are the same file, {target}: write another one")
     if not force:
-        raise UsageError(f"{printable(str(target))} exists: --force replaces it")
+        raise UsageError(f"{target} exists: --force replaces it")

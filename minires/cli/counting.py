@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from minires.cli.words import say
+
 
 @contextmanager
 def counting(what: str, total: int, every: float = 5.0) -> Iterator[Callable[[], None]]:
@@ -28,6 +30,6 @@ def counting(what: str, total: int, every: float = 5.0) -> Iterator[Callable[[],
         done += 1
         if done < total and time.monotonic() - last >= every:
             last = time.monotonic()
-            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
+            say(f"{done:,} of {total:,} {what}", error=True)
 
     yield count

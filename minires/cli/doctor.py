@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import Any
 
-from minires.cli.words import console
+from minires.cli.words import print_json, print_table
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -31,16 +30,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
         "data": _data_found(arguments.data_dir),
     }
     if arguments.json:
-        print(json.dumps(told, indent=2))
+        print_json(told)
         return 0
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(show_header=False, title="what is here, and what is missing")
+    rows, last = [], []
     for section, facts in told.items():
-        for i, (name, fact) in enumerate(facts.items()):
-            table.add_row(section if i == 0 else "", name, escape(str(fact)), end_section=i == len(facts) - 1)
-    console().print(table)
+        rows += [(section if i == 0 else "", name, str(fact)) for i, (name, fact) in enumerate(facts.items())]
+        last.append(len(rows) - 1)
+    title = "what is here, and what is missing"
+    print_table(("section", "name", "found"), rows, title, drop=("section",), sections=last)
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minires.cli.words import UsageError, folder_for_output, known_network, write
+from minires.cli.words import UsageError, folder_for_output, known_network, say, write
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     folder_for_output(stem.parent)
     drawings = [_drawing(name, arguments) for name in arguments.networks]
     for kind in ("svg", "png"):
-        print(write(stem.parent / f"{stem.name}.{kind}", drawing.picture(drawings, kind)))
+        say(write(stem.parent / f"{stem.name}.{kind}", drawing.picture(drawings, kind)), indent=None)
     return 0
 
 

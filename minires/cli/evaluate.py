@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from minires.cli.words import add_data, add_machine, checkpoint, computing_on, console, own_backend, printable
+from minires.cli.words import (
+    add_data,
+    add_machine,
+    checkpoint,
+    columns,
+    computing_on,
+    console,
+    own_backend,
+    print_json,
+    print_table,
+    say,
+)
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -28,7 +39,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from rich.markup import escape
 
     from minires.training import evaluate_run
 
@@ -40,7 +50,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with computing_on(mine):
         trained, evaluation = evaluate_run(path, split=arguments.split, download=arguments.download, **given)
     config, classes = trained.checkpoint.config, trained.checkpoint.classes
-    shown = [escape(printable(name)) for name in classes]  # a stranger's may hold markup and control characters
     told = {
         "network": config.network,
         "data": config.data,
@@ -54,36 +63,33 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         "confusion": evaluation.confusion.tolist(),
     }
     if arguments.json:
-        print(json.dumps(told))
+        print_json(told, indent=None)
         return 0
-    console().print(_confusion_table(evaluation.confusion, shown))
-    print(f"{config.network} on {config.data} ({arguments.split}): {evaluation.images:,} images, {path}")
+    _print_confusion(evaluation.confusion, classes)
+    say(f"{config.network} on {config.data} ({arguments.split}): {evaluation.images:,} images, {path}", indent=4)
     if evaluation.top5_error is not None:
-        print(f"top-5 error   {evaluation.top5_error:.2f} %")
-    print(f"top-1 error   {evaluation.error:.2f} %")
+        say(f"top-5 error   {evaluation.top5_error:.2f} %")
+    say(f"top-1 error   {evaluation.error:.2f} %")
     return 0
 
 
-def _confusion_table(confusion: Any, classes: Sequence[str]) -> Any:
-    """The whole matrix for up to 20 classes, the most frequent mistakes for more."""
-    from rich.table import Table
+def _print_confusion(confusion: Any, classes: Sequence[str]) -> None:
+    """The whole matrix for up to 20 classes, where the terminal holds it; else the most frequent mistakes."""
+    from rich.text import Text
 
-    if len(classes) > 20:
-        table = Table("label", "taken for", "images", title="most frequent mistakes")
-        wrong = confusion.copy()
-        wrong.flat[:: len(classes) + 1] = 0
-        for index in wrong.ravel().argsort()[::-1][:20]:
-            label, predicted = divmod(int(index), len(classes))
-            if wrong[label, predicted]:
-                table.add_row(classes[label], classes[predicted], f"{wrong[label, predicted]:,}")
-        return table
-    table = Table(title="confusion: rows are labels, columns predictions")
-    table.add_column("")
-    for name in classes:
-        table.add_column(name, justify="right")
-    for row, (name, counts) in enumerate(zip(classes, confusion.tolist(), strict=True)):
-        cells = [
-            f"[bold]{count:,}[/]" if row == i else f"{count:,}" if count else "·" for i, count in enumerate(counts)
-        ]
-        table.add_row(name, *cells)
-    return table
+    from minires._table import FittedTable
+
+    rows = [
+        (name, *(Text(f"{n:,}", "bold") if row == i else f"{n:,}" if n else "·" for i, n in enumerate(counts)))
+        for row, (name, counts) in enumerate(zip(classes, confusion.tolist(), strict=True))
+    ]
+    title = "confusion: rows are labels, columns predictions"
+    matrix = FittedTable(("label", *classes), rows, title, right=classes)
+    if len(classes) <= 20 and matrix.fits(columns(sys.stdout)):
+        console().print(matrix)
+        return
+    wrong = confusion.copy()
+    wrong.flat[:: len(classes) + 1] = 0
+    pairs = [divmod(int(index), len(classes)) for index in wrong.ravel().argsort()[::-1][:20]]
+    mistakes = [(classes[i], classes[j], f"{wrong[i, j]:,}") for i, j in pairs if wrong[i, j]]
+    print_table(("label", "taken for", "images"), mistakes, "most frequent mistakes", right=("images",))

@@ -15,7 +15,8 @@ from minires.cli.words import (
     folder_for_output,
     is_run,
     known_network,
-    printable,
+    print_json,
+    say,
     weight_file,
     write,
 )
@@ -35,7 +36,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.set_defaults(command=_export)
-    parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
+    parser.add_argument(
+        "network", metavar="NETWORK", help="see `minires models`; or a run: its network with its weights"
+    )
     parser.add_argument("--onnx", metavar="FILE", required=True, help="the file to write")
     parser.add_argument("--weights", metavar="FILE", help="a run, or a weight file (default: initialised)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
@@ -56,15 +59,16 @@ def _export(arguments: argparse.Namespace) -> int:
     from minires.inspect import summary
     from minires.weights import exported
 
+    _take_run(arguments)
     known_network(arguments.network)
     batch = _batch(arguments.batch)
     out = Path(arguments.onnx)
     if out.is_dir():
         raise UsageError(f"--onnx must be a file, got the folder {out}")
     if not out.parent.is_dir():
-        raise UsageError(f"--onnx: there is no folder {printable(str(out.parent))}")
+        raise UsageError(f"--onnx: there is no folder {out.parent}")
     if out.exists() and not arguments.force:
-        raise UsageError(f"--onnx: {printable(str(out))} exists: --force replaces it")
+        raise UsageError(f"--onnx: {out} exists: --force replaces it")
     folder_for_output(out.parent, "--onnx")
     model, shape, told, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
     try:
@@ -78,14 +82,27 @@ def _export(arguments: argparse.Namespace) -> int:
     content = exported(model, shape, batch, name=arguments.network, metadata=metadata)
     write(out, content)
     if arguments.json:
-        print(json.dumps({"file": str(out), "bytes": len(content), "batch": batch, **metadata, "notes": notes}))
+        print_json({"file": str(out), "bytes": len(content), "batch": batch, **metadata, "notes": notes}, indent=None)
         return 0
     sizes = "×".join(map(str, ("batch" if batch is None else batch, *shape)))
-    print(f"{arguments.network}: images {sizes} -> logits, {len(content) / 2**20:,.1f} MiB")
+    say(f"{arguments.network}: images {sizes} -> logits, {len(content) / 2**20:,.1f} MiB")
     for note in notes:
-        print(f"note: {printable(note)}")
-    print(out)
+        say(f"note: {note}")
+    say(out, indent=None)
     return 0
+
+
+def _take_run(arguments: argparse.Namespace) -> None:
+    """`minires export RUN` is `minires export NETWORK --weights RUN`, with the network of the run."""
+    from minires import models
+    from minires.training import load_checkpoint
+
+    run = arguments.network
+    if run in models.names() or not is_run(run):
+        return
+    if arguments.weights is not None:
+        raise UsageError(f"--weights cannot be given with the run {run}: the run has its own")
+    arguments.network, arguments.weights = load_checkpoint(checkpoint(run, "NETWORK")).config.network, run
 
 
 def _batch(word: str) -> int | None:
@@ -137,7 +154,7 @@ def _restored(arguments: argparse.Namespace) -> Found:
             path, network=arguments.network, **{word: getattr(arguments, word) for word in WORDS}
         )
     except ValueError as error:  # of a word that is none
-        raise UsageError(printable(str(error))) from None
+        raise UsageError(str(error)) from None
     options = models.options(match.network) | match.options
     told = {"options": json.dumps(options)} | ({"classes": json.dumps(match.classes)} if match.classes else {})
     told |= {"assumed": json.dumps(match.undecided)} if match.undecided else {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minires._checks import suggest
-from minires.cli.words import BACKEND_HELP, UsageError, computing_on, print_json, print_table
+from minires.cli.words import BACKEND_HELP, UsageError, computing_on, print_json, print_table, say
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -64,6 +64,7 @@ def run(operations: Sequence[str], arguments: argparse.Namespace) -> int:
         (name, str(arguments.cases), str(len(PROPERTIES.get(name, ()))), complaint or "right")
         for name, complaint in complaints.items()
     ]
-    print_table(("operation", "cases", "properties", "verdict"), lines, f"backend {backend}")
-    print(f"{len(complaints) - wrong} of {len(complaints)} operations right on the backend {backend}")
+    numbers = ("cases", "properties")
+    print_table(("operation", *numbers, "verdict"), lines, f"backend {backend}", right=numbers, drop=numbers[::-1])
+    say(f"{len(complaints) - wrong} of {len(complaints)} operations right on the backend {backend}")
     return 1 if wrong else 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from minires.cli.words import console
+from minires.cli.words import print_json, print_table
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -28,14 +27,12 @@ def _kernels(arguments: argparse.Namespace) -> int:
     from minires.backends.kernels.catalogue import RUNGS
 
     if arguments.json:
-        print(json.dumps([asdict(rung) for rung in RUNGS], indent=2))
+        print_json([asdict(rung) for rung in RUNGS])
         return 0
-    from rich.table import Table
-
-    table = Table("kernel", "computes", "needs", "what it adds")
-    for i, rung in enumerate(RUNGS):
-        last = i + 1 == len(RUNGS) or RUNGS[i + 1].kind != rung.kind
-        table.add_row(rung.name, rung.kind, f"sm_{rung.needs.replace('.', '')}" if rung.needs else "", rung.adds)
-        table.rows[-1].end_section = last and rung.kind in ("gemm", "conv2d")
-    console().print(table)
+    rows = [
+        (rung.name, rung.kind, f"sm_{rung.needs.replace('.', '')}" if rung.needs else "", rung.adds) for rung in RUNGS
+    ]
+    kinds = [rung.kind for rung in RUNGS]
+    last = [i for i, kind in enumerate(kinds) if kind in ("gemm", "conv2d") and kind not in kinds[i + 1 :]]
+    print_table(("kernel", "computes", "needs", "what it adds"), rows, drop=("needs", "computes"), sections=last)
     return 0

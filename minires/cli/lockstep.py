@@ -10,7 +10,7 @@ from typing import Any
 
 from minires._checks import choice
 from minires.cli.subject import add_subject, subject
-from minires.cli.words import ERRORS, UsageError, folder_for_output, own_backend, print_json, print_table, raised
+from minires.cli.words import ERRORS, UsageError, folder_for_output, own_backend, print_json, print_table, raised, say
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def _lockstep(arguments: argparse.Namespace) -> int:
                 told = {"subject": found.told, "first": first, "second": second, "passed": False}
                 print_json(told | {"error": raised(error)})
             else:
-                print(f"{found.told}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
+                say(f"{found.told}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
             return 1
     fault, path = result.fault, result.save_fault(folder)
     if arguments.json:
@@ -74,24 +74,28 @@ def _lockstep(arguments: argparse.Namespace) -> int:
         for step in result.steps
     ]  # fmt: skip
     head = ("phase", "module", "operation", "worst", "own", "ulp", "grown", "ulp", "tolerance of own")
-    print_table(head, lines, f"{found.told}: {second} beside {first}, {arguments.dtype}")
-    print(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}")
+    title = f"{found.told}: {second} beside {first}, {arguments.dtype}"
+    print_table(head, lines, title, drop=("ulp", "worst", "grown", "phase", "operation"))
+    say(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}", indent=15)
     own = max(result.steps, key=lambda step: (isnan(step.own), step.own / step.tolerance))
     grown = max(result.steps, key=lambda step: (isnan(step.grown), step.grown))
-    print(f"nearest        {own.own:.1e} of {own.tolerance:.1e} at {_place(own)}")
-    print(f"grown most     {grown.grown:.1e} at {_place(grown)}")
+    say(f"nearest        {own.own:.1e} of {own.tolerance:.1e} at {_place(own)}", indent=15)
+    say(f"grown most     {grown.grown:.1e} at {_place(grown)}", indent=15)
     bits = f"other bits in {', '.join(result.other_form[:3])} ..." if result.other_form else "the same bits"
-    print(f"fused form     {second} gives {bits}")
+    say(f"fused form     {second} gives {bits}", indent=15)
     if fault is None:
-        print(f"in step        all of {len(result.steps)} steps within their tolerance")
+        say(f"in step        all of {len(result.steps)} steps within their tolerance", indent=15)
         return 0 if result.passed else 1
-    print(f"left the tolerance first: {_place(fault)}, {fault.array}: {fault.own:.1e} above {fault.tolerance:.1e}")
-    print(f"worst at       index {fault.index}: {fault.numbers[0]:.9g} {first}, {fault.numbers[1]:.9g} {second}")
+    say(f"left the tolerance first: {_place(fault)}, {fault.array}: {fault.own:.1e} above {fault.tolerance:.1e}")
+    say(
+        f"worst at       index {fault.index}: {fault.numbers[0]:.9g} {first}, {fault.numbers[1]:.9g} {second}",
+        indent=15,
+    )
     told_options = "".join(f", {name}={value!r}" for name, value in options.items())
-    print("from minires.verify.recorded import load_call")
-    print(f"call = load_call({str(path)!r})")
-    print(f"print(call.compare({first!r}, {second!r}{told_options}))")
-    print(path)
+    say("from minires.verify.recorded import load_call")
+    say(f"call = load_call({str(path)!r})", indent=None)
+    say(f"print(call.compare({first!r}, {second!r}{told_options}))", indent=None)
+    say(path, indent=None)
     return 1
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from minires.cli.words import console
+from minires.cli.words import known_network, print_json, print_table
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -18,6 +17,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.set_defaults(command=_models)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="only these (default: all)")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     return parser
 
@@ -27,21 +27,19 @@ def _models(arguments: argparse.Namespace) -> int:
     from minires.inspect import summary
     from minires.nn import init
 
+    for name in arguments.networks:
+        known_network(name)
+    names = arguments.networks or models.names()
     with init.skipped():  # counting needs no weights
-        counted = {name: summary(models.create(name), models.input_shape(name)) for name in models.names()}
+        counted = {name: summary(models.create(name), models.input_shape(name)) for name in names}
     if arguments.json:
         told = [
             {"network": name, "input": list(s.input_shape), "parameters": s.params, "macs": s.macs}
             for name, s in counted.items()
         ]
-        print(json.dumps(told, indent=2))
+        print_json(told)
         return 0
-    from rich.table import Table
-
-    table = Table("network", "input")
-    table.add_column("parameters", justify="right")
-    table.add_column("multiply-adds", justify="right")
-    for name, s in counted.items():
-        table.add_row(name, "×".join(map(str, s.input_shape)), f"{s.params:,}", f"{s.macs:,}")
-    console().print(table)
+    rows = [(name, "×".join(map(str, s.input_shape)), f"{s.params:,}", f"{s.macs:,}") for name, s in counted.items()]
+    numbers = ("parameters", "multiply-adds")
+    print_table(("network", "input", *numbers), rows, right=numbers, drop=("input", "parameters"))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from minires.cli.words import (
     folder_for_output,
     own_backend,
     print_table,
+    say,
     write,
 )
 
@@ -82,7 +82,7 @@ def _item_parser(item: str) -> argparse.ArgumentParser:
 def _paper(arguments: argparse.Namespace) -> int:
     if not arguments.rest:
         for name, told in ITEMS.items():
-            print(f"{name:10} {told}")
+            say(f"{name:10} {told}", indent=11)
         return 0
     item, *words = arguments.rest
     if item not in ITEMS:
@@ -125,11 +125,11 @@ def _reproduce(item: str, out: Path, options: Mapping[str, Any]) -> Report:
 
 
 def _show(report: Report, out: Path) -> None:
-    print_table(report.head, report.lines, report.title)
+    print_table(report.head, report.lines, report.title, right=report.right, drop=report.drop)
     for note in report.notes:
-        print(note)
+        say(note, indent=4)
     for name, content in report.files.items():
-        print(write(out / name, content))
+        say(write(out / name, content), indent=None)
 
 
 def _all(out: Path, options: Mapping[str, Any]) -> int:
@@ -150,12 +150,12 @@ def _all(out: Path, options: Mapping[str, Any]) -> int:
             own = {"runs": runs, **data_dir} if runs else {}
         elif item == "all":
             break
-        print(f"-- {item}", file=sys.stderr)
+        say(f"-- {item}", error=True)
         try:
             report = _reproduce(item, out, own)
         except DataError as error:
             missing[item] = " ".join(str(error).split())
-            print(f"not reproduced: {missing[item]}")
+            say(f"not reproduced: {missing[item]}")
             failed = True
             continue
         _show(report, out)
@@ -164,7 +164,7 @@ def _all(out: Path, options: Mapping[str, Any]) -> int:
             missing["errors of Table 6"] = "they need CIFAR-10 and 64,000 iterations a network (--runs)"
         else:
             failed |= not report.reproduced
-    print(write(out / "report.md", markdown(reports, missing).encode()))
+    say(write(out / "report.md", markdown(reports, missing).encode()), indent=None)
     return 1 if failed else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,8 @@ from minires.cli.words import (
     folder_for_output,
     known_network,
     no_mere_folder,
-    printable,
+    print_json,
+    say,
     write,
 )
 
@@ -38,6 +38,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "A file that cannot be decoded is reported on stderr, the others are still answered, and the exit code is 4.",
         allow_abbrev=False,
     )
+    parser.remedies = {"--plot": "; --out DIR is where it writes"}  # type: ignore[attr-defined]
     parser.set_defaults(command=_predict)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, or a folder of pictures")
     network = parser.add_argument_group("the network")
@@ -92,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--{error}") from None
     if arguments.out is not None and not arguments.plot:
-        raise UsageError("--out is where --plot writes: it says nothing without it")
+        raise UsageError("--out requires --plot: --out is where --plot writes")
     paths = find_pictures(arguments.images)
     with computing_on(arguments.backend), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but below what Pillow refuses
@@ -103,10 +104,10 @@ def _predict(arguments: argparse.Namespace) -> int:
         told, files = _told(paths, results, classifier, top, out, aloud=not arguments.json)
     if arguments.json:
         eyes = classifier.preprocessing.to_json()
-        print(json.dumps({"network": classifier.network, "preprocessing": eyes, "images": told, "files": files}))
+        print_json({"network": classifier.network, "preprocessing": eyes, "images": told, "files": files}, indent=None)
     broken = sum("error" in one for one in told)
     if broken:
-        print(f"minires: {broken:,} of {len(paths):,} pictures cannot be decoded", file=sys.stderr)
+        say(f"minires: {broken:,} of {len(paths):,} pictures cannot be decoded", error=True)
     return 4 if broken else 0
 
 
@@ -123,23 +124,23 @@ def _told(
     from minires.prediction import annotated, sheet
     from minires.prediction.figure import MOST_ON_A_SHEET
 
-    say = print if aloud else lambda *words: None
+    answer = say if aloud else lambda *words, **form: None
     names = {} if out is None else _free_names(paths)
     told: list[dict[str, Any]] = []
     files: list[str] = []
     kept: list[Prediction] = []  # for the sheet
     for note in classifier.notes:
-        print(f"minires: {printable(note)}", file=sys.stderr)
-    say(f"{classifier.network}, {classifier.outputs:,} classes; pictures: {classifier.preprocessing}")
+        say(f"minires: {note}", error=True)
+    answer(f"{classifier.network}, {classifier.outputs:,} classes; pictures: {classifier.preprocessing}")
     for path, result in zip(paths, results, strict=True):
         if isinstance(result, DataFileError):
-            print(f"minires: {printable(str(result))}", file=sys.stderr)
+            say(f"minires: {result}", error=True)
             told.append({"image": str(path), "error": str(result)})
             continue
         best = result.top(top)
-        say(printable(str(path)))
+        answer(path, indent=None)
         for index, probability in best:
-            say(f"  {100 * probability:6.2f} %  {printable(classifier.name(index))}")
+            answer(f"  {100 * probability:6.2f} %  {classifier.name(index)}", indent=12)
         classes = [{"class": classifier.name(i), "index": i, "probability": probability} for i, probability in best]
         told.append({"image": str(path), "classes": classes})
         if out is not None:
@@ -148,7 +149,7 @@ def _told(
     if out is not None and len(kept) > 1:
         files.append(str(write(out / names[Path()], sheet(kept, classifier))))
     for file in files:
-        say(printable(file))
+        answer(file, indent=None)
     return told, files
 
 

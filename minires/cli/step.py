@@ -9,7 +9,7 @@ from typing import Any
 
 from minires._checks import suggest
 from minires.cli.subject import add_subject, subject
-from minires.cli.words import UsageError
+from minires.cli.words import UsageError, say
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def _step(arguments: argparse.Namespace) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError("--" + str(error).replace("limit", "norm-above", 1)) from None
     with subject(arguments.network, arguments) as found:
-        print(found.told)
+        say(found.told)
         try:
             with warnings.catch_warnings(), stop:
                 warnings.simplefilter("ignore")
@@ -66,5 +66,5 @@ def _step(arguments: argparse.Namespace) -> int:
                 f"--at: no operation is at {arguments.at!r}; modules are {', '.join(places[:6])}, ..."
                 f"{suggest(arguments.at, places)}"
             )
-    print(f"stopped {stop.stops} time{'' if stop.stops == 1 else 's'}")
+    say(f"stopped {stop.stops} time{'' if stop.stops == 1 else 's'}")
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from minires.cli.words import (
     computing_on,
     is_run,
     known_network,
-    printable,
+    say,
     weight_file,
 )
 
@@ -200,9 +199,9 @@ def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
         try:
             found = prediction.of_weights(path, network, arguments.stride_in, arguments.zero_channels)
         except ValueError as error:  # of a word that is none
-            raise UsageError(printable(str(error))) from None
+            raise UsageError(str(error)) from None
         for note in found.notes:
-            print(f"minires: {printable(note)}", file=sys.stderr)
+            say(f"minires: {note}", error=True)
         return _Trained(found.model, found.preprocessing)
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
     trained = restore(checkpoint(arguments.weights, "--weights"), **changes)

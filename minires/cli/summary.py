@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from typing import Any
 
-from minires.cli.words import UsageError, console, known_network
+from minires.cli.words import UsageError, console, known_network, print_csv, print_json, say
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "summary",
         help="a network, layer by layer",
-        description="Output shape, parameters, multiply-adds, bytes of the output and bytes that backward keeps alive, "
-        "of every operation.",
+        description="Output shape, parameters, multiply-adds and their share, bytes of the output and bytes that "
+        "backward keeps alive, of every operation; subtotals of the stages; totals (MB: a million bytes; the pass: "
+        "outputs of layers with parameters, and their gradients).",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_summary)
@@ -26,6 +26,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
     parser.add_argument("--batch", type=int, metavar="N", help="predict the peak memory of training with N images")
+    parser.add_argument("--sort", metavar="KEY", help="macs, params or memory, largest first (default: as they run)")
+    parser.add_argument("--depth", type=int, metavar="N", help="one row for each module of N names; 1: the stages")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the table as JSON")
     form.add_argument("--csv", action="store_true", help="print the table as CSV")
@@ -49,23 +51,25 @@ def _summary(arguments: argparse.Namespace) -> int:
     try:
         with init.skipped():  # counting needs no weights
             model = models.create(name, in_channels=shape[0], **options)
-        counted = summary(model, shape)
+        counted = summary(model, shape, sort=arguments.sort, depth=arguments.depth)
         if arguments.batch is not None:
             peak = peak_memory(model, shape, arguments.batch)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error).replace("num_classes", "--classes").replace("batch must", "--batch must")) from None
     if arguments.json:
         told = {"network": name, "input": list(shape), "options": options, "parameters": counted.params}
+        told |= {"trainable": counted.trainable, "input_bytes": counted.input_bytes}
+        told |= {"pass_bytes": counted.pass_bytes, "params_bytes": counted.params_bytes}
         told |= {"macs": counted.macs, "backward_macs": counted.backward_macs}
         told |= {"activation_bytes": counted.activation_bytes, "kept_bytes": counted.kept_bytes}
         told |= {} if peak is None else {"batch": arguments.batch, "peak_bytes": peak}
-        print(json.dumps({**told, "rows": [asdict(row) for row in counted.rows]}, indent=2))
+        print_json({**told, "rows": [asdict(row) for row in counted.rows]})
     elif arguments.csv:
-        print(counted.to_csv(), end="")
+        print_csv(counted.to_csv())
     else:
-        console().print(counted)
+        console().print(counted, crop=False)
         if peak is not None:
-            print(f"training step with {arguments.batch:,} images: peak about {peak / 2**20:,.0f} MiB of arrays")
+            say(f"training step with {arguments.batch:,} images: peak about {peak / 2**20:,.0f} MiB of arrays")
     return 0
 
 

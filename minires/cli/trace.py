@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minires.cli.subject import add_subject, subject
-from minires.cli.words import UsageError, folder_for_output, write
+from minires.cli.words import UsageError, folder_for_output, say, write
 
 SUFFIXES = {"html": "html", "chrome": "json", "dot": "dot"}
 
@@ -52,6 +52,6 @@ def _trace(arguments: argparse.Namespace) -> int:
             traces.append(trace(found.model, found.images, found.labels, found.told))
     made = {"html": lambda: page(traces), "chrome": traces[0].timeline, "dot": traces[0].graph}[arguments.format]()
     for recorded in traces:
-        print(f"{recorded.title}: loss {recorded.loss:.4f}, {len(recorded.events)} steps")
-    print(write(out, made.encode()))
+        say(f"{recorded.title}: loss {recorded.loss:.4f}, {len(recorded.events)} steps")
+    say(write(out, made.encode()), indent=None)
     return 0

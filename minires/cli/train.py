@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, add_data, add_machine, checkpoint, computing_on, own_backend
+from minires.cli.words import UsageError, add_data, add_machine, checkpoint, computing_on, own_backend, print_json, say
 
 if TYPE_CHECKING:
     from minires.parallel import Communicator
@@ -34,6 +32,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "curves, configuration and checkpoint into a run folder.  What is not given here follows the paper's recipe "
         "and the data set's.  Ctrl-C or SIGTERM saves (under nohup too, where SIGINT is ignored); --resume goes on to "
         "the very same weights, also after a kill or a power failure at any moment.  "
+        "A closed or full stderr loses the progress, not the run.  "
         "`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch.",
         allow_abbrev=False,
     )
@@ -160,7 +159,7 @@ def _train_on(ranks: Communicator, arguments: argparse.Namespace) -> int:
     if speaks and not arguments.quiet:
         length = f"epochs {config.epochs:g}" if config.epochs is not None else f"iterations {config.iterations:,}"
         among = f", {ranks.size} ranks" if ranks.size > 1 else ""
-        print(f"{config.network} on {config.data}: {length}, seed {config.seed}{among}", file=sys.stderr)
+        say(f"{config.network} on {config.data}: {length}, seed {config.seed}{among}", error=True)
     try:
         with shown as (report,):
             result = train(
@@ -168,7 +167,7 @@ def _train_on(ranks: Communicator, arguments: argparse.Namespace) -> int:
             )
     except Interrupted as stop:
         if speaks:
-            print(f"minires: {stop}", file=sys.stderr)
+            say(f"minires: {stop}", error=True)
         return 130
     if speaks:
         _print(result, arguments.json)
@@ -200,7 +199,7 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 def _print(result: Result, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_result(result), indent=2))
+        print_json(_result(result))
         return
     for name, path in (
         ("history", result.folder.history),
@@ -210,8 +209,8 @@ def _print(result: Result, as_json: bool) -> None:
         ("best", result.best),
     ):
         if path is not None:
-            print(f"{name:14} {path}")
-    print(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
+            say(f"{name:14} {path}", indent=None)
+    say(f"test accuracy {100 - result.test_error:.2f} %  (error {result.test_error:.2f} %)")
 
 
 def _result(result: Result) -> dict[str, Any]:

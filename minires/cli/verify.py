@@ -19,6 +19,7 @@ from minires.cli.words import (
     print_json,
     print_table,
     raised,
+    say,
 )
 
 SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
@@ -107,15 +108,15 @@ def _planted(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--planted stands alone, but for --json: {others[0]} says nothing about it")
     if arguments.planted not in planted.WHAT:
         raise UsageError(f"--planted must be one of {', '.join(planted.WHAT)}, got {arguments.planted!r}")
-    print(f"this takes {planted.EXPECTED[arguments.planted]}", file=sys.stderr)
-    found = planted.report(arguments.planted, say=lambda line: print(line, file=sys.stderr))
+    say(f"this takes {planted.EXPECTED[arguments.planted]}", error=True)
+    found = planted.report(arguments.planted, say=lambda line: say(line, error=True))
     if arguments.json:
         print_json(found.as_dict())
         return 0 if found.holds else 1
-    print_table(("kind", "where", "planted", "caught"), found.lines(), "planted bugs")
+    print_table(("kind", "where", "planted", "caught"), found.lines(), "planted bugs", drop=("kind",))
     for line in (*found.survivors, *found.unsound, *found.notes):
-        print(line)
-    print(found)
+        say(line)
+    say(found)
     return 0 if found.holds else 1
 
 
@@ -157,8 +158,8 @@ def _network(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({"network": name, "backend": backend.name, "passed": False, "error": raised(error)})
             return 1
-        print(f"{name} on the backend {backend.name}: {raised(error)}")
-        print("not verified")
+        say(f"{name} on the backend {backend.name}: {raised(error)}")
+        say("not verified")
         return 1
     compared, incomparable = [], ""
     try:
@@ -177,7 +178,10 @@ def _network(arguments: argparse.Namespace) -> int:
         return 0 if passed else 1
 
     lines = [(o.heading, f"{o.elements:,}", str(o.cases), o.complaint or "right") for o in report.operations]
-    print_table(("operation", "elements", "cases", "verdict"), lines, "every element of every gradient")
+    print_table(
+        ("operation", "elements", "cases", "verdict"), lines, "every element of every gradient",
+        right=("elements", "cases"), drop=("cases", "elements"),
+    )  # fmt: skip
     rows = [
         (
             layer.module, layer.operation, _shapes(layer), "" if np.isnan(layer.error) else f"{layer.error:.1e}",
@@ -185,31 +189,35 @@ def _network(arguments: argparse.Namespace) -> int:
         )
         for layer in report.layers
     ]  # fmt: skip
-    print_table(("layer", "operation", "shapes", "error", "verdict"), rows, "each layer's own gradient, backward")
-    print(f"{name} on the backend {backend.name}, float64, images {'×'.join(map(str, images.shape))}")
+    print_table(
+        ("layer", "operation", "shapes", "error", "verdict"), rows, "each layer's own gradient, backward",
+        right=("error",), drop=("shapes", "error", "operation"),
+    )  # fmt: skip
+    say(f"{name} on the backend {backend.name}, float64, images {'×'.join(map(str, images.shape))}")
     wrong = [operation for operation in report.operations if operation.complaint]
     elements = sum(operation.elements for operation in report.operations)
-    print(f"operations         {len(lines) - len(wrong)} of {len(lines)} right, {elements:,} elements")
+    say(f"operations         {len(lines) - len(wrong)} of {len(lines)} right, {elements:,} elements", indent=19)
     right = sum(layer.fault is None for layer in report.layers)
-    print(f"layers             {right} of {len(rows)} right")
-    print(f"whole network      {report.network or f'right, {report.parameters} arrays'}")
+    say(f"layers             {right} of {len(rows)} right")
+    say(f"whole network      {report.network or f'right, {report.parameters} arrays'}", indent=19)
     if compared:
         worst = max(compared, key=lambda d: (np.isnan(d.relative), d.relative))
-        print(
+        say(
             f"against {against:10} {len(compared) - len(disagreeing)} of {len(compared)} arrays agree; "
-            f"worst {worst.name}: {worst.relative:.1e}, allowed {worst.tolerance:.0e}"
+            f"worst {worst.name}: {worst.relative:.1e}, allowed {worst.tolerance:.0e}",
+            indent=19,
         )
     if incomparable:
-        print(f"against {against:10} {incomparable}")
+        say(f"against {against:10} {incomparable}", indent=19)
     if passed:
-        print("verified")
+        say("verified")
         return 0
     culprit = report.culprit
     if culprit is not None:
-        print(f"culprit            {culprit.heading}: {culprit.fault}")
+        say(f"culprit            {culprit.heading}: {culprit.fault}", indent=19)
     elif report.network:
-        print("culprit        no single layer: each one's own gradient is right")
-    print("not verified")
+        say("culprit            no single layer: each one's own gradient is right")
+    say("not verified")
     return 1
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minires.cli.words import UsageError, checkpoint, known_network, no_mere_folder, print_table, printable
+from minires.cli.words import UsageError, checkpoint, known_network, no_mere_folder, print_json, print_table, say
 
 if TYPE_CHECKING:
     from minires.weights import Match, WeightFile
@@ -58,7 +56,7 @@ def existing(name: str) -> Path:
     if not path.exists():
         if is_checkpoint(path):  # RUN/best
             return checkpoint(name, "FILE")
-        raise UsageError(f"no such file or folder: {printable(name)}")
+        raise UsageError(f"no such file or folder: {name}")
     no_mere_folder(path)
     return path
 
@@ -72,13 +70,13 @@ def _weights(arguments: argparse.Namespace) -> int:
         try:
             one, fits = _one(path, given, arguments)
         except WeightsError as error:
-            print(f"minires: {printable(str(error))}", file=sys.stderr)
+            say(f"minires: {error}", error=True)
             one, code = {"file": str(path), "error": str(error)}, 4
         else:
             code = max(code, 0 if fits else 1)
         told.append(one)
     if arguments.json:
-        print(json.dumps({"files": told}, indent=2))
+        print_json({"files": told})
     return code
 
 
@@ -97,12 +95,12 @@ def _one(path: Path, given: dict[str, str], arguments: argparse.Namespace) -> tu
     if arguments.json:
         return _as_json(file, match, mismatch, wrong, fits), fits
     lines = _every_tensor(file, match) if arguments.all else _parts(file, match)
-    head = ("in the file", "tensors", "shape", "numbers", "stored as")
-    if arguments.all:
-        head = ("in the file", "in the network", "shape", "numbers", "stored as")
-    print_table(head, lines, title=printable(str(path)))
+    second = "in the network" if arguments.all else "tensors"
+    head = ("in the file", second, "shape", "numbers", "stored as")
+    drop = ("stored as", "numbers", second)
+    print_table(head, lines, str(path), drop=drop)
     for label, text in _lines(file, match, mismatch, wrong, arguments.all):
-        print(f"{label:<14}{printable(text)}")
+        say(f"{label:<14}{text}", indent=14)
     return {}, fits
 
 
@@ -122,7 +120,7 @@ def _parts(file: WeightFile, match: Match | None) -> list[tuple[str, ...]]:
         numbers = sum(file.arrays[name].size for name in names)
         kinds = ", ".join(sorted({file.stored[name] for name in names if not name.endswith("num_batches_tracked")}))
         shape = "×".join(map(str, shapes[0])) + (", …" if len(names) > 1 else "")
-        lines.append((printable(_common(names)), str(len(names)), shape, f"{numbers:,}", kinds))
+        lines.append((_common(names), str(len(names)), shape, f"{numbers:,}", kinds))
     return lines
 
 
@@ -142,7 +140,7 @@ def _common(names: Sequence[str]) -> str:
 def _every_tensor(file: WeightFile, match: Match | None) -> list[tuple[str, ...]]:
     ours = {} if match is None else {theirs: name for name, theirs in match.names.items()}
     return [
-        (printable(name), ours.get(name, "–"), "×".join(map(str, array.shape)), f"{array.size:,}", file.stored[name])
+        (name, ours.get(name, "–"), "×".join(map(str, array.shape)), f"{array.size:,}", file.stored[name])
         for name, array in file.arrays.items()
     ]
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import math
 import os
+import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minires._checks import suggest
+from minires._shown import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from minires._table import Cell
 
 
 # What an operation that is wrong may well end in.
@@ -34,8 +40,20 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of ending the program.
+
+    remedies   flag without a value -> what to write instead of a value
+    """
+
+    remedies: Mapping[str, str] = {}
+
     def error(self, message: str) -> NoReturn:
+        if found := re.fullmatch(r"argument (\S+): ignored explicit argument (.*)", message, re.DOTALL):
+            message = self.without_value(found[1], found[2])
         raise UsageError(message)
+
+    def without_value(self, flag: str, shown: str) -> str:
+        return f"{flag} takes no value, got {shown}{self.remedies.get(flag, '')}"
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +76,7 @@ def checkpoint(path: str, argument: str) -> Path:
     from minires.training.checkpoint import is_checkpoint
 
     if Path(path).is_file() and not is_checkpoint(Path(path)):
-        raise UsageError(
-            f"{printable(path)} is no checkpoint: weight files are for minires predict and minires convert"
-        )
+        raise UsageError(f"{path} is no checkpoint: weight files are for minires predict and minires convert")
     try:
         return find_checkpoint(Path(path))
     except (FileNotFoundError, ValueError) as error:
@@ -86,7 +102,17 @@ def no_mere_folder(path: Path, who: str = "") -> None:
     from minires.training.checkpoint import is_checkpoint
 
     if path.is_dir() and not is_checkpoint(path):
-        raise UsageError(f"{who}{printable(str(path))} is a folder without a checkpoint: name a weight file or a run")
+        raise UsageError(f"{who}{path} is a folder without a checkpoint: name a weight file or a run")
+
+
+def known_data(name: str | None) -> None:
+    """A folder of images is chosen by two flags."""
+    from minires import data
+
+    if name is not None and name not in data.names() and os.path.isdir(name):
+        raise UsageError(
+            f"--data must name a data set, got the folder {name}; to read it: --data folder --data-dir {name}"
+        )
 
 
 def known_network(name: str) -> None:
@@ -131,29 +157,93 @@ def own_backend(backend: str | None) -> bool:
     return backend is not None and ":" in backend
 
 
+class _Lossy:
+    """A stream whose text is lost once it cannot be written."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, method: Callable[..., object], *arguments: object) -> None:
+        try:
+            method(*arguments)
+        except (OSError, ValueError):  # ValueError: it was closed
+            with contextlib.suppress(OSError, ValueError):  # the interpreter flushes what is left in its buffer
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            self.stream = open(os.devnull, "w")  # noqa: SIM115
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def lossy_stderr() -> Iterator[None]:
+    """Within it a full disk or a closed pipe behind stderr ends no command: the rest of the progress is lost.
+
+    A closed stdout is replaced too: print would otherwise fail, or write into a file that was opened since.
+    """
+    outer = sys.stdout, sys.stderr
+    for stream in outer:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × gets a ?, not a traceback
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = _Lossy(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = outer
+
+
 UNCUT = 10_000  # columns where no terminal sets a limit: a table in a file or a pipe is searched, not looked at
 
 
+def columns(stream: Any) -> int:
+    """The width of the terminal, or $COLUMNS; `UNCUT` in a file or a pipe."""
+    return shutil.get_terminal_size().columns if stream.isatty() or os.environ.get("COLUMNS") else UNCUT
+
+
+def say(*words: object, indent: int | None = 0, error: bool = False) -> None:
+    """Prints one line on stdout, or stderr: the only way in which a command prints text.
+
+    indent   where the line continues if the terminal is too narrow; None: it is never wrapped (code, a path)
+
+    Whatever comes from outside (names of files and classes, messages about them) is shown literally: `printable`.
+    """
+    from minires._table import wrapped
+
+    stream = sys.stderr if error else sys.stdout
+    text = printable(" ".join(map(str, words)))
+    lines = [text] if indent is None else wrapped(text, columns(stream), indent)
+    print(*lines, sep="\n", file=stream, flush=error)
+
+
 def console(stderr: bool = False) -> Console:
+    """Renders text literally: names may look like markup or emoji codes."""
     from rich.console import Console
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:  # rich's own ends the program with 1
             raise BrokenPipeError
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Plain(width=None if stream.isatty() else UNCUT, highlight=False, stderr=stderr)
+    width = columns(sys.stderr if stderr else sys.stdout)
+    return Plain(width=width, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
-def print_table(head: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
-    from rich.markup import escape
-    from rich.table import Column, Table
+def print_table(head: Sequence[str], rows: Sequence[Sequence[Cell]], title: str = "", **form: Any) -> None:
+    """A `FittedTable` on stdout; `form`: its right, drop and sections."""
+    from minires._table import FittedTable
 
-    columns = [Column(name, overflow="fold") for name in head]  # never cut off: names are what one looks for
-    table = Table(*columns, title=title, show_lines=any("\n" in cell for line in lines for cell in line))
-    for line in lines:
-        table.add_row(*map(escape, line))
-    console().print(table)
+    console().print(FittedTable(head, rows, title, **form), crop=False)
+
+
+def print_csv(text: str) -> None:
+    print(text, end="")
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
@@ -190,8 +280,3 @@ def write(path: Path, content: bytes) -> Path:
 
     write_bytes(path, content)
     return path
-
-
-def printable(text: str) -> str:
-    """Text from outside, such as a file's name, on one line and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text)

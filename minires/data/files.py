@@ -57,8 +57,8 @@ def find(name: str, data_dir: str | os.PathLike[str] | None, choices: Sequence[S
 
 def missing(name: str, data_dir: str | os.PathLike[str] | None, wanted: str, advice: str) -> DataError:
     """The error that says what was looked for, where, and what to do."""
-    looked = "\n".join(f"  {folder}" for folder in folders(name, data_dir))
-    return DataError(f"data set {name!r} not found: looked for {wanted} in\n{looked}\n{advice}")
+    looked = ", ".join(map(str, folders(name, data_dir)))
+    return DataError(f"data set {name!r} not found: looked for {wanted} in {looked}; {advice}")
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):

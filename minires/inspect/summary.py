@@ -1,38 +1,44 @@
-"""The layer table: output shapes, parameters, multiply-adds, activation bytes."""
+"""The layer table: output shapes, parameters, multiply-adds, memory; by layer or by stage, and in total."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
+from rich.text import Text
 
 from minires import backends
-from minires._checks import LARGEST_SIZE, instance, integer
+from minires._checks import LARGEST_SIZE, choice, instance, integer
 from minires._html import table_html
 from minires._shown import shown
+from minires._table import FittedTable
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
 from minires.inspect.counting import memory_owners, multiply_adds
 from minires.inspect.shapes import Shapes
 from minires.nn import Module
+from minires.nn.fusing import in_form
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
+
+# What `summary` sorts by -> the field of `Row`.
+SORTS = {"macs": "macs", "params": "params", "memory": "kept_bytes"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One operation of the forward pass, for a batch of one image.
+    """One operation of the forward pass, or all of a module, for a batch of one image.
 
     module             path of the module that ran it, e.g. "layer1.0.conv1"
-    operation          e.g. "Conv2d"
-    output_shape       without the batch axis
+    operation          e.g. "Conv2d", or "7 operations"
+    output_shape       without the batch axis; of several operations the last one's
     params             parameters of that module, counted at its first operation
     macs               multiply-adds of the forward pass
     backward_macs      of the backward pass: once more for the weight's gradient, and for the input's (not the image's)
@@ -52,11 +58,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of all operations in the order they ran, and their totals."""
+    """The rows of the table, in the order that was asked for, and totals.
+
+    params, trainable   parameters, and those that require a gradient; each counts once, however often it is used
+    input_bytes         size of the image
+    pass_bytes          outputs of the layers with parameters, and as much again for their gradients
+    params_bytes        size of the parameters
+    sort, depth         arguments of `summary`
+    """
 
     input_shape: tuple[int, ...]
     rows: tuple[Row, ...]
     params: int
+    trainable: int
+    input_bytes: int
+    pass_bytes: int
+    params_bytes: int
+    sort: str | None = None
+    depth: int | None = None
 
     @property
     def macs(self) -> int:
@@ -88,26 +107,49 @@ class Summary:
             writer.writerow(told.values())
         return out.getvalue()
 
-    def __rich__(self) -> Table:
-        title = f"input {'×'.join(map(str, self.input_shape))}, one image"
-        table = Table(title=title, show_footer=True)
-        totals = (self.params, self.macs, self.backward_macs, self.activation_bytes, self.kept_bytes)
-        for head, foot in zip(("module", "operation", "output"), ("total", "", ""), strict=True):
-            table.add_column(head, foot)
-        heads = ("parameters", "multiply-adds", "in backward", "output bytes", "kept for backward")
-        for head, total in zip(heads, totals, strict=True):
-            table.add_column(head, f"{total:,}", justify="right")
-        for row in self.rows:
-            numbers = (row.params, row.macs, row.backward_macs, row.activation_bytes, row.kept_bytes)
-            shape = "×".join(map(str, row.output_shape))
-            table.add_row(row.module, row.operation, shape, *(f"{number:,}" if number else "" for number in numbers))
-        return table
+    def __rich__(self) -> Group:
+        return Group(self._table(), *(Text(f"{label:<26}{value:>14}") for label, value in self._totals()))
+
+    def _table(self) -> FittedTable:
+        rows, sections = list(self.rows), [len(self.rows) - 1]
+        if self.sort is None:
+            rows, sections = _with_subtotals(self.rows)
+        rows.append(_sum("total", self.rows))
+        numbers = ("parameters", "multiply-adds", "share", "in backward", "output bytes", "kept for backward")
+        head = ("module", "operation", "output", *numbers)
+        heads = {"macs": "multiply-adds", "params": "parameters", "memory": "kept for backward"}
+        drop = ("in backward", "output bytes", "kept for backward", "output", "operation", "parameters", "share")
+        return FittedTable(
+            head,
+            [self._cells(row) for row in rows],
+            f"input {'×'.join(map(str, self.input_shape))}, one image",
+            right=numbers,
+            drop=[name for name in drop if name != heads.get(self.sort or "")],
+            sections=sections,
+        )
+
+    def _cells(self, row: Row) -> tuple[str, ...]:
+        share = f"{100 * row.macs / self.macs:.1f} %" if row.macs else ""
+        counts = (row.params, row.macs, row.backward_macs, row.activation_bytes, row.kept_bytes)
+        params, macs, *more = (f"{count:,}" if count else "" for count in counts)
+        return row.module, row.operation, "×".join(map(str, row.output_shape)), params, macs, share, *more
+
+    def _totals(self) -> list[tuple[str, str]]:
+        """As torchinfo tells them, in millions of bytes."""
+        sizes = {
+            "input size": self.input_bytes,
+            "forward/backward pass size": self.pass_bytes,
+            "params size": self.params_bytes,
+        }
+        sizes["estimated total size"] = sum(sizes.values())
+        counts = {"total params": self.params, "trainable params": self.trainable, "multiply-adds": self.macs}
+        told = [(label, f"{count:,}") for label, count in counts.items()]
+        return told + [(label, f"{size / 1e6:,.2f} MB") for label, size in sizes.items()]
 
     def _repr_html_(self) -> str:
-        table = self.__rich__()
-        rows = [*zip(*(column.cells for column in table.columns), strict=True), [c.footer for c in table.columns]]
-        right = [str(column.header) for column in table.columns if column.justify == "right"]
-        return table_html([column.header for column in table.columns], rows, str(table.title), right, totals=1)
+        table = self._table()
+        counts = table_html(("", ""), self._totals(), right=("",))
+        return table_html(table.head, table.rows, table.title, table.right, totals=1) + counts
 
     def __repr__(self) -> str:
         return str(self)
@@ -116,15 +158,52 @@ class Summary:
         # In a notebook rich would display the table itself; elsewhere it adds colours where the output is a terminal.
         console = Console(width=140, force_jupyter=False, color_system=None)
         with console.capture() as capture:
-            console.print(self)
+            console.print(self, crop=False)
         return capture.get().rstrip("\n")
+
+
+def _sum(module: str, rows: Sequence[Row], operation: str = "") -> Row:
+    shape = () if module == "total" else rows[-1].output_shape
+    sums = (sum(getattr(row, field.name) for row in rows) for field in fields(Row)[3:])
+    return Row(module, operation, shape, *sums)
+
+
+def _merged(rows: Sequence[Row], depth: int) -> list[Row]:
+    """One row for each module path of at most `depth` names, in the order in which they first ran."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(".".join(row.module.split(".")[:depth]), []).append(row)
+    return [
+        own[0] if len(own) == 1 and own[0].module == module else _sum(module, own, f"{len(own)} operations")
+        for module, own in groups.items()
+    ]
+
+
+def _with_subtotals(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """The rows, each stage of several rows followed by its subtotal, and the indices of the rows that end a section."""
+    told: list[Row] = []
+    ends = []
+    for stage, group in itertools.groupby(rows, key=lambda row: row.module.partition(".")[0]):
+        own = list(group)
+        if len(own) > 1 and stage:
+            ends += [len(told) - 1] if told else []
+            told += [*own, _sum(f"{stage} subtotal", own)]
+            ends.append(len(told) - 1)
+        else:
+            told += own
+    return told, [*ends, len(told) - 1]
 
 
 class _Recorder(Observer):
     def __init__(self, model: Module) -> None:
-        self.own_params = {
-            path: sum(p.size for p in module._parameters.values()) for path, module in model.named_modules()
-        }
+        self.own_params: dict[str, int] = {}
+        seen: set[int] = set()  # of parameters: two modules may share one
+        for path, module in model.named_modules():
+            own = [p for p in module._parameters.values() if id(p) not in seen]
+            seen.update(map(id, own))
+            self.own_params[path] = sum(p.size for p in own)
+        self.with_params = {path for path, module in model.named_modules() if module._parameters}
+        self.pass_bytes = 0
         self.rows: list[Row] = []
         self.kept: dict[int, Any] = {id(p.data): p.data for p in model.parameters()}  # owners seen, kept alive by this
 
@@ -137,26 +216,47 @@ class _Recorder(Observer):
         macs = multiply_adds(node)
         params = self.own_params.pop(node.module, 0)
         backward_macs = multiply_adds(node, "backward")
+        self.pass_bytes += 2 * output.nbytes * (node.module in self.with_params)
         self.rows.append(
             Row(node.module, node.name, output.shape[1:], params, macs, backward_macs, output.nbytes, kept)
         )
 
 
-def summary(model: Module, input_shape: Sequence[int]) -> Summary:
-    """Lets one image pass through the model, by shapes alone, and returns the layer table.
+def summary(model: Module, input_shape: Sequence[int], *, sort: str | None = None, depth: int | None = None) -> Summary:
+    """Passes one image through the model, by shapes alone, and returns the layer table.
 
     input_shape   (C, H, W) of an image, without the batch axis
+    sort          "macs", "params" or "memory" (kept for backward): the largest first; None: the order of the pass
+    depth         one row for each module path of so many names (1: the stages); None: one for each operation
 
     The model's mode and statistics are left as they were.  Counting follows the paper: one multiply-add is 1;
     convolutions, projections and linear layers count.
     """
+    if sort is not None:
+        choice(sort, "sort", SORTS)
+    if depth is not None:
+        integer(depth, "depth", 1)
     images = blank_images(model, input_shape, 1)
     recorder = _Recorder(model)
     # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
     # What is counted depends on shapes alone: nothing has to be computed.
-    with evaluating(model), backends.using(Shapes()), enable_grad(), recorder:
+    with evaluating(model), in_form(model, fused=False), backends.using(Shapes()), enable_grad(), recorder:
         model(Tensor(images))
-    return Summary(images.shape[1:], tuple(recorder.rows), sum(p.size for p in model.parameters()))
+    rows = recorder.rows if depth is None else _merged(recorder.rows, depth)
+    if sort is not None:
+        rows = sorted(rows, key=lambda row: -getattr(row, SORTS[sort]))
+    parameters = list(model.parameters())
+    return Summary(
+        input_shape=images.shape[1:],
+        rows=tuple(rows),
+        params=sum(p.size for p in parameters),
+        trainable=sum(p.size for p in parameters if p.requires_grad),
+        input_bytes=images.nbytes,
+        pass_bytes=recorder.pass_bytes,
+        params_bytes=sum(p.data.nbytes for p in parameters),
+        sort=sort,
+        depth=depth,
+    )
 
 
 def check_input(model: Module, input_shape: Sequence[int]) -> tuple[int, ...]:

@@ -27,6 +27,10 @@ from minires.training.run import starting_point
 from minires.training.side_by_side import side_by_side
 
 SAMPLE = 10_000  # training images on which the training error at the end is measured, without augmentation
+TWO_ERRORS = (
+    "training errors: in the table and in the claims in evaluation mode, on at most 10,000 training images without "
+    "augmentation; in the picture and in the CSV file with augmentation, as the mean since the last point"
+)
 
 
 @dataclass(frozen=True)

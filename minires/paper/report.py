@@ -14,6 +14,8 @@ class Report:
     """One table or figure.
 
     lines        cells under the `head`
+    right        names of the columns of numbers
+    drop         names of the columns that a narrow terminal may lack, the least important first
     files        name -> content; pictures as .png or .svg
     notes        what a reader must know, or the verdict, a line each
     reproduced   False when a claim failed, or when something that the paper has is missing from our column
@@ -28,6 +30,8 @@ class Report:
     notes: Sequence[str] = ()
     reproduced: bool = True
     runs: Sequence[Path] = ()
+    right: Sequence[str] = ()
+    drop: Sequence[str] = ()
 
 
 def to_csv(head: Sequence[str], lines: Sequence[Sequence[str]]) -> bytes:

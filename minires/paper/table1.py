@@ -78,7 +78,10 @@ def _forward_seconds(model: ResNet) -> float:
 
 
 def rows(columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table as text; a cell of several lines holds newlines."""
+    """Head and lines of the table as text; a cell of several lines holds newlines.
+
+    A bracket opens before a block's first convolution and closes after its last: the factor holds for all of them.
+    """
     head = ["layer name", "output size", *(c.network.replace("resnet", "") + "-layer" for c in columns)]
     first = columns[0]
     lines = [["conv1", _side(first.sizes[0]), *["7×7, 64, stride 2"] * len(columns)]]
@@ -86,7 +89,7 @@ def rows(columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
         cells = []
         for c in columns:
             bracket, times = c.blocks[number]
-            cells.append("\n".join(f"[{line}]" for line in bracket) + f"×{times}")
+            cells.append("[" + "\n ".join(bracket) + f"]×{times}")
         pool = "3×3 max pool, stride 2, then\n" if number == 0 else ""
         lines.append([stage, _side(first.sizes[number + 1]), *(pool + cell for cell in cells)])
     lines.append(["", "1×1", *["average pool, 1000-d fc, softmax"] * len(columns)])
@@ -121,7 +124,8 @@ def picture(columns: Sequence[Column], kind: str) -> bytes:
         x = 0.1
         for cell, width in zip(line, widths, strict=True):
             weight = "bold" if number == 0 else "normal"
-            axes.text(x + width / 2, y + (height + 0.5) / 2, cell, ha="center", va="center", fontsize=8, weight=weight)
+            form: dict[str, Any] = {"ha": "center", "va": "center", "ma": "left", "fontsize": 8, "weight": weight}
+            axes.text(x + width / 2, y + (height + 0.5) / 2, cell, **form)
             x += width
         y += height + 0.5
     axes.plot([0.1, sum(widths) + 0.1], [y, y], color="black", linewidth=1.2)

@@ -10,6 +10,7 @@ from typing import Any
 from minires import backends, models
 from minires._checks import choice, flag, integer, number, suggest
 from minires._shown import shown
+from minires.backends.threads import MOST_THREADS
 from minires.optim import Constant, Schedule, Step, Warmup
 from minires.training.recipes import recipe
 
@@ -121,7 +122,7 @@ class Config:
             if getattr(self, name) is not None:
                 integer(getattr(self, name), name, 1)
         if self.threads is not None:
-            integer(self.threads, "threads", 1)
+            integer(self.threads, "threads", 1, MOST_THREADS)
         if self.micro_batch is not None and self.micro_batch > self.batch_size:
             told = f"batch_size {self.batch_size}, of which it is a part"
             raise ValueError(f"micro_batch must be at most the {told}, got {self.micro_batch}")
@@ -147,6 +148,11 @@ class Config:
             raise TypeError(f"data_dir must be a path, got {shown(self.data_dir)}")
         choice(self.schedule, "schedule", ("step", "constant"))
         self._check_milestones()
+        if self.schedule == "step":
+            try:
+                Step(self.lr, (0,) * len(self.milestones), self.lr_factor)
+            except ValueError as error:
+                raise ValueError(f"lr_{error}") from None
         if isinstance(self.warmup, str):
             choice(self.warmup, "warmup", ("none", "error"))
         else:

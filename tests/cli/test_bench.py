@@ -127,12 +127,26 @@ def test_beside_pytorch(call):
         assert all(value < 0.05 for value in row["sides"][OURS[1]]["difference"].values())
 
 
-def test_missing_peers_are_said_and_left_out(call, monkeypatch):
+def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
     real = importlib.util.find_spec
     gone = ("torch", "onnx", "onnxruntime")
     monkeypatch.setattr(sides.importlib.util, "find_spec", lambda name: None if name in gone else real(name))
+    real_run = plan.run
+
+    def run(chosen, say):
+        told.append(capsys.readouterr().err)  # before anything is measured
+        return real_run(chosen, say)
+
+    told = []
+    monkeypatch.setattr(plan, "run", run)
     code, out, _ = call(*TINY, *OURS, "--peers", "torch,onnxruntime")
     assert code == 0
+    install = "(extra bench); to add it: pip install 'minires[bench]'"
+    assert told[0].splitlines() == [
+        f"without torch: torch is not installed {install}",
+        f"without onnxruntime: onnx and onnxruntime are not installed {install}",
+        "this takes up to 10 minutes (--minutes), longer only if one round of every measurement takes longer",
+    ]
     assert "left out: torch: torch is not installed (extra bench)" in out
     assert "left out: onnxruntime: onnx and onnxruntime are not installed (extra bench)" in out
 

@@ -151,6 +151,20 @@ def test_resume(call, run, tmp_path):
         (["trian"], ["'trian'", "Did you mean 'train'?"]),
         (["--verbose"], ["--verbose"]),
         (["train", "resnet21"], ["'resnet21'", "Did you mean 'resnet"]),
+        (["models", "resnet21"], ["'resnet21'", "Did you mean 'resnet20'?"]),
+        (["summary", "resnet21"], ["'resnet21'", "Did you mean 'resnet20'?"]),
+        (["train", "--threads", "5000"], ["--threads must be at most 4096", "5000"]),
+        (["evaluate", ".", "--data", ".."], ["--data must name a data set", "--data folder --data-dir .."]),
+        (["train", "--data", ".."], ["--data must name a data set, got the folder ..", "--data folder --data-dir .."]),
+        (["step", "resnet20", "--data", ".."], ["--data folder --data-dir .."]),
+        (
+            ["train", "--lr-factor", "1e308", "--milestones", "1,2"],
+            ["--lr-factor must leave the rate finite after 2 milestones, got 1e+308"],
+        ),
+        (["predict", __file__, "--weights", ".", "--plot", "p.png"], ["--plot takes no value, got 'p.png'; --out DIR"]),
+        (["predict", __file__, "--weights", ".", "--plot=p.png"], ["--plot takes no value, got 'p.png'; --out DIR"]),
+        (["predict", __file__, "--weights", ".", "--out", "x"], ["--out requires --plot"]),
+        (["bench", "--threads", "5000"], ["--threads must be at most 4096"]),
         (["train", "--data", "digit"], ["'digit'", "Did you mean 'digits'?"]),
         (["train", "--epohcs", "3"], ["--epohcs", "Did you mean '--epochs'?"]),
         (["train", "--epoch", "3"], ["--epoch", "Did you mean '--epochs'?"]),
@@ -245,6 +259,13 @@ def test_missing_data_is_exit_1(call, tmp_path, monkeypatch):
     assert (code, out) == (1, "")
     one_line(err, str(tmp_path))
     assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_names_the_folders_in_a_sentence(call, tmp_path, monkeypatch):
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    code, _, err = call("train", "--data", "cifar10", "--data-dir", tmp_path, "--out", tmp_path / "run", "--quiet")
+    assert code == 1
+    one_line(err, f" in {tmp_path}, {tmp_path}/cifar10, ", "/cifar10; put the binary version of CIFAR-10 into ")
 
 
 def test_missing_backend_is_exit_3(call, tmp_path):

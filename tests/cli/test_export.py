@@ -87,6 +87,17 @@ def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypat
     assert not list(tmp_path.iterdir()), "something was written"
 
 
+def test_a_run_stands_for_its_network_and_weights(run, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
+    assert main(["export", "resnet20", "--weights", str(run), "--onnx", str(one)]) == 0
+    assert main(["export", str(run), "--onnx", str(two)]) == 0
+    assert one.read_bytes() == two.read_bytes()
+    capsys.readouterr()
+    assert main(["export", str(run), "--weights", str(run), "--onnx", str(two), "--force"]) == 2
+    assert "--weights cannot be given with the run" in capsys.readouterr().err
+
+
 def test_weights_of_another_network(run, tmp_path, capsys):
     assert main(["export", "resnet32", "--weights", str(run), "--onnx", str(tmp_path / "x")]) == 2
     assert "holds a resnet20, not a resnet32" in capsys.readouterr().err

@@ -93,6 +93,98 @@ def test_it_counts_the_same_inside_of_no_grad():
     assert inside.kept_bytes > 0
 
 
+class Twice(mr.nn.Module):
+    """One convolution that runs twice, and a second module with the same weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.other = mr.nn.Conv2d(2, 2, 3, padding=1), mr.nn.Conv2d(2, 2, 3, padding=1)
+        self.other.weight = self.conv.weight
+
+    def forward(self, x):
+        return self.other(self.conv(self.conv(x)))
+
+
+def test_parameters_of_a_module_used_twice_count_once():
+    summary = mr.summary(Twice(), (2, 4, 5))
+    assert [row.params for row in summary.rows] == [38, 0, 2]
+    assert summary.params == summary.trainable == 40
+    assert [row.macs for row in summary.rows] == [20 * 36] * 3
+    for depth in (1, 2):
+        merged = mr.summary(Twice(), (2, 4, 5), depth=depth).rows
+        assert [(row.module, row.params, row.macs) for row in merged] == [
+            ("conv", 38, 2 * 20 * 36),
+            ("other", 2, 20 * 36),
+        ]
+
+
+def test_a_stage_is_the_sum_of_its_operations():
+    model = mr.models.create("resnet20", width=4)
+    whole, stages = mr.summary(model, (3, 8, 6)), mr.summary(model, (3, 8, 6), depth=1)
+    assert [row.module for row in stages.rows] == [
+        "conv1",
+        "bn1",
+        "relu",
+        "layer1",
+        "layer2",
+        "layer3",
+        "avgpool",
+        "",
+        "fc",
+    ]
+    assert stages.rows[0] == whole.rows[0]
+    for number in ("params", "macs", "backward_macs", "activation_bytes", "kept_bytes"):
+        assert getattr(stages, number) == getattr(whole, number), number
+        own = [getattr(row, number) for row in whole.rows if row.module.startswith("layer2")]
+        assert getattr(stages.rows[4], number) == sum(own), number
+    assert stages.rows[4].output_shape == (8, 4, 3)
+    layer2 = stages.rows[4]
+    assert f"{layer2.macs:,}" in str(whole)  # the subtotal
+    assert "layer2 subtotal" in str(whole)
+    assert f"{100 * layer2.macs / whole.macs:.1f} %" in str(whole)
+    blocks = mr.summary(model, (3, 8, 6), depth=2).rows
+    assert [row.module for row in blocks if row.module.startswith("layer2")] == ["layer2.0", "layer2.1", "layer2.2"]
+
+
+@pytest.mark.parametrize(("sort", "field"), [("macs", "macs"), ("params", "params"), ("memory", "kept_bytes")])
+def test_the_largest_first(sort, field):
+    model = mr.models.create("resnet20", width=4)
+    whole, ordered = mr.summary(model, (3, 8, 6)), mr.summary(model, (3, 8, 6), sort=sort)
+    assert [getattr(row, field) for row in ordered.rows] == sorted(
+        (getattr(r, field) for r in whole.rows), reverse=True
+    )
+    assert sorted(ordered.rows, key=repr) == sorted(whole.rows, key=repr)
+    assert "subtotal" not in str(ordered)
+
+
+def test_wrong_sort_and_depth():
+    model = mr.models.create("resnet20", width=4)
+    with pytest.raises(
+        ValueError, match=r"sort must be one of 'macs', 'params', 'memory'; got 'mac'. Did you mean 'macs'"
+    ):
+        mr.summary(model, (3, 8, 8), sort="mac")
+    for depth, error in ((0, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="depth must be"):
+            mr.summary(model, (3, 8, 8), depth=depth)
+
+
+def test_totals_are_those_of_torchinfo():
+    """Its README: resnet152 with 3×224×224, float32."""
+    model = mr.models.create("resnet152", stride_in="3x3")
+    text = str(mr.summary(model, (3, 224, 224), depth=1))
+    told = {line[:26].strip(): line[26:].strip() for line in text.splitlines()[-7:]}
+    sizes = [float(line.split()[-2]) for line in text.splitlines() if line.endswith(" MB")]
+    assert sizes == [0.60, 360.87, 240.77, 602.25]
+    assert told["total params"] == told["trainable params"] == "60,192,808"
+
+
+def test_frozen_parameters_are_not_trainable():
+    model = mr.models.create("resnet20", width=4)
+    model.fc.weight.requires_grad = False
+    summary = mr.summary(model, (3, 8, 8))
+    assert summary.params - summary.trainable == model.fc.weight.size
+
+
 def test_csv_and_html():
     summary = mr.summary(mr.models.create("resnet20", width=4), (3, 8, 6))
     head, *lines = list(csv.reader(summary.to_csv().splitlines()))
@@ -198,6 +290,14 @@ def test_the_command(capsys):
     assert "training step with 16 images: peak about" in capsys.readouterr().out
     assert cli.main(["summary", "resnet20", "--width", "4", "--csv"]) == 0
     assert capsys.readouterr().out.startswith("module,operation,output_shape,params,macs,backward_macs")
+    assert cli.main(["summary", "resnet20", "--width", "4", "--depth", "1", "--sort", "macs", "--csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 9
+    macs = [int(line.split(",")[4]) for line in lines[1:]]
+    assert macs == sorted(macs, reverse=True)
+    for flag, told in (("--depth=0", "--depth must be at least 1, got 0"), ("--sort=size", "--sort must be one of")):
+        assert cli.main(["summary", "resnet20", flag]) == 2
+        assert told in capsys.readouterr().err
     assert cli.main(["summary", "resnet20", "--batch", "0"]) == 2
     assert capsys.readouterr().err == "minires: --batch must be at least 1, got 0\n"
 

@@ -183,7 +183,9 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     "manual_seed": lambda files: Good(mr.manual_seed, {"seed": 1}),
     "module_scope": lambda files: Good(entering(mr.module_scope), {"name": "block"}),
     "set_num_threads": lambda files: Good(mr.set_num_threads, {"threads": 2}),
-    "summary": lambda files: Good(mr.summary, {"model": layers(), "input_shape": (2, 5, 6)}),
+    "summary": lambda files: Good(
+        mr.summary, {"model": layers(), "input_shape": (2, 5, 6), "sort": "macs", "depth": 1}
+    ),
     "tensor": lambda files: Good(mr.tensor, {"array": floats(2, 3), "requires_grad": True}),
     # -- functional
     "functional.adaptive_avg_pool2d": lambda files: Good(

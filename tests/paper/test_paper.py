@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,17 +67,17 @@ def test_the_lines_of_table_1():
         [
             "conv2_x",
             "56×56",
-            "3×3 max pool, stride 2, then\n[3×3, 64]\n[3×3, 64]×2",
-            "3×3 max pool, stride 2, then\n[1×1, 64]\n[3×3, 64]\n[1×1, 256]×3",
+            "3×3 max pool, stride 2, then\n[3×3, 64\n 3×3, 64]×2",
+            "3×3 max pool, stride 2, then\n[1×1, 64\n 3×3, 64\n 1×1, 256]×3",
         ],
-        ["conv3_x", "28×28", "[3×3, 128]\n[3×3, 128]×2", "[1×1, 128]\n[3×3, 128]\n[1×1, 512]×4"],
-        ["conv4_x", "14×14", "[3×3, 256]\n[3×3, 256]×2", "[1×1, 256]\n[3×3, 256]\n[1×1, 1024]×6"],
-        ["conv5_x", "7×7", "[3×3, 512]\n[3×3, 512]×2", "[1×1, 512]\n[3×3, 512]\n[1×1, 2048]×3"],
+        ["conv3_x", "28×28", "[3×3, 128\n 3×3, 128]×2", "[1×1, 128\n 3×3, 128\n 1×1, 512]×4"],
+        ["conv4_x", "14×14", "[3×3, 256\n 3×3, 256]×2", "[1×1, 256\n 3×3, 256\n 1×1, 1024]×6"],
+        ["conv5_x", "7×7", "[3×3, 512\n 3×3, 512]×2", "[1×1, 512\n 3×3, 512\n 1×1, 2048]×3"],
         ["", "1×1", "average pool, 1000-d fc, softmax", "average pool, 1000-d fc, softmax"],
     ]
     assert lines[-1][:3] == ["forward, 1 image", "", "250 ms"]
     text = list(csv.reader(to_csv(head, lines).decode().splitlines()))
-    assert text[2][2] == "3×3 max pool, stride 2, then; [3×3, 64]; [3×3, 64]×2"
+    assert text[2][2] == "3×3 max pool, stride 2, then; [3×3, 64;  3×3, 64]×2"
 
 
 def test_the_time_of_a_forward_pass_is_the_median_of_five_warm_ones(monkeypatch):
@@ -84,6 +85,26 @@ def test_the_time_of_a_forward_pass_is_the_median_of_five_warm_ones(monkeypatch)
     readings = iter([reading for passed in seconds for reading in (0.0, passed)])
     monkeypatch.setattr(table1, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
     assert table1._forward_seconds(mr.nn.Sequential(mr.nn.Identity())) == 3.0
+
+
+def test_the_bracket_of_table_1_holds_all_rows_of_a_block():
+    _, lines = table1.rows([table1.column("resnet50"), table1.column("resnet18")])
+    assert lines[2][2:] == ["[1×1, 128\n 3×3, 128\n 1×1, 512]×4", "[3×3, 128\n 3×3, 128]×2"]
+    assert lines[1][2] == "3×3 max pool, stride 2, then\n[1×1, 64\n 3×3, 64\n 1×1, 256]×3"
+
+
+# -- Figure 1
+
+
+def test_the_caption_of_figure_1_agrees_with_the_stored_points():
+    root = Path(__file__).parents[2]
+    with open(root / "benchmarks" / "results" / "figure1.csv", newline="") as file:
+        last = {row["network"]: float(row["training error"]) for row in csv.DictReader(file)}
+    caption = (root / "README.md").read_text().split("results/figure1.png)")[1].split("\n\n")[1]
+    for network, error in last.items():
+        name = network.replace("plain", "plain-").replace("resnet", "ResNet-")
+        assert f"{error:.1f} % ({name})" in " ".join(caption.split())
+    assert "augmented" in caption
 
 
 # -- Table 6

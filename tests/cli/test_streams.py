@@ -1,0 +1,52 @@
+"""Closed and full streams: a lost message ends no training, and a result that cannot be printed is no success."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minires.training import find_checkpoint, load_checkpoint
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+
+TRAIN = "train --iterations 2 --width 1 --workers 0 --log-every 1 --out run"
+
+
+def run(words, redirection, folder):
+    command = f'exec "{sys.executable}" -m minires {words} {redirection}'
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=folder)
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_a_training_outlives_its_stderr(tmp_path, redirection):
+    ended = run(TRAIN, redirection, tmp_path)
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[0].split() == ["history", "run/history.csv"]  # progress went nowhere else
+    assert load_checkpoint(find_checkpoint(tmp_path / "run")).iteration == 2
+
+
+def test_an_error_behind_a_full_stderr_keeps_its_code(tmp_path):
+    assert run("train --iterations 0", "2>/dev/full", tmp_path).returncode == 2
+
+
+def test_a_training_outlives_its_stdout_too(tmp_path):
+    ended = run(TRAIN, ">&-", tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "minires: stdout is closed: the result cannot be printed"
+    assert load_checkpoint(find_checkpoint(tmp_path / "run")).iteration == 2
+
+
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [
+        (">&-", "minires: stdout is closed: the result cannot be printed\n"),
+        (">/dev/full", "minires: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_a_result_that_cannot_be_printed_is_exit_1(tmp_path, redirection, told):
+    for words in ("kernels", "models resnet20 --json"):
+        ended = run(words, redirection, tmp_path)
+        assert (ended.returncode, ended.stderr) == (1, told), words
