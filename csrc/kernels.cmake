@@ -27,7 +27,7 @@ function(generate_kernel_files variable extension header namespace)
       set(file ${CMAKE_CURRENT_BINARY_DIR}/${namespace}/${stem}${suffix}.${extension})
       string(CONCAT content "${define}#include \"${header}\"\n\n"
         "namespace ${precision} {\n#include \"${source}\"\n"
-        "static const ${namespace}::Add added{\n${list}};\n}\n")
+        "static const ${namespace}::Add added_${stem}{\n${list}};\n}\n")
       file(GENERATE OUTPUT ${file} CONTENT "${content}")
       list(APPEND generated ${file})
     endforeach()

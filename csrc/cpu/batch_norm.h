@@ -31,6 +31,21 @@ MINIRES_INLINE void strips(long C, Body&& body) {
     if (c < C) body(c, std::integral_constant<long, 1>(), C - c);
 }
 
+// add(p, sum) for the pixels begin … end − 1, in runs with sums of their own: the error of a sum grows with the number of
+// additions one after another.  Two sums by turns: an addition takes several cycles, and the next pixel's need not wait.
+constexpr long RUN_OF_PIXELS = 64;
+template <typename T, long N, typename Add>
+MINIRES_INLINE void sum_in_runs(long begin, long end, Vec<T> (&total)[N], Add&& add) {
+    for (long run = begin; run < end; run += RUN_OF_PIXELS) {
+        const long stop = least(run + RUN_OF_PIXELS, end);
+        Vec<T> sum[2][N] = {};
+        long p = run;
+        for (; p + 1 < stop; p += 2) add(p, sum[0]), add(p + 1, sum[1]);
+        if (p < stop) add(p, sum[0]);
+        for (long v = 0; v < N; v++) total[v] += sum[0][v] + sum[1][v];
+    }
+}
+
 // mean (C) and biased variance (C) of P pixels
 template <typename T>
 void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
@@ -40,22 +55,23 @@ void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
         const long begin = b * block, end = least(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
-            // Two of each: an addition takes several cycles, and the next pixel's need not wait for it.
-            Vec<T> sum[2][V] = {}, square[2][V] = {}, centre[V];
-            for (long p = begin; p < end; p++)
+            Vec<T> centre[V] = {}, square[V] = {};
+            sum_in_runs<T>(begin, end, centre, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
-                for (long v = 0; v < V; v++) sum[p & 1][v] += get(x + p * C + c + v * L, tail);
+                for (long v = 0; v < V; v++) sum[v] += get(x + p * C + c + v * L, tail);
+            });
             for (long v = 0; v < V; v++) {
-                centre[v] = (sum[0][v] + sum[1][v]) / T(end - begin);
+                centre[v] /= T(end - begin);
                 put(means + b * C + c + v * L, centre[v], tail);
             }
-            for (long p = begin; p < end; p++)
+            sum_in_runs<T>(begin, end, square, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const Vec<T> d = get(x + p * C + c + v * L, tail) - centre[v];
-                    square[p & 1][v] += d * d;
+                    sum[v] += d * d;
                 }
-            for (long v = 0; v < V; v++) put(squares + b * C + c + v * L, square[0][v] + square[1][v], tail);
+            });
+            for (long v = 0; v < V; v++) put(squares + b * C + c + v * L, square[v], tail);
         });
     });
     for (long c = 0; c < C; c++) {
@@ -111,25 +127,26 @@ void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, cons
         const long begin = b * block, end = least(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
-            Vec<T> sum[2][V] = {}, product[2][V] = {}, m[V], s[V], d[V];
+            Vec<T> total[2 * V] = {}, m[V], s[V], d[V];  // of g, then of g · (x − mean)
             for (long v = 0; v < V; v++) {
                 m[v] = get(mean + c + v * L, tail);
                 s[v] = scale ? get(scale + c + v * L, tail) : Vec<T>{};
                 d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
             }
-            for (long p = begin; p < end; p++)
+            sum_in_runs<T>(begin, end, total, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
                     Vec<T> grad = get(g + at, tail);
                     const Vec<T> value = get(x + at, tail);
                     if (scale) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
-                    sum[p & 1][v] += grad;
-                    product[p & 1][v] += grad * (value - m[v]);
+                    sum[v] += grad;
+                    sum[V + v] += grad * (value - m[v]);
                 }
+            });
             for (long v = 0; v < V; v++) {
-                put(first + b * C + c + v * L, sum[0][v] + sum[1][v], tail);
-                put(second + b * C + c + v * L, product[0][v] + product[1][v], tail);
+                put(first + b * C + c + v * L, total[v], tail);
+                put(second + b * C + c + v * L, total[V + v], tail);
             }
         });
     });
@@ -180,11 +197,12 @@ void sum_pixels(long P, long C, const T* g, T* sum) {
         const long begin = b * block, end = least(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
-            Vec<T> total[2][V] = {};
-            for (long p = begin; p < end; p++)
+            Vec<T> total[V] = {};
+            sum_in_runs<T>(begin, end, total, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
-                for (long v = 0; v < V; v++) total[p & 1][v] += get(g + p * C + c + v * L, tail);
-            for (long v = 0; v < V; v++) put(parts + b * C + c + v * L, total[0][v] + total[1][v], tail);
+                for (long v = 0; v < V; v++) sum[v] += get(g + p * C + c + v * L, tail);
+            });
+            for (long v = 0; v < V; v++) put(parts + b * C + c + v * L, total[v], tail);
         });
     });
     for (long c = 0; c < C; c++) {

@@ -19,6 +19,11 @@
 // A transform evaluates a polynomial at five points and infinity.  The points here are 0, ±3/4, ±3/2: their powers are
 // exact in binary, and the result is off by 1e-6 in norm where the usual 0, ±1, ±2 give 2e-6 and a plain sum 4e-7
 // (float32, 128 channels).  float64 is not computed this way: whoever asks for it asks for digits.
+//
+// The bound is one of whole tiles, (C + 31) · u · |Aᵀ| [ |G||g||Gᵀ| ⊙ |Bᵀ||d||B| ] |A|, where a plain sum's is one of each
+// output's window.  So a pixel of 3e4 among ones rounds the outputs of its 6×6 tiles by up to 0.1, and a NaN or an
+// infinity makes them NaN, also those that do not see the pixel.  MINIRES_WINOGRAD=0, or the backend's option
+// winograd=False, computes every output from its own window.
 #pragma once
 
 #include "gemm.h"

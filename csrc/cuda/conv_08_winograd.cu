@@ -5,7 +5,8 @@
 //                 (tiles × C) · (C × O), for gemm_*; the three kernels here transform in and out.
 // Why faster      2.25 times fewer multiplications.
 // Its limit       the transformed patches are four times as large as x, and are written and read once.
-// Error           a few times that of the direct sum.
+// Error           a few times that of the direct sum, relative to the whole patch: a huge pixel rounds its neighbours.
+//                 A NaN or an infinity reaches only the outputs that see it.
 // Registers       few; no shared memory.
 #include "conv.cuh"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.autograd import Function
+from minires.backends.reference.sums import sum_axes
 
 
 def sum_to(grad: Array, shape: tuple[int, ...]) -> Array:
@@ -14,7 +15,7 @@ def sum_to(grad: Array, shape: tuple[int, ...]) -> Array:
     repeated = tuple(range(leading)) + tuple(
         leading + axis for axis, size in enumerate(shape) if size == 1 and grad.shape[leading + axis] != 1
     )
-    return grad.sum(axis=repeated, keepdims=True).reshape(shape)
+    return sum_axes(grad, repeated, keepdims=True).reshape(shape)
 
 
 class Add(Function):

@@ -6,8 +6,7 @@ import math
 
 from minires.arrays import Array, array_module
 from minires.autograd import Function
-
-MANY = 2**20  # summands: a float32 stands still at 2^24 ones, and NumPy adds row to row
+from minires.backends.reference.sums import sum_axes
 
 
 class Sum(Function):
@@ -21,11 +20,9 @@ class Sum(Function):
         return self.total(x).astype(x.dtype, copy=False)
 
     def total(self, x: Array) -> Array:
-        """The sum, in float32 at least: float16 ends at 65,504; in float64 where a float32 would stand still"""
+        """The sum, in float32 at least: float16 ends at 65,504"""
         self.saved = x.shape
-        many = math.prod(x.shape[i] for i in self.axis) >= MANY
-        wide = "float64" if many and x.dtype.kind == "f" else "float32" if x.dtype == "float16" else None
-        return array_module(x).asarray(x.sum(axis=self.axis, keepdims=self.keepdims, dtype=wide))
+        return sum_axes(x.astype("float32") if x.dtype == "float16" else x, self.axis, self.keepdims)
 
     def backward(self, grad_output: Array) -> Array:
         kept = tuple(1 if i in self.axis else n for i, n in enumerate(self.saved))  # the shape with keepdims=True

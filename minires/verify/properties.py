@@ -49,6 +49,41 @@ def relu_keeps_nan(rng: np.random.Generator) -> None:
     expect(bool(np.isnan(F.relu(Tensor(np.array([np.nan, 1.0]))).data[0])), "relu(NaN) must be NaN")
 
 
+def relu_of_special_values(rng: np.random.Generator) -> None:
+    """±∞, both zeros, the smallest numbers and NaN, each in every place of a vector and of the rest behind the last."""
+    special = np.array([-np.inf, -1, -5e-324, -0.0, 0.0, 5e-324, 1, np.inf, np.nan])
+    for k in range(len(special)):
+        x = np.roll(np.resize(special, 41), k)
+        tensor = Tensor(x, requires_grad=True)
+        y, cotangent = F.relu(tensor), rng.standard_normal(x.shape)
+        grad = gradient(y, tensor, cotangent)
+        expect(np.array_equal(y.data, np.where(x <= 0, 0, x), equal_nan=True), "relu must be max(x, 0), and NaN of NaN")
+        expect(np.array_equal(grad, np.where(x > 0, cotangent, 0)), "the gradient of relu passes where x > 0 alone")
+
+
+def max_pool_of_special_values(rng: np.random.Generator) -> None:
+    """Windows of −∞ alone, ties of ±∞ and of both zeros, several NaN: the first maximum inside, or the first NaN."""
+    choices = np.array([-np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan])
+    for kernel, stride, padding, dilation in ((3, 2, 1, 1), (2, 1, 1, 2), (3, 1, 1, 1), (2, 3, 0, 1)):
+        for kinds in (1, 3, 5, 7):  # the first ones of the choices
+            N, C, H, W = 1, 67, 5, 6
+            x = rng.choice(choices[:kinds], (N, C, H, W))
+            tensor = Tensor(x, requires_grad=True)
+            y = F.max_pool2d(tensor, kernel, stride, padding, dilation)
+            cotangent, expected, grad = rng.standard_normal(y.shape), np.empty(y.shape), np.zeros(x.shape)
+            for i, j in np.ndindex(*y.shape[2:]):
+                rows, columns = (start * stride - padding + dilation * np.arange(kernel) for start in (i, j))
+                rows, columns = rows[(rows >= 0) & (rows < H)], columns[(columns >= 0) & (columns < W)]
+                window = x[0][:, rows[:, None], columns].reshape(C, -1)
+                place = window.argmax(1)  # the first maximum, or the first NaN
+                expected[0, :, i, j] = window[np.arange(C), place]
+                row, column = rows[place // len(columns)], columns[place % len(columns)]
+                grad[0, np.arange(C), row, column] += cotangent[0, :, i, j]
+            told = f"{kernel=} {stride=} {padding=} {dilation=}, of {choices[:kinds]}"
+            expect(np.array_equal(y.data, expected, equal_nan=True), f"the maxima are not the windows' with {told}")
+            expect(close(gradient(y, tensor, cotangent), grad), f"the gradient misses the first maximum with {told}")
+
+
 def first_of_equal_maxima(rng: np.random.Generator) -> None:
     x = Tensor(np.full((1, 1, 3, 4), 7.0), requires_grad=True)
     cotangent = rng.standard_normal((1, 1, 1, 2))
@@ -219,8 +254,14 @@ def an_ignored_label_has_no_part(rng: np.random.Generator) -> None:
 
 
 PROPERTIES: dict[str, tuple[Property, ...]] = {
-    "relu": (relu_is_flat_at_zero, relu_keeps_nan),
-    "max_pool2d": (first_of_equal_maxima, overlapping_windows_add_up, padding_never_wins, nan_wins_a_window),
+    "relu": (relu_is_flat_at_zero, relu_keeps_nan, relu_of_special_values),
+    "max_pool2d": (
+        first_of_equal_maxima,
+        overlapping_windows_add_up,
+        padding_never_wins,
+        nan_wins_a_window,
+        max_pool_of_special_values,
+    ),
     "batch_norm": (running_statistics,),
     "batch_norm_eval": (running_statistics_rest_in_evaluation,),
     "sync_batch_norm": (ranks_share_a_batch,),

@@ -15,6 +15,7 @@ from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import check_conv2d, check_gemm
 from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Provider, address_of, ceil_div, check_count, variant
+from minires.backends.reference.sums import sum_axes
 
 Pair = tuple[int, int]
 ROWS = 8  # of threads in a block that walks down the pixels, 32 channels wide
@@ -78,7 +79,7 @@ class KernelBackend:
         return channels_first(grad_w)
 
     def conv2d_backward_bias(self, grad_output: Array) -> Array:
-        return grad_output.sum(axis=(0, 2, 3))
+        return sum_axes(grad_output, (0, 2, 3))
 
     def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
         y = self._empty((math.prod(x.shape[:-1]), w.shape[0]), x)

@@ -2,12 +2,13 @@
 
 The pixels of an image row lie behind one another, channels innermost: `rows` views the batch as a matrix whose rows
 hold W pixels × C channels.  A per-channel vector repeated W times then meets whole rows (NumPy's inner loop is long
-even for 16 channels), and a sum over pixels is a matrix-vector product, which BLAS computes with all its threads.
+even for 16 channels), and so do the sums over pixels.
 """
 
 from __future__ import annotations
 
 from minires.arrays import Array, array_module
+from minires.backends.reference.sums import sum_rows, sum_rows_of_products
 
 
 def batch_norm_forward(
@@ -100,10 +101,9 @@ def along(vector: Array, X: Array) -> Array:
 
 def column_sums(X: Array, C: int) -> Array:
     """(R, W·C) -> (C,): the sum over all pixels"""
-    ones = array_module(X).ones(X.shape[0], X.dtype)
-    return (ones @ X).reshape(-1, C).sum(0)
+    return sum_rows(sum_rows(X).reshape(-1, C))
 
 
 def column_sums_of_products(X: Array, Y: Array, C: int) -> Array:
     """(R, W·C), (R, W·C) -> (C,): the sum over all pixels of x · y, without an array for the products"""
-    return array_module(X).einsum("rk,rk->k", X, Y).reshape(-1, C).sum(0)
+    return sum_rows(sum_rows_of_products(X, Y).reshape(-1, C))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minires.arrays import Array, array_module, channels_first, channels_last
+from minires.backends.reference.sums import sum_axes
 from minires.backends.reference.windows import Pair, Shape, taps, windows
 from minires.backends.workspace import scratch_like
 
@@ -75,7 +76,7 @@ def conv2d_backward_weight(
 
 def conv2d_backward_bias(grad_output: Array) -> Array:
     """grad_output (N, O, OH, OW) -> grad_bias (O,)"""
-    return grad_output.sum(axis=(0, 2, 3))
+    return sum_axes(grad_output, (0, 2, 3))
 
 
 def conv2d_backward_input(

@@ -14,10 +14,10 @@ def _batch_norm() -> Iterator[Mutant]:
     file, training = "batch_norm.h", [operation("batch_norm")]
     behind_relu = [agreement.batch_norm_gradients_behind_relu]
     yield from kernel("batch_norm_statistics", file, training, [
-        ("sum[p & 1][v] += ‹get(x + p * C + c + v * L, tail)›", "get(x + p * C + c, tail)"),
-        ("(sum[0][v] + sum[1][v]) / T(end - begin)", "(sum[0][v] + sum[1][v]) / T(block)"),
-        ("square[p & 1][v] += ‹d * d›", "d"),
-        ("square[0][v] + square[1][v]", "square[0][v]"),
+        ("sum[v] += ‹get(x + p * C + c + v * L, tail)›", "get(x + p * C + c, tail)"),
+        ("T(end - begin)", "T(block)"),
+        ("sum[v] += ‹d * d›", "d"),
+        ("put(squares + b * C + c + v * L, ‹square[v]›, tail)", "centre[v]"),
         ("b = ‹1›; b < blocks", "2"),
         ("d * (here / (before + here))", "d / T(2)"),
         ("d * d * (before * here / (before + here))", "T(0)"),
@@ -35,14 +35,18 @@ def _batch_norm() -> Iterator[Mutant]:
     ])  # fmt: skip
     yield from kernel("batch_norm_sums", file, [*training, *behind_relu], [
         ("normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{}", "grad"),
+        ("normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{}",
+         "normalised(value, m[v], s[v], d[v]) >= T(0) ? grad : Vec<T>{}"),
         ("bias ? get(bias + c + v * L, tail) : Vec<T>{}", "Vec<T>{}"),
         ("grad * (value - m[v])", "grad * value"),
-        ("sum[0][v] + sum[1][v]", "sum[1][v]"),
+        ("put(second + b * C + c + v * L, ‹total[V + v]›, tail)", "total[v]"),
         ("i < blocks", "i < 1"),
         ("sum_g_centred[c] = ‹b›", "a"),
     ])  # fmt: skip
     yield from kernel("batch_norm_input", file, [*training, *behind_relu], [
         ("normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{}", "grad"),
+        ("normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{}",
+         "normalised(value, m[v], s[v], d[v]) >= T(0) ? grad : Vec<T>{}"),
         ("s[v] * (grad - o[v] - (value - m[v]) * k[v])", "s[v] * (grad - o[v] + (value - m[v]) * k[v])"),
         ("s[v] * (grad - o[v] - (value - m[v]) * k[v])", "s[v] * (grad - (value - m[v]) * k[v])"),
         ("s[v] * (grad - o[v] - (value - m[v]) * k[v])", "s[v] * (grad - o[v])"),
@@ -50,12 +54,17 @@ def _batch_norm() -> Iterator[Mutant]:
         ("end = ‹least(begin + block, P)›", "least(begin + block, P) - 1"),
     ])  # fmt: skip
     yield from kernel("sum_pixels", file, [agreement.sums_of_pixels], [
-        ("total[0][v] + total[1][v]", "total[0][v]"),
-        ("total[0][v] + total[1][v]", "total[0][v] - total[1][v]"),
+        ("sum[v] += ‹get(g + p * C + c + v * L, tail)›", "get(g + p * C + c, tail)"),
         ("b < blocks", "b < 1"),
         ("least(begin + block, P)", "begin + block"),
-        ("g + p * C + c + v * L", "g + p * C + c"),
+        ("put(parts + b * C + c + v * L, ‹total[v]›, tail)", "total[0]"),
         ("parts + b * C + c + v * L", "parts + c + v * L"),
+    ])  # fmt: skip
+    yield from within("sum_pixels", "cpu/batch_norm.h", "void sum_in_runs(", [agreement.sums_of_pixels], [
+        ("sum[0][v] + sum[1][v]", "sum[0][v]"),
+        ("sum[0][v] + sum[1][v]", "sum[0][v] - sum[1][v]"),
+        ("least(run + RUN_OF_PIXELS, end)", "least(run + RUN_OF_PIXELS, end - 1)"),
+        ("p < stop", "false"),
     ])  # fmt: skip
     yield from within("batch_norm_statistics", "cpu/batch_norm.h", "void strips(", training, [
         ("c < C", "false"),
@@ -77,6 +86,10 @@ def _elementwise() -> Iterator[Mutant]:
         ("load(y + i) > T(0) ? load(g + i) : Vec<T>{}", "load(y + i) < T(0) ? load(g + i) : Vec<T>{}"),
         ("y[i] > T(0) ? g[i] : T(0)", "g[i]"),
         ("y[i] > T(0) ? g[i] : T(0)", "T(0)"),
+        ("y[i] > T(0) ? g[i] : T(0)", "y[i] >= T(0) ? g[i] : T(0)"),
+        ("y[i] > T(0) ? g[i] : T(0)", "y[i] <= T(0) ? T(0) : g[i]"),  # passes at NaN
+        ("load(y + i) > T(0) ? load(g + i) : Vec<T>{}", "load(y + i) <= T(0) ? Vec<T>{} : load(g + i)"),
+        ("load(y + i) > T(0) ? load(g + i) : Vec<T>{}", "load(y + i) == T(0) ? Vec<T>{} : load(g + i)"),
     ])  # fmt: skip
     yield from kernel("add", file, [agreement.adds_with_relu, operation("add")], [
         ("load(a + i) + load(b + i)", "load(a + i) - load(b + i)"),
@@ -99,7 +112,10 @@ def _elementwise() -> Iterator[Mutant]:
         ("(x - mean) * scale + bias", "(x + mean) * scale + bias"),
         ("(x - mean) * scale + bias", "(x - mean) * scale"),
     ])  # fmt: skip
-    yield from shared("simd.h", "V rectified(V x", relu, [("x < 0 ? V{} : x", "x > 0 ? x : V{}")])  # loses NaN
+    yield from shared("simd.h", "V rectified(V x", relu, [
+        ("x < 0 ? V{} : x", "x > 0 ? x : V{}"),  # loses NaN
+        ("x < 0 ? V{} : x", "x < 0 ? x - x : x"),  # NaN of −∞
+    ])  # fmt: skip
     yield from shared("simd.h", "void copy(T* to", CONVOLUTIONS, [("from[i]", "from[0]")])
     yield from shared("simd.h", "void zero(T* to", CONVOLUTIONS, [("T(0)", "T(1)"), ("i < n", "i < n - 1")])
 
@@ -115,6 +131,12 @@ def _pool() -> Iterator[Mutant]:
         ("nh % s.OH * s.stride_h - s.padding_h", "nh % s.OH * s.stride_h"),
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "!(in[c] < best[c]) & (best[c] == best[c])"),
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "in[c] > best[c]"),
+        ("!(in[c] <= best[c]) & (best[c] == best[c])", "!(in[c] <= best[c])"),
+        ("!(in[c] <= best[c]) & (best[c] == best[c])", "(in[c] > best[c]) | (in[c] != in[c])"),  # the last NaN
+        ("!(in[c] <= best[c]) & (best[c] == best[c])", "(in[c] >= best[c]) & (best[c] == best[c])"),
+        ("tap_of_best[c] = ‹Number<T>(r0 * s.kernel_w + c0)›", "Number<T>(0)"),  # outside, of a window of −∞
+        ("tap_of_best[c] = ‹Number<T>(r0 * s.kernel_w + c0)›", "Number<T>(c0)"),
+        ("tap_of_best[c] = ‹Number<T>(r0 * s.kernel_w + c0)›", "Number<T>(r0 * s.kernel_w)"),
         ("tap = ‹Number<T>(r * s.kernel_w + q)›", "Number<T>(r * s.kernel_h + q)"),
         ("best[c] = ‹-__builtin_huge_val()›", "0"),
         ("left + q * s.dilation_w", "left + q"),

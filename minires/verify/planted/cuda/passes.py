@@ -85,6 +85,7 @@ def _elementwise() -> Iterator[Mutant]:
     yield from kernel("relu_backward", file, [grids, operation("relu")], [
         ("y[i] > 0 ? grad[i] : 0", "y[i] >= 0 ? grad[i] : 0"),
         ("y[i] > 0 ? grad[i] : 0", "y[i] > 0 ? 1 : 0"),
+        ("y[i] > 0 ? grad[i] : 0", "y[i] <= 0 ? 0 : grad[i]"),  # passes at NaN
         ("y[i] > 0 ? grad[i] : 0", "grad[i]"),
         ("y[i] > 0 ? grad[i] : 0", "y[i] < 0 ? grad[i] : 0"),
         ("FOR_EACH(i, ‹n›)", "n - 1"),
@@ -117,6 +118,8 @@ def _pool() -> Iterator[Mutant]:
         ("row < 0 || row >= H || column < 0 || column >= W", "row < 0 || row >= H || column < 0"),
         ("tap < 0 || (best == best && !(value <= best))", "tap < 0 || (best == best && !(value < best))"),
         ("tap < 0 || (best == best && !(value <= best))", "tap < 0 || value > best"),
+        ("tap < 0 || (best == best && !(value <= best))", "tap < 0 || !(value <= best)"),
+        ("tap < 0 || (best == best && !(value <= best))", "tap < 0 || value > best || value != value"),  # the last NaN
         ("p * KW + q", "p * KH + q"),
     ])  # fmt: skip
     yield from within("max_pool_backward", f"cuda/{file}", "bool tap_of(", largest, [
