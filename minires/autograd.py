@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import inspect
 import itertools
 import operator
 import sys
@@ -381,7 +382,10 @@ class Observer:
 
 
 class _GradMode:
-    """A context manager and a decorator that says whether operations are recorded. Each thread has its own state."""
+    """A context manager and a decorator that says whether operations are recorded. Each thread has its own state.
+
+    A decorated generator function runs in this mode each time it is resumed, and leaves the caller's mode alone.
+    """
 
     enabled: bool
 
@@ -398,7 +402,23 @@ class _GradMode:
             with type(self)():
                 return fn(*args, **kwargs)
 
-        return in_this_mode
+        @functools.wraps(fn)
+        def resumed_in_this_mode(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+            generator: Any = fn(*args, **kwargs)
+            resume: Any = generator.send
+            value: Any = None
+            while True:
+                with type(self)():
+                    try:
+                        produced = resume(value)
+                    except StopIteration as end:
+                        return end.value
+                try:
+                    resume, value = generator.send, (yield produced)
+                except BaseException as error:  # thrown in by the caller; GeneratorExit from close()
+                    resume, value = generator.throw, error
+
+        return resumed_in_this_mode if inspect.isgeneratorfunction(fn) else in_this_mode  # type: ignore[return-value]
 
 
 class no_grad(_GradMode):
