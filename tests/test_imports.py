@@ -20,7 +20,7 @@ LEVELS = (
     ("parallel",),
     ("autograd", "tensor"),
     ("backends",),
-    ("deferred", "arrays", "statistics", "_guard", "_checks", "_shown", "_atomic", "_figures"),
+    ("deferred", "arrays", "statistics", "_guard", "_checks", "_shown", "_atomic", "_figures", "_lazy", "_version"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -10,9 +10,16 @@ from minires.autograd import Function
 
 
 def multiply_adds(node: Function) -> int:
-    """Products of one convolution or linear layer that has run: every output element is a sum over one filter."""
-    if node.name not in ("Conv2d", "Linear") or "output_shape" not in node.__dict__:
+    """Products of one convolution, linear layer or matrix product that has run.
+
+    Every output element is a sum over one filter, of a matrix product over the last axis of the first operand.
+    """
+    if node.name not in ("Conv2d", "Linear", "MatMul") or "output_shape" not in node.__dict__:
         return 0
+    if node.name == "MatMul":
+        rows = node.input_shapes[0]
+        assert rows is not None
+        return math.prod(node.output_shape) * rows[-1]
     weight = node.input_shapes[1]
     assert weight is not None
     return math.prod(node.output_shape) * math.prod(weight[1:])

@@ -1,5 +1,6 @@
 """Modules: layers with their parameters, and the trees they form."""
 
+from minires._lazy import directory
 from minires.nn import init
 from minires.nn.layers import (
     AdaptiveAvgPool2d,
@@ -11,8 +12,11 @@ from minires.nn.layers import (
     Identity,
     Linear,
     MaxPool2d,
+    ModuleList,
     ReLU,
     Sequential,
+    Sigmoid,
+    Tanh,
 )
 from minires.nn.module import Module
 
@@ -27,7 +31,11 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "ReLU",
     "Sequential",
+    "Sigmoid",
+    "Tanh",
     "init",
 ]
+__dir__ = directory(globals())

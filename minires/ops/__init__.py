@@ -1,19 +1,23 @@
 """The operations, one file each: forward directly above backward."""
 
-from minires.ops.add import Add, Mul, Neg, Sub
+from minires.ops.add import Add, Div, Mul, Neg, Sub
 from minires.ops.batch_norm import BatchNorm
 from minires.ops.conv2d import Conv2d
 from minires.ops.cross_entropy import CrossEntropy, NLLLoss
 from minires.ops.dropout import Dropout
+from minires.ops.elementary import Exp, Log, Sigmoid, Sqrt, Tanh
 from minires.ops.linear import Linear
+from minires.ops.matmul import MatMul
 from minires.ops.pad import Pad
 from minires.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
-from minires.ops.reduce import Mean, Sum
+from minires.ops.power import Pow
+from minires.ops.reduce import Max, Mean, Sum
 from minires.ops.relu import ReLU
 from minires.ops.reshape import Reshape
 from minires.ops.slice import Slice
 from minires.ops.softmax import LogSoftmax, Softmax
 from minires.ops.sync_batch_norm import SyncBatchNorm
+from minires.ops.transpose import Transpose
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -22,20 +26,30 @@ __all__ = [
     "BatchNorm",
     "Conv2d",
     "CrossEntropy",
+    "Div",
     "Dropout",
+    "Exp",
     "Linear",
+    "Log",
     "LogSoftmax",
+    "MatMul",
+    "Max",
     "MaxPool2d",
     "Mean",
     "Mul",
     "NLLLoss",
     "Neg",
     "Pad",
+    "Pow",
     "ReLU",
     "Reshape",
+    "Sigmoid",
     "Slice",
     "Softmax",
+    "Sqrt",
     "Sub",
     "Sum",
     "SyncBatchNorm",
+    "Tanh",
+    "Transpose",
 ]
