@@ -2,11 +2,15 @@
 
 import minires as mr
 import minires.functional as F
+
+The core is loaded at once: backends, the engine and its operations, nn, models and optim.  Every other room loads on
+first use.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from minires import backends, functional, operators, random
+from minires._lazy import directory, loader
 from minires.autograd import Function, Observer, enable_grad, is_grad_enabled, module_scope, no_grad
 from minires.backends import BackendUnavailable, backend, get_num_threads, set_num_threads
 from minires.random import manual_seed
@@ -14,14 +18,14 @@ from minires.tensor import Tensor, tensor
 
 operators.bind()
 
-from minires import data, inspect, models, nn, optim  # noqa: E402  (built on bound tensors)
-from minires.inspect import summary  # noqa: E402
-from minires.verify import GradcheckError, gradcheck  # noqa: E402
+from minires import models, nn, optim  # noqa: E402  (built on bound tensors)
 
-try:
-    __version__ = version("minires")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+if TYPE_CHECKING:
+    from minires import bench, data, inspect, paper, parallel, prediction, training, verify, weights
+    from minires.inspect.summary import summary
+    from minires.verify.gradcheck import GradcheckError, gradcheck
+
+    __version__: str
 
 __all__ = [
     "BackendUnavailable",
@@ -31,6 +35,7 @@ __all__ = [
     "Tensor",
     "backend",
     "backends",
+    "bench",
     "data",
     "enable_grad",
     "functional",
@@ -44,8 +49,27 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "paper",
+    "parallel",
+    "prediction",
     "random",
     "set_num_threads",
     "summary",
     "tensor",
+    "training",
+    "verify",
+    "weights",
 ]
+
+ROOMS = ("bench", "data", "inspect", "paper", "parallel", "prediction", "training", "verify", "weights")
+__dir__ = directory(globals())
+__getattr__ = loader(
+    globals(),
+    {
+        **dict.fromkeys(ROOMS, ""),
+        "summary": "minires.inspect",
+        "GradcheckError": "minires.verify",
+        "gradcheck": "minires.verify",
+        "__version__": "minires._version",
+    },
+)

@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minires._checks import integer
+from minires._lazy import directory
 from minires.parallel.shard import Shard
+
+__all__ = ["generator", "manual_seed", "sharded", "uniform"]
+__dir__ = directory(globals())
 
 
 class _State(threading.local):

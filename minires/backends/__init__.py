@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 
 from minires._checks import choice
+from minires._lazy import directory
 from minires.backends.threads import get_num_threads, set_num_threads
 from minires.backends.unavailable import BackendUnavailable
 
@@ -31,6 +32,7 @@ __all__ = [
     "set_num_threads",
     "using",
 ]
+__dir__ = directory(globals())
 
 # name -> (module, what it needs)
 _MODULES = {

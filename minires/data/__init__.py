@@ -10,6 +10,7 @@ from typing import Any
 
 from minires import _checks
 from minires._checks import choice, flag, integer, suggest
+from minires._lazy import directory
 from minires._shown import shown
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
@@ -34,6 +35,7 @@ __all__ = [
     "pixel_mean",
     "recipe",
 ]
+__dir__ = directory(globals())
 
 # Digits must not be mirrored, and fill their 8×8 pixels: they are turned and stretched a little instead.
 _RECIPES = {

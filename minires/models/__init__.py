@@ -1,5 +1,6 @@
 """The networks of the paper."""
 
+from minires._lazy import directory
 from minires.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut
 from minires.models.registry import create, input_shape, names, options, stages
 from minires.models.resnet import ResNet
@@ -17,3 +18,4 @@ __all__ = [
     "options",
     "stages",
 ]
+__dir__ = directory(globals())

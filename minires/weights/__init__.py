@@ -9,6 +9,7 @@ onnx_operations   each operation in ONNX's words
 recording         what a network computes, as a list of operations that holds for any number of images
 """
 
+from minires._lazy import directory
 from minires.weights.converting import convert
 from minires.weights.file import WeightFile, WeightsError
 from minires.weights.loading import load, read_any
@@ -34,3 +35,4 @@ __all__ = [
     "recognise",
     "save",
 ]
+__dir__ = directory(globals())
