@@ -15,7 +15,7 @@ from minires._shown import shown
 from minires.arrays import array_module, as_array, is_array, plain_array
 from minires.autograd import Function
 from minires.ops import Add, Div, Max, Mean, Mul, Neg, Pow, Slice, Sub, Sum, Transpose
-from minires.tensor import Tensor
+from minires.tensor import Tensor, as_tensor
 
 
 def _operand(value: Any, other: Tensor) -> Tensor:
@@ -99,11 +99,11 @@ def _equality(name: str, compare: Callable[[Any, Any], Any]) -> Any:
 
 
 def _matmul(self: Tensor, other: Any) -> Tensor:
-    return F.matmul(self, _operand(other, self))
+    return F.matmul(self, as_tensor(_operand(other, self), "operand"))
 
 
 def _rmatmul(self: Tensor, other: Any) -> Tensor:
-    return F.matmul(_operand(other, self), self)
+    return F.matmul(as_tensor(_operand(other, self), "operand"), self)
 
 
 def _neg(self: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ ROOMS = (
 OPERATORS = {
     f"__{name}__"
     for name in (
-        *("call", "getitem", "setitem", "delitem", "setattr", "array", "add", "radd", "sub", "rsub", "mul", "rmul"),
+        *("call", "getitem", "setitem", "delitem", "setattr", "add", "radd", "sub", "rsub", "mul", "rmul"),
         *("truediv", "rtruediv", "pow", "rpow", "matmul", "rmatmul", "lt", "le", "gt", "ge"),
     )
 }  # == and != are left out: of what is no number they say that it is unequal, as everywhere in Python

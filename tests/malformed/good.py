@@ -172,7 +172,6 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         f"Tensor.__{name}__": lambda files, name=name: Good(getattr(leaf(3, 3), f"__{name}__"), {"other": floats(3, 3)})
         for name in ("matmul", "rmatmul")
     },
-    "Tensor.__array__": lambda files: Good(mr.tensor(floats(2, 3)).__array__, {"dtype": "float64", "copy": True}),
     "Tensor.__getitem__": lambda files: Good(leaf(4, 5).__getitem__, {"index": (1, slice(0, 3))}),
     "Tensor.sum": lambda files: Good(leaf(2, 3, 4).sum, {"axis": (0, 2), "keepdims": True}),
     "Tensor.max": lambda files: Good(leaf(2, 3, 4).max, {"axis": (0, -1), "keepdims": True}),
