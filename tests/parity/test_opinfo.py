@@ -356,10 +356,10 @@ def test_what_torch_refuses_is_refused(name):
     refused = 0
     for wrong in OPERATIONS[name].error_inputs("cpu"):
         sample, convert = wrong.sample_input, Ours()
-        x, args = convert.input(sample.input), [convert(arg) for arg in sample.args]
-        kwargs = {k: convert(v) for k, v in sample.kwargs.items()}
-        kwargs.pop("return_indices", None)  # what else is wrong with it?
-        with pytest.raises((TypeError, ValueError)):
+        with pytest.raises((TypeError, ValueError)):  # noqa: PT012  (65 axes are refused by NumPy, which holds 64)
+            x, args = convert.input(sample.input), [convert(arg) for arg in sample.args]
+            kwargs = {k: convert(v) for k, v in sample.kwargs.items()}
+            kwargs.pop("return_indices", None)  # what else is wrong with it?
             CALLS[name](x, *args, **kwargs)
         refused += 1
     assert refused == REFUSED[name] or (refused and not COUNTED)
