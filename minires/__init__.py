@@ -2,11 +2,15 @@
 
 import minires as mr
 import minires.functional as F
+
+The core is loaded at once: backends, the engine and its operations, nn, models and optim.  Every other room loads on
+first use.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from minires import _ipython, backends, functional, operators, random
+from minires._lazy import directory, loader
 from minires.autograd import Function
 from minires.backends import BackendUnavailable, backend, get_num_threads, set_num_threads
 from minires.context import Observer, enable_grad, is_grad_enabled, module_scope, no_grad
@@ -16,14 +20,14 @@ from minires.tensor import Tensor, tensor
 operators.bind()
 _ipython.connect()
 
-from minires import data, inspect, models, nn, optim  # noqa: E402  (built on bound tensors)
-from minires.inspect import summary  # noqa: E402
-from minires.verify import GradcheckError, gradcheck  # noqa: E402
+from minires import models, nn, optim  # noqa: E402  (built on bound tensors)
 
-try:
-    __version__ = version("minires")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+if TYPE_CHECKING:
+    from minires import bench, data, inspect, paper, parallel, prediction, training, verify, weights
+    from minires.inspect.summary import summary
+    from minires.verify.gradcheck import GradcheckError, gradcheck
+
+    __version__: str
 
 __all__ = [
     "BackendUnavailable",
@@ -33,6 +37,7 @@ __all__ = [
     "Tensor",
     "backend",
     "backends",
+    "bench",
     "data",
     "enable_grad",
     "functional",
@@ -46,8 +51,27 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "paper",
+    "parallel",
+    "prediction",
     "random",
     "set_num_threads",
     "summary",
     "tensor",
+    "training",
+    "verify",
+    "weights",
 ]
+
+ROOMS = ("bench", "data", "inspect", "paper", "parallel", "prediction", "training", "verify", "weights")
+__dir__ = directory(globals())
+__getattr__ = loader(
+    globals(),
+    {
+        **dict.fromkeys(ROOMS, ""),
+        "summary": "minires.inspect",
+        "GradcheckError": "minires.verify",
+        "gradcheck": "minires.verify",
+        "__version__": "minires._version",
+    },
+)

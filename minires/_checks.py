@@ -37,11 +37,11 @@ def integer(value: Any, argument: str, minimum: int | None = None, maximum: int 
 
 
 def pair(value: Any, argument: str, minimum: int = 0) -> tuple[int, int]:
-    """`value` as (h, w): an int stands for both."""
+    """`value` as (h, w): an int, or a sequence of one, stands for both."""
     if isinstance(value, (tuple, list)):
-        if len(value) != 2:
+        if len(value) not in (1, 2):
             raise ValueError(f"{argument} must be an int or an (h, w) pair, got {shown(value)}")
-        h, w = value
+        h, w = value[0], value[-1]
     else:
         h = w = value
     try:
@@ -114,19 +114,22 @@ def suggest(word: Any, allowed: Iterable[str]) -> str:
 
 
 def axes(value: Any, argument: str, ndim: int) -> tuple[int, ...]:
-    """`value` (None for all, an int or a tuple of ints, negative ones counted from the end) as distinct axes."""
+    """`value` (None for all, an int or a tuple of ints, negative ones counted from the end) as distinct axes.
+
+    As in NumPy and PyTorch a scalar may be asked for axis 0 or −1: of its axes that is none.
+    """
     if value is None:
         return tuple(range(ndim))
     values = value if isinstance(value, (tuple, list)) else (value,)
-    result = []
+    result, span = [], max(ndim, 1)
     for item in values:
         axis = integer(item, argument)
-        if not -ndim <= axis < ndim:
-            raise ValueError(f"{argument} must lie in [{-ndim}, {ndim - 1}] for {ndim} dimensions, got {shown(value)}")
-        result.append(axis % ndim)
+        if not -span <= axis < span:
+            raise ValueError(f"{argument} must lie in [{-span}, {span - 1}] for {ndim} dimensions, got {shown(value)}")
+        result.append(axis % span)
     if len(set(result)) != len(result):
         raise ValueError(f"{argument} names an axis twice: {shown(value)}")
-    return tuple(result)
+    return tuple(result) if ndim else ()
 
 
 def instance(value: Any, argument: str, kind: type[T], told: str = "") -> T:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from minires.arrays import Array
@@ -55,7 +56,10 @@ class Observer:
 
 
 class _GradMode:
-    """A context manager and a decorator that sets whether operations are recorded, in this thread."""
+    """A context manager and a decorator that sets whether operations are recorded, in this thread.
+
+    A decorated generator function runs in this mode each time it is resumed, and leaves the caller's mode alone.
+    """
 
     enabled: bool
 
@@ -74,7 +78,23 @@ class _GradMode:
             with type(self)():
                 return fn(*args, **kwargs)
 
-        return in_this_mode
+        @functools.wraps(fn)
+        def resumed_in_this_mode(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+            generator: Any = fn(*args, **kwargs)
+            resume: Any = generator.send
+            value: Any = None
+            while True:
+                with type(self)():
+                    try:
+                        produced = resume(value)
+                    except StopIteration as end:
+                        return end.value
+                try:
+                    resume, value = generator.send, (yield produced)
+                except BaseException as error:  # thrown in by the caller; GeneratorExit from close()
+                    resume, value = generator.throw, error
+
+        return resumed_in_this_mode if inspect.isgeneratorfunction(fn) else in_this_mode  # type: ignore[return-value]
 
 
 class no_grad(_GradMode):

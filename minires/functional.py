@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minires import _checks, ops
 from minires._checks import Pair, axes, choice, flag, integer, number, pair, real
+from minires._lazy import directory
 from minires._losses import classification_loss
 from minires._shown import shown
 from minires.arrays import Array, array_module, plain_array
@@ -25,17 +28,24 @@ __all__ = [
     "conv2d",
     "cross_entropy",
     "dropout",
+    "exp",
     "flatten",
     "fused_conv2d",
     "linear",
+    "log",
     "log_softmax",
+    "matmul",
     "max_pool2d",
     "nll_loss",
     "pad",
     "relu",
     "reshape",
+    "sigmoid",
     "softmax",
+    "sqrt",
+    "tanh",
 ]
+__dir__ = directory(globals())
 
 
 def conv2d(
@@ -192,6 +202,31 @@ def relu(x: Tensor) -> Tensor:
     return ops.ReLU()(as_tensor(x, "x"))
 
 
+def exp(x: Tensor) -> Tensor:
+    """e^x, element by element."""
+    return ops.Exp()(as_tensor(x, "x"))
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm, element by element: −∞ at 0, NaN below."""
+    return ops.Log()(as_tensor(x, "x"))
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """√x, element by element: NaN below 0; the derivative at 0 is infinite."""
+    return ops.Sqrt()(as_tensor(x, "x"))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent, element by element, in (−1, 1)."""
+    return ops.Tanh()(as_tensor(x, "x"))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^−x), element by element, in (0, 1)."""
+    return ops.Sigmoid()(as_tensor(x, "x"))
+
+
 def max_pool2d(
     x: Tensor,
     kernel_size: Pair,
@@ -203,10 +238,12 @@ def max_pool2d(
     """The maximum of each window: x (N, C, H, W) -> (N, C, OH, OW), or of one image (C, H, W) -> (C, OH, OW).
 
     stride      None: kernel_size
-    padding     of −∞, at most half of what the kernel spans; a dilated window that sees nothing else gives −∞
+    x           may hold integers too, without a gradient
+    padding     of −∞, at most half of what the kernel spans; a dilated window that sees nothing else gives −∞ (of
+                integers, the dtype's least)
     ceil_mode   rounds the output size up: the last window may hang over the edge
     """
-    x = as_tensor(x, "x")
+    x = as_tensor(x, "x", integers=True)
     if x.ndim != 4:
         return _one_image(x, lambda one: max_pool2d(one, kernel_size, stride, padding, dilation, ceil_mode))
     kernel = pair(kernel_size, "kernel_size", 1)
@@ -268,7 +305,9 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
     x = as_tensor(x, "x")
     if x.ndim != 4:
         return _one_image(x, lambda one: adaptive_avg_pool2d(one, output_size))
-    if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
+    if isinstance(output_size, (tuple, list)):
+        if len(output_size) != 2:
+            raise ValueError(f"output_size must be an int or an (h, w) pair, got {shown(output_size)}")
         output_size = tuple(n if o is None else o for o, n in zip(output_size, x.shape[2:], strict=True))
     if 0 in x.shape[2:]:
         raise ValueError(f"x must not be empty, got shape {x.shape}")
@@ -288,6 +327,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if bias.shape != (weight.shape[0],):
             raise ValueError(f"bias must have shape ({weight.shape[0]},), got {bias.shape}")
     return ops.Linear()(x, weight, bias)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a (..., M, K) · b (..., K, N) -> (..., M, N), as `a @ b`; leading axes broadcast.
+
+    An a of shape (K,) is one row and a b of shape (K,) one column; the result lacks that axis.
+    """
+    a, b = as_tensor(a, "a"), as_tensor(b, "b")
+    if a.dtype != b.dtype:
+        raise TypeError(f"matmul: operands a and b have dtypes {a.dtype} and {b.dtype}; convert one of them")
+    fits = a.ndim > 0 and b.ndim > 0 and a.shape[-1] == b.shape[-2:][0]
+    try:
+        np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"matmul: shapes a {a.shape} and b {b.shape} do not fit as (..., M, K) · (..., K, N)")
+    return ops.MatMul()(a, b)
 
 
 def reshape(x: Tensor, shape: Any) -> Tensor:
@@ -334,14 +391,12 @@ def pad(x: Tensor, pad: Any, value: float = 0.0) -> Tensor:
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / Σ exp(x) along `axis`."""
-    x = as_tensor(x, "x")
-    return ops.Softmax(_axis(x, axis))(x)
+    return _along(as_tensor(x, "x"), axis, ops.Softmax)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x − log Σ exp(x) along `axis`."""
-    x = as_tensor(x, "x")
-    return ops.LogSoftmax(_axis(x, axis))(x)
+    return _along(as_tensor(x, "x"), axis, ops.LogSoftmax)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -464,13 +519,12 @@ def _padded(x: Tensor, kernel: Any, stride: Any, padding: str, dilation: Any) ->
     return x, (totals[0] // 2, totals[1] // 2)
 
 
-def _axis(x: Tensor, axis: int) -> int:
+def _along(x: Tensor, axis: int, operation: type[ops.Softmax] | type[ops.LogSoftmax]) -> Tensor:
+    """The operation along one axis.  A scalar has the axes 0 and −1, of size 1; what is empty stays empty."""
     if x.ndim == 0:
-        raise ValueError("x must have at least one axis, got shape ()")
-    (result,) = axes(integer(axis, "axis"), "axis", x.ndim)
-    if x.shape[result] == 0:
-        raise ValueError(f"x must not be empty along axis {axis}, got shape {x.shape}")
-    return result
+        return reshape(_along(reshape(x, (1,)), axis, operation), ())
+    (chosen,) = axes(integer(axis, "axis"), "axis", x.ndim)
+    return operation(chosen)(x) if x.size else reshape(x, x.shape)
 
 
 def _like(value: Tensor, argument: str, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum and weight decay, and the schedules of its learning rate."""
+"""Stochastic gradient descent with momentum, Adam, and the schedules of their learning rate."""
 
 from __future__ import annotations
 
@@ -6,16 +6,67 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from minires import backends
 from minires._checks import flag, integer, iterable, mapping, number
+from minires._lazy import directory
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
 from minires.tensor import Tensor
 
-__all__ = ["SGD", "Constant", "Schedule", "Step", "Warmup"]
+__all__ = ["SGD", "Adam", "Constant", "Schedule", "Step", "Warmup"]
+__dir__ = directory(globals())
 
 
-class SGD:
+class _Optimiser:
+    """What optimisers share: parameters, the checks before a step, the loading of their state."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        self.params = _leaves(params)
+        self.lr = number(lr, "lr", 0)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for p in self.params:
+            p.grad = None
+
+    def _moving(self) -> list[tuple[int, Tensor, Array]]:
+        """(position, parameter, gradient) of each parameter with a gradient; raises before anything is moved."""
+        moving = [(position, p, p.grad) for position, p in enumerate(self.params) if p.grad is not None]
+        for position, p, _ in moving:
+            _check_gradient(p, position)
+            if not getattr(p.data.flags, "writeable", True):
+                raise ValueError(
+                    f"params[{position}] is a read-only array; nothing was moved.  It is so while the output of a "
+                    "forward pass that depends on it is alive: walk that backward, drop it, or compute it in no_grad()"
+                )
+        return moving
+
+    def _loaded(self, state: Mapping[str, Array], kinds: tuple[str, ...]) -> dict[str, dict[int, Array]]:
+        """Copies of the arrays named "kind.position", by kind and position.  Raises for one that fits no parameter."""
+        mapping(state, "state", "names to arrays")
+        names = {f"{kind}.{i}": (kind, i) for kind in kinds for i in range(len(self.params))}
+        found: dict[str, dict[int, Array]] = {kind: {} for kind in kinds}
+        for name, array in state.items():
+            if name not in names:
+                raise ValueError(f"state has {shown(name)}, which fits none of the {len(self.params)} parameters")
+            kind, position = names[name]
+            p = self.params[position].data
+            if not is_array(array):
+                raise TypeError(f"state: {name} must be an array, got {type(array).__name__}")
+            if kind == "step":
+                if array.shape != () or array.dtype.kind not in "iu" or array < 1:
+                    raise ValueError(f"state: {name} must be an integer of shape (), at least 1, got {shown(array)}")
+            elif array.shape != p.shape or array.dtype != p.dtype:
+                raise ValueError(
+                    f"state: {name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"
+                )
+            found[kind][position] = array_module(p).array(array, order="C")
+        return found
+
+
+class SGD(_Optimiser):
     """Gradient descent with momentum.  For each parameter p with gradient g:
 
         g ← g + weight_decay · p
@@ -43,8 +94,7 @@ class SGD:
         nesterov: bool = False,
         dampening: float = 0.0,
     ) -> None:
-        self.params = _leaves(params)
-        self.lr = number(lr, "lr", 0)
+        super().__init__(params, lr)
         self.momentum = number(momentum, "momentum", 0)
         self.weight_decay = number(weight_decay, "weight_decay", 0)
         self.nesterov = flag(nesterov, "nesterov")
@@ -56,28 +106,13 @@ class SGD:
         self._velocity: list[Array | None] = [None] * len(self.params)
         self._scratch: dict[Any, Array] = {}
 
-    def zero_grad(self) -> None:
-        """Forgets the gradients."""
-        for p in self.params:
-            p.grad = None
-
     def step(self) -> None:
         """Moves every parameter once, in place."""
-        lr = number(self.lr, "lr", 0)
-        for position, p in enumerate(self.params):
-            if p.grad is not None:
-                _check_gradient(p, position)
-            if p.grad is not None and not getattr(p.data.flags, "writeable", True):
-                raise ValueError(
-                    f"params[{position}] is a read-only array; nothing was moved.  It is so while the output of a "
-                    "forward pass that depends on it is alive: walk that backward, drop it, or compute it in no_grad()"
-                )
-        if self._step_of_backend(lr):
+        lr, moving = number(self.lr, "lr", 0), self._moving()
+        if self._step_of_backend(lr, moving):
             return
-        for position, p in enumerate(self.params):
-            if p.grad is None:
-                continue
-            xp, g, scratch = array_module(p.data), p.grad, self._scratch_like(p.data)
+        for position, p, g in moving:
+            xp, scratch = array_module(p.data), self._scratch_like(p.data)
             if self.weight_decay:
                 xp.multiply(p.data, self.weight_decay, out=scratch)
                 scratch += g
@@ -93,26 +128,24 @@ class SGD:
             if v is not None:
                 p.data -= xp.multiply(v, lr * self.momentum if self.nesterov else lr, out=scratch)
 
-    def _step_of_backend(self, lr: float) -> bool:
+    def _step_of_backend(self, lr: float, moving: list[tuple[int, Tensor, Array]]) -> bool:
         """The whole step by the backend's one kernel for all parameters, where it has one; only for plain momentum."""
-        moved = [i for i, p in enumerate(self.params) if p.grad is not None]
-        arrays = [self.params[i].data for i in moved]
+        arrays, grads = [p.data for _, p, _ in moving], [g for _, _, g in moving]
         plain = self.momentum > 0 and not self.nesterov and not self.dampening
         if not plain or not arrays:
             return False
         kernel = getattr(backends.active(array_module(arrays[0]).__name__), "sgd_step", None)
-        grads: list[Any] = [self.params[i].grad for i in moved]
-        moving = [v for i in moved if (v := self._velocity[i]) is not None]
-        if kernel is None or not all(a.flags.c_contiguous for a in (*arrays, *moving)):
+        velocities = [v for i, _, _ in moving if (v := self._velocity[i]) is not None]
+        if kernel is None or not all(a.flags.c_contiguous for a in (*arrays, *velocities)):
             return False
-        if len({a.dtype for a in (*arrays, *grads, *moving)}) > 1:
+        if len({a.dtype for a in (*arrays, *grads, *velocities)}) > 1:
             return False
         if any(g.shape != a.shape for g, a in zip(grads, arrays, strict=True)):
             return False
-        for i in moved:
+        for i, p, _ in moving:
             if self._velocity[i] is None:
-                self._velocity[i] = array_module(self.params[i].data).zeros_like(self.params[i].data)
-        kernel(arrays, grads, [self._velocity[i] for i in moved], lr, self.momentum, self.weight_decay)
+                self._velocity[i] = array_module(p.data).zeros_like(p.data)
+        kernel(arrays, grads, [self._velocity[i] for i, _, _ in moving], lr, self.momentum, self.weight_decay)
         return True
 
     def state_dict(self) -> dict[str, Array]:
@@ -121,21 +154,8 @@ class SGD:
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Takes over what `state_dict` gave, copying; ValueError, with nothing changed, where it doesn't fit."""
-        mapping(state, "state", "names to arrays")
-        velocity: list[Array | None] = [None] * len(self.params)
-        names = {f"velocity.{i}": i for i in range(len(self.params))}
-        for name, array in state.items():
-            if name not in names:
-                raise ValueError(f"state has {shown(name)}, which fits none of the {len(self.params)} parameters")
-            p = self.params[names[name]].data
-            if not is_array(array):
-                raise TypeError(f"state: {name} must be an array, got {type(array).__name__}")
-            if array.shape != p.shape or array.dtype != p.dtype:
-                raise ValueError(
-                    f"state: {name} must be {p.dtype} {p.shape} like its parameter, got {array.dtype} {array.shape}"
-                )
-            velocity[names[name]] = array_module(p).array(array, order="C")
-        self._velocity = velocity
+        found = self._loaded(state, ("velocity",))["velocity"]
+        self._velocity = [found.get(i) for i in range(len(self.params))]
 
     def _scratch_like(self, p: Array) -> Array:
         """An array of p's shape to compute in: all parameters of a dtype share the memory of the largest."""
@@ -144,6 +164,79 @@ class SGD:
         if memory is None or memory.size < p.size:
             memory = self._scratch[key] = array_module(p).empty(p.size, p.dtype)
         return memory[: p.size].reshape(p.shape)
+
+
+class Adam(_Optimiser):
+    """Adam (Kingma and Ba, arXiv:1412.6980).  For each parameter p with gradient g, in its step t = 1, 2, ...:
+
+        g ← g + weight_decay · p
+        m ← β₁ · m + (1 − β₁) · g                       (exp_avg, from 0)
+        v ← β₂ · v + (1 − β₂) · g²                      (exp_avg_sq, from 0)
+        p ← p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps)
+
+    as in PyTorch.
+
+    params          leaf Tensors; one without a gradient is left as it is, and its t too
+    lr              learning rate, at least 0; a plain attribute, set it whenever you like
+    betas           (β₁, β₂), each in [0, 1)
+    eps             at least 0
+    weight_decay    at least 0
+
+    Raises ValueError or TypeError that names the argument.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas must be a pair of numbers, got {shown(betas)}")
+        self.betas = number(betas[0], "betas", 0), number(betas[1], "betas", 0)
+        if max(self.betas) >= 1:
+            raise ValueError(f"betas must be below 1, got {shown(betas)}")
+        self.eps = number(eps, "eps", 0)
+        self.weight_decay = number(weight_decay, "weight_decay", 0)
+        self._steps = [0] * len(self.params)
+        self._exp_avg: dict[int, Array] = {}
+        self._exp_avg_sq: dict[int, Array] = {}
+
+    def step(self) -> None:
+        """Moves every parameter once, in place."""
+        lr, (beta1, beta2) = number(self.lr, "lr", 0), self.betas
+        for i, p, grad in self._moving():
+            xp = array_module(p.data)
+            if not self._steps[i]:
+                self._exp_avg[i], self._exp_avg_sq[i] = xp.zeros_like(p.data), xp.zeros_like(p.data)
+            self._steps[i] += 1
+            m, v, t = self._exp_avg[i], self._exp_avg_sq[i], self._steps[i]
+            g = grad + self.weight_decay * p.data if self.weight_decay else grad
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            v += (1 - beta2) * g * g
+            p.data -= lr / (1 - beta1**t) * m / (xp.sqrt(v / (1 - beta2**t)) + self.eps)
+
+    def state_dict(self) -> dict[str, Array]:
+        """By position "step.0", "exp_avg.0", "exp_avg_sq.0" ...; none for a parameter never moved. Not copies."""
+        state: dict[str, Array] = {}
+        for i in sorted(self._exp_avg):
+            state |= {f"step.{i}": np.array(self._steps[i]), f"exp_avg.{i}": self._exp_avg[i]}
+            state[f"exp_avg_sq.{i}"] = self._exp_avg_sq[i]
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Takes over what `state_dict` gave, copying; ValueError, with nothing changed, where it doesn't fit."""
+        steps, exp_avg, exp_avg_sq = self._loaded(state, ("step", "exp_avg", "exp_avg_sq")).values()
+        for i in {*steps, *exp_avg, *exp_avg_sq}:
+            if not (i in steps and i in exp_avg and i in exp_avg_sq):
+                raise ValueError(f"state must hold step.{i}, exp_avg.{i} and exp_avg_sq.{i} together")
+        self._steps = [int(steps.get(i, 0)) for i in range(len(self.params))]
+        self._exp_avg, self._exp_avg_sq = exp_avg, exp_avg_sq
 
 
 def _check_gradient(p: Tensor, position: int) -> None:

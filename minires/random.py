@@ -10,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minires._checks import integer
+from minires._lazy import directory
+
+__all__ = ["drawing", "generator", "manual_seed", "uniform"]
+__dir__ = directory(globals())
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from minires.statistics import Statistics, html_table
 
 if TYPE_CHECKING:
     from minires.autograd import Function
+
+SHOWN = 6  # values of a large tensor in its repr
 
 
 class Tensor:
@@ -25,6 +28,7 @@ class Tensor:
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad")
     __array_ufunc__ = None  # `array + tensor` asks the tensor
+    __hash__ = object.__hash__  # by identity, though == compares elements: the tape keeps leaves in dictionaries
 
     def __init__(self, data: Array, requires_grad: bool = False, node: Function | None = None) -> None:
         self.data = data
@@ -70,12 +74,38 @@ class Tensor:
             raise ValueError(f"only a tensor of one element is true or false, this one has shape {self.shape}")
         return bool(self.data)
 
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Along the first axis; each part is differentiable."""
+        if not self.shape:
+            raise TypeError("a tensor of shape () has no axis to iterate over")
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The values, for NumPy and whatever takes arrays: np.asarray(x), plt.plot(x).
+
+        Raises TypeError for a tensor that requires a gradient, which would be lost on the way, and on the GPU, where
+        CuPy refuses a copy that was not asked for.
+        """
+        if self.requires_grad:
+            raise TypeError(
+                "a tensor that requires a gradient is not converted to an array, which would lose the gradient; "
+                "write x.data, or x.detach() for a tensor without history"
+            )
+        return np.array(self.data, dtype, copy=copy)
+
     def __repr__(self) -> str:
+        """All values of a small tensor, the first ones of a large tensor: debuggers call this at every stop."""
         origin = f", node={self.node!r}" if self.node else ", requires_grad=True" if self.requires_grad else ""
-        if self.size > 20 and self.dtype.kind in "fiub":
-            numbers = ", ".join(f"{name} {value}" for name, value in Statistics.of(self.data).numbers())
-            return f"tensor({numbers}, shape={self.shape}, dtype={self.dtype}{origin})"
-        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
+        small = self.size <= 20
+        part = self if small else Tensor(self.data[(0,) * (self.ndim - 1)][:SHOWN])
+        text = np.array2string(part.numpy(), separator=", ", prefix="tensor(")
+        text = text if small else f"first row {text[:-1]}, ...]"
         return f"tensor({text}, shape={self.shape}, dtype={self.dtype}{origin})"
 
     def _repr_html_(self) -> str:
@@ -110,11 +140,32 @@ class Tensor:
         def __rsub__(self, other: Any) -> Tensor: ...
         def __mul__(self, other: Any) -> Tensor: ...
         def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
         def __getitem__(self, index: Any) -> Tensor: ...
         def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
         def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
         def reshape(self, *shape: Any) -> Tensor: ...
+        def transpose(self, *axes: Any) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def sigmoid(self) -> Tensor: ...
+        @property
+        def T(self) -> Tensor: ...
 
 
 def tensor(array: Any, requires_grad: bool = False) -> Tensor:
@@ -141,11 +192,16 @@ def tensor(array: Any, requires_grad: bool = False) -> Tensor:
     return Tensor(array, requires_grad=requires_grad)
 
 
-def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "") -> Tensor:
-    """`value` as a floating Tensor, for an operation's argument; `shape` describes what is expected, for the error."""
+def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "", *, integers: bool = False) -> Tensor:
+    """`value` as a floating Tensor, for an operation's argument.
+
+    shape      what is expected, for the error
+    integers   whether an operation without a gradient takes these too
+    """
     if not isinstance(value, Tensor):
         value = Tensor(plain_array(value, argument, "a Tensor or an array"))
-    if value.dtype.char not in "fd" or not value.dtype.isnative:  # sums of squares leave float16
+    taken = value.dtype.char in "fd" or (integers and value.dtype.kind in "iu")  # sums of squares leave float16
+    if not taken or not value.dtype.isnative:
         raise TypeError(f"{argument} must have dtype float32 or float64, got {value.dtype}")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{argument} must be {shape or f'{ndim}-dimensional'}, got shape {value.shape}")

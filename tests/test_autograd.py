@@ -591,3 +591,54 @@ def test_enable_grad_inside_of_no_grad():
         assert not mr.is_grad_enabled()
         assert recorded().node is not None
     assert mr.is_grad_enabled()
+
+
+def test_a_decorated_generator_runs_in_its_mode_at_each_step():
+    """And leaves the mode of whoever resumes it alone, as PyTorch's does."""
+    modes, x = [], leaf(2.0)
+
+    @mr.no_grad()
+    def steps(n):
+        try:
+            for i in range(n):
+                modes.append(mr.is_grad_enabled())
+                received = yield (x * float(i)).requires_grad
+                modes.append(received)
+        except KeyError:
+            yield ("caught", mr.is_grad_enabled())
+        finally:
+            modes.append(("closed", mr.is_grad_enabled()))
+        return "end"
+
+    def delegating():
+        modes.append(("returned", (yield from steps(1))))
+
+    generator = steps(3)
+    assert modes == []  # nothing runs before the first step
+    assert next(generator) is False
+    assert mr.is_grad_enabled()
+    assert generator.send("sent") is False
+    assert generator.throw(KeyError("x")) == ("caught", False)
+    assert mr.is_grad_enabled()
+    generator.close()
+    assert modes == [False, "sent", False, ("closed", False)]
+    modes.clear()
+    assert list(delegating()) == [False]
+    assert modes == [False, None, ("closed", False), ("returned", "end")]
+
+    @mr.enable_grad()
+    def recorded():
+        yield x * 2.0
+
+    with mr.no_grad():
+        assert next(recorded()).requires_grad
+        assert not mr.is_grad_enabled()
+
+    @mr.no_grad()
+    def fails():
+        yield 1
+        raise ValueError("in the generator")
+
+    with pytest.raises(ValueError, match="in the generator"):
+        list(fails())
+    assert mr.is_grad_enabled()

@@ -188,8 +188,19 @@ TABLE = {
     "pad: negative": (lambda: F.pad(ones, ((-1, 0),)), ValueError, "pad must be at least 0"),
     "pad: value": (lambda: F.pad(ones, ((1, 0),), "a"), TypeError, "value must be a number, got 'a'"),
     "softmax: axis": (lambda: F.softmax(x, 4), ValueError, "axis must lie in [-4, 3] for 4 dimensions, got 4"),
-    "softmax: scalar": (lambda: F.softmax(np.array(1.0)), ValueError, "x must have at least one axis"),
-    "softmax: empty": (lambda: F.log_softmax(x[:0], 0), ValueError, "x must not be empty along axis 0"),
+    "softmax: scalar": (lambda: F.softmax(np.array(1.0), 1), ValueError, "axis must lie in [-1, 0] for 1 dim"),
+    "matmul: shapes": (lambda: F.matmul(z, z), ValueError, "matmul: shapes a (2, 3) and b (2, 3) do not fit"),
+    "matmul: scalar": (lambda: F.matmul(z, np.array(1.0)), ValueError, "matmul: shapes a (2, 3) and b () do not fit"),
+    "matmul: batches": (lambda: F.matmul(x, x[:, :3].swapaxes(2, 3)), ValueError, "matmul: shapes a (2, 4, 5, 6) and"),
+    "matmul: dtypes": (lambda: F.matmul(z, np.float32(z)), TypeError, "operands a and b have dtypes float64 and"),
+    "div: shapes": (lambda: mr.tensor(z) / ones, ValueError, "div: shapes (2, 3) and (4,) cannot be broadcast"),
+    "pow: None": (lambda: mr.tensor(z) ** None, TypeError, "numbers, not with NoneType"),
+    "lt: None": (lambda: mr.tensor(z) < None, TypeError, "numbers, not with NoneType"),
+    "max: axis": (lambda: mr.tensor(z).max(2), ValueError, "axis must lie in [-2, 1] for 2 dimensions, got 2"),
+    "max: empty": (lambda: mr.tensor(x[:0]).max(0), ValueError, "max over an empty axis: axis 0 of shape (0, 4, 5, 6)"),
+    "transpose: axes": (lambda: mr.tensor(z).transpose(0), ValueError, "axes must name each of the 2 axes once"),
+    "max_pool2d: booleans": (lambda: F.max_pool2d(x > 0, 1), TypeError, "x must have dtype float32 or float64"),
+    "adaptive: size of one": (lambda: F.adaptive_avg_pool2d(x, (1,)), ValueError, "output_size must be an int or an"),
     "dropout: p": (lambda: F.dropout(x, 1.5), ValueError, "p must be at least 0 and at most 1, got 1.5"),
     "cross_entropy: label": (lambda: F.cross_entropy(z, np.array([0, 3])), ValueError, "labels must lie in [0, 3)"),
     "cross_entropy: negative": (lambda: F.cross_entropy(z, np.array([0, -1])), ValueError, "labels must lie in [0, 3)"),
@@ -392,13 +403,19 @@ GOOD = {  # every function with an array or a value for each of its arguments
     "flatten": {"x": x, "start_dim": 1, "end_dim": 2},
     "reshape": {"x": x, "shape": (4, -1)},
     "pad": {"x": ones, "pad": ((1, 2),), "value": 0.5},
+    "exp": {"x": x},
+    "log": {"x": x},
+    "sqrt": {"x": x},
+    "tanh": {"x": x},
+    "sigmoid": {"x": x},
+    "matmul": {"a": z, "b": z.T},
     "softmax": {"x": x, "axis": 1},
     "log_softmax": {"x": x, "axis": 1},
     "dropout": {"x": x, "p": 0.5, "training": True},
     "cross_entropy": {"logits": z, **SCORES, "label_smoothing": 0.1},
     "nll_loss": {"log_probs": z, **SCORES},
 }
-TENSORS = {"x", "weight", "bias", "logits", "log_probs", "running_mean", "running_var"}
+TENSORS = {"x", "a", "b", "weight", "bias", "logits", "log_probs", "running_mean", "running_var"}
 PAIRS = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}  # and the least value of each
 NUMBERS_BETWEEN = {"momentum": 1, "eps": None, "p": 1, "label_smoothing": 1}  # 0 and what
 INTEGERS = {"groups", "start_dim", "end_dim", "axis"}
@@ -416,10 +433,21 @@ def wrong_values():
             type_errors, value_errors = [], []
             if argument in TENSORS:
                 type_errors = ["a", 1.0, [1.0, 2.0], object(), np.ones(2, int), np.ones(2, bool), np.ones(2, complex)]
+                if function == "max_pool2d":  # integers are welcome
+                    type_errors.pop(4)
             elif argument in PAIRS:
                 type_errors = [True, 2.5, "a", object(), (1, 2.5), (1, True), ("a", 1), (1.0, 1.0), ones]
                 least = PAIRS[argument]
-                value_errors = [least - 1, (least, least - 1), (-3, least), (1,), (1, 2, 3), [], 10**30, (1, 10**400)]
+                value_errors = [
+                    least - 1,
+                    (least, least - 1),
+                    (-3, least),
+                    (least - 1,),
+                    (1, 2, 3),
+                    [],
+                    10**30,
+                    (1, 10**400),
+                ]
                 if (function, argument) == ("conv2d", "padding"):  # two words are welcome
                     value_errors.append(type_errors.pop(type_errors.index("a")))
             elif argument in INTEGERS:

@@ -21,7 +21,7 @@ LEVELS = (
     ("autograd", "_returned"),
     ("tensor", "callsite"),
     ("context", "backends"),
-    ("readonly", "arrays", "statistics", "_checks", "_shown", "_atomic", "_figures", "_html"),
+    ("readonly", "arrays", "statistics", "_checks", "_shown", "_atomic", "_figures", "_html", "_lazy", "_version"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -257,3 +257,76 @@ def test_a_state_that_is_none():
         sgd.load_state_dict([1])
     with pytest.raises(TypeError, match=r"velocity\.0 must be an array, got str"):
         sgd.load_state_dict({"velocity.0": "x"})
+
+
+def adam_after(rng, steps, opt, params):
+    for _ in range(steps):
+        for p in params:
+            p.grad = rng.standard_normal(p.shape)
+        opt.step()
+
+
+def test_adam_resumes_from_its_state():
+    grads, other = np.random.default_rng(1), np.random.default_rng(1)
+    whole = [mr.tensor(np.ones(shape), requires_grad=True) for shape in ((2, 3), ())]
+    adam_after(grads, 5, mr.optim.Adam(whole, 0.1, weight_decay=0.1), whole)
+    parts = [mr.tensor(np.ones(shape), requires_grad=True) for shape in ((2, 3), ())]
+    first = mr.optim.Adam(parts, 0.1, weight_decay=0.1)
+    adam_after(other, 2, first, parts)
+    second = mr.optim.Adam(parts, 0.1, weight_decay=0.1)
+    state = first.state_dict()
+    assert int(state["step.0"]) == 2
+    second.load_state_dict(state)
+    state["exp_avg.0"][...] = 99  # what was loaded is a copy
+    adam_after(other, 3, second, parts)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_adam_moves_in_place_and_leaves_gradients_alone(rng):
+    p = mr.tensor(rng.standard_normal((3, 2)), requires_grad=True)
+    array, p.grad = p.data, rng.standard_normal((3, 2))
+    kept = p.grad.copy()
+    adam = mr.optim.Adam([p], weight_decay=0.5)
+    adam.step()
+    assert p.data is array
+    np.testing.assert_array_equal(p.grad, kept)
+    p.data.flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\[0\] is a read-only array; nothing was moved"):
+        adam.step()
+    assert int(adam.state_dict()["step.0"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "told"),
+    [
+        ({"exp_avg.0": np.ones(3)}, ValueError, "state must hold step.0, exp_avg.0 and exp_avg_sq.0 together"),
+        ({"velocity.0": np.ones(3)}, ValueError, "'velocity.0', which fits none"),
+        ({"step.1": np.array(1)}, ValueError, "'step.1', which fits none"),
+        ({"step.0": np.array(0)}, ValueError, "step.0 must be an integer of shape \\(\\), at least 1"),
+        ({"step.0": np.array(1.0)}, ValueError, "step.0 must be an integer"),
+        ({"step.0": 1}, TypeError, "step.0 must be an array, got int"),
+        ({"exp_avg.0": np.ones(2)}, ValueError, r"exp_avg.0 must be float64 \(3,\) like its parameter"),
+    ],
+)
+def test_a_state_that_does_not_fit_adam(state, error, told):
+    adam = mr.optim.Adam([mr.tensor(np.ones(3), requires_grad=True)])
+    with pytest.raises(error, match=told):
+        adam.load_state_dict(state)
+    assert adam.state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"betas": 0.9}, "betas must be a pair"),
+        ({"betas": (0.9, 1.0)}, "betas must be below 1"),
+        ({"betas": (-0.1, 0.9)}, "betas must be at least 0"),
+        ({"eps": -1}, "eps must be at least 0"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0"),
+        ({"lr": -1}, "lr must be at least 0"),
+    ],
+)
+def test_adams_arguments(options, told):
+    with pytest.raises(ValueError, match=told):
+        mr.optim.Adam([mr.tensor(np.ones(3), requires_grad=True)], **options)

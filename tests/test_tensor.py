@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,12 @@ def test_every_operation_on_numbers_keeps_dtype_and_gradient(dtype):
         (lambda x: x.mean(), 0.5),
         (lambda x: x.sum(0), 1),
         (lambda x: x[::-1], 1),
+        (lambda x: x / 2, 0.5),
+        (lambda x: x / np.float64(4), 0.25),
+        (lambda x: x**1, 1),
+        (lambda x: x.T, 1),
+        (lambda x: x.max(axis=0, keepdims=True) + 0 * x, [0, 2]),
+        (lambda x: x * (x > 0), 1),
         (lambda x: x.reshape(2, 1), 1),
     ):
         x = mr.tensor(np.array([1, 2], dtype), requires_grad=True)
@@ -147,7 +155,7 @@ def test_every_operation_on_numbers_keeps_dtype_and_gradient(dtype):
         assert y.dtype == dtype
         y.backward(np.ones(y.shape))
         assert x.grad.dtype == dtype
-        np.testing.assert_array_equal(x.grad, [slope, slope])
+        np.testing.assert_array_equal(x.grad, np.broadcast_to(slope, 2))
 
 
 def test_numbers_without_end_are_numbers():
@@ -158,8 +166,8 @@ def test_numbers_without_end_are_numbers():
 
 @pytest.mark.parametrize("reflected", [False, True])
 def test_arrays_beside_tensors(reflected):
-    x, array = mr.tensor(np.array([3.0, 5.0]), requires_grad=True), np.array([[1.0], [2.0]])
-    for operation in (lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b):
+    x, array = mr.tensor(np.array([3.0, 5.0]), requires_grad=True), np.array([[1.0, 1.0], [2.0, 2.0]])
+    for operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.matmul):
         y = operation(array, x) if reflected else operation(x, array)
         expected = operation(array, x.data) if reflected else operation(x.data, array)
         assert isinstance(y, mr.Tensor)
@@ -195,7 +203,7 @@ def test_a_tensor_is_not_written_to_by_index_nor_by_numpy():
 
 
 def test_what_a_tensor_is_not_divided_by():
-    for operation in (lambda x: x / 2, lambda x: 2 / x, lambda x: x**2, lambda x: x @ x, lambda x: x // 2):
+    for operation in (lambda x: x // 2, lambda x: 2 // x, lambda x: x % 2, lambda x: divmod(x, 2)):
         with pytest.raises(TypeError, match="unsupported operand"):
             operation(mr.tensor(np.ones(2)))
 
@@ -242,3 +250,179 @@ def test_only_one_element_is_true_or_false():
     assert mr.tensor(np.array([2.0]))
     with pytest.raises(ValueError, match=r"only a tensor of one element is true or false, this one has shape \(2,\)"):
         bool(mr.tensor(np.ones(2)))
+
+
+# -- Python and NumPy
+
+
+def test_numpy_takes_the_values():
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    x = mr.tensor(values)
+    assert np.asarray(x) is values
+    assert np.asarray(x, np.float64).dtype == np.float64
+    assert np.array(x, copy=None) is values
+    copied = np.array(x)
+    assert copied is not values
+    np.testing.assert_array_equal(copied, values)
+    assert np.array(x, copy=False) is values
+    with pytest.raises(ValueError, match="copy"):
+        np.array(x, np.float64, copy=False)
+    np.testing.assert_array_equal(np.stack([x, x]), [values, values])
+    assert mr.tensor([mr.tensor(1.0), mr.tensor(2.0)]).shape == (2,)
+
+
+def test_numpy_gets_no_tensor_whose_gradient_would_be_lost():
+    x = mr.tensor(np.ones((2, 3)), requires_grad=True)
+    for convert in (np.asarray, np.array, lambda x: np.asarray(x * 2.0), lambda x: mr.tensor([x, x])):
+        with pytest.raises(TypeError, match=r"requires a gradient is not converted.*x\.data.*x\.detach\(\)"):
+            convert(x)
+    np.testing.assert_array_equal(x.detach(), x.data)
+    with mr.no_grad():
+        np.testing.assert_array_equal(x * 2.0, 2 * x.data)
+
+
+def test_matplotlib_draws_tensors():
+    plt = pytest.importorskip("matplotlib.figure")
+    axes = plt.Figure().subplots(2)
+    x = mr.tensor(np.arange(24.0).reshape(1, 2, 3, 4))
+    np.testing.assert_array_equal(axes[0].imshow(x[0, 0]).get_array(), x.data[0, 0])
+    (line,) = axes[1].plot(x[0, 1, 2])
+    np.testing.assert_array_equal(line.get_ydata(), x.data[0, 1, 2])
+
+
+def test_a_tensor_of_one_element_is_a_number():
+    loss = mr.tensor(np.array([[2.75]]), requires_grad=True).sum()
+    assert (float(loss), int(loss), f"{float(loss):.1f}") == (2.75, 2, "2.8")
+    assert type(float(mr.tensor(np.array(3)))) is float
+    assert type(int(mr.tensor(np.array([3.5])))) is int
+    for convert in (float, int):
+        with pytest.raises(ValueError, match=r"needs a tensor of one element, this one has shape \(2,\)"):
+            convert(mr.tensor(np.ones(2)))
+
+
+def test_iterating_is_differentiable(rng):
+    x = mr.tensor(rng.standard_normal((3, 2)), requires_grad=True)
+    cotangents = rng.standard_normal((3, 2))
+    first, second, third = x
+    (first * cotangents[0] + second * cotangents[1] + third * cotangents[2]).backward(np.ones(2))
+    np.testing.assert_array_equal(x.grad, cotangents)
+    assert [row.shape for row in mr.tensor(np.ones((0, 2)))] == []
+    with pytest.raises(TypeError, match="no axis to iterate over"):
+        iter(mr.tensor(1.0))  # at once, not at the first step
+
+
+def test_repr_looks_at_a_few_values_only():
+    """A debugger prints every tensor at each stop: 10^18 elements, of which no pass could read all."""
+    endless = mr.Tensor(np.broadcast_to(np.float32(0.5), (10**6,) * 3), requires_grad=True)
+    assert repr(endless) == (
+        "tensor(first row [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...], shape=(1000000, 1000000, 1000000), dtype=float32, "
+        "requires_grad=True)"
+    )
+    wide = mr.tensor(np.arange(40.0).reshape(2, 20)[:, ::-1])
+    assert repr(wide) == "tensor(first row [19., 18., 17., 16., 15., 14., ...], shape=(2, 20), dtype=float64)"
+    assert repr(mr.tensor(np.ones((0, 30)))) == "tensor([], shape=(0, 30), dtype=float64)"
+    assert "\x1b" not in repr(endless) + repr(wide)
+    assert "mean" in mr.tensor(np.ones((5, 5)))._repr_html_()
+
+
+# -- comparisons
+
+
+def test_comparisons_are_boolean_tensors_without_a_gradient(rng):
+    x = mr.tensor(np.array([1.0, 2.0, np.nan]), requires_grad=True)
+    other = np.array([2.0, 2.0, 2.0])
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+        for a, b in ((x, 2), (x, other), (x, mr.tensor(other)), (other, x), (2.0, x), (np.float64(2), x)):
+            found = compare(a, b)
+            assert isinstance(found, mr.Tensor)
+            assert not found.requires_grad
+            assert found.dtype == bool
+            expected = compare(x.data, other) if a is x else compare(other, x.data)
+            np.testing.assert_array_equal(found.data, expected)
+    assert (mr.tensor(2.0) < 3).data.shape == ()
+    assert (mr.tensor(np.array([[1], [2]])) == np.array([1, 2], np.uint8)).data.tolist() == [
+        [True, False],
+        [False, True],
+    ]
+    assert (mr.tensor(np.array([1, 2])) < 1.5).data.tolist() == [True, False]  # the number is not rounded
+    assert (mr.tensor(np.array([True, False])) == True).data.tolist() == [True, False]  # noqa: E712
+
+
+def test_a_mask_counts_as_zeros_and_ones(rng):
+    x = mr.tensor(rng.standard_normal((4, 5)).astype(np.float32), requires_grad=True)
+    leaky = x * (x > 0) + 0.1 * x * (x <= 0)
+    cotangent = rng.standard_normal((4, 5)).astype(np.float32)
+    leaky.backward(cotangent)
+    assert leaky.dtype == np.float32
+    np.testing.assert_allclose(x.grad, cotangent * np.where(x.data > 0, np.float32(1), np.float32(0.1)), rtol=1e-6)
+    hits = mr.tensor(np.array([1, 2, 3])) == np.array([1, 0, 3])
+    assert hits.sum().item() == 2
+    assert mr.tensor(np.full(300, 200, np.uint8)).sum().item() == 60_000  # in 64 bits, as NumPy and PyTorch
+
+
+def test_what_a_tensor_is_unequal_to():
+    x = mr.tensor(np.ones(2))
+    for other in (None, "a", [1, 1], object()):
+        assert (x == other) is False
+        assert (x != other) is True
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge):
+        with pytest.raises(TypeError, match="can be combined with"):
+            compare(x, "a")
+    with pytest.raises(ValueError, match=r"eq: shapes \(2,\) and \(3,\) cannot be broadcast"):
+        assert x == np.ones(3)
+    with pytest.raises(TypeError, match="lt: operand must hold real numbers, got dtype complex128"):
+        assert x < np.ones(2, complex)
+
+
+def test_tensors_are_keys_by_identity():
+    x, y = mr.tensor(np.ones(2)), mr.tensor(np.ones(2))
+    names = {x: "x", y: "y"}
+    assert (names[x], names[y], len({x, y, x})) == ("x", "y", 2)
+
+
+# -- operations of a student's own
+
+
+def test_products_of_matrices_that_do_not_fit():
+    x = mr.tensor(np.ones((2, 3)))
+    for other in (np.ones((2, 3)), np.ones(2), np.ones((5, 2, 4)), 2.0):
+        with pytest.raises(ValueError, match=r"matmul: shapes a .* and b .* do not fit"):
+            x @ other
+    with pytest.raises(ValueError, match="matmul: shapes"):
+        mr.tensor(np.ones((2, 4, 3))) @ np.ones((3, 3, 4))
+    with pytest.raises(TypeError, match="matmul: operands a and b have dtypes float64 and float32"):
+        x @ np.ones((3, 2), np.float32)
+
+
+def test_axes_of_a_transpose():
+    x = mr.tensor(np.arange(24.0).reshape(2, 3, 4))
+    assert x.T.shape == x.transpose().shape == x.transpose(None).shape == (4, 3, 2)
+    assert x.transpose(1, -1, 0).shape == x.transpose((1, 2, 0)).shape == (3, 4, 2)
+    assert np.shares_memory(x.T.data, x.data)
+    assert mr.tensor(1.0).T.shape == ()
+    for axes in ((0, 1), (0, 1, 1), (0, 1, 3), ((0, 1),)):
+        with pytest.raises(ValueError, match="axes"):
+            x.transpose(*axes)
+
+
+def test_reductions_over_an_axis_of_a_scalar(rng):
+    for axis in (0, -1):
+        for reduce in ("sum", "mean", "max"):
+            for keepdims in (False, True):
+                x = mr.tensor(np.array(2.5), requires_grad=True)
+                y = getattr(x, reduce)(axis, keepdims)
+                assert (y.item(), y.shape) == (2.5, ())
+                y.backward(np.array(3.0))
+                assert x.grad == 3
+    with pytest.raises(ValueError, match=r"axis must lie in \[-1, 0\] for 0 dimensions, got 1"):
+        mr.tensor(1.0).sum(1)
+
+
+def test_sums_and_maxima_of_nothing():
+    empty = mr.tensor(np.zeros((0, 3), np.float32), requires_grad=True)
+    assert empty.sum().item() == 0
+    np.testing.assert_array_equal(empty.sum(0).data, np.zeros(3))
+    assert empty.max(1).shape == (0,)
+    for axis in (None, 0):
+        with pytest.raises(ValueError, match="max over an empty axis: axis"):
+            empty.max(axis)

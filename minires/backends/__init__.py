@@ -18,6 +18,7 @@ from functools import cache, partial
 from typing import Any
 
 from minires._checks import suggest
+from minires._lazy import directory
 from minires._shown import shown
 from minires.arrays import array_module
 from minires.backends import composed, own
@@ -39,6 +40,7 @@ __all__ = [
     "set_num_threads",
     "using",
 ]
+__dir__ = directory(globals())
 
 # name -> (module, what it needs)
 _MODULES = {

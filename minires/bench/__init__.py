@@ -9,3 +9,23 @@ plan         what a run measures, and the run
 report       its tables and goals
 machine      what it was measured on
 """
+
+from typing import TYPE_CHECKING
+
+from minires._lazy import directory, loader
+
+if TYPE_CHECKING:
+    from minires.bench import layers, limits, machine, networks, plan, race, report, sides
+
+__all__ = [
+    "layers",
+    "limits",
+    "machine",
+    "networks",
+    "plan",
+    "race",
+    "report",
+    "sides",
+]
+__dir__ = directory(globals())
+__getattr__ = loader(globals(), dict.fromkeys(__all__, ""))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from minires import _checks
 from minires._checks import choice, flag, instance, integer, suggest
+from minires._lazy import directory
 from minires._shown import shown
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
@@ -40,6 +41,7 @@ __all__ = [
     "recipe",
     "register",
 ]
+__dir__ = directory(globals())
 
 # Digits must not be mirrored, and fill their 8×8 pixels: they are turned and stretched a little instead.
 _RECIPES = {

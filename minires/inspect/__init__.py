@@ -1,5 +1,6 @@
 """Looking into a network and into a run, all of it through observers of the tape."""
 
+from minires._lazy import directory
 from minires.inspect.anomaly import AnomalyError, detect_anomaly
 from minires.inspect.breakpoints import breakpoint, norm_above, not_finite
 from minires.inspect.card import Card, card
@@ -23,3 +24,4 @@ __all__ = [
     "summary",
     "trace",
 ]
+__dir__ = directory(globals())

@@ -7,16 +7,21 @@ from typing import Any
 
 from minires.arrays import Array, is_array
 from minires.autograd import Function
-from minires.ops import Conv2d, Linear
+from minires.ops import Conv2d, Linear, MatMul
 
 
 def multiply_adds(node: Function, phase: str = "forward") -> int:
-    """Products of one convolution or linear layer that has run: every output element is a sum over one filter.
+    """Products of one convolution, linear layer or matrix product that has run.
 
+    Every output element is a sum over one filter, of a matrix product over the last axis of the first operand.
     In backward the gradients of the input and of the weight, as far as they are wanted, take as many products each.
     """
-    if not isinstance(node, (Conv2d, Linear)) or "output_shape" not in node.__dict__:
+    if not isinstance(node, (Conv2d, Linear, MatMul)) or "output_shape" not in node.__dict__:
         return 0
+    if node.name == "MatMul":
+        rows = node.input_shapes[0]
+        assert rows is not None
+        return math.prod(node.output_shape) * rows[-1]
     weight = node.input_shapes[1]
     assert weight is not None
     sums = sum(node.needs_input_grad[:2]) if phase == "backward" else 1

@@ -1,5 +1,6 @@
 """The networks of the paper."""
 
+from minires._lazy import directory
 from minires.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut
 from minires.models.registry import create, input_shape, names, options, shapes, stages
 from minires.models.resnet import ResNet
@@ -18,3 +19,4 @@ __all__ = [
     "shapes",
     "stages",
 ]
+__dir__ = directory(globals())

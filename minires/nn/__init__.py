@@ -1,5 +1,6 @@
 """Modules: layers with their parameters, and the trees they form."""
 
+from minires._lazy import directory
 from minires.nn import init
 from minires.nn.fusing import fuse
 from minires.nn.layers import (
@@ -12,8 +13,11 @@ from minires.nn.layers import (
     Identity,
     Linear,
     MaxPool2d,
+    ModuleList,
     ReLU,
     Sequential,
+    Sigmoid,
+    Tanh,
 )
 from minires.nn.module import Module
 
@@ -28,8 +32,12 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "ReLU",
     "Sequential",
+    "Sigmoid",
+    "Tanh",
     "fuse",
     "init",
 ]
+__dir__ = directory(globals())

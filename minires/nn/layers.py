@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minires import functional as F
-from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, number, pair
+from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, iterable, number, pair
 from minires.context import module_scope
 from minires.nn import init
 from minires.nn.module import Module
@@ -102,6 +102,20 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent, any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^−x), any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
 
 
 class MaxPool2d(Module):
@@ -278,6 +292,64 @@ class Sequential(Module):
 
     def __getitem__(self, position: int) -> Module:
         return list(self._children.values())[integer(position, "position")]
+
+
+class ModuleList(Module):
+    """A list of modules named "0", "1", ..., whose order of use the module that holds it decides.
+
+    Takes indices, slices, assignment and `del` as a list does.  Calling it is an error: it defines no forward.
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self.extend(modules)
+
+    def append(self, module: Module) -> None:
+        self.insert(len(self), module)
+
+    def extend(self, modules: Iterable[Module]) -> None:
+        self._hold([*self, *iterable(modules, "modules", "an iterable of Modules")])
+
+    def insert(self, position: int, module: Module) -> None:
+        modules = list(self)
+        modules.insert(integer(position, "position"), module)
+        self._hold(modules)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(list(self._children.values()))
+
+    def __getitem__(self, position: int | slice) -> Any:
+        """A module, or a list of those in a slice."""
+        return list(self)[position if isinstance(position, slice) else integer(position, "position")]
+
+    def __setitem__(self, position: int, module: Module) -> None:
+        modules = list(self)
+        modules[integer(position, "position")] = module
+        self._hold(modules)
+
+    def __delitem__(self, position: int | slice) -> None:
+        modules = list(self)
+        del modules[position if isinstance(position, slice) else integer(position, "position")]
+        self._hold(modules)
+
+    def _hold(self, modules: list[Module]) -> None:
+        for position, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"modules must be Modules, got {type(module).__name__} at position {position}")
+        for name in list(self._children):
+            delattr(self, name)
+        for position, module in enumerate(modules):
+            setattr(self, str(position), module)
+        self._take_name(self._name)
+
+    def _take_name(self, name: str) -> None:
+        """The list itself is never called: its modules carry its name in front of theirs."""
+        super()._take_name(name)
+        for position, module in self._children.items():
+            module._take_name(f"{name}.{position}" if name else position)
 
 
 def is_exactly(layer: Module | None, *kinds: type[Module]) -> bool:

@@ -55,12 +55,22 @@ class Module:
         elif isinstance(value, Tensor):
             kind = self._parameters
         elif isinstance(value, Module):
-            object.__setattr__(value, "_name", name)
+            value._take_name(name)
             kind = self._children
+        elif isinstance(value, (list, tuple, dict)):
+            inside = value.values() if isinstance(value, dict) else value
+            if any(isinstance(item, Module) for item in inside):
+                came = type(value).__name__
+                raise TypeError(
+                    f"{name} must not be a {came} of modules: their parameters would be lost; use ModuleList"
+                )
         self._forget(name, kept=kind)
         if kind is not None:
             kind[name] = value  # in the place of the one before: the order of a Sequential is that of its children
         object.__setattr__(self, name, value)
+
+    def _take_name(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)

@@ -54,6 +54,19 @@ class Mul(Function):
         return sum_to(grad_output * other, x.shape), sum_to(grad_output * x, other.shape)
 
 
+class Div(Function):
+    """a / b, element by element"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.saved = a, b
+        return a / b
+
+    def backward(self, grad_output: Array) -> tuple[Array, Array]:
+        a, b = self.saved
+        grad_a = grad_output / b
+        return sum_to(grad_a, a.shape), sum_to(-grad_a * a / b, b.shape)  # d(a/b)/db = −a/b²
+
+
 class Neg(Function):
     """−x"""
 

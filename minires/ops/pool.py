@@ -9,6 +9,7 @@ import numpy as np
 from minires._checks import LARGEST_SIZE
 from minires.arrays import Array
 from minires.autograd import Function
+from minires.backends import reference
 
 Pair = tuple[int, int]
 
@@ -67,7 +68,8 @@ class MaxPool2d(Function):
         output = pooled_size("max_pool2d", x.shape, *window, self.ceil_mode)
         if self.kernel[0] * self.kernel[1] > LARGEST_SIZE:  # the number of a tap is kept in 32 bits
             raise ValueError(f"max_pool2d: kernel_size must have at most {LARGEST_SIZE} taps, got {self.kernel}")
-        y, argmax = self.backend.max_pool2d_forward(x, *window, output)
+        backend = self.backend if x.dtype.kind == "f" else reference  # no kernel is compiled for integers
+        y, argmax = backend.max_pool2d_forward(x, *window, output)
         self.saved = argmax, x.shape
         return y
 

@@ -1,10 +1,10 @@
-"""Sum and mean over axes."""
+"""Sum, mean and maximum over axes."""
 
 from __future__ import annotations
 
 import math
 
-from minires.arrays import Array, array_module
+from minires.arrays import Array, array_module, as_array
 from minires.autograd import Function
 from minires.backends.reference.sums import sum_axes
 
@@ -17,7 +17,8 @@ class Sum(Function):
         self.keepdims = keepdims
 
     def forward(self, x: Array) -> Array:
-        return self.total(x).astype(x.dtype, copy=False)
+        total = self.total(x)
+        return total.astype(x.dtype, copy=False) if x.dtype.kind == "f" else total  # integers are counted in 64 bits
 
     def total(self, x: Array) -> Array:
         """The sum, in float32 at least: float16 ends at 65,504"""
@@ -41,3 +42,25 @@ class Mean(Sum):
 
     def summands(self) -> int:
         return math.prod(self.saved[i] for i in self.axis)
+
+
+class Max(Function):
+    """max x over `axis` (a tuple of non-negative axes)
+
+    NaN is larger than every number.  Equal maxima share the gradient evenly.
+    """
+
+    def __init__(self, axis: tuple[int, ...], keepdims: bool) -> None:
+        self.axis = axis
+        self.keepdims = keepdims
+
+    def forward(self, x: Array) -> Array:
+        y = as_array(x.max(axis=self.axis, keepdims=True))
+        self.saved = x, y
+        return y if self.keepdims else y.squeeze(self.axis)
+
+    def backward(self, grad_output: Array) -> Array:
+        x, y = self.saved
+        largest = (x == y) | (x != x)  # NaN equals nothing, itself included
+        share = grad_output.reshape(y.shape) / largest.sum(axis=self.axis, keepdims=True, dtype=x.dtype)
+        return array_module(x).where(largest, share, x.dtype.type(0))

@@ -7,6 +7,7 @@
 ranks fail together, and checks that they hold the same numbers; `launch` finds out which processes belong together.
 """
 
+from minires._lazy import directory
 from minires.parallel.agreement import RanksDisagree, agreed, as_agreed, by_first, expect_same, together
 from minires.parallel.buckets import Buckets
 from minires.parallel.communicator import Alone, Communicator, Request, as_communicator
@@ -36,3 +37,4 @@ __all__ = [
     "unsynchronised",
     "world",
 ]
+__dir__ = directory(globals())

@@ -1,5 +1,6 @@
 """What a network sees in pictures: classes and probabilities."""
 
+from minires._lazy import directory
 from minires.prediction.classes import read_classes
 from minires.prediction.classifier import Classifier, of_run, of_weights
 from minires.prediction.figure import annotated, sheet
@@ -17,3 +18,4 @@ __all__ = [
     "read_classes",
     "sheet",
 ]
+__dir__ = directory(globals())

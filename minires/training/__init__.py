@@ -1,5 +1,6 @@
 """Training: the loop, the history, checkpoints."""
 
+from minires._lazy import directory
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.checkpoint import find as find_checkpoint
 from minires.training.checkpoint import load as load_checkpoint
@@ -36,3 +37,4 @@ __all__ = [
     "resume_config",
     "train",
 ]
+__dir__ = directory(globals())

@@ -1,5 +1,7 @@
 """Proofs: finite differences, a second implementation, two backends in lockstep, planted bugs."""
 
+from minires._lazy import directory
 from minires.verify.gradcheck import GradcheckError, gradcheck
 
 __all__ = ["GradcheckError", "gradcheck"]
+__dir__ = directory(globals())

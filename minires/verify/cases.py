@@ -503,7 +503,8 @@ def _reduction(name: str) -> Any:
                 totals.setdefault(key, []).append(float(x[where]))
             kept = np.zeros([1 if i in chosen else n for i, n in enumerate(x.shape)])
             for key, values in totals.items():
-                kept[key] = math.fsum(values) / (len(values) if name == "mean" else 1)
+                total = max(values) if name == "max" else math.fsum(values)
+                kept[key] = total / (len(values) if name == "mean" else 1)
             return kept if keepdims else kept.reshape([n for i, n in enumerate(x.shape) if i not in chosen])
 
         return Case(lambda x: getattr(x, name)(axis, keepdims), [x], oracle, f"{name} {x.shape} {axis=} {keepdims=}")
@@ -511,7 +512,85 @@ def _reduction(name: str) -> Any:
     return case
 
 
+def _elementwise(name: str, scalar: Callable[[float], float], positive: bool = False) -> Any:
+    def case(pick: Pick, rng: np.random.Generator) -> Case:
+        x = np.asarray(_normal(rng, *pick([_shape(pick, 5), ()])) * pick([0.1, 1, 3]))
+        x = np.asarray(np.abs(x) + 0.1) if positive else x
+
+        def oracle(x: Array) -> Array:
+            return np.array([scalar(float(v)) for v in x.ravel()]).reshape(x.shape)
+
+        return Case(getattr(F, name), [x], oracle, f"{name} {x.shape}")
+
+    return case
+
+
+def power(pick: Pick, rng: np.random.Generator) -> Case:
+    """A tensor to the power of a number, a number to the power of a tensor, or a tensor to that of another one."""
+    exponent, base = pick([None, 2, 3, 0.5, -1, -2.5, 0]), pick([None, 0.3, 2])
+    if exponent is not None:
+        x = _normal(rng, *_shape(pick))
+        x = np.where(np.abs(x) < 0.3, 0.3, x) if isinstance(exponent, int) else np.abs(x) + 0.3
+
+        def numbers(x: Array) -> Array:
+            return np.array([float(v) ** exponent for v in x.ravel()]).reshape(x.shape)
+
+        return Case(lambda x: x**exponent, [x], numbers, f"pow {x.shape} {exponent=}")
+    if base is not None:
+        x = _normal(rng, *_shape(pick))
+
+        def powers(x: Array) -> Array:
+            return np.array([base ** float(v) for v in x.ravel()]).reshape(x.shape)
+
+        return Case(lambda x: base**x, [x], powers, f"pow {base=} {x.shape}")
+    case: Case = _binary("pow", lambda a, b: a**b, lambda u, v: u**v)(pick, rng)
+    case.inputs[0] = np.asarray(np.abs(case.inputs[0]) + 0.3)
+    return case
+
+
+def divide(pick: Pick, rng: np.random.Generator) -> Case:
+    case: Case = _binary("div", lambda a, b: a / b, lambda u, v: u / v)(pick, rng)
+    case.inputs[1] = np.asarray(np.copysign(np.abs(case.inputs[1]) + 0.3, case.inputs[1]))
+    return case
+
+
+def matmul(pick: Pick, rng: np.random.Generator) -> Case:
+    M, K, N = pick([1, 2, 3]), pick([1, 2, 5]), pick([1, 2, 4])
+    a_shape, b_shape = pick([
+        ((K,), (K,)), ((M, K), (K,)), ((K,), (K, N)), ((M, K), (K, N)), ((2, M, K), (K, N)), ((M, K), (3, 2, K, N)),
+        ((2, 1, M, K), (3, K, N)), ((3, M, K), (K,)), ((K,), (2, 3, K, N)), ((1, M, K), (2, 1, K, N)),
+    ])  # fmt: skip
+
+    def oracle(a: Array, b: Array) -> Array:
+        rows, columns = (a if a.ndim > 1 else a[None]), (b if b.ndim > 1 else b[:, None])
+        batch = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+        rows, columns = (np.broadcast_to(m, (*batch, *m.shape[-2:])) for m in (rows, columns))
+        y = np.zeros((*batch, rows.shape[-2], columns.shape[-1]))
+        for where in np.ndindex(y.shape):
+            *at, m, n = where
+            y[where] = math.fsum(float(rows[(*at, m, k)] * columns[(*at, k, n)]) for k in range(K))
+        return y.reshape(batch + (rows.shape[-2],) * (a.ndim > 1) + (columns.shape[-1],) * (b.ndim > 1))
+
+    inputs = [_normal(rng, *a_shape), _normal(rng, *b_shape)]
+    return Case(lambda a, b: a @ b, inputs, oracle, f"matmul {a_shape} {b_shape}")
+
+
 # -- shape
+
+
+def transpose(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _normal(rng, *_shape(pick, 5))
+    order = list(range(x.ndim))
+    axes = [order.pop(pick(range(len(order)))) - pick([0, x.ndim]) for _ in range(x.ndim)]
+
+    def oracle(x: Array) -> Array:
+        y = np.zeros([x.shape[a] for a in axes])
+        for where in np.ndindex(y.shape):
+            source = dict(zip([a % x.ndim for a in axes], where, strict=True))
+            y[where] = x[tuple(source[i] for i in range(x.ndim))]
+        return y
+
+    return Case(lambda x: x.transpose(*axes), [x], oracle, f"transpose {x.shape} {axes}")
 
 
 def reshape(pick: Pick, rng: np.random.Generator) -> Case:
@@ -691,9 +770,19 @@ CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {
     "add": _binary("add", lambda a, b: a + b, lambda u, v: u + v),
     "sub": _binary("sub", lambda a, b: a - b, lambda u, v: u - v),
     "mul": _binary("mul", lambda a, b: a * b, lambda u, v: u * v),
+    "div": divide,
+    "pow": power,
+    "matmul": matmul,
     "neg": neg,
+    "exp": _elementwise("exp", math.exp),
+    "log": _elementwise("log", math.log, positive=True),
+    "sqrt": _elementwise("sqrt", math.sqrt, positive=True),
+    "tanh": _elementwise("tanh", math.tanh),
+    "sigmoid": _elementwise("sigmoid", lambda v: 1 / (1 + math.exp(-v))),
     "sum": _reduction("sum"),
     "mean": _reduction("mean"),
+    "max": _reduction("max"),
+    "transpose": transpose,
     "reshape": reshape,
     "flatten": flatten,
     "pad": pad,

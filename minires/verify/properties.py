@@ -253,6 +253,53 @@ def an_ignored_label_has_no_part(rng: np.random.Generator) -> None:
         )
 
 
+def equal_maxima_share(rng: np.random.Generator) -> None:
+    x = Tensor(np.array([[1.0, 3.0, 3.0], [5.0, 2.0, 5.0]]), requires_grad=True)
+    cotangent = rng.standard_normal((2, 1))
+    grad = gradient(x.max(1, keepdims=True), x, cotangent)
+    expect(close(grad, cotangent * [[0, 0.5, 0.5], [0.5, 0, 0.5]]), f"equal maxima must share the gradient, got {grad}")
+
+
+def nan_is_the_maximum(rng: np.random.Generator) -> None:
+    x = Tensor(np.array([1.0, np.nan, 3.0]), requires_grad=True)
+    y = x.max()
+    expect(bool(np.isnan(y.data)), "the maximum of numbers with NaN must be NaN")
+    expect(np.array_equal(gradient(y, x, np.array(2.0)), [0, 2, 0]), "the gradient of a maximum must go to the NaN")
+
+
+def powers_of_zero(rng: np.random.Generator) -> None:
+    """0⁰ is 1; the slope of x⁰ is 0, and so is that of 0^y where y is not negative."""
+    a = Tensor(np.array([0.0, 0.0, 0.0, 2.0]), requires_grad=True)
+    b = Tensor(np.array([0.0, 1.0, 2.0, 0.0]), requires_grad=True)
+    y = a**b
+    expect(np.array_equal(y.data, [1, 0, 0, 1]), f"0⁰, 0¹, 0² and 2⁰ must be 1, 0, 0 and 1, are {y.data}")
+    grad = gradient(y, a, np.full(4, 3.0))
+    expect(np.array_equal(grad, [0, 3, 0, 0]), f"the slopes of x⁰, x¹, x² at 0 must be 0, 1, 0, the gradient is {grad}")
+    expect(b.grad is not None and close(b.grad, np.array([0, 0, 0, 3 * math.log(2)])), f"0^y is flat, not {b.grad}")
+
+
+def powers_of_negative_numbers(rng: np.random.Generator) -> None:
+    x = Tensor(np.array([-2.0, -0.5]), requires_grad=True)
+    y = x**3
+    expect(np.array_equal(y.data, [-8, -0.125]), f"the cubes of −2 and −1/2 must be −8 and −1/8, are {y.data}")
+    expect(np.array_equal(gradient(y, x, np.ones(2)), [12, 0.75]), "the slope of x³ must be 3·x², also below 0")
+
+
+def sigmoid_of_huge_values(rng: np.random.Generator) -> None:
+    with np.errstate(over="raise", invalid="raise"):
+        y = F.sigmoid(Tensor(np.array([-1e4, 1e4, -700.0]))).data
+    expect(bool(y[0] == 0 and y[1] == 1), f"sigmoid must be 0 and 1 at the far ends, is {y[:2]}")
+    expect(bool(np.isclose(y[2], math.exp(-700), rtol=1e-12, atol=0)), f"sigmoid(−700) must be e^−700, is {y[2]}")
+    expect(bool(np.isnan(F.sigmoid(Tensor(np.array(np.nan))).data)), "sigmoid(NaN) must be NaN")
+
+
+def tanh_of_huge_values(rng: np.random.Generator) -> None:
+    x = Tensor(np.array([-1e4, 1e4]), requires_grad=True)
+    y = F.tanh(x)
+    expect(np.array_equal(y.data, [-1, 1]), f"tanh must be −1 and 1 at the far ends, is {y.data}")
+    expect(not gradient(y, x, rng.standard_normal(2)).any(), "tanh must be flat at the far ends")
+
+
 PROPERTIES: dict[str, tuple[Property, ...]] = {
     "relu": (relu_is_flat_at_zero, relu_keeps_nan, relu_of_special_values),
     "max_pool2d": (
@@ -265,6 +312,10 @@ PROPERTIES: dict[str, tuple[Property, ...]] = {
     "batch_norm": (running_statistics,),
     "batch_norm_eval": (running_statistics_rest_in_evaluation,),
     "sync_batch_norm": (ranks_share_a_batch,),
+    "pow": (powers_of_zero, powers_of_negative_numbers),
+    "max": (equal_maxima_share, nan_is_the_maximum),
+    "sigmoid": (sigmoid_of_huge_values,),
+    "tanh": (tanh_of_huge_values,),
     "dropout": (dropout_draws_anew, dropout_keeps_the_expectation, dropout_at_the_ends),
     "softmax": (softmax_of_huge_values,),
     "log_softmax": (log_softmax_of_huge_values,),

@@ -195,6 +195,28 @@ def sgd_steps_by_its_formula(rng: np.random.Generator) -> None:
         expect(p.grad is None, "zero_grad left a gradient")
 
 
+def adam_steps_by_its_formula(rng: np.random.Generator) -> None:
+    for (beta1, beta2), eps, decay in (((0.9, 0.999), 1e-8, 0.0), ((0.5, 0.8), 0.1, 0.02)):
+        start = rng.standard_normal(7)
+        p, still = (Tensor(start.copy(), requires_grad=True) for _ in range(2))
+        adam = optim.Adam([still, p], 0.1, (beta1, beta2), eps, decay)
+        expected, m, v = start.copy(), np.zeros(7), np.zeros(7)
+        for t in range(1, 5):
+            p.grad = rng.standard_normal(7)
+            g = p.grad + decay * expected
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+            expected = expected - adam.lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+            adam.step()
+            told = f"Adam with betas {beta1} and {beta2}, {eps=}, weight decay {decay}, step {t}"
+            expect(close(p.data, expected), f"{told}: p must be {expected}, is {p.data}")
+            if t == 2:
+                adam.lr = 0.03
+        expect(close(still.data, start), "Adam moved a parameter that has no gradient")
+        state = adam.state_dict()
+        expect(set(state) == {"step.1", "exp_avg.1", "exp_avg_sq.1"}, f"Adam's state holds {', '.join(state)}")
+        expect(close(state["exp_avg.1"], m) and close(state["exp_avg_sq.1"], v), "Adam's state must hold its averages")
+
+
 def rates_drop_at_their_milestones(rng: np.random.Generator) -> None:
     step = optim.Step.at(0.1, [0.5, 75], 100, factor=0.2)
     for iteration, rate in ((0, 0.1), (49, 0.1), (50, 0.02), (74, 0.02), (75, 0.004), (1000, 0.004)):
@@ -282,5 +304,6 @@ PROPERTIES_OF_LAYERS: dict[str, tuple[Property, ...]] = {
         fusing_can_be_undone,
     ),
     "SGD": (sgd_steps_by_its_formula,),
+    "Adam": (adam_steps_by_its_formula,),
     "schedules": (rates_drop_at_their_milestones, warm_up_ends),
 }

@@ -9,6 +9,7 @@ onnx_operations   each operation in ONNX's words
 recording         what a network computes, as a list of operations that holds for any number of images
 """
 
+from minires._lazy import directory
 from minires.weights.converting import convert
 from minires.weights.file import WeightFile, WeightsError
 from minires.weights.loading import Loaded, load, read_any
@@ -35,3 +36,4 @@ __all__ = [
     "recognise",
     "save",
 ]
+__dir__ = directory(globals())

@@ -181,6 +181,16 @@ def mean(step: Step, graph: Graph) -> str:
     return graph.node("ReduceMean", graph.inputs(step), axes=step.node.axis, keepdims=int(step.node.keepdims))
 
 
+def largest(step: Step, graph: Graph) -> str:
+    if not step.node.axis:
+        return graph.node("Identity", graph.inputs(step))
+    return graph.node("ReduceMax", graph.inputs(step), axes=step.node.axis, keepdims=int(step.node.keepdims))
+
+
+def transpose(step: Step, graph: Graph) -> str:
+    return graph.node("Transpose", graph.inputs(step), perm=step.node.axes)
+
+
 def as_it_is(kind: str) -> Callable[[Step, Graph], str]:
     return lambda step, graph: graph.node(kind, graph.inputs(step))
 
@@ -203,22 +213,32 @@ TRANSLATIONS: dict[str, Callable[[Step, Graph], str]] = {
     "BatchNorm": batch_norm,
     "Conv2d": conv2d,
     "CrossEntropy": no_such_thing("a loss is not part of a network for inference"),
+    "Div": as_it_is("Div"),
     "Dropout": no_such_thing("dropout draws at random: a network for inference must not"),
+    "Exp": as_it_is("Exp"),
     "Linear": linear,
+    "Log": as_it_is("Log"),
     "LogSoftmax": along_an_axis("LogSoftmax"),
+    "MatMul": as_it_is("MatMul"),
+    "Max": largest,
     "MaxPool2d": max_pool,
     "Mean": mean,
     "Mul": as_it_is("Mul"),
     "NLLLoss": no_such_thing("a loss is not part of a network for inference"),
     "Neg": as_it_is("Neg"),
     "Pad": pad,
+    "Pow": as_it_is("Pow"),
     "ReLU": as_it_is("Relu"),
     "Reshape": reshape,
+    "Sigmoid": as_it_is("Sigmoid"),
     "Slice": slices,
     "Softmax": along_an_axis("Softmax"),
+    "Sqrt": as_it_is("Sqrt"),
     "Sub": as_it_is("Sub"),
     "Sum": total,
     "SyncBatchNorm": no_such_thing(
         "it computes with the statistics of several ranks' batches: export a network in evaluation mode"
     ),
+    "Tanh": as_it_is("Tanh"),
+    "Transpose": transpose,
 }

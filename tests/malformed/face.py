@@ -13,7 +13,13 @@ ROOMS = (
 )
 
 # Through which Python's own syntax calls a method.
-OPERATORS = {f"__{name}__" for name in ("call", "getitem", "setattr", "add", "radd", "sub", "rsub", "mul", "rmul")}
+OPERATORS = {
+    f"__{name}__"
+    for name in (
+        *("call", "getitem", "setitem", "delitem", "setattr", "add", "radd", "sub", "rsub", "mul", "rmul"),
+        *("truediv", "rtruediv", "pow", "rpow", "matmul", "rmatmul", "lt", "le", "gt", "ge"),
+    )
+}  # == and != are left out: of what is no number they say that it is unequal, as everywhere in Python
 
 RECORD = "a record that minires fills: it holds what it is given"
 ENGINE = "called by the engine, with what the engine made"

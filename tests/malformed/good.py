@@ -162,10 +162,20 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     "Tensor.grad=": lambda files: _step(),
     "Tensor.backward": lambda files: Good((leaf(2, 3) * 2.0).backward, {"grad_output": floats(2, 3)}),
     **{
-        f"Tensor.__{name}__": _binary(f"__{name}__") for name in ("add", "radd", "sub", "rsub", "mul", "rmul")
+        f"Tensor.__{name}__": _binary(f"__{name}__")
+        for name in (
+            *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "lt", "le", "gt", "ge"),
+            *("pow", "rpow"),
+        )
+    },
+    **{
+        f"Tensor.__{name}__": lambda files, name=name: Good(getattr(leaf(3, 3), f"__{name}__"), {"other": floats(3, 3)})
+        for name in ("matmul", "rmatmul")
     },
     "Tensor.__getitem__": lambda files: Good(leaf(4, 5).__getitem__, {"index": (1, slice(0, 3))}),
     "Tensor.sum": lambda files: Good(leaf(2, 3, 4).sum, {"axis": (0, 2), "keepdims": True}),
+    "Tensor.max": lambda files: Good(leaf(2, 3, 4).max, {"axis": (0, -1), "keepdims": True}),
+    "Tensor.transpose": lambda files: Good(leaf(2, 3, 4).transpose, {"axes": (2, 0, 1)}, spread="axes"),
     "Tensor.mean": lambda files: Good(leaf(2, 3, 4).mean, {"axis": 1, "keepdims": False}),
     "Tensor.reshape": lambda files: Good(leaf(2, 6).reshape, {"shape": (3, -1)}, spread="shape"),
     "backend": lambda files: Good(
@@ -221,6 +231,11 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     "functional.flatten": lambda files: Good(F.flatten, {"x": leaf(2, 3, 4, 5), "start_dim": 1, "end_dim": 2}),
     "functional.linear": lambda files: Good(F.linear, {"x": leaf(2, 3), "weight": leaf(4, 3), "bias": leaf(4)}),
     "functional.log_softmax": lambda files: Good(F.log_softmax, {"x": leaf(2, 3, 4), "axis": 1}),
+    **{
+        f"functional.{name}": lambda files, name=name: Good(getattr(F, name), {"x": leaf(2, 3)})
+        for name in ("exp", "log", "sqrt", "tanh", "sigmoid")
+    },
+    "functional.matmul": lambda files: Good(F.matmul, {"a": leaf(2, 3), "b": leaf(3, 4)}),
     "functional.max_pool2d": lambda files: Good(
         F.max_pool2d,
         {"x": leaf(2, 3, 4, 5), "kernel_size": 2, "stride": 1, "padding": 1, "dilation": 1, "ceil_mode": False},
@@ -409,6 +424,22 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     "nn.Module.to": lambda files: Good(layers().to, {"device": "cpu"}),
     "nn.Module.astype": lambda files: Good(layers().astype, {"dtype": "float64"}),
     "nn.ReLU.forward": _forward(lambda: nn.ReLU(), 2, 3),
+    "nn.Sigmoid.forward": _forward(lambda: nn.Sigmoid(), 2, 3),
+    "nn.Tanh.forward": _forward(lambda: nn.Tanh(), 2, 3),
+    "nn.ModuleList": lambda files: Good(nn.ModuleList, {"modules": [nn.ReLU(), nn.Flatten()]}),
+    **{
+        f"nn.ModuleList.{method}": lambda files, method=method, arguments=arguments: Good(
+            getattr(nn.ModuleList([nn.ReLU(), nn.Flatten()]), method), dict(arguments)
+        )
+        for method, arguments in (
+            ("append", {"module": nn.ReLU()}),
+            ("extend", {"modules": [nn.ReLU()]}),
+            ("insert", {"position": 1, "module": nn.ReLU()}),
+            ("__getitem__", {"position": 1}),
+            ("__setitem__", {"position": -1, "module": nn.ReLU()}),
+            ("__delitem__", {"position": 0}),
+        )
+    },
     "nn.Sequential": lambda files: Good(nn.Sequential, {"modules": (nn.ReLU(), nn.Flatten())}, spread="modules"),
     "nn.Sequential.forward": _forward(layers, 2, 2, 5, 6),
     "nn.Sequential.__getitem__": lambda files: Good(layers().__getitem__, {"position": 1}),
@@ -424,6 +455,14 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     ),
     "optim.SGD.load_state_dict": lambda files: Good(
         optim.SGD([leaf(3)], 0.1).load_state_dict, {"state": {"velocity.0": floats(3)}}
+    ),
+    "optim.Adam": lambda files: Good(
+        optim.Adam,
+        {"params": [leaf(2), leaf(3)], "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 1e-4},
+    ),
+    "optim.Adam.load_state_dict": lambda files: Good(
+        optim.Adam([leaf(3)]).load_state_dict,
+        {"state": {"step.0": np.array(2), "exp_avg.0": floats(3), "exp_avg_sq.0": abs(floats(3))}},
     ),
     "optim.Step": lambda files: Good(optim.Step, {"lr": 0.1, "milestones": (2, 4), "factor": 0.1}),
     "optim.Step.at": lambda files: Good(

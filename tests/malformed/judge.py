@@ -29,6 +29,7 @@ DOCUMENTED: dict[str, tuple[type[Exception], ...]] = {
     "inspect.Trace.save": (OSError,),
     "nn.Module.to": (mr.BackendUnavailable,),
     "nn.Sequential.__getitem__": (IndexError,),
+    "nn.ModuleList.": (IndexError,),
     "training.": (training.CheckpointError, training.Diverged, data.DataError, mr.BackendUnavailable, OSError),
     "weights.": (weights.WeightsError, training.CheckpointError, weights.OnnxMissing, OSError),
     "prediction.": (
@@ -43,6 +44,7 @@ ALSO = {
     "inputs": {"x", "<lambda>()", "positional arguments"},  # of a module; of the function that gradcheck is given
     "images": {"x"},
     "x": {"start_dim"},  # fine for another x
+    "module": {"modules"},
     "values": {"setting", "network", "data set"},
     "name": {"network", "data set", "backend"},  # what it is the name of
 }

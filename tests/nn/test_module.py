@@ -180,6 +180,15 @@ def test_layers_pass_their_options_on(layer, function, rng):
     assert np.array_equal(layer(x).data, function(x).data)
 
 
+@pytest.mark.parametrize(
+    ("layer", "function"), [(mr.nn.Tanh, np.tanh), (mr.nn.Sigmoid, lambda x: 1 / (1 + np.exp(-x)))]
+)
+def test_squashing_layers(rng, layer, function):
+    x = rng.standard_normal((2, 3, 4))
+    np.testing.assert_allclose(layer()(mr.tensor(x)).data, function(x), rtol=1e-14)
+    assert repr(layer()) == f"{layer.__name__}()"
+
+
 def test_dropout_only_in_training(rng):
     x = mr.tensor(rng.standard_normal((50, 40)))
     layer = nn.Dropout(0.25)
@@ -298,3 +307,58 @@ def test_every_module_is_in_its_own_mode_after_an_evaluation():
     with evaluating(model):
         assert not any(module.training for module in model.modules())
     assert [module.training for module in model.modules()] == [True, False, True, True]
+
+
+def test_a_list_of_modules_holds_their_parameters_and_names_their_nodes(rng):
+    class Net(mr.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = mr.nn.ModuleList(mr.nn.Linear(3, 3) for _ in range(2))
+            self.layers.append(mr.nn.ModuleList([mr.nn.Tanh()]))
+
+        def forward(self, x):
+            for layer in self.layers[:2]:
+                x = layer(x)
+            return self.layers[2][0](x)
+
+    net = Net()
+    assert [name for name, _ in net.named_parameters()] == [
+        *("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"),
+    ]
+    assert list(net.state_dict()) == [name for name, _ in net.named_parameters()]
+    y = net(mr.tensor(rng.standard_normal((2, 3), np.float32)))
+    assert y.node.module == "layers.2.0"
+    assert y.node.parents[0].module == "layers.1"
+    assert not net.eval().layers[1].training
+    with pytest.raises(TypeError, match="ModuleList defines no forward"):
+        net.layers(y)
+
+
+def test_a_module_list_is_a_list():
+    a, b, c, d = (mr.nn.Linear(1, n) for n in (1, 2, 3, 4))
+    modules = mr.nn.ModuleList([a])
+    modules.extend([b, d])
+    modules.insert(-1, c)
+    assert list(modules) == [a, b, c, d] == modules[:]
+    assert (modules[0], modules[-1], len(modules)) == (a, d, 4)
+    modules[1] = d
+    del modules[0]
+    assert list(modules) == [d, c, d]
+    assert list(modules.state_dict()) == [f"{i}.{name}" for i in range(3) for name in ("weight", "bias")]
+    del modules[1:]
+    assert list(modules) == [d]
+    for refused in (lambda: modules.append(1), lambda: modules.extend([a, None]), lambda: mr.nn.ModuleList(3)):
+        with pytest.raises(TypeError, match="modules must be"):
+            refused()
+    assert list(modules) == [d]  # nothing was changed
+    with pytest.raises(IndexError):
+        modules[1]
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
+def test_modules_in_a_plain_collection_are_refused(kind):
+    net, layer = mr.nn.Module(), mr.nn.ReLU()
+    with pytest.raises(TypeError, match=f"layers must not be a {kind} of modules.*use ModuleList"):
+        net.layers = {"list": [layer], "tuple": (1, layer), "dict": {"a": layer}}[kind]
+    net.sizes, net.names, net.options = [1, 2], (), {"a": 1}
+    assert net.sizes == [1, 2]

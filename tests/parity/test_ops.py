@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import operator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -133,10 +135,87 @@ def test_linear(rng, shape, bias):
 @pytest.mark.parametrize(
     "shapes", [((2, 3), (2, 3)), ((2, 1, 4), (3, 1)), ((), (2, 2)), ((1,), (5,)), ((4, 1), (1, 3))]
 )
-@pytest.mark.parametrize("op", ["add", "sub", "mul"])
+@pytest.mark.parametrize("op", ["add", "sub", "mul", "truediv", "pow"])
 def test_arithmetic(rng, shapes, op):
-    calls = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b}
-    compare(calls[op], calls[op], *(np.asarray(rng.standard_normal(shape)) for shape in shapes), rng=rng)
+    a, b = (np.asarray(rng.standard_normal(shape)) for shape in shapes)
+    a = np.asarray(abs(a)) if op == "pow" else a
+    compare(getattr(operator, op), getattr(operator, op), a, b, rng=rng)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, -1, -2, 0.5, -1.5])
+def test_powers_of_and_to_numbers(rng, exponent):
+    x = rng.uniform(0.2, 2, (3, 4)) * (rng.choice([-1, 1], (3, 4)) if isinstance(exponent, int) else 1)
+    compare(lambda x: x**exponent, lambda x: x**exponent, x, rng=rng)
+    compare(lambda x: 1.5**x, lambda x: 1.5**x, x, rng=rng)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning")
+def test_powers_of_zero(rng):
+    a, b = (m.ravel() for m in np.meshgrid([0.0, 0.5, 2.0], [0.0, 1.0, 2.0]))
+    compare(lambda a, b: a**b, lambda a, b: a**b, a, b, rng=rng)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        *[((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4))],
+        *[((5, 1, 2, 3), (6, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 6, 3, 4)), ((2, 0), (0, 3)), ((0, 3), (3, 2))],
+    ],
+)
+def test_matmul(rng, shapes):
+    a, b = (rng.standard_normal(shape) for shape in shapes)
+    compare(operator.matmul, operator.matmul, a, b, rng=rng)
+    compare(F.matmul, torch.matmul, np.asfortranarray(a), b[..., ::-1], rng=rng)
+
+
+@pytest.mark.parametrize("op", ["exp", "log", "sqrt", "tanh", "sigmoid"])
+def test_elementary_functions(rng, op):
+    for x in (rng.standard_normal((3, 4, 2)).T * 3, np.asarray(rng.standard_normal(()))):
+        x = np.asarray(abs(x) if op in ("log", "sqrt") else x)
+        compare(getattr(F, op), getattr(torch, op), x, rng=rng)
+        compare(lambda x: getattr(x, op)(), getattr(torch, op), x, rng=rng)
+
+
+def test_transpose(rng):
+    x = rng.standard_normal((2, 3, 4))
+    compare(lambda x: x.transpose(2, 0, 1), lambda x: x.permute(2, 0, 1), x, rng=rng)
+    compare(lambda x: x.transpose(-1, 1, 0), lambda x: x.permute(-1, 1, 0), x, rng=rng)
+    compare(lambda x: x.T, lambda x: x.T, x[0], rng=rng)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2)])
+def test_maximum_and_its_ties(rng, axis, keepdims):
+    every = tuple(range(3)) if axis is None else axis
+    for x in (rng.standard_normal((3, 4, 5)), rng.integers(0, 3, (3, 4, 5)).astype(float)):
+        compare(lambda x: x.max(axis, keepdims), lambda x: x.amax(every, keepdims), x, rng=rng)
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+def test_softmax_of_a_scalar_and_of_nothing(rng, op):
+    for shape, axis in (((), 0), ((), -1), ((0,), 0), ((2, 0), 1), ((0, 3), 0), ((0, 3), -1)):
+        x = np.asarray(rng.standard_normal(shape))
+        ours, theirs = (partial(getattr(f, op), **{name: axis}) for f, name in ((F, "axis"), (TF, "dim")))
+        compare(ours, theirs, x, rng=rng)
+
+
+def test_one_number_stands_for_both_axes(rng):
+    x, w = rng.standard_normal((2, 4, 9, 8)), rng.standard_normal((6, 2, 3, 3))
+    options = {"stride": (2,), "padding": (1,), "dilation": (2,)}
+    compare(lambda *a: F.conv2d(*a, groups=2, **options), lambda *a: TF.conv2d(*a, groups=2, **options), x, w, rng=rng)
+    window = {"kernel_size": (3,), "stride": (2,), "padding": (1,)}
+    for name, options in (("max_pool2d", window | {"dilation": (1,)}), ("avg_pool2d", window)):
+        ours, theirs = (partial(getattr(f, name), **options) for f in (F, TF))
+        compare(ours, theirs, x, rng=rng)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, np.int64])
+def test_max_pool2d_of_integers(rng, dtype):
+    x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, (2, 3, 9, 8), dtype, endpoint=True)
+    for options in ((3, 2, 1), (2, None, 0, (3, 2)), ((3, 2), (1, 3), (1, 0), 1, True)):
+        y = F.max_pool2d(x, *options)
+        assert not y.requires_grad
+        np.testing.assert_array_equal(y.data, TF.max_pool2d(torch.from_numpy(x), *options).numpy(), strict=True)
 
 
 def test_arithmetic_with_numbers(rng):

@@ -11,17 +11,18 @@ def max_pool2d_forward(
 ) -> tuple[Array, Array]:
     """x (N, C, H, W) -> y (N, C, OH, OW), and for each output the number of the tap that was its maximum.
 
-    Of equal maxima the first counts; NaN wins over everything.
+    Of equal maxima the first counts; NaN wins over everything.  x may hold integers.
     """
     xp = array_module(x)
+    least = float("-inf") if x.dtype.kind == "f" else xp.iinfo(x.dtype).min
     margin = _margins(x.shape, kernel, stride, padding, dilation, output)
-    padded = pad_hw(channels_last(x), padding, margin, float("-inf"))  # (N, C, H, W) -> (N, PH, PW, C)
+    padded = pad_hw(channels_last(x), padding, margin, least)  # (N, C, H, W) -> (N, PH, PW, C)
     N, _, _, C = padded.shape
     start = [  # the first tap that lies inside the image: the maximum, should all of a window be −∞
         -(-xp.maximum(p - xp.arange(o) * s, 0) // d)
         for p, o, s, d in zip(padding, output, stride, dilation, strict=True)
     ]
-    y = xp.full((N, *output, C), float("-inf"), x.dtype)  # (N, OH, OW, C)
+    y = xp.full((N, *output, C), least, x.dtype)  # (N, OH, OW, C)
     argmax = xp.empty(y.shape, xp.uint8 if kernel[0] * kernel[1] <= 256 else xp.int32)
     argmax[...] = (start[0][:, None] * kernel[1] + start[1])[:, :, None]  # (OH, OW, 1)
     for tap, rows, cols in taps(kernel, stride, dilation, output):

@@ -98,9 +98,23 @@ def _mutations() -> Iterator[Mutation]:
         ("self.nesterov or v is None", "v is None"),
         ("p.data -= xp.multiply(v", "p.data += xp.multiply(v"),
         ("p.data -= xp.multiply(g", "p.data += xp.multiply(g"),
-        ("if p.grad is None:", "if False:"),
     ])  # fmt: skip
+    yield from of("SGD", optim.SGD._moving, [("if p.grad is not None]", "]")])
     yield from of("SGD", optim.SGD.zero_grad, [("p.grad = None", "pass")])
+    yield from of("Adam", optim.Adam.step, [
+        ("grad + self.weight_decay * p.data", "grad - self.weight_decay * p.data"),
+        ("grad + self.weight_decay * p.data if self.weight_decay else grad", "grad"),
+        ("m *= beta1", "m *= beta2"),
+        ("(1 - beta1) * g\n", "g\n"),
+        ("v *= beta2", "pass"),
+        ("(1 - beta2) * g * g", "(1 - beta2) * g"),
+        ("(1 - beta1**t)", "(1 - beta1)"),
+        ("(1 - beta2**t)", "1"),
+        ("+ self.eps", ""),
+        ("xp.sqrt(v / (1 - beta2**t)) + self.eps", "xp.sqrt(v / (1 - beta2**t) + self.eps)"),
+        ("self._steps[i] += 1", "self._steps[i] = 1"),
+        ("p.data -=", "p.data +="),
+    ])  # fmt: skip
     yield from of("schedules", optim.Step.__call__, [
         ("iteration >= m", "iteration > m"),
         ("self.factor**drops", "self.factor * drops"),

@@ -212,6 +212,85 @@ def _mutations() -> Iterator[Mutation]:
     yield from of("neg", ops.Neg.forward, [("return -x", "return x"), ("-x", "-abs(x)"), ("-x", "0 * x")])
     yield from of("neg", ops.Neg.backward, [("-grad_output", "grad_output"), ("-grad_output", "-2 * grad_output")])
 
+    yield from of("div", ops.Div.forward, [("a / b", "b / a"), ("a / b", "a * b")])
+    yield from of("div", ops.Div.backward, [
+        ("grad_output / b", "grad_output * b"),
+        ("-grad_a", "grad_a"),
+        ("-grad_a * a / b", "-grad_a * a"),
+        ("* a / b", "* b / a"),
+        ("sum_to(grad_a, a.shape)", "sum_to(grad_output, a.shape)"),
+    ])  # fmt: skip
+    yield from of("pow", ops.Pow.forward, [("a**b", "b**a"), ("a**b", "a * b")])
+    yield from of("pow", ops.Pow.backward, [
+        ("(b - 1)", "b"),
+        ("grad_output * b *", "grad_output *"),
+        ("xp.where(b == 0, one, a)", "a"),
+        ("xp.where(b == 0, one, a)", "abs(xp.where(b == 0, one, a))"),
+        ("xp.where((a == 0) & (b >= 0), one, a)", "a"),
+        ("grad_output * y *", "grad_output *"),
+        ("xp.log(", "xp.log2("),
+        ("wants_a, wants_b =", "wants_b, wants_a ="),
+    ])  # fmt: skip
+    yield from of("matmul", ops.MatMul.forward, [("a @ b", "-(a @ b)"), ("a @ b", "a[..., ::-1] @ b")])
+    yield from of("matmul", ops.MatMul.backward, [
+        ("grad @ columns", "-grad @ columns"),
+        ("columns.swapaxes(-1, -2)", "columns.reshape(*columns.shape[:-2], columns.shape[-1], columns.shape[-2])"),
+        ("rows.swapaxes(-1, -2)", "rows.T"),
+        ("grad_output[..., None]", "grad_output[None]"),
+        ("grad[..., None, :]", "grad[None]"),
+        ("sum_to(grad @ columns.swapaxes(-1, -2), rows.shape)", "(grad @ columns.swapaxes(-1, -2))"),
+        ("sum_to(rows.swapaxes(-1, -2) @ grad, columns.shape)", "(rows.swapaxes(-1, -2) @ grad)"),
+    ])  # fmt: skip
+    yield from of("matmul", F.matmul, [("MatMul()(a, b)", "MatMul()(b, a)")])
+    for name, operation, wrong in (
+        ("exp", ops.Exp, "exp2"), ("log", ops.Log, "log2"), ("sqrt", ops.Sqrt, "cbrt"), ("tanh", ops.Tanh, "arctan"),
+    ):  # fmt: skip
+        yield from of(name, operation.forward, [
+            (f".{name}(x)", f".{wrong}(x)"),
+            (f".{name}(x)", f".{name}(1.001 * x)"),
+        ])  # fmt: skip
+        yield from of(name, operation.backward, [
+            ("return grad_output", "return -grad_output"),
+            ("return grad_output", "return abs(grad_output)"),
+        ])  # fmt: skip
+    yield from of("exp", ops.Exp.backward, [("* self.saved", "")])
+    yield from of("log", ops.Log.backward, [("/ self.saved", "* self.saved")])
+    yield from of("sqrt", ops.Sqrt.backward, [("(2 * self.saved)", "self.saved")])
+    yield from of("tanh", ops.Tanh.backward, [
+        ("self.saved * self.saved", "self.saved"),
+        ("1 - self.saved", "1 + self.saved"),
+    ])  # fmt: skip
+    yield from of("sigmoid", ops.Sigmoid.forward, [
+        ("-abs(x)", "-x"),
+        ("-abs(x)", "abs(x)"),
+        ("x >= 0", "x <= 0"),
+        ("x >= 0, one, e", "x >= 0, e, one"),
+        ("(one + e)", "(one + 2 * e)"),
+    ])  # fmt: skip
+    yield from of("sigmoid", ops.Sigmoid.backward, [("(1 - self.saved)", "(1 + self.saved)"), ("* self.saved *", "*")])
+    yield from of("max", ops.Max.forward, [
+        ("x.max", "x.min"),
+        ("axis=self.axis", "axis=self.axis[:1]"),
+        ("if self.keepdims", "if not self.keepdims"),
+    ])  # fmt: skip
+    yield from of("max", ops.Max.backward, [
+        ("(x == y) | (x != x)", "x == y"),
+        ("x == y", "x >= y - 1"),
+        (" / largest.sum(axis=self.axis, keepdims=True, dtype=x.dtype)", ""),
+        ("axis=self.axis", "axis=None"),
+        ("where(largest, share, x.dtype.type(0))", "where(largest, -share, x.dtype.type(0))"),
+        ("x.dtype.type(0)", "share"),
+    ])  # fmt: skip
+    yield from of("transpose", ops.Transpose.forward, [
+        ("x.transpose(self.axes)", "x.transpose([self.axes.index(i) for i in range(len(self.axes))])"),
+        ("x.transpose(self.axes)", "x.reshape([x.shape[i] for i in self.axes])"),
+    ])  # fmt: skip
+    yield from of("transpose", ops.Transpose.backward, [
+        ("[self.axes.index(i) for i in range(len(self.axes))]", "self.axes"),
+        ("[self.axes.index(i) for i in range(len(self.axes))]", "self.axes[::-1]"),
+        ("return grad_output", "return -grad_output"),
+    ])  # fmt: skip
+
     yield from of("sum", ops.Sum.total, [
         ("keepdims=self.keepdims", "keepdims=True"),
         ("x.sum", "x.mean"),
