@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minires.inspect.tracing.record import Event, Trace
+if TYPE_CHECKING:
+    from minires.inspect.tracing.record import Event, Trace
 
 
 def graph(trace: Trace) -> str:

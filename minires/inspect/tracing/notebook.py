@@ -6,9 +6,12 @@ import hashlib
 import re
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minires._atomic import make_folder, write_text
-from minires.inspect.tracing.record import Trace
+
+if TYPE_CHECKING:
+    from minires.inspect.tracing.record import Trace
 
 LARGEST = 2 * 2**20  # bytes of a page that the notebook's own file holds
 FOLDER = "minires-traces"

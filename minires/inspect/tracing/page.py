@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import minires
 from minires.autograd import Function
-from minires.inspect.tracing.record import Event, Trace, View
+
+if TYPE_CHECKING:
+    from minires.inspect.tracing.record import Event, Trace, View
 
 MARK = "/*TRACES*/"
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from minires import _checks, random
 from minires import functional as F
+from minires._atomic import write_text
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
 from minires.inspect.counting import memory_owners, multiply_adds
-from minires.inspect.tracing import pictures
+from minires.inspect.tracing import graph, notebook, page, pictures, timeline
 from minires.nn import Module
 from minires.statistics import Statistics
 from minires.tensor import Tensor, as_tensor
@@ -133,32 +134,22 @@ class Trace:
         return f'<trace of {self.headline()}; save("trace.html") writes its page>'
 
     def _repr_html_(self) -> str:
-        from minires.inspect.tracing.notebook import frame
-
-        return frame(self)
+        return notebook.frame(self)
 
     def page(self) -> str:
         """One HTML file that needs nothing else."""
-        from minires.inspect.tracing.page import page
-
-        return page([self])
+        return page.page([self])
 
     def timeline(self) -> str:
         """JSON for Perfetto and chrome://tracing: modules nested as they were called."""
-        from minires.inspect.tracing.timeline import timeline
-
-        return timeline(self)
+        return timeline.timeline(self)
 
     def graph(self) -> str:
         """The tape in Graphviz's language."""
-        from minires.inspect.tracing.graph import graph
-
-        return graph(self)
+        return graph.graph(self)
 
     def save(self, path: str | Path, format: str = "html") -> Path:
         """Writes "html", "chrome" or "dot"; whole or not at all.  Returns the path."""
-        from minires._atomic import write_text
-
         made = {"html": self.page, "chrome": self.timeline, "dot": self.graph}
         target = _checks.path(path, "path")
         text = made[_checks.choice(format, "format", tuple(made))]()

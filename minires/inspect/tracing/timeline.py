@@ -6,9 +6,10 @@ Format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsK
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minires.inspect.tracing.record import Event, Trace
+if TYPE_CHECKING:
+    from minires.inspect.tracing.record import Event, Trace
 
 
 def timeline(trace: Trace) -> str:
