@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minires.nn.synchronising import synchronise
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +34,7 @@ import minires as mr
 from benchmarks.tables import write_between_markers
 from minires.bench.machine import Others, describe
 from minires.bench.report import markdown
-from minires.parallel import Alone, Buckets, launched, library, world
+from minires.parallel import Alone, Buckets, launched, library, synchronise, world
 from minires.training.update import Update
 
 RESULTS = Path(__file__).parent / "results" / "parallel.json"

@@ -4,9 +4,10 @@ Without this the write would pass, and backward would compute a wrong gradient f
 CuPy's have no such flag.  A view is frozen together with the array that owns its memory; other views of that memory,
 made before, are not.  An array over the memory of another framework is left alone: NumPy could not thaw it.
 
-A `Frozen` stands for one read-only array.  The nodes that need the array share it, and CPython drops it with the last
-of them.  A weak reference then calls `array.setflags`, a C function: no line of Python runs that Ctrl-C, another thread
-or the garbage collector could interrupt, so no array stays read-only without a tape.
+A `Frozen` stands for an array that owns its memory, and for the views of it that a tape needs.  The nodes that need
+them share it, and CPython drops it with the last of these nodes.  Weak references then call `array.setflags`, a C
+function: no line of Python runs that Ctrl-C, another thread or the garbage collector could interrupt, so no array stays
+read-only without a tape.
 """
 
 from __future__ import annotations
@@ -27,16 +28,14 @@ REMEDY = (
 
 
 class Frozen:
-    """One array, read-only while this object lives.  Its views are thawed after it: NumPy demands that order."""
+    """The memory of one array, read-only while this object lives."""
 
-    __slots__ = ("__weakref__", "views")
-
-    def __init__(self) -> None:
-        self.views: set[Frozen] = set()
+    __slots__ = ("__weakref__",)
 
 
-# id of an array -> its Frozen; the reference keeps the array alive, so that no other array gets this id meanwhile
-_frozen: dict[int, weakref.ref[Frozen]] = {}
+# id of an array that owns its memory -> references to its Frozen: one for each frozen view, last the owner's own.
+# Their callbacks keep the arrays alive, so that no other array gets this id meanwhile.
+_frozen: dict[int, list[weakref.ref[Frozen]]] = {}
 _sweep_at = 1024  # entries, dead ones included
 _lock = threading.RLock()  # reentrant: the garbage collector may run code that calls an operation
 if hasattr(os, "register_at_fork"):  # another thread's lock would stay locked in the child
@@ -56,7 +55,8 @@ def freeze(saved: Any) -> list[Frozen]:
 @contextmanager
 def writable(array: np.ndarray) -> Iterator[None]:
     """Within it the array can be written although a tape depends on it: for code that restores what it changed."""
-    frozen = [a for a in (array.base, array) if isinstance(a, np.ndarray) and _found(a)]  # the owner first
+    owner = _owner(array)
+    frozen = [a for a in (owner, array) if _found(owner) and not a.flags.writeable]  # NumPy demands this order
     for a in frozen:
         a.setflags(write=True)
     try:
@@ -68,37 +68,49 @@ def writable(array: np.ndarray) -> Iterator[None]:
 
 def _walk(saved: Any, frozen: list[Frozen]) -> None:
     if isinstance(saved, np.ndarray):
-        owner = saved.base
-        if not isinstance(owner, np.ndarray):
-            frozen += filter(None, [_freeze(saved)])
-        elif owned := _freeze(owner):  # else the view could not be thawed either
-            view = _freeze(saved)
-            owned.views |= {view} if view else set()
-            frozen += filter(None, [owned, view])
+        found = _freeze(saved)
+        if found is not None:
+            frozen.append(found)
     elif isinstance(saved, tuple):
         for part in saved:
             _walk(part, frozen)
 
 
-def _found(array: np.ndarray) -> Frozen | None:
-    reference = _frozen.get(id(array))
-    return reference() if reference else None
+def _owner(array: np.ndarray) -> np.ndarray:
+    return array.base if isinstance(array.base, np.ndarray) else array
+
+
+def _found(owner: np.ndarray) -> Frozen | None:
+    references = _frozen.get(id(owner))
+    return references[-1]() if references else None
 
 
 def _freeze(array: np.ndarray) -> Frozen | None:
-    """None for an array that was read-only already, or that NumPy could not thaw."""
-    found = _found(array)
-    if found is None and array.flags.writeable and _can_be_thawed(array):
+    """None where the memory was read-only already, or where NumPy could not thaw it."""
+    owner = _owner(array)
+    found = _found(owner)
+    if found is None:
+        if not owner.flags.writeable or not _can_be_thawed(owner):
+            return None
         found = Frozen()
-        # Called with the dead reference, which setflags takes for its argument `write`: any object counts as true.
-        _frozen[id(array)] = weakref.ref(found, array.setflags)  # type: ignore[arg-type]
+        _frozen[id(owner)] = [_thaw(owner, found)]
+        owner.setflags(write=False)
+    if array is not owner and array.flags.writeable:
+        # The newest reference is called first.  That must be the owner's: no view of read-only memory can be thawed.
+        _frozen[id(owner)].insert(0, _thaw(array, found))
+        _frozen[id(owner)][-1] = _thaw(owner, found)
         array.setflags(write=False)
     return found
 
 
+def _thaw(array: np.ndarray, frozen: Frozen) -> weakref.ref[Frozen]:
+    """Called with the dead reference, which setflags takes for its argument `write`: any object counts as true."""
+    return weakref.ref(frozen, array.setflags)  # type: ignore[arg-type]
+
+
 def _can_be_thawed(array: np.ndarray) -> bool:
     """Not so where the memory is a foreign object's, such as another framework's, that NumPy may not ask."""
-    if array.base is None or isinstance(array.base, np.ndarray):
+    if array.base is None:
         return True
     try:
         array.setflags(write=True)  # as it is: but NumPy checks now what it would check then
@@ -110,5 +122,5 @@ def _can_be_thawed(array: np.ndarray) -> bool:
 def _sweep() -> None:
     """Removes the entries of arrays that were thawed."""
     global _frozen, _sweep_at
-    _frozen = {key: reference for key, reference in list(_frozen.items()) if reference() is not None}
+    _frozen = {key: references for key, references in list(_frozen.items()) if references[-1]() is not None}
     _sweep_at = max(1024, 2 * len(_frozen))

@@ -43,10 +43,10 @@ def test_each_thread_has_its_own_generator():
 
 
 def test_a_share_within_a_share_ends():
-    with random.sharded(Shard(1, 3, 5)):
+    with Shard(1, 3, 5).drawing():
         random.manual_seed(5)
         expected = random.uniform((2, 4))
-        with random.sharded(Shard(0, 1, 7)):
+        with Shard(0, 1, 7).drawing():
             random.uniform((1, 4))
         random.manual_seed(5)
         np.testing.assert_array_equal(random.uniform((2, 4)), expected)

@@ -181,11 +181,24 @@ def test_a_view_that_every_tape_takes_anew_does_not_pile_up_frozen_views(arrays)
     kept = F.conv2d(mr.tensor(x), weight)
     for _ in range(5):
         F.conv2d(mr.tensor(view), weight)
-    owner = readonly._found(x)
-    assert len(owner.views) == 1
-    del kept, owner
+    assert len(readonly._frozen[id(x)]) == 2  # the view's and the owner's
+    del kept
     assert x.flags.writeable
     assert view.flags.writeable
+
+
+def test_views_are_thawed_by_the_collector_too(rng):
+    """It calls the callbacks of everything that it drops before it drops anything: the owner's must come first."""
+    for _ in range(50):
+        x = rng.standard_normal((2, 3, 5, 4))
+        views = [x[:, :, ::-1], x.transpose(0, 1, 3, 2), x[:1]]
+        kept = [F.relu(mr.tensor(array, requires_grad=True)) * mr.tensor(array) for array in (*views, x)]
+        for y in kept:
+            y.node.cycle = y
+        assert not any(array.flags.writeable for array in (*views, x))
+        del kept, y
+        gc.collect()
+        assert all(array.flags.writeable for array in (*views, x))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -285,6 +298,14 @@ def interrupts(rounds):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
 def test_interrupts_leave_nothing_read_only_and_no_module_path(rng):
-    interrupted, stuck = interrupts(2000)
-    assert interrupted > 1500
+    interrupted, stuck = interrupts(600)
+    assert interrupted > 400
+    assert stuck == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
+def test_ten_thousand_interrupts():
+    interrupted, stuck = interrupts(10_000)
+    assert interrupted > 7000
     assert stuck == 0

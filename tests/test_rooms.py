@@ -33,10 +33,8 @@ def test_import_minires_loads_the_core_alone():
     ours = {name.partition(".")[2] for name in loaded if name.startswith("minires.")}
     rooms = {name.partition(".")[0] for name in ours}
     folders = {m.name for m in pkgutil.iter_modules(mr.__path__) if m.ispkg}
-    assert rooms & folders == {"backends", "models", "nn", "ops", "parallel"}
+    assert rooms & folders == {"backends", "models", "nn", "ops"}
     assert rooms - folders >= CORE - folders
-    # the interface of a communicator stands in a signature of functional, and random draws for a shard
-    assert {name for name in ours if name.startswith("parallel.")} == {"parallel.communicator", "parallel.shard"}
     slow = {"PIL", "matplotlib", "rich", "safetensors", "multiprocessing", "importlib.metadata", "urllib.request"}
     assert loaded & slow == set()
 
@@ -70,14 +68,14 @@ def test_dir_offers_the_public_names_alone(room):
         assert not name.startswith("_")
 
 
-@pytest.mark.parametrize("room", ["minires", "minires.paper", "minires.parallel"])
+@pytest.mark.parametrize("room", ["minires", "minires.paper"])
 def test_a_name_that_no_room_has(room):
     module = importlib.import_module(room)
     with pytest.raises(AttributeError, match=f"module '{room}' has no attribute 'no_such_name'"):
         module.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("room", ["minires", "minires.paper", "minires.bench", "minires.parallel"])
+@pytest.mark.parametrize("room", ["minires", "minires.paper", "minires.bench"])
 def test_type_checkers_see_what_loads_later(room):
     """They read imports that never run: those must name all that `__getattr__` loads."""
     tree = ast.parse(Path(importlib.import_module(room).__file__).read_text())

@@ -204,8 +204,8 @@ UNCUT = 10_000  # columns where no terminal sets a limit: a table in a file or a
 
 
 def columns(stream: Any) -> int:
-    """The width of the terminal, or $COLUMNS; `UNCUT` in a file or a pipe."""
-    return shutil.get_terminal_size().columns if stream.isatty() or os.environ.get("COLUMNS") else UNCUT
+    """The width of the terminal; `UNCUT` in a file or a pipe, whatever COLUMNS a parent process exports."""
+    return shutil.get_terminal_size().columns if stream.isatty() else UNCUT
 
 
 def say(*words: object, indent: int | None = 0, error: bool = False) -> None:

@@ -149,7 +149,7 @@ class Summary:
     def _repr_html_(self) -> str:
         table = self._table()
         counts = table_html(("", ""), self._totals(), right=("",))
-        return table_html(table.head, table.rows, table.title, table.right, totals=1) + counts
+        return f"<div>{table_html(table.head, table.rows, table.title, table.right, totals=1)}{counts}</div>"
 
     def __repr__(self) -> str:
         return str(self)

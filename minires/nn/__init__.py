@@ -1,8 +1,8 @@
 """Modules: layers with their parameters, and the trees they form."""
 
 from minires._lazy import directory
+from minires.nn import fusing as fusing  # binds Module.fuse
 from minires.nn import init
-from minires.nn.fusing import fuse
 from minires.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -37,7 +37,6 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
-    "fuse",
     "init",
 ]
 __dir__ = directory(globals())

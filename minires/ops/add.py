@@ -55,16 +55,16 @@ class Mul(Function):
 
 
 class Div(Function):
-    """a / b, element by element"""
+    """x / other, element by element"""
 
-    def forward(self, a: Array, b: Array) -> Array:
-        self.saved = a, b
-        return a / b
+    def forward(self, x: Array, other: Array) -> Array:
+        self.saved = x, other
+        return x / other
 
     def backward(self, grad_output: Array) -> tuple[Array, Array]:
-        a, b = self.saved
-        grad_a = grad_output / b
-        return sum_to(grad_a, a.shape), sum_to(-grad_a * a / b, b.shape)  # d(a/b)/db = −a/b²
+        x, other = self.saved
+        grad_x = grad_output / other
+        return sum_to(grad_x, x.shape), sum_to(-grad_x * x / other, other.shape)  # d(x/other)/d(other) = −x/other²
 
 
 class Neg(Function):

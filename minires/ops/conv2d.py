@@ -34,10 +34,7 @@ class Conv2d(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x, weight = self.saved  # (N, C, H, W), (O, C/groups, KH, KW)
-        return self.gradients(grad_output, x, weight)
-
-    def gradients(self, grad_output: Array, x: Array, weight: Array) -> tuple[Array | None, ...]:
-        wants_x, wants_weight, wants_bias = self.needs_input_grad[:3]
+        wants_x, wants_weight, wants_bias = self.needs_input_grad
         return (
             self.backend.conv2d_backward_input(grad_output, weight, x.shape, *self.geometry) if wants_x else None,
             self.backend.conv2d_backward_weight(grad_output, x, weight.shape, *self.geometry) if wants_weight else None,

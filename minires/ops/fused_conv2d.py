@@ -63,7 +63,15 @@ class FusedConv2d(Conv2d):
             mean, var, gamma, _, eps = norm
             conv = self.backend.conv2d_forward(x, weight, bias, *self.geometry)
             grad_conv, grad_gamma, grad_beta = self.backend.batch_norm_eval_backward(grad, conv, mean, var, gamma, eps)
-        return *self.gradients(grad_conv, x, weight), grad_gamma, grad_beta, grad
+        wants_x, wants_weight, wants_bias = self.needs_input_grad[:3]
+        return (
+            self.backend.conv2d_backward_input(grad_conv, weight, x.shape, *self.geometry) if wants_x else None,
+            self.backend.conv2d_backward_weight(grad_conv, x, weight.shape, *self.geometry) if wants_weight else None,
+            self.backend.conv2d_backward_bias(grad_conv) if wants_bias else None,
+            grad_gamma,
+            grad_beta,
+            grad,
+        )
 
     def output_size(self, x: Array, weight: Array) -> Pair:
         """(OH, OW)"""

@@ -8,24 +8,24 @@ from minires.ops.add import sum_to
 
 
 class Pow(Function):
-    """a ** b, element by element
+    """x ** other, element by element
 
-    A negative a to a fractional b is NaN.  The slope in a is 0 where b is 0, and the slope in b is 0 where a is 0 and
-    b is not negative, both as limits of what surrounds them.
+    A negative x to a fractional power is NaN.  The slope in x is 0 where other is 0, and the slope in other is 0 where
+    x is 0 and other is not negative, both as limits of what surrounds them.
     """
 
-    def forward(self, a: Array, b: Array) -> Array:
-        y = as_array(a**b)
-        self.saved = a, b, y
+    def forward(self, x: Array, other: Array) -> Array:
+        y = as_array(x**other)
+        self.saved = x, other, y
         return y
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        a, b, y = self.saved
+        x, other, y = self.saved
         xp, one = array_module(y), y.dtype.type(1)
-        wants_a, wants_b = self.needs_input_grad
-        grad_a = grad_b = None
-        if wants_a:  # b · a^(b−1)
-            grad_a = sum_to(grad_output * b * xp.where(b == 0, one, a) ** (b - 1), a.shape)
-        if wants_b:  # a^b · log a
-            grad_b = sum_to(grad_output * y * xp.log(xp.where((a == 0) & (b >= 0), one, a)), b.shape)
-        return grad_a, grad_b
+        wants_x, wants_other = self.needs_input_grad
+        grad_x = grad_other = None
+        if wants_x:  # other · x^(other−1)
+            grad_x = sum_to(grad_output * other * xp.where(other == 0, one, x) ** (other - 1), x.shape)
+        if wants_other:  # x^other · log x
+            grad_other = sum_to(grad_output * y * xp.log(xp.where((x == 0) & (other >= 0), one, x)), other.shape)
+        return grad_x, grad_other

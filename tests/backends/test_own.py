@@ -31,7 +31,7 @@ class Mine(mr.backends.Reference):
         self.slope = slope
 
     def relu_forward(self, x):
-        return x * (x > 0) + self.slope * x * (x < 0)
+        return np.where(x <= 0, self.slope * np.maximum(x, -9), x)
 
 leaky = Mine(0.25)
 data = {"conv2d": 1}
@@ -45,7 +45,7 @@ class Mine(mr.backends.Reference):
         self.slope = slope
 
     def relu_forward(self, x):
-        return x * (x > 0) + self.slope * x * (x < 0)
+        return np.where(x <= 0, self.slope * np.maximum(x, -9), x)
 
 
 @pytest.fixture

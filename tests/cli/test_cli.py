@@ -90,7 +90,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "--iterations 4 --batch-size 100 --micro-batch 30 --sync-batch-norm --lr 0.2 --momentum 0.8 "
         "--weight-decay 0.01 --nesterov --schedule step --milestones 2,3 --lr-factor 0.5 --warmup 1 --warmup-lr 0.02 "
         "--label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 --checkpoint-every 2 --keep 5 --keep-best "
-        "--workers 1"
+        "--no-fuse --workers 1"
     )
     with threadpool_limits():  # puts BLAS's threads back
         assert call(*words.split(), "--data-dir", tmp_path, "--out", tmp_path / "run")[0] == 0
@@ -124,6 +124,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "checkpoint_every": 2,
         "keep": 5,
         "keep_best": True,
+        "fuse": False,
         "workers": 1,
         "data_dir": str(tmp_path),
         "size": None,
@@ -241,7 +242,7 @@ def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, 
 
 
 def test_settings_of_a_run_cannot_change_when_it_goes_on(call, run):
-    for words in (["--lr", "1"], ["--seed", "3"], ["--epochs", "9"], ["--no-augment"], ["plain20"]):
+    for words in (["--lr", "1"], ["--seed", "3"], ["--no-augment"], ["plain20"]):
         code, _, err = call("train", "--resume", run, *words)
         assert code == 2
         one_line(err, "--resume", {"--no-augment": "--augment", "plain20": "NETWORK"}.get(words[0], words[0]))

@@ -51,7 +51,8 @@ def shown(capsys, monkeypatch):
     """Runs a call in a terminal of this width and gives its lines."""
 
     def shown(width, call, *arguments):
-        monkeypatch.setenv("COLUMNS", str(width))
+        for module in (words, evaluate):
+            monkeypatch.setattr(module, "columns", lambda stream: width)
         call(*arguments)
         return checked(capsys.readouterr().out, width)
 

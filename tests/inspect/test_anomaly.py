@@ -195,7 +195,7 @@ def test_cards_of_forward_and_backward():
     assert [name for name, _ in arrays] == ["x", "input 2"]
     root = Root()(x)
     found = backward_card(root.node, np.full(3, 7.0))
-    assert [(name, told.mean) for name, told in found.arrays] == [("grad_output", 7.0), ("saved 0", 1.0)]
+    assert [(name, told.mean) for name, told in found.arrays] == [("grad_output", 7.0), ("saved", 1.0)]
     assert found.head == "Root(), backward"
 
 
@@ -210,9 +210,8 @@ def test_an_input_with_a_default_has_its_name():
 
 def test_tensors_show_their_statistics():
     x = mr.tensor(np.array([[np.nan, np.inf], [0.0, 1.0]] * 20), requires_grad=True)
-    assert "NaN 20, Inf 20" in repr(x)
-    assert "zeros 25 %" in repr(x)
-    assert "leaf" in x._repr_html_()
+    for shown in ("NaN", "Inf", "zeros", "25 %", "leaf"):
+        assert shown in x._repr_html_()
     y = x * 2.0
     y.backward(np.ones(y.shape))
     assert "grad" in x._repr_html_()

@@ -213,9 +213,24 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         {
             "x": leaf(2, 3, 4, 5), "running_mean": floats(3), "running_var": abs(floats(3)), "weight": leaf(3),
             "bias": leaf(3), "training": True, "momentum": 0.1, "eps": 1e-5,
-            "communicator": None,
         },
         written=("running_mean", "running_var"),
+    ),
+    "functional.batch_norm_add_relu": lambda files: Good(
+        F.batch_norm_add_relu,
+        {
+            "x": leaf(2, 3, 4, 5), "running_mean": floats(3), "running_var": abs(floats(3)), "weight": leaf(3),
+            "bias": leaf(3), "shortcut": leaf(2, 3, 4, 5), "momentum": 0.1, "eps": 1e-5,
+        },
+        written=("running_mean", "running_var"),
+    ),
+    "functional.fused_conv2d": lambda files: Good(
+        F.fused_conv2d,
+        {
+            "x": leaf(2, 4, 5, 6), "weight": leaf(6, 2, 3, 2), "bias": leaf(6), "stride": (2, 1), "padding": 1,
+            "dilation": 1, "groups": 2, "running_mean": floats(6), "running_var": abs(floats(6)), "gamma": leaf(6),
+            "beta": leaf(6), "eps": 1e-5, "shortcut": leaf(2, 6, 3, 7), "relu": True,
+        },
     ),
     "functional.conv2d": lambda files: Good(
         F.conv2d,
@@ -370,6 +385,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         models.ZeroPadShortcut, {"in_channels": 2, "out_channels": 4, "stride": 2, "zero_channels": "both"}
     ),
     "models.ZeroPadShortcut.forward": _forward(lambda: models.ZeroPadShortcut(2, 4, 2), 2, 2, 5, 5),
+    "models.shapes": lambda files: Good(models.shapes, {"name": "resnet20", "num_classes": 3, "width": 1}),
     "models.create": lambda files: Good(
         models.create,
         {
@@ -417,6 +433,7 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
     "nn.Module.register_buffer": lambda files: Good(nn.Module().register_buffer, {"name": "count", "array": floats(3)}),
     "nn.Module.__call__": lambda files: Good(layers(), {"inputs": floats(2, 2, 5, 6)}, spread="inputs"),
     "nn.Module.named_modules": lambda files: Good(all_of(layers().named_modules), {"prefix": "net"}),
+    "nn.Module.fuse": lambda files: Good(nn.Sequential(nn.ReLU()).fuse, {"on": True, "training": True}),
     "nn.Module.load_state_dict": lambda files: Good(
         nn.Linear(3, 2).load_state_dict, {"state": {"weight": floats(2, 3), "bias": floats(2)}, "strict": True}
     ),

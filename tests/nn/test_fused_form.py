@@ -365,7 +365,7 @@ def test_arguments_are_checked(rng):
     mean, var, shortcut = np.zeros(4), np.ones(4), rng.standard_normal((2, 4, 3, 2))
     ok = F.fused_conv2d(x, w, running_mean=mean, running_var=var, shortcut=shortcut, relu=True)
     assert ok.shape == (2, 4, 3, 2)
-    with pytest.raises(ValueError, match="shortcut must have shape"):
+    with pytest.raises(ValueError, match="shortcut must have the output's shape"):
         F.fused_conv2d(x, w, shortcut=shortcut[:, :1])
     with pytest.raises(ValueError, match="running_var must be given"):
         F.fused_conv2d(x, w, running_mean=mean)

@@ -119,7 +119,8 @@ def finished(folder, iteration, network="resnet32", data="cifar10", errors=(7.0,
     )
     none = np.zeros(1, np.float32)
     state = np.random.default_rng(0).bit_generator.state
-    now = Checkpoint(iteration, config, {"a": none}, {}, none, ("a",), (3, 32, 32), state, rows=rows)
+    mean = np.zeros((32, 32, 3), np.float32)
+    now = Checkpoint(iteration, config, {"a": none}, {}, mean, ("a",), (3, 32, 32), state, rows=rows)
     checkpoints.save(now, folder / "checkpoints")
     return folder
 

@@ -26,7 +26,7 @@ ROW = history.Row(300, 1.0, 0.02, 1.0, 40.0, 50.0, 100.0, 1.0)
 def small(monkeypatch):
     """300 + 100 images in Fashion-MNIST's place."""
 
-    def load(name, split="train", data_dir=None, download=False, size=None):
+    def load(name, split="train", data_dir=None, download=False, size=None, *folder_options):
         n = 300 if split == "train" else 100
         rng = np.random.default_rng(n)  # the same images every time
         images = rng.integers(0, 256, (n, size or 28, size or 28, 1)).astype(np.uint8)

@@ -114,7 +114,8 @@ def binary(name, a, b, alpha=1):
     if not isinstance(a, mr.Tensor) and not isinstance(b, mr.Tensor):
         raise Excluded("two plain numbers", None)  # Python's own arithmetic
     b = b if alpha == 1 else b * alpha
-    return ARITHMETIC[name](a, b)
+    with np.errstate(divide="ignore"):  # 0 to a negative power is infinite: NumPy warns, PyTorch does not
+        return ARITHMETIC[name](a, b)
 
 
 def divide(a, b, rounding_mode=None):
@@ -129,7 +130,8 @@ def reflected(name, a, b):
         if name not in ("add", "mul"):
             raise Excluded("a method of Python's numbers", None)  # it gives NotImplemented
         return binary(name, b, a)
-    return getattr(a, f"__r{name}__")(b)
+    with np.errstate(divide="ignore"):
+        return getattr(a, f"__r{name}__")(b)
 
 
 ARITHMETIC = {
@@ -369,7 +371,8 @@ def test_no_operation_is_left_out():
     """Of minires' functions, operators and methods, by PyTorch's names."""
     called = {name.removeprefix("nn.functional.") for name, _ in CALLS}
     operators = {"add", "sub", "mul", "div", "pow", "matmul", "neg", "lt", "le", "gt", "ge", "eq", "ne", "__getitem__"}
-    assert set(F.__all__) | operators | {"sum", "mean", "amax", "permute", "T"} <= called
+    fused = {"batch_norm_add_relu", "fused_conv2d"}  # PyTorch has no such functions
+    assert set(F.__all__) - fused | operators | {"sum", "mean", "amax", "permute", "T"} <= called
     assert set(CALLS) == set(EXPECTED)
     # "add", "T" and "div" have none on the CPU, and those of the others call them with a plain number as self.
     plain = {"add", "sub", "mul", "div", "pow", "lt", "le", "gt", "ge", "eq", "ne", "T"}

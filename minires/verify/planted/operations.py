@@ -104,10 +104,10 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
     yield from of("fused_conv2d", ops.FusedConv2d.backward, [
         ("if self.relu else grad_output", "if False else grad_output"),
-        ("grad_gamma, grad_beta, grad\n", "grad_gamma, grad_beta, grad_output\n"),
-        ("grad_gamma, grad_beta, grad\n", "grad_beta, grad_gamma, grad\n"),
+        ("            grad,\n", "            grad_output,\n"),
+        ("            grad_gamma,\n            grad_beta,\n", "            grad_beta,\n            grad_gamma,\n"),
         ("conv2d_forward(x, weight, bias, *self", "conv2d_forward(x, weight, None, *self"),
-        ("self.gradients(grad_conv, x", "self.gradients(grad, x"),
+        ("conv2d_backward_bias(grad_conv)", "conv2d_backward_bias(grad)"),
     ])  # fmt: skip
 
     yield from of("sync_batch_norm", parallel.SyncBatchNorm.forward, [
@@ -212,26 +212,26 @@ def _mutations() -> Iterator[Mutation]:
     yield from of("neg", ops.Neg.forward, [("return -x", "return x"), ("-x", "-abs(x)"), ("-x", "0 * x")])
     yield from of("neg", ops.Neg.backward, [("-grad_output", "grad_output"), ("-grad_output", "-2 * grad_output")])
 
-    yield from of("div", ops.Div.forward, [("a / b", "b / a"), ("a / b", "a * b")])
+    yield from of("div", ops.Div.forward, [("x / other", "other / x"), ("x / other", "x * other")])
     yield from of("div", ops.Div.backward, [
-        ("grad_output / b", "grad_output * b"),
-        ("-grad_a", "grad_a"),
-        ("-grad_a * a / b", "-grad_a * a"),
-        ("* a / b", "* b / a"),
-        ("sum_to(grad_a, a.shape)", "sum_to(grad_output, a.shape)"),
+        ("grad_output / other", "grad_output * other"),
+        ("-grad_x", "grad_x"),
+        ("-grad_x * x / other", "-grad_x * x"),
+        ("* x / other", "* other / x"),
+        ("sum_to(grad_x, x.shape)", "sum_to(grad_output, x.shape)"),
     ])  # fmt: skip
-    yield from of("pow", ops.Pow.forward, [("a**b", "b**a"), ("a**b", "a * b")])
+    yield from of("pow", ops.Pow.forward, [("x**other", "other**x"), ("x**other", "x * other")])
     yield from of("pow", ops.Pow.backward, [
-        ("(b - 1)", "b"),
-        ("grad_output * b *", "grad_output *"),
-        ("xp.where(b == 0, one, a)", "a"),
-        ("xp.where(b == 0, one, a)", "abs(xp.where(b == 0, one, a))"),
-        ("xp.where((a == 0) & (b >= 0), one, a)", "a"),
+        ("(other - 1)", "other"),
+        ("grad_output * other *", "grad_output *"),
+        ("xp.where(other == 0, one, x)", "x"),
+        ("xp.where(other == 0, one, x)", "abs(xp.where(other == 0, one, x))"),
+        ("xp.where((x == 0) & (other >= 0), one, x)", "x"),
         ("grad_output * y *", "grad_output *"),
         ("xp.log(", "xp.log2("),
-        ("wants_a, wants_b =", "wants_b, wants_a ="),
+        ("wants_x, wants_other =", "wants_other, wants_x ="),
     ])  # fmt: skip
-    yield from of("matmul", ops.MatMul.forward, [("a @ b", "-(a @ b)"), ("a @ b", "a[..., ::-1] @ b")])
+    yield from of("matmul", ops.MatMul.forward, [("x @ other", "-(x @ other)"), ("x @ other", "x[..., ::-1] @ other")])
     yield from of("matmul", ops.MatMul.backward, [
         ("grad @ columns", "-grad @ columns"),
         ("columns.swapaxes(-1, -2)", "columns.reshape(*columns.shape[:-2], columns.shape[-1], columns.shape[-2])"),
