@@ -18,7 +18,7 @@ from minires._returned import checked_gradients, checked_output
 from minires.arrays import Array, as_array
 from minires.callsite import callsite
 from minires.context import context
-from minires.readonly import Frozen, freeze
+from minires.readonly import Frozen, freeze, sweep
 from minires.tensor import Tensor
 
 _serials = itertools.count()
@@ -195,7 +195,7 @@ def backward(output: Tensor, grad_output: Array) -> None:
                 grads[parent] = grad_input
                 heappush(newest_first, (-parent.serial, parent))
         del grad, grad_inputs, grad_input, parent, parents  # or they would live through the next node's backward
-    return None
+    return sweep()
 
 
 def _accumulate(leaf: Tensor, grad: Array, shared: bool) -> None:

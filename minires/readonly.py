@@ -36,7 +36,7 @@ class Frozen:
 # id of an array that owns its memory -> references to its Frozen: one for each frozen view, last the owner's own.
 # Their callbacks keep the arrays alive, so that no other array gets this id meanwhile.
 _frozen: dict[int, list[weakref.ref[Frozen]]] = {}
-_sweep_at = 1024  # entries, dead ones included
+_sweep_at = 1024  # entries
 _lock = threading.RLock()  # reentrant: the garbage collector may run code that calls an operation
 if hasattr(os, "register_at_fork"):  # another thread's lock would stay locked in the child
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -48,8 +48,17 @@ def freeze(saved: Any) -> list[Frozen]:
     with _lock:
         _walk(saved, frozen)
         if len(_frozen) > _sweep_at:
-            _sweep()
+            sweep()
     return frozen
+
+
+def sweep() -> None:
+    """Removes the entries of arrays that have been thawed: after each walk, and between tapes that are not walked."""
+    global _sweep_at
+    with _lock:
+        for key in [key for key, references in _frozen.items() if references[-1]() is None]:
+            del _frozen[key]
+        _sweep_at = 1024 + 2 * len(_frozen)
 
 
 @contextmanager
@@ -117,10 +126,3 @@ def _can_be_thawed(array: np.ndarray) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _sweep() -> None:
-    """Removes the entries of arrays that were thawed."""
-    global _frozen, _sweep_at
-    _frozen = {key: references for key, references in list(_frozen.items()) if references[-1]() is not None}
-    _sweep_at = max(1024, 2 * len(_frozen))

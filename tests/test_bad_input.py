@@ -441,12 +441,15 @@ GOOD = {  # every function with an array or a value for each of its arguments
     "nll_loss": {"log_probs": z, **SCORES},
 }
 TENSORS = {"x", "a", "b", "weight", "bias", "logits", "log_probs", "running_mean", "running_var"}
+TENSORS |= {"gamma", "beta", "shortcut"}
 PAIRS = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}  # and the least value of each
 NUMBERS_BETWEEN = {"momentum": 1, "eps": None, "p": 1, "label_smoothing": 1}  # 0 and what
 INTEGERS = {"groups", "start_dim", "end_dim", "axis"}
 LOSSES = {"cross_entropy", "nll_loss"}
 OPTIONAL = {
     *[("conv2d", "bias"), ("linear", "bias"), ("batch_norm", "weight"), ("batch_norm", "bias")],
+    *[("batch_norm_add_relu", name) for name in ("weight", "bias", "shortcut")],
+    *[("fused_conv2d", name) for name in ("bias", "gamma", "beta", "shortcut")],
     *[("max_pool2d", "stride"), ("avg_pool2d", "stride"), ("cross_entropy", "weight"), ("nll_loss", "weight")],
 }
 
@@ -473,7 +476,7 @@ def wrong_values():
                     10**30,
                     (1, 10**400),
                 ]
-                if (function, argument) == ("conv2d", "padding"):  # two words are welcome
+                if function in ("conv2d", "fused_conv2d") and argument == "padding":  # two words are welcome
                     value_errors.append(type_errors.pop(type_errors.index("a")))
             elif argument in INTEGERS:
                 type_errors = [None, True, 1.0, "a", object(), (1, 2), ones]

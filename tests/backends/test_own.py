@@ -24,6 +24,7 @@ from minires.verify.lockstep import lockstep
 from minires.verify.recorded import load_call
 
 SOURCE = """
+import numpy as np
 import minires as mr
 
 class Mine(mr.backends.Reference):
