@@ -249,8 +249,8 @@ MEMORY = (
             ("size / 2**20:,.0f} MiB", "size / 1e6:,.0f} MiB", "megabytes called mebibytes"),
             ("limit = available(here)", "limit = available()", "several processes have the whole machine each"),
             (
-                "-(-(config.micro_batch or config.batch_size) // processes)",
-                "(config.micro_batch or config.batch_size) // processes",
+                "-(-min(config.micro_batch or batch, batch) // processes)",
+                "min(config.micro_batch or batch, batch) // processes",
                 "the largest share of a batch rounded down",
             ),
             (
