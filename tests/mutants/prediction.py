@@ -75,9 +75,9 @@ FIGURE = within(
             "the last row of pictures is missing",
         ),
         (
-            "min(10, math.ceil(math.sqrt(len(shown))))",
             "math.ceil(math.sqrt(len(shown)))",
-            "more than ten pictures a row",
+            "math.isqrt(len(shown))",
+            "more rows than columns",
         ),
         ("    bars.invert_yaxis()\n", "", "the most probable class at the bottom"),
         (
