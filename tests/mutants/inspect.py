@@ -60,7 +60,7 @@ MEMORY = within(
 
 SHAPES = within(
     "minires/inspect/shapes.py",
-    "tests/inspect/test_summary.py -k shapes",
+    "tests/inspect/test_summary.py -k 'shapes or places'",
     [
         ("kernel[0] * kernel[1] <= 256", "kernel[0] * kernel[1] < 256", "another type of places for windows of 256"),
         (
