@@ -51,7 +51,7 @@ def sheet(predictions: Sequence[Prediction], classifier: Classifier) -> bytes:
     shown = iterable(predictions, "predictions", "Predictions")[:MOST_ON_A_SHEET]
     if not shown or not all(isinstance(one, Prediction) for one in shown):
         raise ValueError("predictions must be Predictions, at least one")
-    columns = min(10, math.ceil(math.sqrt(len(shown))))
+    columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
     cells = np.atleast_1d(figure.subplots(rows, columns)).ravel()

@@ -36,8 +36,9 @@ def test_size_only_where_there_is_one(tmp_path):
 def test_recipes():
     for name in data.names():
         assert data.recipe(name, 32) == data.recipe(name)
-    small = data.recipe("fashion-mnist", 7)
-    assert (small.pad, small.flip) == (2, True)
+    for size in (7, 14):
+        small = data.recipe("fashion-mnist", size)
+        assert (small.pad, small.flip) == (2, True)
     assert data.recipe("cifar10", 15).pad == 4
     assert data.recipe("folder").colour == 0.1
     assert data.recipe("digits", 8) == data.recipe("digits")

@@ -272,6 +272,15 @@ def test_the_callers_tracing_goes_on():
     assert not tracemalloc.is_tracing()
 
 
+def test_the_prediction_follows_the_line_through_what_was_measured(monkeypatch):
+    module = sys.modules["minires.inspect.memory"]
+    monkeypatch.setattr(module, "_measured", lambda model, input_shape, images: 1000 + 10 * images)
+    with mr.backend("reference"):
+        peak = mr.inspect.PeakMemory(mr.models.create("resnet20", width=2), (3, 8, 8))
+        assert [peak(images) for images in (1, 8, 24)] == [1010, 1080, 1240]
+        assert [peak.largest_batch(limit) for limit in (1009, 1010, 1239, 1240)] == [0, 1, 23, 24]
+
+
 def test_the_largest_workspace_of_a_convolution_counts_once(monkeypatch):
     model = mr.models.create("resnet20", width=2)
     with mr.backend("reference"):

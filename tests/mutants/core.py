@@ -54,7 +54,7 @@ INIT = (
         "minires/random.py",
         "tests/test_random.py",
         [
-            ("_state.shard = outer", "_state.shard = None", "the outer share is not restored"),
+            ("_state.draw = outer", "_state.draw = np.random.Generator.random", "the outer draw is not restored"),
         ],
     ),
 )

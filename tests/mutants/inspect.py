@@ -7,7 +7,6 @@ SUMMARY = (
         "minires/inspect/summary.py",
         "tests/inspect/test_summary.py",
         [
-            ("sum(node.needs_input_grad[:2])", "sum(node.needs_input_grad)", "the bias counts as a product"),
             ("if id(owner) not in self.kept:", "if True:", "arrays that are kept twice count twice"),
             ("{id(p.data): p.data for p in model.parameters()}", "{}", "parameters count as kept"),
             ("kept += owner.nbytes", "kept = owner.nbytes", "only the last array of an operation counts"),
@@ -21,13 +20,14 @@ SUMMARY = (
                 "not isinstance(input_shape, (tuple, list))",
                 "the batch axis is accepted",
             ),
-            ("with evaluating(model), backends", "with backends", "running statistics of the model move"),
+            ("with evaluating(model), in_form(", "with in_form(", "running statistics of the model move"),
         ],
     ),
     *within(
         "minires/inspect/counting.py",
         "tests/inspect/test_summary.py",
         [
+            ("sum(node.needs_input_grad[:2])", "sum(node.needs_input_grad)", "the bias counts as a product"),
             ("math.prod(weight[1:])", "math.prod(weight[2:])", "input channels not counted"),
             ("[array.base if is_array(array.base) else array for", "[array for", "a view counts as much as it shows"),
             ("for part in saved for array", "for part in saved[:1] for array", "only the first saved array counts"),
@@ -51,8 +51,8 @@ MEMORY = within(
         ),
         ("self.of_none = low - self.per_image * a", "self.of_none = low - self.per_image", "the line starts too high"),
         (
-            "self.bytes = max(self.bytes, tell(",
-            "self.bytes = min(self.bytes, tell(",
+            "self.bytes = max(self.bytes, measure(",
+            "self.bytes = min(self.bytes, measure(",
             "the workspace of kernels is not counted",
         ),
     ],
@@ -60,7 +60,7 @@ MEMORY = within(
 
 SHAPES = within(
     "minires/inspect/shapes.py",
-    "tests/inspect/test_summary.py -k shapes",
+    "tests/inspect/test_summary.py -k 'shapes or places'",
     [
         ("kernel[0] * kernel[1] <= 256", "kernel[0] * kernel[1] < 256", "another type of places for windows of 256"),
         (

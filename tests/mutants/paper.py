@@ -130,7 +130,7 @@ TABLE = (
                 'if number == 1 else ""\n        lines',
                 "max pooling in the wrong stage",
             ),
-            ('+ f"×{times}"', '+ f"×{times - 1}"', "one repetition fewer"),
+            (']×{times}")', ']×{times - 1}")', "one repetition fewer"),
             (
                 "×{c.weight.shape[3]}, {c.weight.shape[0]}",
                 "×{c.weight.shape[3]}, {c.weight.shape[1]}",

@@ -22,7 +22,7 @@ PREDICT = within(
         ("for batch in (*batches, ()):", "for batch in batches:", "the last batch is never given"),
         ("if ready:\n", "if len(ready) > 1:\n", "batches of one are dropped"),
         ("Prediction(path, cut, next(rows))", "Prediction(batch[0], cut, next(rows))", "the batch's first path"),
-        ("with evaluating(classifier.model):\n        logits", "if True:\n        logits", "training mode"),
+        ("with evaluating(classifier.model), in_form(", "with in_form(", "training mode"),
     ],
 )
 
@@ -75,9 +75,9 @@ FIGURE = within(
             "the last row of pictures is missing",
         ),
         (
-            "min(10, math.ceil(math.sqrt(len(shown))))",
             "math.ceil(math.sqrt(len(shown)))",
-            "more than ten pictures a row",
+            "math.isqrt(len(shown))",
+            "more rows than columns",
         ),
         ("    bars.invert_yaxis()\n", "", "the most probable class at the bottom"),
         (

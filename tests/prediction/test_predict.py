@@ -210,6 +210,7 @@ def test_what_the_file_leaves_open_is_passed_on(monkeypatch):
         ("resnet18", 3, {}, {"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406]}),
         ("resnet20", 3, {}, {"resize": 32, "crop": 32, "mean": [0.485, 0.456, 0.406]}),
         ("resnet20", 1, {}, {"resize": 32, "crop": 32, "mean": [0.449], "std": [0.226], "grey": True}),
+        ("resnet20", 1, {"resize": 40, "mean": (0.3,)}, {"resize": 40, "crop": 32, "mean": [0.3], "std": [0.226]}),
         (
             "resnet18",
             3,

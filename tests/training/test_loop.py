@@ -220,6 +220,8 @@ class WithDropout(nn.Module):
 
 def test_dropout_draws_the_same_masks_after_resuming(tmp_path, monkeypatch):
     monkeypatch.setattr(mr.models, "create", lambda *args, **options: WithDropout())
+    shapes = {name: array.shape for name, array in WithDropout().state_dict().items()}
+    monkeypatch.setattr(mr.models, "shapes", lambda *args, **options: shapes)
     one = train(small(), tmp_path / "one")
     with pytest.raises(Interrupted):
         train(small(), tmp_path / "two", report=StopAt(7))
