@@ -181,14 +181,13 @@ def backward(output: Tensor, grad_output: Array) -> None:
         _, node = heappop(newest_first)
         grad, parents = grads.pop(node), node.parents
         grad_inputs = node.run_backward(grad)
+        shared = [_is_shared(g, (grad, *grad_inputs[:i])) for i, g in enumerate(grad_inputs)]
         node.release()
-        for position, (parent, grad_input) in enumerate(zip(parents, grad_inputs, strict=True)):
+        for parent, grad_input, copies in zip(parents, grad_inputs, shared, strict=True):
             if parent is None or grad_input is None:
                 continue
             if isinstance(parent, Tensor):
-                others = (grad, *grad_inputs[:position])
-                shared = grad_input.base is not None or any(grad_input is other for other in others)
-                _accumulate(parent, grad_input, shared)
+                _accumulate(parent, grad_input, copies)
             elif parent in grads:
                 grads[parent] = as_array(parent.backend.add_forward(grads[parent], grad_input))
             else:
@@ -198,8 +197,15 @@ def backward(output: Tensor, grad_output: Array) -> None:
     return sweep()
 
 
+def _is_shared(grad: Array | None, others: tuple[Array | None, ...]) -> bool:
+    """Whether somebody else holds the array too: it is a view, one of the others, or saved by a node (read-only)."""
+    if grad is None:
+        return False
+    return grad.base is not None or not getattr(grad.flags, "writeable", True) or any(grad is o for o in others)
+
+
 def _accumulate(leaf: Tensor, grad: Array, shared: bool) -> None:
-    """Adds to a leaf's gradient; of an array that has another holder too (a view, the cotangent), it keeps a copy."""
+    """Adds to a leaf's gradient; of a shared array it keeps a copy."""
     if leaf.grad is not None:
         leaf.grad = as_array(leaf.grad + grad)
     else:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from types import CodeType
 
 # Frames of these files lie between an operation and the code that called for it.
 _HOME = Path(__file__).parent
 _ENGINE = (
     *(str(_HOME / name) for name in ("autograd.py", "callsite.py", "operators.py", "functional.py", "_losses.py")),
-    *(str(_HOME / name) + "/" for name in ("ops", "nn", "models")),
+    *(str(_HOME / name) + os.sep for name in ("ops", "nn", "models")),
 )
-_engine_code: dict[CodeType, bool] = {}  # is asked at every node: a string comparison each would be slow
+_engine_files: dict[str, bool] = {}  # asked at every node: comparing prefixes each time would be slow
 
 
 def callsite() -> tuple[str, int]:
@@ -20,9 +20,9 @@ def callsite() -> tuple[str, int]:
     frame = sys._getframe(1)
     while True:
         code = frame.f_code
-        engine = _engine_code.get(code)
+        engine = _engine_files.get(code.co_filename)
         if engine is None:
-            engine = _engine_code[code] = code.co_filename.startswith(_ENGINE)
+            engine = _engine_files[code.co_filename] = code.co_filename.startswith(_ENGINE)
         if not engine or frame.f_back is None:
             return code.co_filename, frame.f_lineno
         frame = frame.f_back

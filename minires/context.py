@@ -68,9 +68,15 @@ class _GradMode:
         context.grad_enabled = self.enabled
 
     def __exit__(self, *exc_info: object) -> None:
-        opened = None
-        while opened is not self:  # an inner mode whose exit Ctrl-C cut off is closed too
-            opened, context.grad_enabled = context.grad_modes.pop()
+        modes = context.grad_modes
+        places = [place for place, (opened, _) in enumerate(modes) if opened is self]
+        if not places:
+            return
+        _, before = modes.pop(places[-1])
+        if places[-1] == len(modes):
+            context.grad_enabled = before
+        else:  # a generator ends inside of another mode: that one stays, and goes back to what was before both
+            modes[places[-1]] = modes[places[-1]][0], before
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(fn)

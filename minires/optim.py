@@ -13,6 +13,7 @@ from minires._checks import flag, integer, iterable, mapping, number
 from minires._lazy import directory
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
+from minires.readonly import REMEDY
 from minires.tensor import Tensor
 
 __all__ = ["SGD", "Adam", "Constant", "Schedule", "Step", "Warmup"]
@@ -37,10 +38,7 @@ class _Optimiser:
         for position, p, _ in moving:
             _check_gradient(p, position)
             if not getattr(p.data.flags, "writeable", True):
-                raise ValueError(
-                    f"params[{position}] is a read-only array; nothing was moved.  It is so while the output of a "
-                    "forward pass that depends on it is alive: walk that backward, drop it, or compute it in no_grad()"
-                )
+                raise ValueError(f"params[{position}] is a read-only array; nothing was moved: {REMEDY}")
         return moving
 
     def _loaded(self, state: Mapping[str, Array], kinds: tuple[str, ...]) -> dict[str, dict[int, Array]]:

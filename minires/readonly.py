@@ -43,7 +43,7 @@ if hasattr(os, "register_at_fork"):  # another thread's lock would stay locked i
 
 
 def freeze(saved: Any) -> list[Frozen]:
-    """Makes the arrays in `saved` (nested tuples) read-only; each is writable again when its last Frozen is dropped."""
+    """Makes the arrays in `saved` (nested tuples, lists and so on) read-only, until their last Frozen is dropped."""
     frozen: list[Frozen] = []
     with _lock:
         _walk(saved, frozen)
@@ -56,8 +56,9 @@ def sweep() -> None:
     """Removes the entries of arrays that have been thawed: after each walk, and between tapes that are not walked."""
     global _sweep_at
     with _lock:
-        for key in [key for key, references in _frozen.items() if references[-1]() is None]:
-            del _frozen[key]
+        for key, references in list(_frozen.items()):  # a copy, because a signal's handler may come here meanwhile
+            if references[-1]() is None and _frozen.get(key) is references:
+                del _frozen[key]
         _sweep_at = 1024 + 2 * len(_frozen)
 
 
@@ -80,9 +81,11 @@ def _walk(saved: Any, frozen: list[Frozen]) -> None:
         found = _freeze(saved)
         if found is not None:
             frozen.append(found)
-    elif isinstance(saved, tuple):
+    elif isinstance(saved, (tuple, list)):
         for part in saved:
             _walk(part, frozen)
+    elif isinstance(saved, dict):
+        _walk(tuple(saved.values()), frozen)
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

@@ -80,6 +80,10 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __format__(self, spec: str) -> str:
+        """Of one element, as the number is formatted: f"{loss:.3f}"."""
+        return format(self.item(), spec) if spec and self.size == 1 else format(repr(self), spec)
+
     def __iter__(self) -> Iterator[Tensor]:
         """Along the first axis; each part is differentiable."""
         if not self.shape:

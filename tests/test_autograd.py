@@ -642,3 +642,53 @@ def test_a_decorated_generator_runs_in_its_mode_at_each_step():
     with pytest.raises(ValueError, match="in the generator"):
         list(fails())
     assert mr.is_grad_enabled()
+
+
+def test_a_gradient_that_is_a_saved_array_is_copied(rng):
+    class Dot(mr.Function):
+        def forward(self, x, other):
+            self.saved = x, other
+            return (x * other).sum()
+
+        def backward(self, grad_output):
+            x, other = self.saved
+            return other, x
+
+    x, other = leaf(rng.standard_normal(3)), leaf(rng.standard_normal(3))
+    Dot()(x, other).backward()
+    assert not np.shares_memory(x.grad, other.data)
+    assert not np.shares_memory(other.grad, x.data)
+
+
+def test_a_generator_that_ends_inside_another_mode_leaves_that_mode():
+    def steps():
+        with mr.no_grad():
+            yield
+
+    generator = steps()
+    next(generator)
+    with mr.enable_grad():
+        generator.close()
+        assert mr.is_grad_enabled()
+    assert mr.is_grad_enabled()
+    next(generator := steps())
+    with mr.no_grad():
+        generator.close()
+        assert not mr.is_grad_enabled()
+    assert mr.is_grad_enabled()
+
+
+def test_saved_lists_and_dictionaries_are_frozen_too(rng):
+    class Scale(mr.Function):
+        def forward(self, x):
+            self.saved = {"arrays": [x]}
+            return x * 2
+
+        def backward(self, grad_output):
+            return grad_output * 2
+
+    x = leaf(rng.standard_normal(3))
+    y = Scale()(x)
+    assert not x.data.flags.writeable
+    y.backward(rng.standard_normal(3))
+    assert x.data.flags.writeable

@@ -426,3 +426,8 @@ def test_sums_and_maxima_of_nothing():
     for axis in (None, 0):
         with pytest.raises(ValueError, match="max over an empty axis: axis"):
             empty.max(axis)
+
+
+def test_a_scalar_is_formatted_as_its_number():
+    assert f"{mr.tensor(np.array(0.12345)):.3f}" == "0.123"
+    assert f"{mr.tensor(np.ones(2))}" == repr(mr.tensor(np.ones(2)))

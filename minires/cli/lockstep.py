@@ -79,7 +79,7 @@ def _lockstep(arguments: argparse.Namespace) -> int:
     say(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}", indent=15)
     own = max(result.steps, key=lambda step: (isnan(step.own), step.own / step.tolerance))
     grown = max(result.steps, key=lambda step: (isnan(step.grown), step.grown))
-    say(f"nearest        {own.own:.1e} of {own.tolerance:.1e} at {_place(own)}", indent=15)
+    say(f"{'nearest' if own.passed else 'farthest':15}{own.own:.1e} of {own.tolerance:.1e} at {_place(own)}", indent=15)
     say(f"grown most     {grown.grown:.1e} at {_place(grown)}", indent=15)
     bits = f"other bits in {', '.join(result.other_form[:3])} ..." if result.other_form else "the same bits"
     say(f"fused form     {second} gives {bits}", indent=15)

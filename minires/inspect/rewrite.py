@@ -49,7 +49,7 @@ def install(node: Function, method: str, statement: str, looked_at: Callable[[An
     if method in node.__dict__:
         raise RuntimeError(f"{node!r} is being watched by another breakpoint or by detect_anomaly already")
     function: Any = getattr(type(node), method)
-    code = _compiled(function.__code__, statement)
+    code = _compiled(function.__code__, function.__code__.co_filename, statement)
     new = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     new.__kwdefaults__ = function.__kwdefaults__
     node.__dict__ |= {method: MethodType(new, node), "_looked_at": looked_at}
@@ -61,7 +61,8 @@ def uninstall(node: Function, method: str) -> None:
 
 
 @functools.cache
-def _compiled(code: CodeType, statement: str) -> CodeType:
+def _compiled(code: CodeType, file: str, statement: str) -> CodeType:
+    """`file` is part of the key, because code objects of two files may be equal."""
     try:
         lines, first = inspect.getsourcelines(code)
         tree = ast.parse(textwrap.dedent("".join(lines)))

@@ -198,11 +198,11 @@ class _Recorder(Observer):
     def __init__(self, model: Module) -> None:
         self.own_params: dict[str, int] = {}
         seen: set[int] = set()  # of parameters: two modules may share one
-        for path, module in model.named_modules():
+        for path, module in model.named_modules(model._name):  # a part of a network carries its own name
             own = [p for p in module._parameters.values() if id(p) not in seen]
             seen.update(map(id, own))
             self.own_params[path] = sum(p.size for p in own)
-        self.with_params = {path for path, module in model.named_modules() if module._parameters}
+        self.with_params = {path for path, module in model.named_modules(model._name) if module._parameters}
         self.pass_bytes = 0
         self.rows: list[Row] = []
         self.kept: dict[int, Any] = {id(p.data): p.data for p in model.parameters()}  # owners seen, kept alive by this

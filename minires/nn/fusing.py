@@ -35,7 +35,8 @@ def fuse(model: M, on: bool = True, *, training: bool = False) -> M:
                           networks of `minires.models`, of a Sequential, and those that a module names in `normed`.
                           A warning lists the pairs that a class of your own might compute otherwise: they are left
                           alone.  The layers from before are kept for `fuse(False)`.
-    fuse(False)           undoes both.  Raises ValueError when a folded convolution has changed since.
+    fuse(False)           undoes both, and leaves the mode as it is.  Raises ValueError when a folded convolution has
+                          changed since.
     """
     on, training = flag(on, "on"), flag(training, "training")
     if training and not on:

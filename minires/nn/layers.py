@@ -297,7 +297,8 @@ class Sequential(Module):
 class ModuleList(Module):
     """A list of modules named "0", "1", ..., whose order of use the module that holds it decides.
 
-    Takes indices, slices, assignment and `del` as a list does.  Calling it is an error: it defines no forward.
+    Takes indices, slices to read and to delete, and assignment as a list does.  Calling it is an error: it defines no
+    forward.
     """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
@@ -367,7 +368,8 @@ def conv_norm_relu(
 
     relu, shortcut   None: left out
     """
-    fuses = (relu is None or is_exactly(relu, ReLU)) and x.ndim == 4
+    x = as_tensor(x, "x")
+    fuses = (relu is None or is_exactly(relu, ReLU)) and x.ndim == 4 and x.size > 0
     if isinstance(norm, BatchNorm2d):
         fuses = fuses and is_exactly(norm, BatchNorm2d) and norm.function is F.batch_norm
         statistics: dict[str, Any] = {
@@ -377,6 +379,8 @@ def conv_norm_relu(
         }
         if norm.training and fuses and relu is not None:
             y = conv(x)
+            if shortcut is not None and shortcut.shape != y.shape:  # it is broadcast
+                return relu(norm(y) + shortcut)
             with module_scope(norm._name):
                 affine: dict[str, Any] = {"weight": norm.weight, "bias": norm.bias, "momentum": norm.momentum}
                 return F.batch_norm_add_relu(y, shortcut=shortcut, **statistics, **affine)
@@ -384,7 +388,12 @@ def conv_norm_relu(
         statistics |= {"gamma": norm.weight, "beta": norm.bias}
     else:
         fuses, statistics = fuses and is_exactly(norm, Identity, Folded), {}
-    if fuses and isinstance(conv, Conv2d) and is_exactly(conv, Conv2d):
+    if (
+        fuses
+        and isinstance(conv, Conv2d)
+        and is_exactly(conv, Conv2d)
+        and (shortcut is None or shortcut.shape[1] == conv.out_channels)  # else it is broadcast
+    ):
         geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         with module_scope(conv._name):
             return F.fused_conv2d(

@@ -14,6 +14,7 @@ from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
 from minires.backends import BackendUnavailable
 from minires.context import context
+from minires.readonly import REMEDY
 from minires.tensor import Tensor
 
 
@@ -98,7 +99,7 @@ class Module:
         outer = context.module
         context.module = f"{outer}.{self._name}" if outer and self._name else outer or self._name
         try:  # not `with`: Ctrl-C could come between a context manager's end and its `__exit__`
-            return self.forward_fused(*inputs) if self.fused else self.forward(*inputs)
+            return (self.forward_fused if self.fused and "forward" not in vars(self) else self.forward)(*inputs)
         finally:
             context.module = outer
 
@@ -196,7 +197,7 @@ class Module:
             elif value.dtype.kind not in "fiu":
                 problems.append(f"{name}: dtype {value.dtype} is not a real number's")
             elif not getattr(own[name].flags, "writeable", True):
-                problems.append(f"{name}: the module's array is read-only, as while a tape depends on it")
+                problems.append(f"{name}: the module's array is read-only: {REMEDY}")
             else:
                 arrays[name] = converted = _converted(value, own[name])
                 if bool((array_module(converted).isinf(converted) & ~array_module(value).isinf(value)).any()):

@@ -53,11 +53,14 @@ class Buckets(Observer):
         total = sum(p.data.nbytes for p in self.params)
         self.largest = min(LARGEST, -(-total // 4)) if largest_bytes is None else largest_bytes
         self.buckets: list[Bucket] = []
+        self.kinds: list[Any] = []
         self.launched = 0
 
     def of(self, output: Tensor) -> Buckets:
         """Before the backward of `output`, whose gradients are to be summed."""
-        if not self.buckets:
+        kinds = [(type(p.data), p.dtype) for p in self.params]
+        if self.kinds != kinds:  # the first time, or moved or converted since
+            self.kinds = kinds
             self.buckets = [Bucket(params) for params in self._divided()]
             self.place: dict[int, tuple[Bucket, int]] = {
                 id(p): (bucket, position) for bucket in self.buckets for position, p in enumerate(bucket.params)
@@ -78,6 +81,8 @@ class Buckets(Observer):
 
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
         for leaf in (parent for parent in node.parents if isinstance(parent, Tensor)):
+            if leaf not in self.uses:  # of another walk
+                continue
             self.uses[leaf] -= 1
             if self.uses[leaf] == 0:
                 self.complete.append(leaf)

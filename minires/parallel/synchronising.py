@@ -78,8 +78,7 @@ class SyncBatchNorm(Function):
         slope, shift = ((scale * part / values).astype(x.dtype) for part in (sums[:C], sums[C:]))
         # slope · x̂ + shift: batch norm with these as weight and bias
         through = self.backend.batch_norm_eval_forward(x, mean, var, slope, shift, self.eps)
-        grad_x -= through
-        return grad_x, grad_weight, grad_bias
+        return grad_x - through, grad_weight, grad_bias
 
 
 def sync_batch_norm(

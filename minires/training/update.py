@@ -42,7 +42,7 @@ class Update:
     def __call__(self, x: Array, labels: Array, lr: float, whole: int | None = None) -> Measured:
         """x (N, C, H, W), labels (N,): the images at `places(whole, …)` of a batch of `whole`; None: it is all of it.
 
-        Returns what was measured on the whole batch.  Raises Diverged, on every rank and before anything is moved,
+        Returns what was measured on the whole batch.  Raises Diverged, on every rank and before the weights move,
         when an output is not finite.
         """
         self.optimizer.zero_grad()

@@ -29,6 +29,7 @@ from minires.inspect.counting import multiply_adds
 from minires.nn import Module
 from minires.nn.fusing import in_form
 from minires.ops import BatchNorm
+from minires.readonly import Frozen, freeze
 from minires.tensor import Tensor
 from minires.verify.distance import relative_norm, ulps
 from minires.verify.network import running_statistics, unchanged
@@ -141,12 +142,15 @@ class _Watch(Observer):
     def __init__(self, run: _Run) -> None:
         self.run = run
         self.numbers: dict[Function, int] = {}
+        self.frozen: list[Frozen] = []
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
         self.numbers[node] = len(self.run.calls)
         self.run.calls.append(Recorded.before(node, arrays))
+        self.frozen = freeze(arrays)  # a kernel that writes into an operand fails at the line that does it
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
+        self.frozen = []
         self.run.outputs.append(output)
         self.run.statistics.append({name: array.copy() for name, array in statistics(node).items()})
         self.run.calls[self.numbers[node]].node.output_shape = output.shape
@@ -214,7 +218,7 @@ def lockstep(
 
 def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict[str, Any]) -> _Run:
     run = _Run()
-    with backend(chosen, **options) as active, unchanged(model), _at_home(model, active):
+    with backend(chosen, **options) as active, _at_home(model, active), unchanged(model):
         run.backend = active.name
         xp = array_module(next(iter(model.parameters())).data)
         model.zero_grad()
@@ -229,7 +233,7 @@ def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict
 def _same(name: str, run: _Run, other: _Run) -> bool:
     """Whether two runs gave a result the same bits."""
     a, b = run.results.get(name), other.results.get(name)
-    return a is not None and b is not None and bool((a == b).all())
+    return a is not None and b is not None and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 @contextlib.contextmanager

@@ -364,3 +364,10 @@ def test_every_network_of_the_paper_is_counted_at_once(capsys):
     assert cli.main(["models", "--json"]) == 0
     assert time.process_time() - began < 5  # 1 s on an idle machine
     assert {told["network"] for told in json.loads(capsys.readouterr().out)} == set(mr.models.names())
+
+
+def test_a_part_of_a_network_has_its_parameters():
+    model = mr.models.create("resnet20", width=4)
+    part = mr.summary(model.layer2, (4, 8, 8))
+    assert sum(row.params for row in part.rows) == part.params == sum(p.size for p in model.layer2.parameters())
+    assert part.pass_bytes > 0

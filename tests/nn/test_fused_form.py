@@ -398,3 +398,23 @@ def test_gradients_against_finite_differences(rng):
         [rng.standard_normal((3, 4, 3, 2)), gamma, beta, rng.standard_normal((3, 4, 3, 2))],
     )
     mr.gradcheck(lambda x: F.batch_norm_add_relu(x, None, None), [rng.standard_normal((3, 4, 3, 2))])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_has_no_fused_form_is_computed_as_in_the_plain_one(rng, training):
+    """A shortcut that is broadcast, and a batch without images."""
+    block = lived(mr.models.BasicBlock(1, 4), rng).train(training)
+    x = rng.standard_normal((2, 1, 5, 3)).astype(np.float32)
+    same(run(block, x, True)[0], run(block, x, False)[0])
+    for fused in (False, True):
+        with in_form(block, fused), pytest.raises(ValueError, match="x must not be empty"):
+            block(mr.tensor(x[:0]))
+        with in_form(block, fused), pytest.raises(TypeError, match="x must be a Tensor or an array"):
+            block([1.0])
+
+
+def test_a_forward_that_is_patched_later_is_called(rng):
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()).fuse(training=True)
+    object.__setattr__(model, "forward", lambda x: x)
+    x = mr.tensor(rng.standard_normal((1, 1, 2, 2)).astype(np.float32))
+    assert model(x) is x

@@ -203,3 +203,14 @@ def test_a_parameter_without_a_gradient_stays_without():
     for used, unused in on_ranks(2, work):
         np.testing.assert_array_equal(used, [2, 2])
         assert unused is None
+
+
+def test_a_network_that_was_converted_has_new_buckets(rng):
+    p = Tensor(rng.standard_normal(3).astype(np.float32), requires_grad=True)
+    buckets = Buckets([p], Alone())
+    for dtype in (np.float32, np.float64):
+        p.data, p.grad = p.data.astype(dtype), None
+        y = p * 2.0
+        with buckets.of(y):
+            y.backward(np.ones(3, dtype))
+        assert p.grad.dtype == dtype

@@ -346,7 +346,7 @@ def test_nan_is_null_in_json_and_the_worst_in_words(capsys, tmp_path, monkeypatc
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert told["fault"]["own"] is None
     assert cli.main(argv) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("nearest", "grown most"))]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("farthest", "grown most"))]
     assert ["nan" in line for line in lines] == [True, True], lines
 
 
@@ -370,3 +370,14 @@ def test_a_missing_gradient_is_told_by_compare(rng, model, tmp_path, monkeypatch
     assert {line.split()[0] for line in lines} == {
         "output", "running_mean", "running_var", "∂x", "∂weight", "∂bias"
     }  # fmt: skip
+
+
+def test_a_kernel_that_writes_into_its_operand_is_named(rng, model):
+    class Writes(mr.backends.Reference):
+        def relu_forward(self, x):
+            x[x < 0] = 0
+            return x
+
+    with pytest.raises(ValueError, match="read-only") as failure:
+        lockstep(model, *batch(rng), backends=("reference", Writes()))
+    assert "in forward of <ReLU() of relu" in failure.value.__notes__[0]

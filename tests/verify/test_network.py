@@ -117,7 +117,7 @@ def test_differences_reject_nan_and_measure_zeros_by_the_others():
     [
         (["resnet21"], "unknown network 'resnet21'"),
         (["resnet20", "--cases", "0"], "--cases must be at least 1"),
-        (["resnet20", "--against", "tensorflow"], "--against must be torch or one of reference"),
+        (["resnet20", "--against", "tensorflow"], "--against must be torch, module:object or one of reference"),
         (["resnet20", "--stride-in", "3x3"], "no option 'stride_in'"),
         (["resnet20", "--batch", "1", "--size", "1"], "more than one value per channel"),
         (["--size", "9"], "--size needs a NETWORK"),
@@ -194,7 +194,7 @@ def test_an_error_of_an_operation_in_json(capsys, monkeypatch):
 @two_backends
 def test_a_biased_running_variance(rng, monkeypatch):
     """It changes neither output nor gradient of a training step."""
-    from minires.backends.native.fused import FusedBackend  # nobody watches
+    from minires.backends.native.backend import NativeBackend
 
     model = disturb(mr.models.create("resnet20", width=2).astype("float64"), rng)
     x = rng.standard_normal((2, 3, 8, 9))
@@ -203,14 +203,14 @@ def test_a_biased_running_variance(rng, monkeypatch):
         found = against_backend(model, x, "reference")
     assert {"bn1.running_mean", "bn1.running_var"} < {d.name for d in found}
     assert all(d.agrees for d in found)
-    sound = FusedBackend.batch_norm_forward
+    sound = NativeBackend.batch_norm_forward
 
     def wrong(self, x, *others):
         y, mean, var, kept = sound(self, x, *others)
         M = x.size // x.shape[1]
         return y, mean, var * (M - 1) / M, kept
 
-    monkeypatch.setattr(FusedBackend, "batch_norm_forward", wrong)
+    monkeypatch.setattr(NativeBackend, "batch_norm_forward", wrong)
     with mr.backend("native"):
         wrong = [d.name for d in against_backend(model, x, "reference") if not d.agrees]
     assert wrong[0] == "bn1.running_var"

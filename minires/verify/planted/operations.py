@@ -128,10 +128,10 @@ def _mutations() -> Iterator[Mutation]:
         ("sums[:C], sums[C:]", "sums[C:], sums[:C]"),
         ("(sums[:C], sums[C:])", "(sums[:C], 0 * sums[C:])"),
         ("(sums[:C], sums[C:])", "(0 * sums[:C], sums[C:])"),
-        ("grad_x -= through", "grad_x += through"),
+        ("grad_x - through", "grad_x + through"),
         ("+ self.eps", ""),
         ("scale if weight is None else scale * weight", "scale"),
-        ("return grad_x, grad_weight, grad_bias", "return grad_x, sums[:C].astype(x.dtype), sums[C:].astype(x.dtype)"),
+        ("through, grad_weight, grad_bias", "through, sums[:C].astype(x.dtype), sums[C:].astype(x.dtype)"),
     ])  # fmt: skip
 
     yield from of("relu", reference.relu_forward, [
