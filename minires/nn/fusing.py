@@ -74,7 +74,7 @@ def in_form(model: Module, fused: bool) -> Iterator[None]:
 
 def _has_fused_form(module: Module) -> bool:
     """A forward of your own has the fused form that stands beside it, or none."""
-    defining = next(owner for owner in (module, *type(module).__mro__) if "forward" in vars(owner))
+    defining = next(owner for owner in type(module).__mro__ if "forward" in vars(owner))
     return defining is not Module and "forward_fused" in vars(defining)
 
 

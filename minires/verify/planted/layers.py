@@ -82,7 +82,9 @@ def _mutations() -> Iterator[Mutation]:
         ("and norm.function is F.batch_norm", ""),
         ("shortcut=shortcut, **statistics, **affine", "**statistics, **affine"),
     ])  # fmt: skip
-    yield from of("fuse", fusing._has_fused_form, [("(module, *type(module).__mro__)", "type(module).__mro__")])
+    yield from of(
+        "fuse", fusing._has_fused_form, [('"forward_fused" in vars(defining)', 'hasattr(module, "forward_fused")')]
+    )
     yield from of("fuse", fusing.unfold, [
         ("layer.train(module.training)", "layer"),
         ("if not _same(", "if False and not _same("),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from minires import _losses, autograd, ops, parallel
 from minires import functional as F
 from minires.backends import composed, reference
-from minires.backends.reference import conv2d, pool, windows
+from minires.backends.reference import conv2d, pool, sums, windows
 from minires.ops import add, cross_entropy
 from minires.verify.planted.mutation import Mutation, of
 
@@ -32,8 +32,8 @@ def _mutations() -> Iterator[Mutation]:
         ("grad_x[:, ph : ph + H, pw : pw + W]", "grad_x[:, :H, :W]"),
     ])  # fmt: skip
     yield from of("conv2d", reference.conv2d_backward_bias, [
-        ("axis=(0, 2, 3)", "axis=(0, 2, 2)"),
-        ("grad_output.sum", "grad_output.mean"),
+        ("(0, 2, 3)", "(2, 3)"),
+        ("sum_axes(grad_output, (0, 2, 3))", "grad_output.mean((0, 2, 3))"),
     ])  # fmt: skip
     yield from of("conv2d", ops.Conv2d.backward, [("x, weight = self.saved", "weight, x = self.saved")])
     yield from of("conv2d", conv2d.im2col, [("KW, groups, C // groups)", "KW, C // groups, groups).swapaxes(5, 6)")])
@@ -104,8 +104,8 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
     yield from of("fused_conv2d", ops.FusedConv2d.backward, [
         ("if self.relu else grad_output", "if False else grad_output"),
-        ("            grad,\n", "            grad_output,\n"),
-        ("            grad_gamma,\n            grad_beta,\n", "            grad_beta,\n            grad_gamma,\n"),
+        ("grad_beta,\n        grad,\n", "grad_beta,\n        grad_output,\n"),
+        ("grad_gamma,\n        grad_beta,\n", "grad_beta,\n        grad_gamma,\n"),
         ("conv2d_forward(x, weight, bias, *self", "conv2d_forward(x, weight, None, *self"),
         ("conv2d_backward_bias(grad_conv)", "conv2d_backward_bias(grad)"),
     ])  # fmt: skip
@@ -147,7 +147,7 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
 
     yield from of("max_pool2d", reference.max_pool2d_forward, [
-        ("float(\"-inf\"))", "0.0)"),
+        ("float(\"-inf\") if", "0.0 if"),
         ("~(seen <= y)", "(seen >= y)"),
         ("& (y == y)", ""),
         ("argmax, tap, where", "argmax, 0, where"),
@@ -195,11 +195,11 @@ def _mutations() -> Iterator[Mutation]:
         (".T @ x", ".T @ -x"),
         ("x.reshape(-1, x.shape[-1])", "x.reshape(x.shape[-1], -1).T"),
     ])  # fmt: skip
-    yield from of("linear", ops.Linear.backward, [(".sum(axis=0)", ".mean(axis=0)")])
+    yield from of("linear", ops.Linear.backward, [("range(grad_output.ndim - 1)", "range(1)")])
 
     for name in ("add", "sub", "mul"):
         yield from of(name, add.sum_to, [
-            ("grad.sum", "grad.mean"),
+            ("sum_axes(grad, repeated, keepdims=True)", "grad.mean(repeated, keepdims=True)"),
             ("tuple(range(leading)) +", "tuple(range(0)) +"),
             ("size == 1 and", "False and"),
         ])  # fmt: skip
@@ -292,9 +292,13 @@ def _mutations() -> Iterator[Mutation]:
     ])  # fmt: skip
 
     yield from of("sum", ops.Sum.total, [
-        ("keepdims=self.keepdims", "keepdims=True"),
-        ("x.sum", "x.mean"),
-        ("axis=self.axis", "axis=self.axis[:1]"),
+        ("self.axis, self.keepdims", "self.axis, True"),
+        ("self.axis, self.keepdims", "self.axis[:1], self.keepdims"),
+    ])  # fmt: skip
+    yield from of("sum", sums.sum_axes, [
+        ("axis not in axes", "axis in axes"),
+        ("sum_rows(x.transpose(*axes, *kept)", "sum_rows(x[::-1].transpose(*axes, *kept)"),
+        ("1 if axis in axes else n", "n"),
     ])  # fmt: skip
     for name in ("sum", "mean"):
         yield from of(name, ops.Sum.backward, [
