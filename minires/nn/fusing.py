@@ -25,7 +25,7 @@ from minires.tensor import Tensor
 M = TypeVar("M", bound=Module)
 
 
-def fuse(model: M, on: bool = True, *, training: bool = False) -> M:
+def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
     """Makes the model faster without changing what it computes. Returns the model.
 
     fuse(training=True)   every module that has a `forward_fused` uses it, in training and in evaluation.  Same bits,
@@ -42,12 +42,12 @@ def fuse(model: M, on: bool = True, *, training: bool = False) -> M:
     if training and not on:
         raise ValueError("training: fuse(False) undoes every fusing (got training=True too); leave training out")
     if on and not training:
-        fold(model)
-        model.eval()
+        fold(self)
+        self.eval()
     if not on:
-        unfold(model)
-    fuse_operations(model, on)
-    return model
+        unfold(self)
+    fuse_operations(self, on)
+    return self
 
 
 # Bound here, because folding knows the layers and the layers know Module.

@@ -14,7 +14,7 @@ from minires import backends
 from minires.arrays import channels_first, channels_last
 from minires.backends import reference
 from minires.backends.native import backend as module
-from minires.backends.native import filters, fused
+from minires.backends.native import filters
 from minires.verify.agreement import check_convolution
 from minires.verify.agreement.geometries import GEOMETRIES
 from minires.verify.agreement.rounding import WINOGRAD, off, rounding
@@ -43,7 +43,7 @@ def poisoned(monkeypatch):
         array.fill(np.nan)
         return array
 
-    for place in (module, fused, filters):
+    for place in (module, filters):
         monkeypatch.setattr(place, "empty", empty)
 
 

@@ -50,7 +50,7 @@ class NativeBackend:
         self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
     ) -> Array:
         geometry = stride, padding, dilation, groups
-        return self._convolve(x, w, b, geometry, (None, None, None), None, False, arranged)
+        return self._convolve(x, w, b, geometry, (None, None, None), None, False)
 
     def fused_conv2d_forward(
         self, x: Array, w: Array, b: Array | None, norm: Norm | None, shortcut: Array | None, relu: bool,
@@ -65,7 +65,7 @@ class NativeBackend:
 
     def _convolve(
         self, x: Array, w: Array, b: Array | None, geometry: tuple[Any, ...], norm: tuple[Array | None, ...],
-        shortcut: Array | None, relu: bool, arrange: Any,
+        shortcut: Array | None, relu: bool, arrange: Any = arranged,
     ) -> Array:  # fmt: skip
         """relu?((x ⋆ w + b − mean) · scale + shift + shortcut)
 
