@@ -147,9 +147,9 @@ class Summary:
         return told + [(label, f"{size / 1e6:,.2f} MB") for label, size in sizes.items()]
 
     def _repr_html_(self) -> str:
-        table = self._table()
-        counts = table_html(("", ""), self._totals(), right=("",))
-        return f"<div>{table_html(table.head, table.rows, table.title, table.right, totals=1)}{counts}</div>"
+        table, totals = self._table(), self._totals()
+        more = [(label, "", "", value, *[""] * (len(table.head) - 4)) for label, value in totals]
+        return table_html(table.head, [*table.rows, *more], table.title, table.right, totals=1 + len(more))
 
     def __repr__(self) -> str:
         return str(self)

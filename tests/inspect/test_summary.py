@@ -197,9 +197,8 @@ def test_csv_and_html():
 def test_a_notebook_shows_one_table_and_a_prompt_its_text():
     model = mr.models.create("resnet20", width=4)
     summary = mr.summary(model, (3, 8, 8))
-    html, totals = ElementTree.fromstring(summary._repr_html_())
-    assert html.tag == totals.tag == "table"
-    assert ["multiply-adds", f"{summary.macs:,}"] in [[cell.text for cell in row] for row in totals.findall("tbody/tr")]
+    html = ElementTree.fromstring(summary._repr_html_())
+    assert html.tag == "table"
     heads = [cell.text for cell in html.findall("thead/tr/th")]
     rows = [[cell.text for cell in row] for row in html.findall("tbody/tr")]
     assert heads[:3] == ["module", "operation", "output"]

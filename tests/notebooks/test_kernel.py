@@ -47,7 +47,7 @@ def test_a_watched_operation_stops_in_ipythons_debugger(kernel):
     assert found.error == ""
     assert found.prompts == ["ipdb> "] * 4
     assert "of layer2.0.conv1, forward" in found.text.partition("conv2d.py")[0]  # the card comes first
-    assert "self.backend.conv2d_forward(x, w, b" in found.text  # the lines around the stop
+    assert "self.backend.conv2d_forward(x, weight, bias" in found.text  # the lines around the stop
     assert "(2, 2, 8, 8)" in found.text
     assert "(2, 2)" in found.text
     assert "went on to (2, 10)" in found.text

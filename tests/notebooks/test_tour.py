@@ -82,7 +82,7 @@ def test_no_output_is_long_but_the_page(ran):
     for line, outputs in ran.items():
         for output in outputs:
             data = output.get("data", {"text/plain": output.get("text", "")})
-            limits = {"text/plain": 12_000, "text/html": 700_000 if "trace" in line else 25_000, "image/png": 40_000}
+            limits = {"text/plain": 15_000, "text/html": 700_000 if "trace" in line else 35_000, "image/png": 40_000}
             for kind, text in data.items():
                 assert len(text) < limits[kind], (line, kind, len(text))
 
@@ -111,7 +111,7 @@ def test_both_debuggers_stopped(ran):
 
 def test_arrays_and_pictures(ran):
     assert result(ran, "weight.grad.shape")["text/plain"] == "(4, 3, 3, 3)"
-    (output,) = ran["picture = plt.imshow(x.data[0, 0])"]
+    (output,) = ran["picture = plt.imshow(x[0, 0])"]
     assert "image/png" in output.data
 
 
@@ -150,7 +150,7 @@ def test_the_same_lines_at_the_prompt(tmp_path):
     assert len(text) < 30_000
     assert "│ layer3.2.conv2" in text  # the layer table
     assert "<trace of resnet20: 74 operations forward" in text
-    assert "conv2d.py(27)forward()" in text
+    assert re.search(r"conv2d\.py\(\d+\)forward\(\)", text)
     assert "\n(2, 4, 16, 16)\n" in text
     assert "\n19\n" in text
     assert text.endswith("the end\n")

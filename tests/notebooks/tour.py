@@ -8,8 +8,6 @@ import numpy as np
 
 import minires as mr
 import minires.functional as F
-import minires.training
-import minires.weights
 
 mr.manual_seed(0)
 rng = np.random.default_rng(0)
@@ -31,10 +29,10 @@ loss.backward()
 weight.grad.shape
 
 # %%
-float(x.sum().item())
+float(x.sum())
 
 # %%
-picture = plt.imshow(x.data[0, 0])
+picture = plt.imshow(x[0, 0])
 
 # %%
 mr.inspect.card(F.relu(weight).node)
