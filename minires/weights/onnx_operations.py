@@ -206,16 +206,20 @@ def no_such_thing(problem: str) -> Callable[[Step, Graph], str]:
     return refuse
 
 
+FUSED = "ONNX has no fused operations: call the plain ones (modules are exported in their plain form)"
 TRANSLATIONS: dict[str, Callable[[Step, Graph], str]] = {
     "AdaptiveAvgPool2d": adaptive_average_pool,
     "Add": as_it_is("Add"),
     "AvgPool2d": average_pool,
     "BatchNorm": batch_norm,
+    "BatchNormAddReLU": no_such_thing(FUSED),
+    "BatchNormReLU": no_such_thing(FUSED),
     "Conv2d": conv2d,
     "CrossEntropy": no_such_thing("a loss is not part of a network for inference"),
     "Div": as_it_is("Div"),
     "Dropout": no_such_thing("dropout draws at random: a network for inference must not"),
     "Exp": as_it_is("Exp"),
+    "FusedConv2d": no_such_thing(FUSED),
     "Linear": linear,
     "Log": as_it_is("Log"),
     "LogSoftmax": along_an_axis("LogSoftmax"),

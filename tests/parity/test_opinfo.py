@@ -203,7 +203,7 @@ EXPECTED = {
     ("__rmul__", ""): (119, {}),
     ("matmul", ""): (15, {}),
     ("__rmatmul__", ""): (15, {}),
-    ("pow", ""): (121, {"two plain numbers": 2}),
+    ("pow", ""): (121, {}),
     ("__rpow__", ""): (119, {"a method of Python's numbers": 2}),
     ("div", "no_rounding_mode"): (121, {"two plain numbers": 2}),
     ("div", "trunc_rounding"): (0, {"rounding_mode=": 123}),
@@ -314,7 +314,8 @@ def compare(op, call, sample, dtype):
     theirs, ours = [leaf for leaf, _ in convert.leaves], [leaf for _, leaf in convert.leaves]
     grads = torch.autograd.grad(z, theirs, cotangent) if theirs else ()
     if ours:
-        y.backward(cotangent.numpy())
+        with np.errstate(divide="ignore"):  # as in the forward of powers of 0
+            y.backward(cotangent.numpy())
     if op.name.endswith("relu"):  # where x is NaN, so is y, and the gradient could be anything
         known = ~np.isnan(x.data)
         ours[0].grad, grads = ours[0].grad * known, (grads[0] * torch.from_numpy(np.asarray(known)),)
