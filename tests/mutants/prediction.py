@@ -22,7 +22,7 @@ PREDICT = within(
         ("for batch in (*batches, ()):", "for batch in batches:", "the last batch is never given"),
         ("if ready:\n", "if len(ready) > 1:\n", "batches of one are dropped"),
         ("Prediction(path, cut, next(rows))", "Prediction(batch[0], cut, next(rows))", "the batch's first path"),
-        ("with evaluating(classifier.model), in_form(", "with in_form(", "training mode"),
+        ("with evaluating(classifier.model):", "if True:", "training mode"),
     ],
 )
 
