@@ -19,6 +19,7 @@ from minires.verify.agreement import check_convolution
 from minires.verify.agreement.geometries import GEOMETRIES
 from minires.verify.agreement.rounding import WINOGRAD, off, rounding
 from minires.verify.cases import CASES, draw, random_pick
+from minires.verify.lockstep import lockstep
 from minires.verify.properties import PROPERTIES
 
 if backends.available()["native"]:
@@ -26,6 +27,7 @@ if backends.available()["native"]:
 
 from minires.backends.native.compiled import native
 
+SETS_HERE = [name for name, kernels in native().instruction_sets().items() if kernels is not None]
 # Those that this build has; one that this processor lacks is skipped, and told.
 SETS = [
     pytest.param(name, marks=[] if kernels is not None else pytest.mark.skip(reason=f"this processor has no {name}"))
@@ -432,7 +434,8 @@ def test_instruction_sets_agree(rng):
 
 
 def test_resnet20_beside_the_reference():
-    """Float32 rounding grows through 20 layers of batch statistics; 1e-4 of each gradient's norm remains."""
+    """Every node is within its own rounding.  Of the whole gradients 1e-3 of the norm remains: rounding differs between
+    instruction sets, and where it flips a single ReLU at its kink, a gradient moves by some 1e-4."""
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((4, 3, 32, 32)).astype(np.float32), np.array([3, 7, 0, 1])
     gradients = {}
@@ -443,4 +446,6 @@ def test_resnet20_beside_the_reference():
             F.cross_entropy(model(mr.tensor(images)), labels).backward()
         gradients[name] = {key: p.grad for key, p in model.named_parameters()}
     for key, expected in gradients["reference"].items():
-        assert off(gradients["native"][key], expected) <= 1e-4, key
+        assert off(gradients["native"][key], expected) <= 1e-3, key
+    for isa in SETS_HERE:
+        assert lockstep(model, images, labels, isa=isa).passed
