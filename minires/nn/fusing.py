@@ -51,7 +51,7 @@ def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
 
 
 # Bound here, because folding knows the layers and the layers know Module.
-Module.fuse = fuse  # type: ignore[method-assign, assignment]
+Module.fuse = fuse  # type: ignore[method-assign]
 
 
 def fuse_operations(model: Module, on: bool) -> None:
