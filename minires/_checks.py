@@ -116,7 +116,7 @@ def suggest(word: Any, allowed: Iterable[str]) -> str:
 def axes(value: Any, argument: str, ndim: int) -> tuple[int, ...]:
     """`value` (None for all, an int or a tuple of ints, negative ones counted from the end) as distinct axes.
 
-    As in NumPy and PyTorch a scalar may be asked for axis 0 or −1: of its axes that is none.
+    A scalar has no axes; as in NumPy and PyTorch, 0 and −1 are allowed for it and select none.
     """
     if value is None:
         return tuple(range(ndim))

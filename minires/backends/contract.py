@@ -5,7 +5,7 @@ of a backend that computes some of them itself and leaves the rest to the refere
 
     class Mine(mr.backends.Reference):
         def relu_forward(self, x):
-            return x * (x > 0)
+            return np.where(x <= 0, 0, x)
 
     with mr.backend(Mine()):
         ...
@@ -16,8 +16,8 @@ arguments   positional.  Arrays have any strides and may be read-only: never wri
             operation has checked shapes and options.  Absent arrays are None
 dtype       float32 or float64, the same for all floating arrays of a call; results have it too.  Labels are integers
 results     shape as documented, any strides; a new array, or a view of one.  A gradient may be `grad_output` itself
-threads     several threads may call one backend at the same time: keep nothing between two calls, except in what
-            `batch_norm_forward` and `max_pool2d_forward` return for their backward
+threads     several threads may call one backend at the same time: no result may depend on an earlier call, except by
+            what `batch_norm_forward` and `max_pool2d_forward` return for their backward
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from typing import Any, Protocol
 
 from minires.arrays import Array
 from minires.backends import reference
+from minires.backends.composed import Norm
 
 Pair = tuple[int, int]  # (height, width)
-Norm = tuple[Array, Array, Array | None, Array | None, float]  # running mean and variance, weight, bias, eps
 
 
 class Backend(Protocol):
