@@ -21,6 +21,7 @@ operators.bind()
 _ipython.connect()
 
 from minires import models, nn, optim  # noqa: E402  (built on bound tensors)
+from minires.capture import CaptureError, capture  # noqa: E402
 
 if TYPE_CHECKING:
     from minires import bench, data, inspect, paper, parallel, prediction, training, verify, weights
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailable",
+    "CaptureError",
     "Function",
     "GradcheckError",
     "Observer",
@@ -38,6 +40,7 @@ __all__ = [
     "backend",
     "backends",
     "bench",
+    "capture",
     "data",
     "enable_grad",
     "functional",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minires import ops
+from minires import backends, ops
 from minires._checks import choice, integer
 from minires.arrays import Array, array_module, is_array, plain_array
 from minires.tensor import Tensor, as_tensor
@@ -33,7 +33,8 @@ def classification_loss(
         plain_array(labels, "labels")
     nested = source is None and not is_array(labels)
     try:
-        labels = xp.array(labels if source is None else source.data)  # a copy: backward needs it as it is
+        labels = xp.asarray(labels if source is None else source.data)
+        labels = backends.optional(backends.active(xp.__name__), "copied")(labels)  # backward needs it as it is
     except ValueError as error:
         raise ValueError(f"labels cannot be made from this nested list: {error}") from None
     if nested and labels.dtype.kind == "f":

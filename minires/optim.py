@@ -20,7 +20,7 @@ __all__ = ["SGD", "Adam", "Constant", "Schedule", "Step", "Warmup"]
 __dir__ = directory(globals())
 
 
-class _Optimiser:
+class Optimiser:
     """What optimisers share: parameters, the checks before a step, the loading of their state."""
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
@@ -64,7 +64,7 @@ class _Optimiser:
         return found
 
 
-class SGD(_Optimiser):
+class SGD(Optimiser):
     """Gradient descent with momentum.  For each parameter p with gradient g:
 
         g ← g + weight_decay · p
@@ -107,7 +107,7 @@ class SGD(_Optimiser):
     def step(self) -> None:
         """Moves every parameter once, in place."""
         lr, moving = number(self.lr, "lr", 0), self._moving()
-        if self._step_of_backend(lr, moving):
+        if self._step_of_backend(self.lr if isinstance(self.lr, float) else lr, moving):
             return
         for position, p, g in moving:
             xp, scratch = array_module(p.data), self._scratch_like(p.data)
@@ -164,7 +164,7 @@ class SGD(_Optimiser):
         return memory[: p.size].reshape(p.shape)
 
 
-class Adam(_Optimiser):
+class Adam(Optimiser):
     """Adam (Kingma and Ba, arXiv:1412.6980).  For each parameter p with gradient g, in its step t = 1, 2, ...:
 
         g ← g + weight_decay · p

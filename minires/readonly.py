@@ -28,9 +28,15 @@ REMEDY = (
 
 
 class Frozen:
-    """The memory of one array, read-only while this object lives."""
+    """The memory of one array, read-only while this object lives.
 
-    __slots__ = ("__weakref__",)
+    holders   references to what holds it and can release it, beside tapes: captures (see `release`)
+    """
+
+    __slots__ = ("__weakref__", "holders")
+
+    def __init__(self) -> None:
+        self.holders: list[weakref.ref[Any]] = []
 
 
 # id of an array that owns its memory -> references to its Frozen: one for each frozen view, last the owner's own.
@@ -60,6 +66,24 @@ def sweep() -> None:
             if references[-1]() is None and _frozen.get(key) is references:
                 del _frozen[key]
         _sweep_at = 1024 + 2 * len(_frozen)
+
+
+def hold(arrays: list[np.ndarray], holder: Any) -> list[Frozen]:
+    """Makes arrays read-only for a holder whose method `let_go` drops what is returned here."""
+    frozen = freeze(arrays)
+    for f in frozen:
+        f.holders.append(weakref.ref(holder))
+    return frozen
+
+
+def release(array: Any) -> None:
+    """Lets the array be written unless a tape depends on it: for what moves parameters and statistics in place."""
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        found = _found(_owner(array))
+        for reference in found.holders if found is not None else ():
+            holder = reference()
+            if holder is not None:
+                holder.let_go()
 
 
 @contextmanager

@@ -4,16 +4,15 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
+
+#include "recording.h"
 
 namespace minires::cpu {
 
-namespace py = pybind11;
 using Shape = std::vector<long>;
 
 inline std::string told(const Shape& shape) {
@@ -31,27 +30,6 @@ inline Shape sizes(const py::array& a, const char* name, size_t axes) {
         throw py::value_error(std::string(name) + " must have " + std::to_string(axes) + " axes, got shape " + told(shape));
     return shape;
 }
-
-// Python's lock, let go of while a kernel runs.
-//
-// When the process ends meanwhile, a daemon thread does not get it back: Python before 3.14 takes the thread's stack down
-// instead, and the arrays on it would be freed without the lock.  Such a thread waits here for the end.
-class Released {
-  public:
-    Released() : state_(PyEval_SaveThread()) {}
-    ~Released() {
-        try {
-            PyEval_RestoreThread(state_);
-        } catch (...) {
-            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-    }
-    Released(const Released&) = delete;
-    Released& operator=(const Released&) = delete;
-
-  private:
-    PyThreadState* state_;
-};
 
 // Whether `a` holds numbers of type T.  A dtype has many objects (one that was pickled is another), and names (long long).
 template <typename T>
@@ -75,6 +53,7 @@ void check(const py::array& a, const char* name, const Shape& shape) {
 template <typename T>
 const T* in(const py::array& a, const char* name, const Shape& shape) {
     check<T>(a, name, shape);
+    if (Recording* recording = Recording::current()) recording->reads(a);
     return static_cast<const T*>(a.data());
 }
 
@@ -88,6 +67,7 @@ template <typename T>
 T* out(py::array& a, const char* name, const Shape& shape) {
     check<T>(a, name, shape);
     if (!a.writeable()) throw py::value_error(std::string(name) + " must be writable");
+    if (Recording* recording = Recording::current()) recording->writes(a);
     return static_cast<T*>(a.mutable_data());
 }
 

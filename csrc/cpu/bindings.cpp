@@ -8,7 +8,7 @@
 
 #include "arrays.h"
 #include "kernels.h"
-#include "memory.h"
+#include "recording.h"
 #include "threads.h"
 
 namespace minires::cpu {
@@ -83,8 +83,7 @@ void conv2d_filters(const InstructionSet& set, Shape x, py::array w, Shape y, py
         using T = decltype(number);
         const T* pw = in<T>(w, "w", ws);
         T* to = out<T>(filters, "filters", {of<T>(set).conv2d_filters_size(c, winograd)});
-        const Released released;
-        of<T>(set).conv2d_filters(c, pw, to, winograd);
+        launch([=, kernel = of<T>(set).conv2d_filters] { kernel(c, pw, to, winograd); });
     });
 }
 
@@ -104,8 +103,7 @@ void conv2d_forward(const InstructionSet& set, py::array x, Shape ws, py::array 
         const Finish<T> finish{in<T>(mean, "mean", channels), in<T>(scale, "scale", channels),
                                in<T>(shift, "shift", channels), in<T>(added, "added", ys), relu};
         T* py_ = out<T>(y, "y", ys);
-        const Released released;
-        of<T>(set).conv2d_forward(c, px, pw, pb, finish, py_, winograd);
+        launch([=, kernel = of<T>(set).conv2d_forward] { kernel(c, px, pw, pb, finish, py_, winograd); });
     });
 }
 
@@ -117,8 +115,7 @@ void conv2d_backward_input(const InstructionSet& set, py::array grad_y, py::arra
         using T = decltype(number);
         const T *pg = in<T>(grad_y, "grad_y", ys), *pw = in<T>(w, "w", ws), *pa = in<T>(added, "added", xs);
         T* px = out<T>(grad_x, "grad_x", xs);
-        const Released released;
-        of<T>(set).conv2d_backward_input(c, pg, pw, pa, px, winograd);
+        launch([=, kernel = of<T>(set).conv2d_backward_input] { kernel(c, pg, pw, pa, px, winograd); });
     });
 }
 
@@ -130,8 +127,7 @@ void conv2d_backward_weight(const InstructionSet& set, py::array grad_y, py::arr
         using T = decltype(number);
         const T *pg = in<T>(grad_y, "grad_y", ys), *px = in<T>(x, "x", xs);
         T* pw = out<T>(grad_w, "grad_w", ws);
-        const Released released;
-        of<T>(set).conv2d_backward_weight(c, pg, px, pw, winograd);
+        launch([=, kernel = of<T>(set).conv2d_backward_weight] { kernel(c, pg, px, pw, winograd); });
     });
 }
 
@@ -142,8 +138,7 @@ void matmul(const InstructionSet& set, py::array a, py::array b, bool transposed
         using T = decltype(number);
         const T *pa = in<T>(a, "a", as), *pb = in<T>(b, "b", bs), *start = in<T>(bias, "bias", {cs[1]});
         T* pc = out<T>(c, "c", cs);
-        const Released released;
-        of<T>(set).matmul(cs[0], cs[1], as[1], pa, pb, transposed, start, pc);
+        launch([=, kernel = of<T>(set).matmul] { kernel(cs[0], cs[1], as[1], pa, pb, transposed, start, pc); });
     });
 }
 
@@ -154,8 +149,7 @@ void matmul_at(const InstructionSet& set, py::array a, py::array b, py::array c)
         using T = decltype(number);
         const T *pa = in<T>(a, "a", as), *pb = in<T>(b, "b", bs);
         T* pc = out<T>(c, "c", cs);
-        const Released released;
-        of<T>(set).matmul_at(cs[0], cs[1], as[0], pa, pb, pc);
+        launch([=, kernel = of<T>(set).matmul_at] { kernel(cs[0], cs[1], as[0], pa, pb, pc); });
     });
 }
 
@@ -166,8 +160,7 @@ void batch_norm_statistics(const InstructionSet& set, py::array x, py::array mea
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T *pm = out<T>(mean, "mean", channels), *pv = out<T>(var, "var", channels);
-        const Released released;
-        of<T>(set).batch_norm_statistics(xs[0], xs[1], px, pm, pv);
+        launch([=, kernel = of<T>(set).batch_norm_statistics] { kernel(xs[0], xs[1], px, pm, pv); });
     });
 }
 
@@ -179,8 +172,7 @@ void batch_norm_apply(const InstructionSet& set, py::array x, py::array mean, py
         const T *px = in<T>(x, "x", xs), *pm = in<T>(mean, "mean", channels), *ps = in<T>(scale, "scale", channels),
                 *pb = in<T>(bias, "bias", channels), *pa = in<T>(added, "added", xs);
         T* to = out<T>(y, "y", xs);
-        const Released released;
-        of<T>(set).batch_norm_apply(xs[0], xs[1], px, pm, ps, pb, pa, to, relu);
+        launch([=, kernel = of<T>(set).batch_norm_apply] { kernel(xs[0], xs[1], px, pm, ps, pb, pa, to, relu); });
     });
 }
 
@@ -192,8 +184,7 @@ void batch_norm_sums(const InstructionSet& set, py::array g, py::array x, py::ar
         const T *pg = in<T>(g, "g", xs), *px = in<T>(x, "x", xs), *pm = in<T>(mean, "mean", channels),
                 *ps = in<T>(scale, "scale", channels), *pb = in<T>(bias, "bias", channels);
         T *first = out<T>(sum_g, "sum_g", channels), *second = out<T>(sum_g_centred, "sum_g_centred", channels);
-        const Released released;
-        of<T>(set).batch_norm_sums(xs[0], xs[1], pg, px, pm, ps, pb, first, second);
+        launch([=, kernel = of<T>(set).batch_norm_sums] { kernel(xs[0], xs[1], pg, px, pm, ps, pb, first, second); });
     });
 }
 
@@ -206,8 +197,7 @@ void batch_norm_input(const InstructionSet& set, py::array g, py::array x, py::a
                 *ps = in<T>(scale, "scale", channels), *pb = in<T>(bias, "bias", channels),
                 *po = in<T>(mean_g, "mean_g", channels), *pk = in<T>(slope, "slope", channels);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const Released released;
-        of<T>(set).batch_norm_input(xs[0], xs[1], pg, px, pm, ps, pb, relu, po, pk, to);
+        launch([=, kernel = of<T>(set).batch_norm_input] { kernel(xs[0], xs[1], pg, px, pm, ps, pb, relu, po, pk, to); });
     });
 }
 
@@ -217,8 +207,7 @@ void sum_pixels(const InstructionSet& set, py::array g, py::array sum) {
         using T = decltype(number);
         const T* pg = in<T>(g, "g", gs);
         T* to = out<T>(sum, "sum", {gs[1]});
-        const Released released;
-        of<T>(set).sum_pixels(gs[0], gs[1], pg, to);
+        launch([=, kernel = of<T>(set).sum_pixels] { kernel(gs[0], gs[1], pg, to); });
     });
 }
 
@@ -229,8 +218,7 @@ void relu_forward(const InstructionSet& set, py::array x, py::array y) {
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", xs);
         const long n = x.size();
-        const Released released;
-        of<T>(set).relu_forward(n, px, to);
+        launch([=, kernel = of<T>(set).relu_forward] { kernel(n, px, to); });
     });
 }
 
@@ -241,8 +229,7 @@ void relu_backward(const InstructionSet& set, py::array g, py::array y, py::arra
         const T *pg = in<T>(g, "g", ys), *passed = in<T>(y, "y", ys);
         T* to = out<T>(grad_x, "grad_x", ys);
         const long n = y.size();
-        const Released released;
-        of<T>(set).relu_backward(n, pg, passed, to);
+        launch([=, kernel = of<T>(set).relu_backward] { kernel(n, pg, passed, to); });
     });
 }
 
@@ -253,8 +240,7 @@ void add(const InstructionSet& set, py::array a, py::array b, bool relu, py::arr
         const T *pa = in<T>(a, "a", as), *pb = in<T>(b, "b", as);
         T* to = out<T>(y, "y", as);
         const long n = a.size();
-        const Released released;
-        of<T>(set).add(n, pa, pb, to, relu);
+        launch([=, kernel = of<T>(set).add] { kernel(n, pa, pb, to, relu); });
     });
 }
 
@@ -271,8 +257,7 @@ void max_pool2d_forward(const InstructionSet& set, py::array x, py::array y, py:
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", ys);
-        const Released released;
-        of<T>(set).max_pool2d_forward(s, px, to, small, large);
+        launch([=, kernel = of<T>(set).max_pool2d_forward] { kernel(s, px, to, small, large); });
     });
 }
 
@@ -286,8 +271,7 @@ void max_pool2d_backward(const InstructionSet& set, py::array grad_y, py::array 
         using T = decltype(number);
         const T* pg = in<T>(grad_y, "grad_y", ys);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const Released released;
-        of<T>(set).max_pool2d_backward(s, pg, small, large, to);
+        launch([=, kernel = of<T>(set).max_pool2d_backward] { kernel(s, pg, small, large, to); });
     });
 }
 
@@ -313,8 +297,7 @@ void average2d_forward(const InstructionSet& set, py::array x, py::array y, std:
         const Average2d<T> s = averages<T>(xs, ys, rows, columns, size);
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", ys);
-        const Released released;
-        of<T>(set).average2d_forward(s, px, to);
+        launch([=, kernel = of<T>(set).average2d_forward] { kernel(s, px, to); });
     });
 }
 
@@ -326,8 +309,7 @@ void average2d_backward(const InstructionSet& set, py::array grad_y, py::array g
         const Average2d<T> s = averages<T>(xs, ys, rows, columns, size);
         const T* pg = in<T>(grad_y, "grad_y", ys);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const Released released;
-        of<T>(set).average2d_backward(s, pg, to);
+        launch([=, kernel = of<T>(set).average2d_backward] { kernel(s, pg, to); });
     });
 }
 
@@ -337,8 +319,7 @@ void softmax(const InstructionSet& set, py::array x, bool log, py::array y) {
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T* to = out<T>(y, "y", xs);
-        const Released released;
-        of<T>(set).softmax(xs[0], xs[1], px, to, log);
+        launch([=, kernel = of<T>(set).softmax] { kernel(xs[0], xs[1], px, to, log); });
     });
 }
 
@@ -348,40 +329,42 @@ void softmax_backward(const InstructionSet& set, py::array g, py::array y, bool 
         using T = decltype(number);
         const T *pg = in<T>(g, "g", ys), *from = in<T>(y, "y", ys);
         T* to = out<T>(grad_x, "grad_x", ys);
-        const Released released;
-        of<T>(set).softmax_backward(ys[0], ys[1], pg, from, to, log);
+        launch([=, kernel = of<T>(set).softmax_backward] { kernel(ys[0], ys[1], pg, from, to, log); });
     });
 }
 
-const long* labels_of(const py::array& labels, long rows, long C) {
-    const long* given = in<long>(labels, "labels", {rows});
-    for (long r = 0; r < rows; r++) expect(given[r] >= 0 && given[r] < C, "labels must lie in [0, C)");
-    return given;
+// Checked at every launch: a replay reads other labels.
+void check_labels(const long* labels, long rows, long C) {
+    for (long r = 0; r < rows; r++) expect(labels[r] >= 0 && labels[r] < C, "labels must lie in [0, C)");
 }
 
 void cross_entropy_forward(const InstructionSet& set, py::array x, py::array labels, double smoothing, py::array log_p,
                            py::array loss) {
     const Shape xs = sizes(x, "x", 2);
-    const long* given = labels_of(labels, xs[0], xs[1]);
+    const long* given = in<long>(labels, "labels", {xs[0]});
     with_dtype(x, [&](auto number) {
         using T = decltype(number);
         const T* px = in<T>(x, "x", xs);
         T *to = out<T>(log_p, "log_p", xs), *losses = out<T>(loss, "loss", {xs[0]});
-        const Released released;
-        of<T>(set).cross_entropy_forward(xs[0], xs[1], px, given, T(smoothing), to, losses);
+        launch([=, kernel = of<T>(set).cross_entropy_forward] {
+            check_labels(given, xs[0], xs[1]);
+            kernel(xs[0], xs[1], px, given, T(smoothing), to, losses);
+        });
     });
 }
 
 void cross_entropy_backward(const InstructionSet& set, py::array grad_loss, py::array log_p, py::array labels,
                             double smoothing, py::array grad_x) {
     const Shape xs = sizes(log_p, "log_p", 2);
-    const long* given = labels_of(labels, xs[0], xs[1]);
+    const long* given = in<long>(labels, "labels", {xs[0]});
     with_dtype(log_p, [&](auto number) {
         using T = decltype(number);
         const T *pg = in<T>(grad_loss, "grad_loss", {xs[0]}), *from = in<T>(log_p, "log_p", xs);
         T* to = out<T>(grad_x, "grad_x", xs);
-        const Released released;
-        of<T>(set).cross_entropy_backward(xs[0], xs[1], pg, from, given, T(smoothing), to);
+        launch([=, kernel = of<T>(set).cross_entropy_backward] {
+            check_labels(given, xs[0], xs[1]);
+            kernel(xs[0], xs[1], pg, from, given, T(smoothing), to);
+        });
     });
 }
 
@@ -390,7 +373,8 @@ py::bytes digest(const InstructionSet& set, py::array x) {
     unsigned lanes[LANES_OF_DIGEST];
     with_dtype(x, [&](auto number) {
         using T = decltype(number);
-        const T* px = in<T>(x, "x", xs);
+        check<T>(x, "x", xs);
+        const T* px = static_cast<const T*>(x.data());
         const long n = x.size();
         const Released released;
         of<T>(set).digest(n, px, lanes);
@@ -398,16 +382,20 @@ py::bytes digest(const InstructionSet& set, py::array x) {
     return py::bytes(reinterpret_cast<const char*>(lanes), sizeof lanes);
 }
 
-void sgd_step(const InstructionSet& set, py::array p, py::array g, py::array v, double lr, double momentum,
+// lr: a number, or an array () of one, which a replay reads anew
+void sgd_step(const InstructionSet& set, py::array p, py::array g, py::array v, py::object lr, double momentum,
               double weight_decay) {
     const Shape shape = shape_of(p);
+    const double* cell = py::isinstance<py::array>(lr) ? in<double>(py::array(lr), "lr", {}) : nullptr;
+    const double rate = cell ? 0 : lr.cast<double>();
     with_dtype(p, [&](auto number) {
         using T = decltype(number);
         const T* pg = in<T>(g, "g", shape);
         T *pp = out<T>(p, "p", shape), *pv = out<T>(v, "v", shape);
         const long n = p.size();
-        const Released released;
-        of<T>(set).sgd_step(n, pp, pg, pv, T(lr), T(momentum), T(weight_decay));
+        launch([=, kernel = of<T>(set).sgd_step] {
+            kernel(n, pp, pg, pv, T(cell ? *cell : rate), T(momentum), T(weight_decay));
+        });
     });
 }
 
@@ -458,6 +446,8 @@ void bind(py::module_& module) {
     module.def("set_num_threads", &threads::set, "How many threads the kernels use from now on, the caller included.");
     module.def("get_num_threads", &threads::get);
     bind_memory(module);
+    bind_vectors(module);
+    bind_recording(module);
 }
 
 }  // namespace minires::cpu

@@ -18,7 +18,9 @@ endfunction()
 
 find_package(Python COMPONENTS NumPy REQUIRED)
 target_sources(
-  _native PRIVATE ${CPU}/bindings.cpp ${CPU}/dispatch.cpp ${CPU}/memory.cpp ${CPU}/numpy_memory.cpp ${CPU}/threads.cpp)
+  _native PRIVATE ${CPU}/bindings.cpp ${CPU}/dispatch.cpp ${CPU}/memory.cpp ${CPU}/numpy_memory.cpp ${CPU}/recording.cpp
+                  ${CPU}/threads.cpp ${CPU}/vectors.cpp)
+set_source_files_properties(${CPU}/vectors.cpp PROPERTIES COMPILE_OPTIONS "-ffp-contract=off;-O3")
 target_link_libraries(_native PRIVATE Threads::Threads Python::NumPy)
 set(MINIRES_CPU_TARGETS _native)
 check_cxx_source_compiles("#if !defined(__x86_64__)\n#error\n#endif\nint main() { return 0; }" MINIRES_FOR_X86)

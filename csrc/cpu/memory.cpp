@@ -3,11 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iterator>
-#include <map>
-#include <mutex>
 #include <new>
-#include <set>
-#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -46,28 +42,7 @@ void allow(char*, std::size_t) {}
 
 std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
-struct Heap {
-    std::mutex mutex;
-    std::map<char*, std::size_t> arenas;                 // start -> bytes
-    std::map<char*, std::size_t> free;                   // start -> bytes, of blocks with no free neighbour
-    std::set<std::pair<std::size_t, char*>> by_size;     // the same blocks
-    std::size_t reserved = 0, used = 0;
-
-    void add(char* start, std::size_t bytes) {
-        free.emplace(start, bytes);
-        by_size.emplace(bytes, start);
-    }
-    void remove(std::map<char*, std::size_t>::iterator block) {
-        by_size.erase({block->second, block->first});
-        free.erase(block);
-    }
-    // Blocks of two arenas that happen to lie side by side are not joined: each arena must be able to go.
-    bool starts_arena(char* at) const { return arenas.count(at) > 0; }
-};
-
 std::size_t block_of(std::size_t bytes) { return round_up((bytes > 0 ? bytes : 1) + GAP, GRAIN); }
-
-Heap& heap();
 
 Heap* make_heap() {
 #if defined(__unix__) || defined(__APPLE__)
@@ -75,11 +50,6 @@ Heap* make_heap() {
     pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
 #endif
     return new Heap;
-}
-
-Heap& heap() {
-    static Heap* one = make_heap();  // never taken down: arrays may be freed after static objects are
-    return *one;
 }
 
 char* ask_the_system(std::size_t bytes) {
@@ -93,75 +63,100 @@ char* ask_the_system(std::size_t bytes) {
 
 }  // namespace
 
-void* take(std::size_t wanted) {
+Heap& heap() {
+    static Heap* one = make_heap();
+    return *one;
+}
+
+Heap::~Heap() {
+    for (auto [start, bytes] : arenas_) {
+        allow(start, bytes);
+        std::free(start);
+    }
+}
+
+void Heap::add(char* start, std::size_t bytes) {
+    free_.emplace(start, bytes);
+    by_size_.emplace(bytes, start);
+}
+
+void Heap::remove(std::map<char*, std::size_t>::iterator block) {
+    by_size_.erase({block->second, block->first});
+    free_.erase(block);
+}
+
+void* Heap::take(std::size_t wanted) {
     const std::size_t bytes = block_of(wanted);
-    Heap& h = heap();
-    std::lock_guard<std::mutex> lock(h.mutex);
-    auto fit = h.by_size.lower_bound({bytes, nullptr});  // the smallest that is large enough
-    if (fit == h.by_size.end()) {
-        std::size_t size = round_up(std::max(bytes, std::clamp(h.reserved, ARENA, MOST)), PAGE);
+    std::lock_guard<std::mutex> lock(mutex);
+    auto fit = by_size_.lower_bound({bytes, nullptr});  // the smallest that is large enough
+    if (fit == by_size_.end()) {
+        const std::size_t size = round_up(std::max(bytes, std::clamp(reserved_, ARENA, MOST)), PAGE);
         char* arena = ask_the_system(size);
-        h.arenas.emplace(arena, size);
-        h.reserved += size;
-        h.add(arena, size);
+        arenas_.emplace(arena, size);
+        reserved_ += size;
+        add(arena, size);
         forbid(arena, size);
-        fit = h.by_size.find({size, arena});
+        fit = by_size_.find({size, arena});
     }
     auto [size, start] = *fit;
-    h.remove(h.free.find(start));
-    if (size > bytes) h.add(start + bytes, size - bytes);
-    h.used += bytes;
+    remove(free_.find(start));
+    if (size > bytes) add(start + bytes, size - bytes);
+    used_ += bytes;
     allow(start, wanted);
     return start;
 }
 
-void give_back(void* pointer, std::size_t bytes) noexcept {
+void Heap::give_back(void* pointer, std::size_t bytes) noexcept {
     auto* start = static_cast<char*>(pointer);
     bytes = block_of(bytes);
-    Heap& h = heap();
-    std::lock_guard<std::mutex> lock(h.mutex);
+    std::lock_guard<std::mutex> lock(mutex);
     forbid(start, bytes);
-    h.used -= bytes;
-    auto after = h.free.lower_bound(start);
-    if (after != h.free.end() && after->first == start + bytes && !h.starts_arena(after->first)) {
+    used_ -= bytes;
+    auto after = free_.lower_bound(start);
+    if (after != free_.end() && after->first == start + bytes && !starts_arena(after->first)) {
         bytes += after->second;
         auto gone = after++;
-        h.remove(gone);
+        remove(gone);
     }
-    if (after != h.free.begin() && !h.starts_arena(start)) {
+    if (after != free_.begin() && !starts_arena(start)) {
         auto before = std::prev(after);
         if (before->first + before->second == start) {
             start = before->first;
             bytes += before->second;
-            h.remove(before);
+            remove(before);
         }
     }
-    h.add(start, bytes);
+    add(start, bytes);
 }
 
-Usage usage() {
-    Heap& h = heap();
-    std::lock_guard<std::mutex> lock(h.mutex);
-    return {h.reserved, h.used};
+bool Heap::holds(const void* address) {
+    auto* at = static_cast<char*>(const_cast<void*>(address));
+    std::lock_guard<std::mutex> lock(mutex);
+    auto after = arenas_.upper_bound(at);
+    return after != arenas_.begin() && at < std::prev(after)->first + std::prev(after)->second;
 }
 
-std::size_t trim() {
-    Heap& h = heap();
-    std::lock_guard<std::mutex> lock(h.mutex);
+Usage Heap::usage() {
+    std::lock_guard<std::mutex> lock(mutex);
+    return {reserved_, used_};
+}
+
+std::size_t Heap::trim() {
+    std::lock_guard<std::mutex> lock(mutex);
     std::size_t given = 0;
-    for (auto arena = h.arenas.begin(); arena != h.arenas.end();) {
-        auto block = h.free.find(arena->first);
-        if (block != h.free.end() && block->second == arena->second) {
-            h.remove(block);
+    for (auto arena = arenas_.begin(); arena != arenas_.end();) {
+        auto block = free_.find(arena->first);
+        if (block != free_.end() && block->second == arena->second) {
+            remove(block);
             allow(arena->first, arena->second);
             std::free(arena->first);
             given += arena->second;
-            arena = h.arenas.erase(arena);
+            arena = arenas_.erase(arena);
         } else {
             ++arena;
         }
     }
-    h.reserved -= given;
+    reserved_ -= given;
     return given;
 }
 

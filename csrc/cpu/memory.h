@@ -6,19 +6,50 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
+#include <mutex>
+#include <set>
+#include <utility>
 
 namespace minires::memory {
-
-void* take(std::size_t bytes);  // aligned to 64; throws std::bad_alloc
-void give_back(void* start, std::size_t bytes) noexcept;
 
 struct Usage {
     std::size_t reserved;  // bytes of all arenas
     std::size_t used;      // bytes of blocks that are taken
 };
-Usage usage();
 
-// Arenas of which nothing is taken go back to the system; returns their bytes.
-std::size_t trim();
+class Heap {
+  public:
+    Heap() = default;
+    Heap(const Heap&) = delete;
+    Heap& operator=(const Heap&) = delete;
+    ~Heap();  // frees every arena
+
+    void* take(std::size_t bytes);  // aligned to 64; throws std::bad_alloc
+    void give_back(void* start, std::size_t bytes) noexcept;
+    bool holds(const void* address);
+    Usage usage();
+    // Frees the arenas of which nothing is taken; returns their bytes.
+    std::size_t trim();
+
+    std::mutex mutex;
+
+  private:
+    void add(char* start, std::size_t bytes);
+    void remove(std::map<char*, std::size_t>::iterator block);
+    // Blocks of two arenas that happen to lie side by side are not joined: each arena must be able to go.
+    bool starts_arena(char* at) const { return arenas_.count(at) > 0; }
+
+    std::map<char*, std::size_t> arenas_;              // start -> bytes
+    std::map<char*, std::size_t> free_;                // start -> bytes, of blocks with no free neighbour
+    std::set<std::pair<std::size_t, char*>> by_size_;  // the same blocks
+    std::size_t reserved_ = 0, used_ = 0;
+};
+
+// The heap of the process, which is never destroyed: arrays may be freed after static objects are.
+Heap& heap();
+
+inline void* take(std::size_t bytes) { return heap().take(bytes); }
+inline void give_back(void* start, std::size_t bytes) noexcept { heap().give_back(start, bytes); }
 
 }  // namespace minires::memory

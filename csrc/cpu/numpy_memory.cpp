@@ -11,17 +11,19 @@
 
 #include "bindings.h"
 #include "memory.h"
-
-namespace py = pybind11;
+#include "recording.h"
 
 namespace minires::cpu {
 namespace {
 
 constexpr std::size_t HEAD = 64;  // before each block: its size, which NumPy does not always know; a cache line
 
-void* take(void*, std::size_t bytes) {
+// `context` is the heap.
+memory::Heap& heap_of(void* context) { return *static_cast<memory::Heap*>(context); }
+
+void* take(void* context, std::size_t bytes) {
     try {
-        auto* head = static_cast<char*>(memory::take(bytes + HEAD));
+        auto* head = static_cast<char*>(heap_of(context).take(bytes + HEAD));
         std::memcpy(head, &bytes, sizeof bytes);
         return head + HEAD;
     } catch (const std::bad_alloc&) {
@@ -35,41 +37,30 @@ std::size_t size_of(void* block) {
     return bytes;
 }
 
-void give_back(void*, void* block, std::size_t) {
-    if (block) memory::give_back(static_cast<char*>(block) - HEAD, size_of(block) + HEAD);
+void give_back(void* context, void* block, std::size_t) {
+    if (block) heap_of(context).give_back(static_cast<char*>(block) - HEAD, size_of(block) + HEAD);
 }
 
-void* take_zeros(void*, std::size_t count, std::size_t bytes) {
-    void* block = take(nullptr, count * bytes);
+void* take_zeros(void* context, std::size_t count, std::size_t bytes) {
+    void* block = take(context, count * bytes);
     if (block) std::memset(block, 0, count * bytes);
     return block;
 }
 
-void* resize(void*, void* block, std::size_t bytes) {
-    void* larger = take(nullptr, bytes);
+void* resize(void* context, void* block, std::size_t bytes) {
+    void* larger = take(context, bytes);
     if (!larger || !block) return larger;
     const std::size_t before = size_of(block);
     std::memcpy(larger, block, before < bytes ? before : bytes);
-    give_back(nullptr, block, before);
+    give_back(context, block, before);
     return larger;
 }
 
-PyDataMem_Handler handler = {"minires", 1, {nullptr, take, take_zeros, resize, give_back}};
-
-py::object empty(const py::tuple& shape, py::handle dtype) {
-    npy_intp sizes[NPY_MAXDIMS];
-    if (shape.size() > NPY_MAXDIMS) throw py::value_error("an array cannot have so many axes");
-    for (std::size_t i = 0; i < shape.size(); i++) sizes[i] = shape[i].cast<npy_intp>();
-    PyArray_Descr* descr = nullptr;
-    if (!PyArray_DescrConverter(dtype.ptr(), &descr)) throw py::error_already_set();
-    static PyObject* const ours = PyCapsule_New(&handler, "mem_handler", nullptr);
-    const auto before = py::reinterpret_steal<py::object>(PyDataMem_SetHandler(ours));
-    if (!before) throw py::error_already_set();
-    PyObject* array = PyArray_Empty(static_cast<int>(shape.size()), sizes, descr, 0);
-    const auto back = py::reinterpret_steal<py::object>(PyDataMem_SetHandler(before.ptr()));
-    if (!array) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(array);
-}
+// Lives as long as its capsule, which every array of the heap holds.
+struct Handler {
+    PyDataMem_Handler numpy;
+    std::shared_ptr<memory::Heap> heap;
+};
 
 int import_numpy() {
     import_array1(-1);
@@ -78,21 +69,48 @@ int import_numpy() {
 
 }  // namespace
 
+py::object handler_of(std::shared_ptr<memory::Heap> heap) {
+    auto* handler = new Handler{{"minires", 1, {heap.get(), take, take_zeros, resize, give_back}}, heap};
+    return py::capsule(handler, "mem_handler", [](void* held) { delete static_cast<Handler*>(held); });
+}
+
+py::object empty(const py::object& handler, const py::tuple& shape, py::handle dtype) {
+    npy_intp sizes[NPY_MAXDIMS];
+    if (shape.size() > NPY_MAXDIMS) throw py::value_error("an array cannot have so many axes");
+    for (std::size_t i = 0; i < shape.size(); i++) sizes[i] = shape[i].cast<npy_intp>();
+    PyArray_Descr* descr = nullptr;
+    if (!PyArray_DescrConverter(dtype.ptr(), &descr)) throw py::error_already_set();
+    const auto before = py::reinterpret_steal<py::object>(PyDataMem_SetHandler(handler.ptr()));
+    if (!before) throw py::error_already_set();
+    PyObject* array = PyArray_Empty(static_cast<int>(shape.size()), sizes, descr, 0);
+    const auto back = py::reinterpret_steal<py::object>(PyDataMem_SetHandler(before.ptr()));
+    if (!array) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(array);
+}
+
 void bind_memory(py::module_& module) {
     if (import_numpy() < 0) throw py::error_already_set();
-    module.def("empty", &empty, py::arg("shape"), py::arg("dtype"),
+    // Never freed, as its heap.
+    const py::handle process = handler_of({&memory::heap(), [](memory::Heap*) {}}).release();
+    module.def("empty",
+               [process](const py::tuple& shape, const py::object& dtype, bool lasting) {
+                   if (Recording* recording = Recording::current()) return recording->empty(shape, dtype, lasting);
+                   return empty(py::reinterpret_borrow<py::object>(process), shape, dtype);
+               },
+               py::arg("shape"), py::arg("dtype"), py::arg("lasting") = false,
                "Like numpy.empty, in memory that is kept for the next array when this one is freed.");
     module.def(
         "memory",
         [] {
-            const memory::Usage usage = memory::usage();
+            const memory::Usage usage = memory::heap().usage();
             py::dict told;
             told["reserved"] = usage.reserved;
             told["used"] = usage.used;
             return told;
         },
         "Bytes that were reserved from the system, and of those the bytes in use.");
-    module.def("trim", &memory::trim, "Gives memory of which nothing is in use back to the system; returns its bytes.");
+    module.def("trim", [] { return memory::heap().trim(); },
+               "Gives memory of which nothing is in use back to the system; returns its bytes.");
 }
 
 }  // namespace minires::cpu

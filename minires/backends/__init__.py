@@ -34,9 +34,9 @@ __all__ = [
     "available",
     "backend",
     "for_arrays",
-    "fused",
     "get_num_threads",
     "names",
+    "optional",
     "set_num_threads",
     "using",
 ]
@@ -105,8 +105,8 @@ def for_arrays(arrays: Sequence[Any], operation: str) -> Any:
     return backend
 
 
-def fused(backend: Any, function: str) -> Callable[..., Any]:
-    """The backend's own fused function or, where it has none, the same composed of its single functions."""
+def optional(backend: Any, function: str) -> Callable[..., Any]:
+    """The backend's own optional function or, where it has none, that of `composed`."""
     own = getattr(backend, function, None)
     return own or partial(getattr(composed, function), backend)
 

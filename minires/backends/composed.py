@@ -1,10 +1,11 @@
-"""The fused functions of the contract, composed of a backend's single ones: what a backend without them computes."""
+"""The optional functions of the contract: what a backend without its own computes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from minires.arrays import Array
+from minires.arrays import Array, array_module
+from minires.backends.reference.sums import sum_axes
 
 Norm = tuple[Array, Array, Array | None, Array | None, float]  # running mean and variance, gamma, beta, eps
 
@@ -46,3 +47,48 @@ def fused_conv2d_forward(
     if shortcut is not None:
         y = backend.add_forward(y, shortcut)
     return backend.relu_forward(y) if relu else y
+
+
+def linear_backward_bias(backend: Any, grad_output: Array) -> Array:
+    """(..., out) -> (out,)"""
+    return sum_axes(grad_output, tuple(range(grad_output.ndim - 1)))
+
+
+def move_statistic(backend: Any, running: Array, batch: Array, momentum: float, correction: float) -> None:
+    """running += momentum · (batch · correction − running), (C,) each, in place"""
+    running += momentum * (batch * correction - running)
+
+
+def copied(backend: Any, x: Array) -> Array:
+    """A copy of x, any dtype and shape."""
+    return x.copy()
+
+
+def reshape_forward(backend: Any, x: Array, shape: tuple[int, ...]) -> Array:
+    """x in another shape, in the row-major order of its logical shape: a view where there is one."""
+    return x.reshape(shape)
+
+
+def pad_forward(backend: Any, x: Array, pad: tuple[tuple[int, int], ...], value: float) -> Array:
+    """x with `pad` = ((before, after), ...) elements of `value` around each axis"""
+    shape = tuple(before + n + after for n, (before, after) in zip(x.shape, pad, strict=True))
+    y = array_module(x).full_like(x, value, shape=shape)  # keeps the memory order of x
+    y[inside(x.shape, pad)] = x
+    return y
+
+
+def inside(shape: tuple[int, ...], pad: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
+    """Where x of this shape lies in the padded array."""
+    return tuple(slice(before, before + n) for n, (before, _) in zip(shape, pad, strict=True))
+
+
+def slice_backward(backend: Any, grad_output: Array, x_shape: tuple[int, ...], index: Any) -> Array:
+    """Zeros of x_shape with grad_output at x[index]"""
+    grad_input = array_module(grad_output).zeros(x_shape, grad_output.dtype)
+    grad_input[index] = grad_output
+    return grad_input
+
+
+def mean_forward(backend: Any, x: Array) -> Array:
+    """The mean of all elements -> ()"""
+    return x.mean()

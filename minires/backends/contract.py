@@ -207,6 +207,27 @@ class Optional(Protocol):
     ) -> Array:  # fmt: skip
         """relu?(batch norm?(conv2d(x)) + shortcut?), for inference.  Without it: up to four functions in turn."""
 
+    def linear_backward_bias(self, grad_output: Array, /) -> Array:
+        """(..., out) -> (out,).  Without it, and without each of the six functions below: array arithmetic."""
+
+    def move_statistic(self, running: Array, batch: Array, momentum: float, correction: float, /) -> None:
+        """running += momentum · (batch · correction − running), (C,) each, in place"""
+
+    def copied(self, x: Array, /) -> Array:
+        """A copy of x, any shape and dtype"""
+
+    def reshape_forward(self, x: Array, shape: tuple[int, ...], /) -> Array:
+        """x in another shape; a view where there is one"""
+
+    def pad_forward(self, x: Array, pad: tuple[tuple[int, int], ...], value: float, /) -> Array:
+        """x with ((before, after), ...) elements of `value` around each axis"""
+
+    def slice_backward(self, grad_output: Array, x_shape: tuple[int, ...], index: Any, /) -> Array:
+        """Zeros of x_shape with grad_output at x[index]"""
+
+    def mean_forward(self, x: Array, /) -> Array:
+        """The mean of all elements -> ()"""
+
     def sgd_step(
         self, params: list[Array], grads: list[Array], velocities: list[Array], lr: float, momentum: float,
         weight_decay: float, /,
@@ -215,6 +236,9 @@ class Optional(Protocol):
 
         Without it: array arithmetic, one parameter at a time.
         """
+
+    def recording(self, constants: bool, /) -> Any:
+        """What `mr.capture` records kernel calls with (see minires/capture.py).  Without it capture is refused."""
 
     def conv2d_working_bytes(
         self, x_shape: tuple[int, ...], w: Array, stride: Pair, padding: Pair, dilation: Pair, groups: int, /

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.autograd import Function
+from minires.backends import optional
 
 
 class BatchNorm(Function):
@@ -27,8 +28,7 @@ class BatchNorm(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         if not self.training:
-            # copies: the statistics may have moved on before backward comes
-            mean, var = self.running_mean.copy(), self.running_var.copy()  # type: ignore[union-attr]
+            mean, var = self.fixed_statistics()
             self.saved = x, mean, var, weight
             return self.backend.batch_norm_eval_forward(x, mean, var, weight, bias, self.eps)
 
@@ -46,5 +46,13 @@ class BatchNorm(Function):
     def move_statistics(self, mean: Array, var: Array, M: int) -> None:
         """Towards the batch's mean and biased variance (C,) of M values a channel."""
         if self.running_mean is not None and self.running_var is not None:
-            self.running_mean += self.momentum * (mean - self.running_mean)
-            self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
+            move_statistic = optional(self.backend, "move_statistic")
+            move_statistic(self.running_mean, mean, self.momentum, 1.0)
+            move_statistic(self.running_var, var, self.momentum, M / (M - 1))
+
+    def fixed_statistics(self) -> tuple[Array, Array]:
+        """Running mean and variance, as they are now: copies where backward needs them after they may have moved."""
+        statistics = self.running_mean, self.running_var
+        if any(self.needs_input_grad):
+            statistics = tuple(map(optional(self.backend, "copied"), statistics))
+        return statistics

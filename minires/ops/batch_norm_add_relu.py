@@ -7,7 +7,7 @@ computing them, so one pass over memory in place of three is faster.  The bits a
 from __future__ import annotations
 
 from minires.arrays import Array
-from minires.backends import fused
+from minires.backends import optional
 from minires.ops.batch_norm import BatchNorm
 
 
@@ -18,14 +18,14 @@ class BatchNormReLU(BatchNorm):
     """
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
-        y, mean, var, kept = fused(self.backend, "batch_norm_relu_forward")(x, weight, bias, self.eps)
+        y, mean, var, kept = optional(self.backend, "batch_norm_relu_forward")(x, weight, bias, self.eps)
         self.saved = kept, weight, y
         self.move_statistics(mean, var, x.size // x.shape[1])
         return y
 
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array]:
         kept, weight, y = self.saved
-        return fused(self.backend, "batch_norm_relu_backward")(grad_output, y, kept, weight)
+        return optional(self.backend, "batch_norm_relu_backward")(grad_output, y, kept, weight)
 
 
 class BatchNormAddReLU(BatchNorm):
@@ -35,7 +35,7 @@ class BatchNormAddReLU(BatchNorm):
     """
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array) -> Array:  # type: ignore[override]
-        y, mean, var, kept = fused(self.backend, "batch_norm_add_relu_forward")(x, weight, bias, shortcut, self.eps)
+        y, mean, var, kept = optional(self.backend, "batch_norm_add_relu_forward")(x, weight, bias, shortcut, self.eps)
         self.saved = kept, weight, y
         self.move_statistics(mean, var, x.size // x.shape[1])
         return y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minires.arrays import Array, array_module
 from minires.autograd import Function
+from minires.backends import optional
 
 
 class CrossEntropy(Function):
@@ -21,6 +22,8 @@ class CrossEntropy(Function):
         rows = class_rows(logits)  # (N, C, ...) -> (M, C)
         losses, log_p = self.backend.cross_entropy_forward(rows, self.labels.reshape(-1), self.label_smoothing)
         self.saved = log_p, logits.shape
+        if self.reduction == "mean":
+            return optional(self.backend, "mean_forward")(losses)
         return reduced(losses, self.labels.shape, self.reduction)
 
     def backward(self, grad_output: Array) -> Array:

@@ -7,7 +7,7 @@ still in registers.  The bits are those of the operations one by one.
 from __future__ import annotations
 
 from minires.arrays import Array
-from minires.backends import fused
+from minires.backends import optional
 from minires.ops.conv2d import Conv2d, Pair
 
 
@@ -47,11 +47,14 @@ class FusedConv2d(Conv2d):
         self.check(x, weight, bias)
         norm = None
         if self.running_mean is not None and self.running_var is not None:
-            norm = self.running_mean.copy(), self.running_var.copy(), gamma, beta, self.eps
+            statistics = self.running_mean, self.running_var
+            if any(self.needs_input_grad):  # they may move before backward comes
+                statistics = tuple(map(optional(self.backend, "copied"), statistics))
+            norm = *statistics, gamma, beta, self.eps
         y_shape = x.shape[0], weight.shape[0], *self.output_size(x, weight)
         if shortcut is not None and shortcut.shape != y_shape:
             raise ValueError(f"shortcut must have the output's shape {y_shape}, got {shortcut.shape}")
-        y = fused(self.backend, "fused_conv2d_forward")(x, weight, bias, norm, shortcut, self.relu, *self.geometry)
+        y = optional(self.backend, "fused_conv2d_forward")(x, weight, bias, norm, shortcut, self.relu, *self.geometry)
         self.saved = x, weight, bias, norm, y
         return y
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.autograd import Function
-from minires.backends.reference.sums import sum_axes
+from minires.backends import optional
 
 
 class Linear(Function):
@@ -23,5 +23,5 @@ class Linear(Function):
         return (
             self.backend.linear_backward_input(grad_output, weight) if wants_x else None,
             self.backend.linear_backward_weight(grad_output, x) if wants_weight else None,
-            sum_axes(grad_output, tuple(range(grad_output.ndim - 1))) if wants_bias else None,  # (..., out) -> (out,)
+            optional(self.backend, "linear_backward_bias")(grad_output) if wants_bias else None,
         )

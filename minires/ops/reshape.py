@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.autograd import Function
+from minires.backends import optional
 
 
 class Reshape(Function):
@@ -14,7 +15,7 @@ class Reshape(Function):
 
     def forward(self, x: Array) -> Array:
         self.saved = x.shape
-        return x.reshape(self.shape)
+        return optional(self.backend, "reshape_forward")(x, self.shape)
 
     def backward(self, grad_output: Array) -> Array:
-        return grad_output.reshape(self.saved)
+        return optional(self.backend, "reshape_forward")(grad_output, self.saved)

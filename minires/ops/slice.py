@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from minires.arrays import Array, array_module
+from minires.arrays import Array
 from minires.autograd import Function
+from minires.backends import optional
 
 
 class Slice(Function):
@@ -19,6 +20,4 @@ class Slice(Function):
         return x[self.index]
 
     def backward(self, grad_output: Array) -> Array:
-        grad_input = array_module(grad_output).zeros(self.saved, grad_output.dtype)
-        grad_input[self.index] = grad_output
-        return grad_input
+        return optional(self.backend, "slice_backward")(grad_output, self.saved, self.index)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array, channels_first
+from minires.backends import composed
 from minires.backends.composed import Norm
 from minires.backends.native.compiled import native
 from minires.backends.native.filters import KeptFilters, arranged
@@ -16,6 +17,7 @@ from minires.backends.native.layout import (
     channels_last,
     contiguous,
     empty,
+    filled,
     optional,
     packed,
     pixels,
@@ -43,6 +45,10 @@ class NativeBackend:
         self.kernels = kernels
         self.winograd = winograd
         self.kept_filters = KeptFilters()
+
+    def recording(self, constants: bool) -> Any:
+        """What `mr.capture` records with: see csrc/cpu/recording.h"""
+        return native().Recording(constants)
 
     # -- convolution and linear
 
@@ -74,7 +80,8 @@ class NativeBackend:
         """
         X, options = channels_last(x), (*geometry, self.winograd)
         y = empty(conv2d_shape(x.shape, w.shape, *geometry[:3]), x)
-        arrange = arrange if w.flags.c_contiguous and w.flags.aligned else arranged  # a copy won't come again
+        if native().recording() or not (w.flags.c_contiguous and w.flags.aligned):
+            arrange = arranged  # a recording keeps its own filters; and a copy of w won't come again
         filters = arrange(self.kernels, X.shape, contiguous(w), y.shape, options)
         shortcut = None if shortcut is None else channels_last(shortcut)
         self.kernels.conv2d_forward(X, w.shape, filters, optional(b), *norm, shortcut, relu, y, *options)
@@ -123,6 +130,9 @@ class NativeBackend:
         self.kernels.matmul(contiguous(rows), contiguous(w), False, None, grad_x)
         return grad_x.reshape(*grad_output.shape[:-1], w.shape[1])
 
+    def linear_backward_bias(self, grad_output: Array) -> Array:
+        return self._column_sums(contiguous(grad_output.reshape(-1, grad_output.shape[-1])))
+
     def linear_backward_weight(self, grad_output: Array, x: Array) -> Array:
         M, O, K = math.prod(x.shape[:-1]), grad_output.shape[-1], x.shape[-1]
         grad_w = empty((O, K), x)
@@ -156,8 +166,8 @@ class NativeBackend:
         self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array | None, relu: bool, eps: float
     ) -> tuple[Array, Array, Array, Any]:
         X = pixels(x)  # (N, C, ...) -> (P, C)
-        mean, var, inv_std = self._statistics(X, eps)
-        y = self._normalise(X, mean, scaled(inv_std, weight), bias, shortcut, relu)
+        mean, var, inv_std, scale = self._statistics(X, weight, eps)
+        y = self._normalise(X, mean, scale, bias, shortcut, relu)
         return unpixels(y, x.shape), mean, var, (X, mean, inv_std, bias)
 
     def batch_norm_backward(self, grad_output: Array, kept: Any, weight: Array | None) -> tuple[Array, Array, Array]:
@@ -182,13 +192,19 @@ class NativeBackend:
         G, X = pixels(grad_output), pixels(x)
         grad_bias, centred = self._sums(G, X, mean, None, None)
         grad_X = self._normalise(G, np.zeros_like(mean), scale, None)  # mean and variance are constants: g · scale
-        return unpixels(grad_X, grad_output.shape), centred * inv_std, grad_bias
+        return unpixels(grad_X, grad_output.shape), product(centred, inv_std), grad_bias
 
-    def _statistics(self, X: Array, eps: float) -> tuple[Array, Array, Array]:
-        """(P, C) -> mean, biased variance and 1/√(variance + eps), (C,) each"""
+    def move_statistic(self, running: Array, batch: Array, momentum: float, correction: float) -> None:
+        if running.dtype == batch.dtype and running.flags.c_contiguous:
+            native().move_statistic(running, batch, momentum, correction)
+        else:
+            composed.move_statistic(self, running, batch, momentum, correction)
+
+    def _statistics(self, X: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array, Array]:
+        """(P, C) -> mean, biased variance, 1/√(variance + eps) and that times weight, (C,) each"""
         mean, var = empty(X.shape[1:], X), empty(X.shape[1:], X)
         self.kernels.batch_norm_statistics(X, mean, var)
-        return mean, var, inverse_deviation(var, eps)
+        return mean, var, *deviation_and_scale(var, weight, eps)
 
     def _normalise(
         self, X: Array, mean: Array, scale: Array, bias: Array | None, shortcut: Array | None = None, relu: bool = False
@@ -208,12 +224,12 @@ class NativeBackend:
     def _gradients(self, grad_output: Array, kept: Any, weight: Array | None, relu: bool) -> tuple[Array, Array, Array]:
         """Of batch norm in training and, if `relu`, of the ReLU behind it."""
         X, mean, inv_std, bias = kept
-        scale, bias = contiguous(scaled(inv_std, weight)), optional(bias)
+        scale, bias = inv_std if weight is None else product(inv_std, contiguous(weight)), optional(bias)
         G, P = pixels(grad_output), X.shape[0]
         grad_bias, centred = self._sums(G, X, mean, scale if relu else None, bias)
-        grad_weight = centred * inv_std
+        grad_weight, mean_g, slope = (empty(mean.shape, X) for _ in range(3))
+        native().norm_slopes(grad_bias, centred, inv_std, P, grad_weight, mean_g, slope)
         grad_X = empty(X.shape, X)
-        mean_g, slope = grad_bias / P, inv_std * grad_weight / P
         self.kernels.batch_norm_input(G, X, mean, scale, bias, relu, mean_g, slope, grad_X)
         return unpixels(grad_X, grad_output.shape), grad_weight, grad_bias
 
@@ -244,14 +260,17 @@ class NativeBackend:
         params: list[Array],
         grads: list[Array],
         velocities: list[Array],
-        lr: float,
+        lr: Any,
         momentum: float,
         weight_decay: float,
     ) -> None:
         """v ← momentum · v + g + weight_decay · p,  p ← p − lr · v, for each parameter, in place.
 
         The arrays are contiguous and of one dtype; a velocity that has not moved yet is zero.
+
+        lr   a number, or one with a `cell`: an array () that a capture reads anew at each replay
         """
+        lr = getattr(lr, "cell", lr)
         for p, g, v in zip(params, grads, velocities, strict=True):
             if not isinstance(p, np.ndarray) or not isinstance(g, np.ndarray):
                 raise TypeError("backend 'native' computes on numpy arrays, a parameter is of another module")
@@ -259,6 +278,39 @@ class NativeBackend:
             self.kernels.sgd_step(aligned, contiguous(g), v, lr, momentum, weight_decay)
             if aligned is not p:
                 p[...] = aligned
+
+    # -- memory
+
+    def copied(self, x: Array) -> Array:
+        copy = empty(x.shape, x)
+        native().copy(copy, x)
+        return copy
+
+    def reshape_forward(self, x: Array, shape: tuple[int, ...]) -> Array:
+        """A view where there is one."""
+        view = x.reshape(shape)
+        copied = native().recording() and not np.may_share_memory(view, x)  # by NumPy, which a recording misses
+        return self.copied(x).reshape(shape) if copied else view
+
+    def pad_forward(self, x: Array, pad: tuple[Pair, ...], value: float) -> Array:
+        if not computes(x):
+            return composed.pad_forward(self, x, pad, value)
+        shape = tuple(before + n + after for n, (before, after) in zip(x.shape, pad, strict=True))
+        y = filled(shape, x, value)
+        native().copy(y[composed.inside(x.shape, pad)], x)
+        return y
+
+    def slice_backward(self, grad_output: Array, x_shape: tuple[int, ...], index: Any) -> Array:
+        if not computes(grad_output):
+            return composed.slice_backward(self, grad_output, x_shape, index)
+        grad_x = filled(x_shape, grad_output, 0)
+        native().copy(grad_x[index], grad_output)
+        return grad_x
+
+    def mean_forward(self, x: Array) -> Array:
+        y = empty((), x)
+        native().mean(contiguous(x), y)
+        return y
 
     # -- pooling
 
@@ -367,20 +419,25 @@ def computes(x: Any) -> bool:
     return x.dtype in (np.float32, np.float64) and x.dtype.isnative
 
 
-def inverse_deviation(var: Array, eps: float) -> Array:
-    """1/√(var + eps)"""
-    deviation: Array = 1 / np.sqrt(var + np.asarray(eps, var.dtype))
-    return deviation
+def deviation_and_scale(var: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+    """1/√(var + eps), and that times weight, (C,) each"""
+    inv_std = empty(var.shape, var, lasting=True)
+    scale = None if weight is None else empty(var.shape, var, lasting=True)
+    native().norm_constants(contiguous(var), eps, optional(weight), inv_std, scale)
+    return inv_std, inv_std if scale is None else scale
 
 
 def norm_constants(x: Array, mean: Array, var: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """What batch norm in evaluation computes with, in x's dtype: mean, scale and 1/√(var + eps), (C,) each."""
-    inv_std = inverse_deviation(var, eps).astype(x.dtype, copy=False)
-    return contiguous(mean.astype(x.dtype, copy=False)), contiguous(scaled(inv_std, weight)), inv_std
+    inv_std, scale = deviation_and_scale(var.astype(x.dtype, copy=False), weight, eps)
+    return contiguous(mean.astype(x.dtype, copy=False)), scale, inv_std
 
 
-def scaled(inv_std: Array, weight: Array | None) -> Array:
-    return inv_std if weight is None else inv_std * weight
+def product(a: Array, b: Array) -> Array:
+    """a · b, element by element, (C,) each"""
+    y = empty(a.shape, a)
+    native().multiply(a, b, y)
+    return y
 
 
 def _labels(labels: Array) -> Array:

@@ -12,7 +12,7 @@ from minires.backends.native.layout import empty
 def arranged(kernels: Any, x_shape: Any, w: Array, y_shape: Any, options: tuple[Any, ...]) -> Array:
     """The filters w (O, C/G, KH, KW) arranged for the convolution of x (N, H, W, C) to y (N, OH, OW, O)."""
     size = kernels.conv2d_filters_size(x_shape, w, y_shape, *options)
-    filters = empty((size,), w)
+    filters = empty((size,), w, lasting=True)
     kernels.conv2d_filters(x_shape, w, y_shape, filters, *options)
     return filters
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
+from numpy import moveaxis
 
 from minires.arrays import Array, channels_first
 from minires.backends.native.compiled import native
 
 
-def empty(shape: tuple[int, ...], like: Array) -> Array:
-    """An array to be filled, of `like`'s dtype, in memory that is used again."""
-    array: Array = native().empty(shape, like.dtype)
+def empty(shape: tuple[int, ...], like: Array, lasting: bool = False) -> Array:
+    """An array to be filled, of `like`'s dtype, in memory that is used again.
+
+    lasting   a capture may compute it once and keep it
+    """
+    array: Array = native().empty(shape, like.dtype, lasting)
     return array
+
+
+def filled(shape: tuple[int, ...], like: Array, value: float) -> Array:
+    """An array of `value`, images channels-last."""
+    memory = empty((shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape, like)
+    native().fill(memory, value)
+    return unpacked(memory)
 
 
 def contiguous(x: Array) -> Array:
@@ -19,7 +29,7 @@ def contiguous(x: Array) -> Array:
     if x.flags.c_contiguous and x.flags.aligned:
         return x
     copy = empty(x.shape, x)
-    np.copyto(copy, x)
+    native().copy(copy, x)
     return copy
 
 
@@ -30,13 +40,13 @@ def channels_last(x: Array) -> Array:
 
 def pixels(x: Array) -> Array:
     """(N, C, ...) -> (N·..., C), without gaps: a view where the memory is channels-last already"""
-    return contiguous(np.moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
+    return contiguous(moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
 
 
 def unpixels(X: Array, shape: tuple[int, ...]) -> Array:
     """(N·..., C) -> (N, C, ...), a view"""
     N, C, *spatial = shape
-    return np.moveaxis(X.reshape(N, *spatial, C), -1, 1)
+    return moveaxis(X.reshape(N, *spatial, C), -1, 1)
 
 
 def packed(x: Array) -> Array:

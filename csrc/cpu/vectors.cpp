@@ -1,0 +1,198 @@
+// What happens between the large kernels: copies between memory orders, and arithmetic on one number per channel.
+//
+// Compiled once, without contraction (cpu.cmake): the bits are those of the same NumPy expression.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+#include "arrays.h"
+#include "bindings.h"
+#include "threads.h"
+
+namespace minires::cpu {
+namespace {
+
+using Optional = std::optional<py::array>;
+
+struct Axis {
+    long size, to, from;  // the strides in bytes
+};
+
+// The axes of both arrays in `to`'s memory order, joined where they are one in both.
+std::vector<Axis> joined_axes(const py::array& to, const py::array& from) {
+    std::vector<Axis> axes, joined;
+    for (py::ssize_t i = 0; i < to.ndim(); i++)
+        if (to.shape(i) != 1) axes.push_back({to.shape(i), to.strides(i), from.strides(i)});
+    std::stable_sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return std::abs(a.to) > std::abs(b.to); });
+    for (const Axis& axis : axes) {
+        if (!joined.empty() && joined.back().to == axis.size * axis.to && joined.back().from == axis.size * axis.from)
+            joined.back() = {joined.back().size * axis.size, axis.to, axis.from};
+        else
+            joined.push_back(axis);
+    }
+    return joined;
+}
+
+template <typename Item>
+void copy_row(char* to, const char* from, const Axis& axis) {
+    if (axis.to == sizeof(Item) && axis.from == sizeof(Item)) {
+        std::copy_n(reinterpret_cast<const Item*>(from), axis.size, reinterpret_cast<Item*>(to));
+        return;
+    }
+    for (long i = 0; i < axis.size; i++)
+        *reinterpret_cast<Item*>(to + i * axis.to) = *reinterpret_cast<const Item*>(from + i * axis.from);
+}
+
+// Rows of the last axis; the rows are shared out among the threads.
+template <typename Item>
+void copy_axes(char* to, const char* from, const std::vector<Axis>& axes) {
+    constexpr long NUMBERS = 16384;  // to a task
+    const Axis row = axes.empty() ? Axis{1, 0, 0} : axes.back();
+    long rows = 1;
+    for (std::size_t i = 0; i + 1 < axes.size(); i++) rows *= axes[i].size;
+    const long step = std::max(NUMBERS / std::max(row.size, 1L), 1L);
+    threads::for_each((rows + step - 1) / step, [&](long task) {
+        for (long number = task * step; number < std::min((task + 1) * step, rows); number++) {
+            char* t = to;
+            const char* f = from;
+            long rest = number;
+            for (std::size_t i = axes.empty() ? 0 : axes.size() - 1; i-- > 0;) {
+                t += rest % axes[i].size * axes[i].to, f += rest % axes[i].size * axes[i].from;
+                rest /= axes[i].size;
+            }
+            copy_row<Item>(t, f, row);
+        }
+    });
+}
+
+// `to` and `from` have one shape and one dtype, any strides, and no memory in common.
+void copy(py::array to, py::array from) {
+    if (shape_of(to) != shape_of(from) || to.itemsize() != from.itemsize() || to.dtype().kind() != from.dtype().kind())
+        throw py::value_error("to and from must have one shape and one dtype");
+    if (!to.writeable()) throw py::value_error("to must be writable");
+    if (Recording* recording = Recording::current()) recording->reads(from), recording->writes(to);
+    if (to.size() == 0) return;
+    const auto axes = joined_axes(to, from);
+    char* t = static_cast<char*>(to.mutable_data());
+    const char* f = static_cast<const char*>(from.data());
+    switch (to.itemsize()) {
+        case 1: launch([=] { copy_axes<std::uint8_t>(t, f, axes); }); break;
+        case 2: launch([=] { copy_axes<std::uint16_t>(t, f, axes); }); break;
+        case 4: launch([=] { copy_axes<std::uint32_t>(t, f, axes); }); break;
+        case 8: launch([=] { copy_axes<std::uint64_t>(t, f, axes); }); break;
+        default: throw py::type_error("items must have 1, 2, 4 or 8 bytes");
+    }
+}
+
+void fill(py::array to, double value) {
+    with_dtype(to, [&](auto number) {
+        using T = decltype(number);
+        T* t = out<T>(to, "to", shape_of(to));
+        const long n = to.size();
+        launch([=] { std::fill_n(t, n, T(value)); });
+    });
+}
+
+// y = a · b, element by element
+void multiply(py::array a, py::array b, py::array y) {
+    const Shape shape = shape_of(a);
+    with_dtype(a, [&](auto number) {
+        using T = decltype(number);
+        const T *pa = in<T>(a, "a", shape), *pb = in<T>(b, "b", shape);
+        T* py_ = out<T>(y, "y", shape);
+        const long n = a.size();
+        launch([=] {
+            for (long i = 0; i < n; i++) py_[i] = pa[i] * pb[i];
+        });
+    });
+}
+
+// mean (): the sum of x by halves, over its size
+template <typename T>
+T sum_by_halves(const T* x, long n) {
+    if (n <= 64) {
+        T sum = 0;
+        for (long i = 0; i < n; i++) sum += x[i];
+        return sum;
+    }
+    return sum_by_halves(x, n / 2) + sum_by_halves(x + n / 2, n - n / 2);
+}
+
+void mean(py::array x, py::array y) {
+    const Shape shape = shape_of(x);
+    with_dtype(x, [&](auto number) {
+        using T = decltype(number);
+        const T* px = in<T>(x, "x", shape);
+        T* py_ = out<T>(y, "y", {});
+        const long n = x.size();
+        launch([=] { *py_ = sum_by_halves(px, n) / T(n); });
+    });
+}
+
+// inv_std = 1 / √(var + eps),  scale = inv_std · weight, (C,) each
+void norm_constants(py::array var, double eps, Optional weight, py::array inv_std, Optional scale) {
+    const Shape channels = shape_of(var);
+    with_dtype(var, [&](auto number) {
+        using T = decltype(number);
+        const T *v = in<T>(var, "var", channels), *w = in<T>(weight, "weight", channels);
+        T *i = out<T>(inv_std, "inv_std", channels), *s = scale ? out<T>(*scale, "scale", channels) : nullptr;
+        const long C = var.size();
+        launch([=] {
+            for (long c = 0; c < C; c++) i[c] = T(1) / std::sqrt(v[c] + T(eps));
+            if (w && s)
+                for (long c = 0; c < C; c++) s[c] = i[c] * w[c];
+        });
+    });
+}
+
+// grad_weight = centred · inv_std,  mean_g = sum_g / P,  slope = inv_std · grad_weight / P, (C,) each
+void norm_slopes(py::array sum_g, py::array centred, py::array inv_std, long P, py::array grad_weight, py::array mean_g,
+                 py::array slope) {
+    const Shape channels = shape_of(sum_g);
+    with_dtype(sum_g, [&](auto number) {
+        using T = decltype(number);
+        const T *g = in<T>(sum_g, "sum_g", channels), *d = in<T>(centred, "centred", channels),
+                *i = in<T>(inv_std, "inv_std", channels);
+        T *w = out<T>(grad_weight, "grad_weight", channels), *m = out<T>(mean_g, "mean_g", channels),
+          *k = out<T>(slope, "slope", channels);
+        const long C = sum_g.size();
+        launch([=] {
+            for (long c = 0; c < C; c++) {
+                w[c] = d[c] * i[c];
+                m[c] = g[c] / T(P);
+                k[c] = i[c] * w[c] / T(P);
+            }
+        });
+    });
+}
+
+// running += momentum · (new · correction − running), (C,) each
+void move_statistic(py::array running, py::array to, double momentum, double correction) {
+    const Shape channels = shape_of(running);
+    with_dtype(running, [&](auto number) {
+        using T = decltype(number);
+        const T* t = in<T>(to, "to", channels);
+        T* r = out<T>(running, "running", channels);
+        const long C = running.size();
+        launch([=] {
+            for (long c = 0; c < C; c++) r[c] += T(momentum) * (t[c] * T(correction) - r[c]);
+        });
+    });
+}
+
+}  // namespace
+
+void bind_vectors(py::module_& module) {
+    module.def("copy", &copy, py::arg("to"), py::arg("from_"), "Copies between any strides.");
+    module.def("fill", &fill);
+    module.def("multiply", &multiply);
+    module.def("mean", &mean);
+    module.def("norm_constants", &norm_constants);
+    module.def("norm_slopes", &norm_slopes);
+    module.def("move_statistic", &move_statistic);
+}
+
+}  // namespace minires::cpu
