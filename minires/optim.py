@@ -13,7 +13,7 @@ from minires._checks import flag, integer, iterable, mapping, number
 from minires._lazy import directory
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
-from minires.readonly import REMEDY
+from minires.readonly import REMEDY, release
 from minires.tensor import Tensor
 
 __all__ = ["SGD", "Adam", "Constant", "Schedule", "Step", "Warmup"]
@@ -32,11 +32,18 @@ class Optimiser:
         for p in self.params:
             p.grad = None
 
+    def state_dict(self) -> dict[str, Array]:
+        raise NotImplementedError
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        raise NotImplementedError
+
     def _moving(self) -> list[tuple[int, Tensor, Array]]:
         """(position, parameter, gradient) of each parameter with a gradient; raises before anything is moved."""
         moving = [(position, p, p.grad) for position, p in enumerate(self.params) if p.grad is not None]
         for position, p, _ in moving:
             _check_gradient(p, position)
+            release(p.data)
             if not getattr(p.data.flags, "writeable", True):
                 raise ValueError(f"params[{position}] is a read-only array; nothing was moved: {REMEDY}")
         return moving

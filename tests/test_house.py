@@ -15,7 +15,8 @@ LEVELS = (
     ("paper", "bench", "prediction"),
     ("training", "verify", "inspect", "weights"),
     ("parallel",),
-    ("models", "data", "optim"),
+    ("capture", "_reached", "models", "data"),
+    ("optim",),
     ("nn",),
     ("functional", "operators", "_losses", "_ipython"),
     ("ops",),
@@ -40,7 +41,7 @@ LEVELS = (
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 CORE = (
     *("arrays", "backends", "context", "readonly", "callsite", "tensor", "autograd", "_returned", "ops", "functional"),
-    *("_losses", "operators", "random", "nn", "models", "optim"),
+    *("_losses", "operators", "random", "nn", "models", "optim", "capture"),
 )
 FILES = {
     ".".join(file.relative_to(ROOM.parent).with_suffix("").parts).removesuffix(".__init__"): file

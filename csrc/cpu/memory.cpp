@@ -49,7 +49,7 @@ Heap* make_heap() {
     // A thread may be in here while another forks: the child would wait for it for ever.
     pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
 #endif
-    return new Heap;
+    return new Heap(ARENA);
 }
 
 char* ask_the_system(std::size_t bytes) {
@@ -90,7 +90,7 @@ void* Heap::take(std::size_t wanted) {
     std::lock_guard<std::mutex> lock(mutex);
     auto fit = by_size_.lower_bound({bytes, nullptr});  // the smallest that is large enough
     if (fit == by_size_.end()) {
-        const std::size_t size = round_up(std::max(bytes, std::clamp(reserved_, ARENA, MOST)), PAGE);
+        const std::size_t size = round_up(std::max(bytes, std::clamp(reserved_, smallest_, MOST)), PAGE);
         char* arena = ask_the_system(size);
         arenas_.emplace(arena, size);
         reserved_ += size;

@@ -20,7 +20,7 @@ struct Usage {
 
 class Heap {
   public:
-    Heap() = default;
+    explicit Heap(std::size_t smallest_arena) : smallest_(smallest_arena) {}
     Heap(const Heap&) = delete;
     Heap& operator=(const Heap&) = delete;
     ~Heap();  // frees every arena
@@ -43,7 +43,7 @@ class Heap {
     std::map<char*, std::size_t> arenas_;              // start -> bytes
     std::map<char*, std::size_t> free_;                // start -> bytes, of blocks with no free neighbour
     std::set<std::pair<std::size_t, char*>> by_size_;  // the same blocks
-    std::size_t reserved_ = 0, used_ = 0;
+    std::size_t smallest_, reserved_ = 0, used_ = 0;
 };
 
 // The heap of the process, which is never destroyed: arrays may be freed after static objects are.

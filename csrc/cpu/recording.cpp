@@ -11,6 +11,8 @@
 namespace minires::cpu {
 namespace {
 
+constexpr std::size_t SMALLEST_ARENA = std::size_t{2} << 20;
+
 thread_local Recording* recording_here = nullptr;
 
 const char* start_of(const py::array& array) { return static_cast<const char*>(array.data()); }
@@ -27,7 +29,7 @@ Released::~Released() {
 
 Recording::Recording(bool constants) : constants_(constants) {
     for (Arena* arena : {&passing_, &lasting_}) {
-        arena->heap = std::make_shared<memory::Heap>();
+        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA);
         arena->handler = handler_of(arena->heap);
     }
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.backends import optional
@@ -28,7 +30,7 @@ class BatchNorm(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         if not self.training:
-            mean, var = self.fixed_statistics()
+            mean, var = unmoved(self, self.running_mean, self.running_var)
             self.saved = x, mean, var, weight
             return self.backend.batch_norm_eval_forward(x, mean, var, weight, bias, self.eps)
 
@@ -50,9 +52,8 @@ class BatchNorm(Function):
             move_statistic(self.running_mean, mean, self.momentum, 1.0)
             move_statistic(self.running_var, var, self.momentum, M / (M - 1))
 
-    def fixed_statistics(self) -> tuple[Array, Array]:
-        """Running mean and variance, as they are now: copies where backward needs them after they may have moved."""
-        statistics = self.running_mean, self.running_var
-        if any(self.needs_input_grad):
-            statistics = tuple(map(optional(self.backend, "copied"), statistics))
-        return statistics
+
+def unmoved(node: Function, *statistics: Any) -> tuple[Any, ...]:
+    """The running statistics as they are now: copies where backward needs them, as they may move before it runs."""
+    copied = optional(node.backend, "copied") if any(node.needs_input_grad) else None
+    return statistics if copied is None else tuple(map(copied, statistics))

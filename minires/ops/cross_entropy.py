@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 from minires.backends import optional
@@ -22,9 +24,7 @@ class CrossEntropy(Function):
         rows = class_rows(logits)  # (N, C, ...) -> (M, C)
         losses, log_p = self.backend.cross_entropy_forward(rows, self.labels.reshape(-1), self.label_smoothing)
         self.saved = log_p, logits.shape
-        if self.reduction == "mean":
-            return optional(self.backend, "mean_forward")(losses)
-        return reduced(losses, self.labels.shape, self.reduction)
+        return reduced(self.backend, losses, self.labels.shape, self.reduction)
 
     def backward(self, grad_output: Array) -> Array:
         log_p, shape = self.saved
@@ -47,7 +47,7 @@ class NLLLoss(Function):
         self.saved = log_probs.shape
         rows = class_rows(log_probs)  # (N, C, ...) -> (M, C)
         losses = -rows[array_module(rows).arange(rows.shape[0]), self.labels.reshape(-1)]
-        return reduced(losses, self.labels.shape, self.reduction)
+        return reduced(self.backend, losses, self.labels.shape, self.reduction)
 
     def backward(self, grad_output: Array) -> Array:
         xp = array_module(grad_output)
@@ -68,11 +68,11 @@ def unrows(rows: Array, shape: tuple[int, ...]) -> Array:
     return array_module(rows).moveaxis(rows.reshape(N, *positions, C), -1, 1)
 
 
-def reduced(losses: Array, shape: tuple[int, ...], reduction: str) -> Array:
+def reduced(backend: Any, losses: Array, shape: tuple[int, ...], reduction: str) -> Array:
     """(M,) -> () or the shape of the labels"""
     if reduction == "none":
         return losses.reshape(shape)
-    return losses.sum() if reduction == "sum" else losses.mean()
+    return losses.sum() if reduction == "sum" else optional(backend, "mean_forward")(losses)
 
 
 def grad_of_each(grad_output: Array, M: int, reduction: str) -> Array:

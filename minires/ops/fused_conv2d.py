@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.backends import optional
+from minires.ops.batch_norm import unmoved
 from minires.ops.conv2d import Conv2d, Pair
 
 
@@ -47,10 +48,7 @@ class FusedConv2d(Conv2d):
         self.check(x, weight, bias)
         norm = None
         if self.running_mean is not None and self.running_var is not None:
-            statistics = self.running_mean, self.running_var
-            if any(self.needs_input_grad):  # they may move before backward comes
-                statistics = tuple(map(optional(self.backend, "copied"), statistics))
-            norm = *statistics, gamma, beta, self.eps
+            norm = *unmoved(self, self.running_mean, self.running_var), gamma, beta, self.eps
         y_shape = x.shape[0], weight.shape[0], *self.output_size(x, weight)
         if shortcut is not None and shortcut.shape != y_shape:
             raise ValueError(f"shortcut must have the output's shape {y_shape}, got {shortcut.shape}")

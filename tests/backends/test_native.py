@@ -40,9 +40,9 @@ DTYPES = (np.float32, np.float64)
 def poisoned(monkeypatch):
     """Every array that a kernel is to fill begins as NaN: a number left out shows."""
 
-    def empty(shape, like):
-        array = native().empty(shape, like.dtype)
-        array.fill(np.nan)
+    def empty(shape, like, lasting=False):
+        array = native().empty(shape, like.dtype, lasting)
+        array.fill(np.nan if array.dtype.kind == "f" else -77)
         return array
 
     for place in (module, filters):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lived import lived
 
 import minires as mr
 import minires.functional as F
@@ -32,16 +33,6 @@ NETWORKS = [
     ("vgg16", {"width": 16, "num_classes": 7, "hidden": 20, "batch_norm": True}, (2, 3, 37, 64)),
     ("vgg16", {"width": 4, "num_classes": 7, "hidden": 20, "batch_norm": False}, (1, 3, 32, 32)),
 ]
-
-
-def lived(model, rng):
-    """Weights and statistics as after a training: none of them is 0 or 1."""
-    for name, array in model.state_dict().items():
-        if name.endswith("running_var"):
-            array[...] = rng.uniform(0.3, 3, array.shape)
-        elif array.ndim == 1:
-            array[...] = rng.uniform(0.5, 1.5, array.shape) * rng.choice([-1, 1], array.shape)
-    return model
 
 
 class Names(mr.Observer):

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lived import lived
 
 import minires as mr
-
-
-def lived(model, rng):
-    """Statistics and weights as after a training: none of them is 0 or 1."""
-    for name, array in model.state_dict().items():
-        if name.endswith("running_var"):
-            array[...] = rng.uniform(0.3, 3, array.shape)
-        elif array.ndim == 1:
-            array[...] = rng.uniform(0.5, 1.5, array.shape) * rng.choice([-1, 1], array.shape)
-    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -30,7 +21,7 @@ def lived(model, rng):
     ],
 )
 def test_outputs_are_the_same_and_no_batch_norm_is_left(rng, name, options, size):
-    model = lived(mr.models.create(name, **options), rng)
+    model = lived(mr.models.create(name, **options), rng).eval()
     x = mr.tensor(rng.standard_normal((3, 3, size, size + 1)).astype(np.float32))
     expected = model(x).data
     assert model.fuse() is model
@@ -43,7 +34,7 @@ def test_outputs_are_the_same_and_no_batch_norm_is_left(rng, name, options, size
 
 def test_bias_groups_eps_and_float64(rng):
     layers = mr.nn.Conv2d(4, 6, (3, 2), stride=(2, 1), groups=2), mr.nn.BatchNorm2d(6, eps=0.5), mr.nn.ReLU()
-    model = lived(mr.nn.Sequential(*layers), rng).astype("float64")
+    model = lived(mr.nn.Sequential(*layers), rng).eval().astype("float64")
     x = mr.tensor(rng.standard_normal((2, 4, 7, 5)))
     expected = model(x).data
     found = model.fuse()(x).data
@@ -67,7 +58,7 @@ def test_what_is_not_declared_is_left_alone(rng):
         def forward(self, x):
             return self.conv(self.bn(x))  # the other way round
 
-    model = lived(Own(), rng)
+    model = lived(Own(), rng).eval()
     x = mr.tensor(rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
     assert np.array_equal(model(x).data, model.fuse()(x).data)
 
@@ -80,7 +71,7 @@ def shared_layers():
 
 
 def test_a_layer_that_is_used_elsewhere_too_is_unchanged_there(rng):
-    model = lived(shared_layers(), rng)
+    model = lived(shared_layers(), rng).eval()
     elsewhere = model[0], model[1], model[6]
     before = [{name: array.copy() for name, array in layer.state_dict().items()} for layer in elsewhere]
     x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
@@ -138,7 +129,7 @@ def patched():
 def test_a_pair_that_may_compute_something_else_is_left_alone_with_a_warning(rng, make, told):
     model = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3))
     model.own = make()
-    model = lived(model, rng)
+    model = lived(model, rng).eval()
     x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
     expected = model.own(x).data
     with pytest.warns(UserWarning, match=told) as caught:
@@ -155,7 +146,7 @@ def test_a_subclass_that_declares_its_pairs_is_folded(rng):
         def forward(self, x):
             return self[2](self[1](self[0](x) * 0.5))
 
-    model = lived(Own(mr.nn.ReLU(), mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)), rng)
+    model = lived(Own(mr.nn.ReLU(), mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)), rng).eval()
     x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
     expected = model(x).data
     found = model.fuse()(x).data
@@ -180,7 +171,7 @@ def test_a_child_that_is_replaced_keeps_its_place():
     ],
 )
 def test_fuse_false_restores_every_bit_and_trains_on(rng, name, options, size):
-    model = lived(mr.models.create(name, **options), rng)
+    model = lived(mr.models.create(name, **options), rng).eval()
     x = mr.tensor(rng.standard_normal((3, 3, size, size + 1)).astype(np.float32))
     before, expected = {k: v.copy() for k, v in model.state_dict().items()}, model(x).data
     parameters = list(model.parameters())
@@ -193,7 +184,7 @@ def test_fuse_false_restores_every_bit_and_trains_on(rng, name, options, size):
 
 
 def test_fuse_false_refuses_where_the_folded_weights_have_changed(rng):
-    model = lived(mr.models.create("resnet20", width=2), rng).fuse()
+    model = lived(mr.models.create("resnet20", width=2), rng).eval().fuse()
     kept = {k: v.copy() for k, v in model.state_dict().items()}
     model.layer2[0].conv2.bias.data[1] += 1
     with pytest.raises(ValueError, match=r"^layer2\.0\.conv2 has changed since batch norm was folded into it"):

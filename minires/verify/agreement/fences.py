@@ -76,7 +76,7 @@ def fenced(name: str, **options: Any) -> Iterator[Any]:
             before = [place.empty for place in places]
             try:
                 for place in places:
-                    place.empty = lambda shape, like: fence.empty(shape, like.dtype)  # type: ignore[attr-defined]
+                    place.empty = lambda shape, like, lasting=False: fence.empty(shape, like.dtype)  # type: ignore[attr-defined]
                 yield backend
             finally:
                 for place, empty in zip(places, before, strict=True):

@@ -177,3 +177,51 @@ def digest_sees_every_change() -> None:
                     expect(digest(other) != before, f"digest missed a change of element {where} of {size}")
             rolled = np.roll(x, 128 * 4 // x.itemsize)
             expect(bool(np.array_equal(rolled, x)) or digest(rolled) != before, "digest does not see the order")
+
+
+def between_kernels() -> None:
+    """Copies and arithmetic per channel of the native backend: the bits of the same NumPy expression."""
+    from minires.backends import composed
+    from minires.backends.native.compiled import native
+
+    rng, fence = np.random.default_rng(16), Fence()
+    dtypes: tuple[Any, ...] = (np.float32, np.float64)
+    for dtype in dtypes:
+        a, b, w = (rng.uniform(0.1, 3, 37).astype(dtype) for _ in range(3))
+        y, z, v = (fence.empty(37, dtype) for _ in range(3))
+        inv_std = 1 / np.sqrt(a + dtype(1e-3))
+        native().norm_constants(a, 1e-3, w, y, z)
+        _same("norm_constants", (y, z), (inv_std, inv_std * w))
+        native().norm_slopes(a, b, w, 7, y, z, v)
+        _same("norm_slopes", (y, z, v), (b * w, a / dtype(7), w * (b * w) / dtype(7)))
+        native().multiply(a, b, y)
+        _same("multiply", (y,), (a * b,))
+        found, expected = w.copy(), w.copy()
+        native().move_statistic(found, b, 0.3, 7 / 6)
+        composed.move_statistic(None, expected, b, 0.3, 7 / 6)
+        _same("move_statistic", (found,), (expected,))
+        filled = fence.empty((3, 5), dtype)
+        native().fill(filled, -2.5)
+        _same("fill", (filled,), (np.full((3, 5), -2.5, dtype),))
+        for n in (1, 64, 1000):
+            x, total = rng.integers(-99, 99, n).astype(dtype), fence.empty((), dtype)  # exact in any order
+            native().mean(x, total)
+            _same("mean", (total,), (x.sum() / dtype(n),))
+    for kind, shape in itertools.product(("u1", "i2", "f4", "f8"), ((), (5,), (1, 7, 3), (2, 3, 5, 7), (9, 1, 700, 4))):
+        x = rng.integers(0, 200, shape).astype(kind)
+        for axes in itertools.permutations(range(len(shape))):
+            to = fence.empty(tuple(shape[i] for i in axes), np.dtype(kind)).transpose(np.argsort(axes))
+            native().copy(to, x)
+            _same("copy", (to,), (x,))
+        if len(shape) > 1:  # strides of every sign
+            wide = np.repeat(np.repeat(x, 2, 0), 3, -1)[::-2, ..., ::3]
+            narrow = fence.empty(shape, np.dtype(kind))[::-1]
+            native().copy(narrow, wide)
+            _same("copy", (narrow,), (wide,))
+    fence.check()
+
+
+def _same(name: str, found: tuple[Array, ...], expected: tuple[Array, ...]) -> None:
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        wrong = int(np.sum(one != other))
+        expect(one.shape == other.shape and not wrong, f"{name}: result {number} differs in {wrong} elements")

@@ -58,9 +58,13 @@ def _mutations() -> Iterator[Mutation]:
         ("C) * inv_std", "C)"),
     ])  # fmt: skip
     yield from of("batch_norm", ops.BatchNorm.move_statistics, [
-        ("(M / (M - 1))", "1"),
-        ("self.running_mean += self.momentum", "self.running_mean += (1 - self.momentum)"),
-        ("(mean - self.running_mean)", "(self.running_mean - mean)"),
+        ("M / (M - 1)", "1.0"),
+        ("(self.running_var, var,", "(self.running_var, mean,"),
+    ])  # fmt: skip
+    yield from of("batch_norm", composed.move_statistic, [
+        ("batch * correction - running", "batch - running"),
+        ("+= momentum *", "+= (1 - momentum) *"),
+        ("(batch * correction - running)", "(running - batch * correction)"),
     ])  # fmt: skip
     yield from of("batch_norm_eval", reference.batch_norm_eval_forward, [
         ("xp.asarray(eps, var.dtype)", "0"),
@@ -74,7 +78,7 @@ def _mutations() -> Iterator[Mutation]:
         ("column_sums(G, C)", "column_sums(X, C)"),
     ])  # fmt: skip
     yield from of("batch_norm_eval", ops.BatchNorm.forward, [
-        ("self.running_mean.copy(), self.running_var.copy()", "self.running_mean, self.running_var"),
+        ("unmoved(self, self.running_mean, self.running_var)", "self.running_mean, self.running_var"),
         ("if not self.training:", "if False:"),
     ])  # fmt: skip
 
@@ -195,7 +199,7 @@ def _mutations() -> Iterator[Mutation]:
         (".T @ x", ".T @ -x"),
         ("x.reshape(-1, x.shape[-1])", "x.reshape(x.shape[-1], -1).T"),
     ])  # fmt: skip
-    yield from of("linear", ops.Linear.backward, [("range(grad_output.ndim - 1)", "range(1)")])
+    yield from of("linear", composed.linear_backward_bias, [("range(grad_output.ndim - 1)", "range(1)")])
 
     for name in ("add", "sub", "mul"):
         yield from of(name, add.sum_to, [
@@ -309,15 +313,11 @@ def _mutations() -> Iterator[Mutation]:
     yield from of("mean", ops.Mean.forward, [("total / total", "total * total")])
     yield from of("mean", ops.Mean.backward, [("super().backward(grad_output) /", "super().backward(grad_output) *")])
 
-    yield from of("reshape", ops.Reshape.forward, [
-        ("x.reshape(self.shape)", "x.reshape(self.shape, order='F')"),
-        ("x.reshape(self.shape)", "x.reshape(self.shape, order='A')"),  # by memory, not by index
+    yield from of("reshape", composed.reshape_forward, [
+        ("x.reshape(shape)", "x.reshape(shape, order='F')"),
+        ("x.reshape(shape)", "x.reshape(shape, order='A')"),
     ])  # fmt: skip
-    yield from of("reshape", ops.Reshape.backward, [
-        ("grad_output.reshape(self.saved)", "grad_output.reshape(self.saved, order='F')"),
-        ("grad_output.reshape(self.saved)", "grad_output.reshape(self.saved, order='A')"),
-        ("grad_output.reshape", "-grad_output.reshape"),
-    ])  # fmt: skip
+    yield from of("reshape", ops.Reshape.backward, [("return optional", "return -optional")])
     yield from of("reshape", F.reshape, [("x.size // known", "x.size // known + 1")])
     yield from of("flatten", F.flatten, [
         ("x.shape[:start]", "x.shape[: start + 1]"),
@@ -326,11 +326,8 @@ def _mutations() -> Iterator[Mutation]:
         ("(*x.shape[:start]", "(1, *x.shape[:start]"),
         ("(start,) =", "start = 1 or"),
     ])  # fmt: skip
-    yield from of("pad", ops.Pad.forward, [
-        ("before + n + after", "before + n"),
-        ("slice(before, before + n)", "slice(0, n)"),
-        ("self.value", "0"),
-    ])  # fmt: skip
+    yield from of("pad", composed.pad_forward, [("before + n + after", "before + n"), ("value,", "0,")])
+    yield from of("pad", composed.inside, [("slice(before, before + n)", "slice(0, n)")])
     yield from of("pad", ops.Pad.backward, [
         ("grad_output[self.saved]", "2 * grad_output[self.saved]"),
         ("grad_output[self.saved]", "grad_output[tuple(slice(s.stop - s.start) for s in self.saved)]"),
@@ -339,10 +336,10 @@ def _mutations() -> Iterator[Mutation]:
         ("x[self.index]", "x[self.index][..., ::-1]"),
         ("x[self.index]", "x[::-1][self.index]"),
     ])  # fmt: skip
-    yield from of("slice", ops.Slice.backward, [
+    yield from of("slice", composed.slice_backward, [
         (".zeros(", ".ones("),
         ("= grad_output\n", "= -grad_output\n"),
-        ("grad_input[self.index] = grad_output", "grad_input.reshape(-1)[: grad_output.size] = grad_output.ravel()"),
+        ("grad_input[index] = grad_output", "grad_input.reshape(-1)[: grad_output.size] = grad_output.ravel()"),
     ])  # fmt: skip
 
     yield from of("softmax", reference.softmax_forward, [
@@ -377,7 +374,8 @@ def _mutations() -> Iterator[Mutation]:
     for name in ("cross_entropy", "nll_loss"):
         yield from of(name, cross_entropy.grad_of_each, [("grad_losses / M if", "grad_losses if")])
         yield from of(name, cross_entropy.class_rows, [("moveaxis(x, 1, -1)", "moveaxis(x, 0, -1)")])
-        yield from of(name, cross_entropy.reduced, [("losses.mean()", "losses.sum() / (losses.size + 1)")])
+        yield from of(name, cross_entropy.reduced, [("losses.sum()", "losses.sum() / 2")])
+        yield from of(name, composed.mean_forward, [("x.mean()", "x.sum() / (x.size + 1)")])
     yield from of("nll_loss", ops.NLLLoss.backward, [("-grad_of_each", "grad_of_each"), ("xp.zeros", "xp.ones")])
     yield from of("nll_loss", ops.NLLLoss.forward, [("-rows[", "-1e-3 - rows[")])
     yield from of("dropout", ops.Dropout.forward, [
