@@ -49,7 +49,7 @@ Heap* make_heap() {
     // A thread may be in here while another forks: the child would wait for it for ever.
     pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
 #endif
-    return new Heap(ARENA);
+    return new Heap(ARENA, true);
 }
 
 char* ask_the_system(std::size_t bytes) {
@@ -95,7 +95,7 @@ void* Heap::take(std::size_t wanted) {
         arenas_.emplace(arena, size);
         reserved_ += size;
         add(arena, size);
-        forbid(arena, size);
+        if (guarded_) forbid(arena, size);
         fit = by_size_.find({size, arena});
     }
     auto [size, start] = *fit;
@@ -110,7 +110,7 @@ void Heap::give_back(void* pointer, std::size_t bytes) noexcept {
     auto* start = static_cast<char*>(pointer);
     bytes = block_of(bytes);
     std::lock_guard<std::mutex> lock(mutex);
-    forbid(start, bytes);
+    if (guarded_) forbid(start, bytes);
     used_ -= bytes;
     auto after = free_.lower_bound(start);
     if (after != free_.end() && after->first == start + bytes && !starts_arena(after->first)) {

@@ -20,7 +20,8 @@ struct Usage {
 
 class Heap {
   public:
-    explicit Heap(std::size_t smallest_arena) : smallest_(smallest_arena) {}
+    // guarded: AddressSanitizer reports what touches a freed block.  Not so where kernels use it again by its address.
+    Heap(std::size_t smallest_arena, bool guarded) : smallest_(smallest_arena), guarded_(guarded) {}
     Heap(const Heap&) = delete;
     Heap& operator=(const Heap&) = delete;
     ~Heap();  // frees every arena
@@ -44,6 +45,7 @@ class Heap {
     std::map<char*, std::size_t> free_;                // start -> bytes, of blocks with no free neighbour
     std::set<std::pair<std::size_t, char*>> by_size_;  // the same blocks
     std::size_t smallest_, reserved_ = 0, used_ = 0;
+    bool guarded_;
 };
 
 // The heap of the process, which is never destroyed: arrays may be freed after static objects are.

@@ -29,7 +29,7 @@ Released::~Released() {
 
 Recording::Recording(bool constants) : constants_(constants) {
     for (Arena* arena : {&passing_, &lasting_}) {
-        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA);
+        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA, false);
         arena->handler = handler_of(arena->heap);
     }
 }
