@@ -48,6 +48,7 @@ class NativeBackend:
 
     def recording(self, constants: bool) -> Any:
         """What `mr.capture` records with: see csrc/cpu/recording.h"""
+        native().trim()  # what the runs before needed: the recording takes as much
         return native().Recording(constants)
 
     # -- convolution and linear
@@ -282,6 +283,8 @@ class NativeBackend:
     # -- memory
 
     def copied(self, x: Array) -> Array:
+        if x.dtype.kind not in "biuf" or x.itemsize > 8:
+            return composed.copied(self, x)
         copy = empty(x.shape, x)
         native().copy(copy, x)
         return copy
