@@ -1,4 +1,4 @@
-"""The native backend beside PyTorch eager, onnxruntime and the reference backend: `minires bench`, into README.md.
+"""The native backend beside PyTorch eager, onnxruntime and the reference backend: `minires bench`, written down.
 
 python -m benchmarks.native [--write] [the flags of minires bench]
 """
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results" / "native.json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the tables in README.md")
+    parser.add_argument("--write", action="store_true", help="write results/ and the tables of benchmarks/README.md")
     bench.add_flags(parser)
     args = parser.parse_args()
     try:
@@ -48,7 +48,7 @@ def main() -> int:
         write_between_markers("native-goals", *report.goal_table(found), machine)
         write_between_markers("native-networks", *report.network_table(found), machine)
         write_between_markers("native-layers", *report.layer_table(found), machine)
-        print(f"written: {RESULTS.relative_to(Path.cwd())}, README.md")
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, benchmarks/README.md")
     return 0 if agree else 1
 
 

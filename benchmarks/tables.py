@@ -1,4 +1,4 @@
-"""Measured tables in README.md, each between its own pair of markers, rewritten by the command that measured it."""
+"""Measured tables in benchmarks/README.md: the command that measured one rewrites it, between its pair of markers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minires.bench.report import markdown
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parent / "README.md"
 
 
 def write_between_markers(
@@ -17,7 +17,7 @@ def write_between_markers(
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     text = README.read_text()
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"README.md must hold the markers {begin} and {end} once each")
+        raise SystemExit(f"benchmarks/README.md must hold the markers {begin} and {end} once each")
     told = ", ".join(f"{key} {value}" for key, value in machine.items())
     before, _, rest = text.partition(begin)
     after = rest.partition(end)[2]
