@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import re
 import shlex
 import shutil
@@ -66,7 +67,7 @@ def test_commands_are_run_by_ci(line):
 
     Two of the blocks are run by tests instead: `step` in tests/backends/test_stepping.py, `torchvision` below.
     """
-    marks = "train|mpi|test|activate|tour|step|trace|verify|planted|weights|torchvision"
+    marks = "train|mpi|test|trace|tour|verify|traces|weights|paper|planted|step|cpp|own-kernel|torchvision"
     marked = re.findall(rf"<!-- (?:{marks}) -->\n```sh\n(.*?)^```", "\n".join(TEXTS.values()), flags=re.M | re.S)
     scripts = "".join((ROOT / ".ci" / name).read_text(encoding="utf-8") for name in ("run", "long"))
     assert line in "\n".join(marked) or f".venv/bin/{line}" in scripts
@@ -90,6 +91,27 @@ def test_weights_of_torchvision(capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().out.startswith("resnet50, 1,000 classes")
     assert cli.main(command[: command.index("--stride-in")]) == 2
     assert "--stride-in" in capsys.readouterr().err
+
+
+NAMES = [name for text in TEXTS.values() for name in re.findall(r"`((?:mr|F)\.[\w.]+)", text)]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES)))
+def test_names_exist(name):
+    root, *path = name.split(".")
+    functools.reduce(getattr, path, {"mr": mr, "F": mr.functional}[root])
+
+
+def test_every_function_and_layer_is_in_the_index():
+    operations = {f"F.{name}" for name in mr.functional.__all__}
+    layers = {f"mr.nn.{name}" for name in mr.nn.__all__} | {f"mr.optim.{name}" for name in mr.optim.__all__}
+    assert operations | layers <= set(NAMES) | {"mr.optim.Schedule"}, operations | layers - set(NAMES)
+
+
+def test_every_environment_variable_is_listed():
+    files = (ROOT / "minires").rglob("*.py")
+    read = {name for file in files for name in re.findall(r'"(MINIRES_[A-Z_]+)"', file.read_text(encoding="utf-8"))}
+    assert read == set(re.findall(r"`(MINIRES_[A-Z_]+)`", TEXTS["minires/README.md"]))
 
 
 def anchors(text: str) -> set[str]:

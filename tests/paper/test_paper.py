@@ -100,7 +100,7 @@ def test_the_caption_of_figure_1_agrees_with_the_stored_points():
     root = Path(__file__).parents[2]
     with open(root / "benchmarks" / "results" / "figure1.csv", newline="") as file:
         last = {row["network"]: float(row["training error"]) for row in csv.DictReader(file)}
-    caption = (root / "minires" / "README.md").read_text().split("results/figure1.png)")[1].split("\n\n")[1]
+    caption = (root / "README.md").read_text().split("results/figure1.png)")[1].split("\n\n")[1]
     for network, error in last.items():
         name = network.replace("plain", "plain-").replace("resnet", "ResNet-")
         assert f"{error:.1f} % ({name})" in " ".join(caption.split())
