@@ -61,16 +61,21 @@ def test_the_listed_models_and_kernels_are_the_real_ones(capsys, command, name):
     assert capsys.readouterr().out.strip() in TEXTS[name]
 
 
+SCRIPTS = "".join((ROOT / ".ci" / name).read_text(encoding="utf-8") for name in ("run", "long"))
+MARKED = re.findall(r"^<!-- ([\w-]+) -->\n```sh\n(.*?)^```", "\n".join(TEXTS.values()), flags=re.M | re.S)
+ELSEWHERE = {"step", "torchvision"}  # run by tests/backends/test_stepping.py, and below
+
+
+def test_ci_runs_every_marked_block():
+    loops = " ".join(re.findall(r"for part in ([\w -]+); do python3 .ci/readme.py \$part", SCRIPTS)).split()
+    run = [*loops, *re.findall(r"python3 .ci/readme.py ([\w-]+)", SCRIPTS), *ELSEWHERE]
+    assert sorted(run) == sorted(name for name, _ in MARKED)
+
+
 @pytest.mark.parametrize("line", commands())
 def test_commands_are_run_by_ci(line):
-    """Those of the marked blocks as they stand; the others by name, the benchmark with fewer repeats.
-
-    Two of the blocks are run by tests instead: `step` in tests/backends/test_stepping.py, `torchvision` below.
-    """
-    marks = "train|mpi|test|trace|tour|verify|traces|weights|paper|planted|step|cpp|own-kernel|torchvision"
-    marked = re.findall(rf"<!-- (?:{marks}) -->\n```sh\n(.*?)^```", "\n".join(TEXTS.values()), flags=re.M | re.S)
-    scripts = "".join((ROOT / ".ci" / name).read_text(encoding="utf-8") for name in ("run", "long"))
-    assert line in "\n".join(marked) or f".venv/bin/{line}" in scripts
+    """Those of the marked blocks as they stand; the others by name, the benchmark with fewer repeats."""
+    assert line in "\n".join(block for _, block in MARKED) or f".venv/bin/{line}" in SCRIPTS
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("minires ")])
