@@ -84,6 +84,16 @@ def test_minires_commands_parse(line):
     assert callable(arguments.command)
 
 
+INLINE = {line for text in TEXTS.values() for line in re.findall(r"`(minires [a-z]+ [^`]*--[^`]*)`", text)}
+
+
+@pytest.mark.parametrize("line", sorted(INLINE))
+def test_commands_within_sentences_have_their_flags(capsys, line):
+    words = line.split()[1:]
+    assert cli.main([*words[: 2 if words[0] == "paper" else 1], "--help"]) == 0
+    assert set(re.findall(r" (--[a-z-]+)", line)) <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+
+
 def test_weights_of_torchvision(capsys, monkeypatch, tmp_path):
     """The command as it stands; the file holds a narrow network, and tells as little about its stride."""
     (line,) = re.findall(r"<!-- torchvision -->\n```sh\n(.*)\n```", TEXTS["minires/README.md"])
