@@ -121,7 +121,7 @@ class Reached:
 
 def digest(array: Array) -> bytes:
     """Of the numbers in their logical order; a digest takes no memory while captures are tested."""
-    return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest_size=16).digest()
 
 
 def _walk(root: Any) -> Iterator[tuple[str, Any]]:
@@ -139,7 +139,7 @@ def _walk(root: Any) -> Iterator[tuple[str, Any]]:
             queue += [(name, value.__self__), (name, value.__func__)]
         elif isinstance(value, partial):
             queue += [(name, value.func), (name, value.args), (name, value.keywords)]
-        elif isinstance(value, FunctionType) and not value.__module__.startswith("minires."):
+        elif isinstance(value, FunctionType) and not (value.__module__ or "").startswith("minires."):
             found = inspect.getclosurevars(value)
             queue += [*found.nonlocals.items(), *found.globals.items(), (name, value.__defaults__)]
         elif isinstance(value, dict):
