@@ -24,11 +24,6 @@ from minires.tensor import Tensor
 
 M = TypeVar("M", bound=Module)
 
-UNDECLARED = """
-Put each convolution and its batch norm into a Sequential, or name the pairs in the class, such as
-  normed = (("conv1", "bn1"),)
-An empty normed = () says that none can be folded."""
-
 
 def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
     """Makes the model faster without changing what it computes. Returns the model.
@@ -39,8 +34,7 @@ def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
                           evaluation mode.  Outputs are those of evaluation up to rounding.  Folds the pairs of the
                           networks of `minires.models`, of a Sequential, and those that a module names in `normed`.
                           A warning lists the pairs that a class of your own might compute otherwise, and the batch
-                          norms of a class that declares no `normed`: they are left alone.  The layers from before are
-                          kept for `fuse(False)`.
+                          norms of a class without `normed`: they are left alone.  `fuse(False)` puts the layers back.
     fuse(False)           undoes both, and leaves the mode as it is.  Raises ValueError when a folded convolution has
                           changed since.
     """
@@ -89,14 +83,12 @@ def fold(model: Module) -> None:
 
     A new convolution takes the place of the old one, which is unchanged where it is used elsewhere too.
     """
-    left_alone: list[str] = []
-    undeclared = False
+    left_alone = []
     for path, module in list(model.named_modules()):
         inside = f"{path}." if path else ""
-        if not _declares_normed(module):
-            own = [name for name, child in module.named_children() if isinstance(child, BatchNorm2d)]
-            left_alone += [f"\n  {inside}{name}: {type(module).__name__} declares no normed" for name in own]
-            undeclared |= bool(own)
+        if not any("normed" in vars(owner) for owner in (module, *type(module).__mro__) if owner is not Module):
+            norms = [name for name, child in module.named_children() if isinstance(child, BatchNorm2d)]
+            left_alone += [f"\n  {inside}{name}: {type(module).__name__} declares no normed" for name in norms]
         pairs = [
             (conv, norm)
             for conv, norm in module.normed
@@ -117,12 +109,10 @@ def fold(model: Module) -> None:
                 continue
             left_alone.append(f"\n  {' and '.join(inside + name for name in names)}: {reason}")
     if left_alone:
-        told = "fuse left pairs of convolution and batch norm alone:" + "".join(left_alone)
-        warnings.warn(told + (UNDECLARED if undeclared else ""), stacklevel=3)
-
-
-def _declares_normed(module: Module) -> bool:
-    return any("normed" in vars(owner) for owner in (module, *type(module).__mro__) if owner is not Module)
+        left_alone.append(
+            '\nA class names its pairs, normed = (("conv1", "bn1"),), or none, (); a Sequential needs no names.'
+        )
+        warnings.warn("fuse left pairs of convolution and batch norm alone:" + "".join(left_alone), stacklevel=3)
 
 
 def unfold(model: Module) -> None:
