@@ -18,7 +18,7 @@ from minires._returned import checked_gradients, checked_output
 from minires.arrays import Array, as_array
 from minires.callsite import callsite
 from minires.context import context
-from minires.readonly import Frozen, freeze, sweep
+from minires.readonly import Frozen, freeze, lock, sweep
 from minires.tensor import Tensor
 
 _serials = itertools.count()
@@ -208,8 +208,9 @@ def _is_shared(grad: Array | None, others: tuple[Array | None, ...]) -> bool:
 
 
 def _accumulate(leaf: Tensor, grad: Array, shared: bool) -> None:
-    """Adds to a leaf's gradient; of a shared array it keeps a copy."""
-    if leaf.grad is not None:
-        leaf.grad = as_array(leaf.grad + grad)
-    else:
-        leaf.grad = grad.copy(order="C") if shared else grad
+    """Adds to a leaf's gradient; of a shared array it keeps a copy.  Threads may add to one leaf at the same time."""
+    with lock:
+        if leaf.grad is not None:
+            leaf.grad = as_array(leaf.grad + grad)
+        else:
+            leaf.grad = grad.copy(order="C") if shared else grad
