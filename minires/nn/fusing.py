@@ -14,7 +14,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from minires._checks import flag
 from minires.arrays import array_module
@@ -22,10 +21,8 @@ from minires.nn.layers import BatchNorm2d, Conv2d, Folded, is_exactly
 from minires.nn.module import Module
 from minires.tensor import Tensor
 
-M = TypeVar("M", bound=Module)
 
-
-def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
+def fuse(self: Module, on: bool = True, *, training: bool = False) -> Module:
     """Makes the model faster without changing what it computes. Returns the model.
 
     fuse(training=True)   every module that has a `forward_fused` uses it, in training and in evaluation.  Same bits,
@@ -51,7 +48,7 @@ def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
 
 
 # Bound here, because folding knows the layers and the layers know Module.
-Module.fuse = fuse  # type: ignore[method-assign]
+Module.fuse = fuse  # type: ignore[method-assign, assignment]
 
 
 def fuse_operations(model: Module, on: bool) -> None:
@@ -62,7 +59,7 @@ def fuse_operations(model: Module, on: bool) -> None:
 
 @contextmanager
 def in_form(model: Module, fused: bool) -> Iterator[None]:
-    """Within it the model computes with fused, or with plain operations; what was folded stays so."""
+    """Within it the model computes with fused or plain operations, in every thread; what was folded stays so."""
     forms = [(module, module.fused) for module in model.modules()]
     fuse_operations(model, fused)
     try:

@@ -290,7 +290,7 @@ class Module:
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Within it every part of the model is in evaluation mode; afterwards each is in its own mode again."""
+    """Within it every part of the model is in evaluation mode, in every thread; afterwards each is in its own again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
