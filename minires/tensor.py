@@ -103,6 +103,12 @@ class Tensor:
             )
         return np.array(self.data, dtype, copy=copy)
 
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """np.stack, np.shape and others take the values; TypeError where NumPy would call a method of the tensor."""
+        if (name := function.__name__.removeprefix("a")) in ("sum", "mean", "max", "reshape"):  # np.amax is np.max
+            raise TypeError(f"np.{name} takes no tensor: write tensor.{name}(...) or np.{name}(tensor.data, ...)")
+        return function._implementation(*args, **kwargs)
+
     def __repr__(self) -> str:
         """All values of a small tensor, the first ones of a large tensor: debuggers call this at every stop."""
         origin = f", node={self.node!r}" if self.node else ", requires_grad=True" if self.requires_grad else ""
