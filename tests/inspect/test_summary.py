@@ -53,6 +53,17 @@ def test_wrong_input_shape(shape):
         mr.summary(mr.models.create("resnet20", width=4), shape)
 
 
+def test_a_network_on_flat_inputs():
+    model = mr.nn.Sequential(mr.nn.Linear(64, 32), mr.nn.ReLU(), mr.nn.Linear(32, 10))
+    summary = mr.summary(model, (64,))
+    assert [row.output_shape for row in summary.rows] == [(32,), (32,), (10,)]
+    assert (summary.macs, summary.params) == (64 * 32 + 32 * 10, 65 * 32 + 33 * 10)
+    assert str(summary).startswith("input 64, batch of 1\n")
+    assert mr.inspect.peak_memory(model, (64,), 32) > 2 * 4 * summary.params
+    with pytest.raises(ValueError, match=r"x must be \(N, 3, H, W\)"):
+        mr.summary(mr.models.create("resnet20", width=4), (64,))
+
+
 def test_wrong_model():
     with pytest.raises(TypeError, match="model must be a Module, got str"):
         mr.summary("resnet20", (3, 8, 8))

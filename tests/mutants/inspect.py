@@ -16,7 +16,7 @@ SUMMARY = (
                 "width before height",
             ),
             (
-                "not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3",
+                "not isinstance(input_shape, (tuple, list)) or len(input_shape) not in (1, 3)",
                 "not isinstance(input_shape, (tuple, list))",
                 "the batch axis is accepted",
             ),
