@@ -16,7 +16,7 @@ from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, enable_grad, no_grad
 from minires.inspect.summary import blank_images, check_input
-from minires.nn import Module
+from minires.nn import Linear, Module, init
 from minires.ops import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -51,6 +51,8 @@ class PeakMemory:
     def __init__(self, model: Module, input_shape: Sequence[int]) -> None:
         check_input(model, input_shape)
         self.model, self.input_shape = model, input_shape
+        with init.skipped():
+            _measured(Linear(1, 2), (1,), 1)  # a process's first step imports modules, which would count
         a, b = tried(input_shape)
         low, high = (_measured(model, input_shape, images) for images in (a, b))
         self.per_image = (high - low) / (b - a)
