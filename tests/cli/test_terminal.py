@@ -71,8 +71,8 @@ def shown(capsys, monkeypatch):
         ("verify resnet20 --width 1 --size 4 --cases 1", ["layer3.0.conv1", "right"], ["AdaptiveAvgPool2d", "Conv2d"]),
         (
             "lockstep resnet50 --width 1 --data digits --batch 2 --backends reference,reference",
-            ["layer4.0.downsample.0", "layer4.0.downsample.1"],
-            ["BatchNorm", "backward"],
+            ["layer4.0.downsample.0", "layer4.0.downsample.1", "forward", "backward"],
+            ["BatchNorm", "tolerance"],
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -88,6 +88,17 @@ def test_tables_of_commands(shown, tmp_path, monkeypatch, command, always, wide)
     for width in WIDTHS:
         lines = [line for table in tables for line in checked(rendered(table, width), width)]
         unbroken(lines, [*always, *(wide if width > 40 else ())])
+
+
+def test_lockstep_keeps_the_phase_and_marks_what_left_its_tolerance(monkeypatch, tmp_path):
+    tables = []
+    monkeypatch.setattr("minires.cli.lockstep.print_table", lambda *t, **form: tables.append(FittedTable(*t, **form)))
+    monkeypatch.setattr("minires.verify.lockstep.FACTOR", -1.0)
+    command = "lockstep resnet20 --width 1 --data digits --batch 2 --backends reference,reference --out"
+    assert main([*command.split(), str(tmp_path)]) == 1
+    for width, column in ((40, "own"), (60, "tolerance")):
+        lines = checked(rendered(tables[0], width), width)
+        unbroken(lines, ["phase", column, "LEFT", "forward", "backward", "layer3.2.conv2"])
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -144,6 +155,15 @@ def test_weights(shown, tmp_path, width):
     for more in ([], ["--all"]):
         lines = shown(width, main, ["weights", str(file), *more])
         unbroken(lines, ["layer4.0.downsample.1.running_mean" if more else "layer4.*", "safetensors"])
+
+
+def test_a_dumb_terminal_has_its_own_width(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(words, "columns", lambda stream: 40)
+    console = words.console()
+    monkeypatch.setattr(type(console), "is_terminal", True)
+    assert console.is_dumb_terminal
+    assert console.width == 40
 
 
 def test_a_line_is_broken_between_words_only():
