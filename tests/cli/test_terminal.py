@@ -166,6 +166,37 @@ def test_a_dumb_terminal_has_its_own_width(monkeypatch):
     assert console.width == 40
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_predict(shown, tmp_path, width):
+    from PIL import Image
+
+    names = ("Pembroke-Welsh-corgi", "military uniform", "x" * 60)
+    options = {"width": 2, "num_classes": 3}
+    save(
+        mr.models.create("resnet20", **options), tmp_path / "w.safetensors",
+        network="resnet20", options=options, classes=names, preprocessing={"resize": 8, "crop": 8},
+    )  # fmt: skip
+    picture = tmp_path / ("long-name-" * 6 + ".png")
+    Image.new("RGB", (40, 30), "red").save(picture)
+    lines = shown(
+        width, main, ["predict", str(picture), "--weights", str(tmp_path / "w.safetensors"), "--workers", "0"]
+    )
+    unbroken(lines, [str(picture), "resnet20", *" ".join(names).split()])
+    shares = re.findall(r"^ *([\d.]+) %", "\n".join(lines), flags=re.M)
+    assert sum(map(float, shares)) == pytest.approx(100, abs=0.02)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gradcheck_of_a_wrong_gradient(shown, monkeypatch, width):
+    sound = mr.ops.Conv2d.backward
+    wrong = lambda self, grad: tuple(None if g is None else g * 1.5 for g in sound(self, grad))  # noqa: E731
+    monkeypatch.setattr(mr.ops.Conv2d, "backward", wrong)
+    lines = shown(width, main, ["gradcheck", "conv2d", "adaptive_avg_pool2d", "--cases", "1"])
+    text = "\n".join(lines)
+    unbroken(lines, ["conv2d", "adaptive_avg_pool2d", "right", "numerical", "analytical", "tolerance"])
+    assert len(re.findall(r"\s-?\d+\.\d{6,}(?=[,\s])", text)) == 2, text  # both slopes
+
+
 def test_a_line_is_broken_between_words_only():
     text = "history  runs/a-very-long-name-of-a-folder/history.csv and more"
     assert wrapped(text, 20, 9) == [
@@ -187,6 +218,11 @@ def test_columns_are_left_out_in_their_order_and_named():
     assert "1" * 9 not in dropped
     assert "left out at 29 columns: a" in dropped
     assert "left out at 18 columns: a, b" in rendered(table, 18).replace("\n", " ")
+
+
+def test_names_with_commas_are_told_apart_where_they_are_left_out():
+    table = FittedTable(("name", "torch, GFLOP/s", "own"), [("a", "1" * 30, "2" * 30)], drop=("torch, GFLOP/s", "own"))
+    assert "left out at 20 columns: torch, GFLOP/s; own" in " ".join(rendered(table, 20).split())
 
 
 def test_without_a_column_to_leave_out_a_row_is_a_block():
