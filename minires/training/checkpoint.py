@@ -61,6 +61,7 @@ class Checkpoint:
     rows           the history so far
     seconds        training time so far
     data           `Dataset.digest` of "train" and "test"; empty in a checkpoint that was written without them
+    ranks          processes that trained; 0 in a checkpoint that was written without the number
     """
 
     iteration: int
@@ -76,6 +77,7 @@ class Checkpoint:
     rows: tuple[history.Row, ...] = ()
     seconds: float = 0.0
     data: Mapping[str, str] = field(default_factory=dict)
+    ranks: int = 0
 
     def __repr__(self) -> str:
         return f"<checkpoint of {self.config.network} on {self.config.data}; {self.state()}>"
@@ -116,6 +118,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = 
         "history": [list(astuple(row)) for row in checkpoint.rows],
         "seconds": checkpoint.seconds,
         "data": dict(checkpoint.data),
+        "ranks": checkpoint.ranks,
     }
     text = json.dumps(told, allow_nan=False)
     new = not tensors.exists()
@@ -167,6 +170,7 @@ def load(path: Path) -> Checkpoint:
             rows=rows,
             seconds=number(told["seconds"], "seconds", 0),
             data=_digests(told.get("data", {})),
+            ranks=integer(told.get("ranks", 0), "ranks", 0),
         )
     except KeyError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error} is missing") from None
