@@ -12,7 +12,7 @@ import numpy as np
 from minires._checks import choice, flag, instance, mapping
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
-from minires.backends import BackendUnavailable
+from minires.backends.unavailable import usable_cupy
 from minires.context import context
 from minires.readonly import REMEDY
 from minires.tensor import Tensor
@@ -237,17 +237,7 @@ class Module:
         """
         if choice(device, "device", ("cpu", "cuda")) == "cpu":
             return self._map(_on_cpu)
-        try:
-            import cupy
-        except ImportError:
-            raise BackendUnavailable(
-                "device 'cuda' needs CuPy: install the extra cuda12x or cuda13x, e.g. pip install 'minires[cuda12x]'"
-            ) from None
-        try:
-            cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            raise BackendUnavailable(f"device 'cuda' cannot be used: {error}") from None
-        return self._map(cupy.asarray)
+        return self._map(usable_cupy().asarray)
 
     def astype(self, dtype: Any) -> Self:
         """Converts parameters and statistics to "float32" or "float64". Returns the module."""
