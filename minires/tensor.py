@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires._checks import flag
-from minires.arrays import Array, is_array, plain_array
+from minires.arrays import Array, is_array, on_cpu, plain_array
 from minires.statistics import Statistics, html_table
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Tensor:
 
     def numpy(self) -> Array:
         """The values as a NumPy array: the array itself on the CPU, a copy from the GPU."""
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+        return on_cpu(self.data)
 
     def detach(self) -> Tensor:
         """The same array without its history."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from minires._checks import choice, flag, instance, mapping
 from minires._shown import shown
-from minires.arrays import Array, array_module, is_array
+from minires.arrays import Array, array_module, is_array, on_cpu
 from minires.backends.unavailable import usable_cupy
 from minires.context import context
 from minires.readonly import REMEDY
@@ -236,7 +236,7 @@ class Module:
         Raises BackendUnavailable when CuPy or a GPU is missing.
         """
         if choice(device, "device", ("cpu", "cuda")) == "cpu":
-            return self._map(_on_cpu)
+            return self._map(on_cpu)
         return self._map(usable_cupy().asarray)
 
     def astype(self, dtype: Any) -> Self:
@@ -294,9 +294,5 @@ def _converted(value: Array, like: Array) -> Array:
     """A copy of `value` with the dtype and on the device of `like`."""
     with np.errstate(over="ignore"):  # what overflows is reported with its name
         return array_module(like).array(
-            value if array_module(value) is array_module(like) else _on_cpu(value), like.dtype
+            value if array_module(value) is array_module(like) else on_cpu(value), like.dtype
         )
-
-
-def _on_cpu(array: Any) -> Array:
-    return array if isinstance(array, np.ndarray) else array.get()

@@ -29,7 +29,7 @@ from minires import _checks
 from minires._atomic import NotRegularError, make_folder, read_bytes, sync_folder, write_bytes, write_text
 from minires._atomic import sweep as sweep_temporaries
 from minires._checks import integer, number
-from minires.arrays import Array
+from minires.arrays import Array, on_cpu
 from minires.training import history
 from minires.training.config import Config, ConfigError
 from minires.training.measured import Measured
@@ -303,7 +303,7 @@ def _random_state(state: Any) -> dict[str, Any]:
 
 
 def _on_cpu(array: Any) -> Array:
-    return np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.get())
+    return np.ascontiguousarray(on_cpu(array))
 
 
 def _name(iteration: int) -> str:
