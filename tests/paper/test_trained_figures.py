@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minires import cli, data
+from minires import cli, data, models
 from minires.data import Dataset
 from minires.paper import experiment, figure1, figure4, figure7, items
 from minires.paper.experiment import Claim, Curve
@@ -254,7 +254,12 @@ def test_responses_at_initialisation_are_1():
     assert found.deviations == pytest.approx([1.0] * 19, abs=1e-2)  # eps, beside variances of small convolutions
 
 
-def test_responses_of_a_trained_network(small, tmp_path):
+def test_the_7x7_convolution_has_no_response_in_figure_7():
+    model = models.create("resnet18", width=4)
+    assert len(figure7._deviations(model, np.ones((2, 3, 32, 32), np.float32))) == 16
+
+
+def test_responses_of_a_trained_network(small, tmp_path, monkeypatch):
     curve = experiment.run(shortened(figure1.plan(quick=True)), "plain20", 0, tmp_path, None, Silent())
     found = figure7.of_run(curve.path)
     assert len(found.deviations) == 19
@@ -263,6 +268,9 @@ def test_responses_of_a_trained_network(small, tmp_path):
     report = items.reproduce_figure7(runs=[curve.path])
     assert "trained on fashion-mnist" in report.notes[0]
     assert report.files["figure7.csv"].count(b"\n") == 20
+    monkeypatch.setattr(figure7, "IMAGES", 20)  # batches have 16
+    monkeypatch.setattr(figure7, "_deviations", lambda model, images: (float(len(images)),))
+    assert figure7.of_run(curve.path).deviations == (20.0,)
 
 
 # -- all of it
