@@ -15,7 +15,7 @@ from minires import cli, data, models
 from minires.data import Dataset
 from minires.paper import experiment, figure1, figure4, figure7, items
 from minires.paper.experiment import Claim, Curve
-from minires.training import history
+from minires.training import evaluate, history
 from minires.training.history import timeless
 from minires.training.progress import Silent
 
@@ -70,8 +70,11 @@ def test_figure_4_of_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "SAMPLE", 7)
     plan = shortened(figure4.plan("folder", quick=True))
     plan = replace(plan, settings={**plan.settings, "size": 32, "batch_size": 4})
+    evaluated = []
+    monkeypatch.setattr(experiment, "evaluate", lambda *given: evaluated.append(evaluate(*given)) or evaluated[0])
     curve = experiment.run(plan, "resnet18", 0, tmp_path / "out", str(tmp_path), Silent())
-    assert round(curve.training_error * 6 / 100, 9).is_integer()  # of 18 images every third
+    assert curve.training_error == evaluated[0].error
+    assert evaluated[0].confusion.sum(axis=1).tolist() == [2, 2, 2]  # of 18 images every third
 
 
 def test_all_curves_with_all_seeds(small, tmp_path):
@@ -79,6 +82,13 @@ def test_all_curves_with_all_seeds(small, tmp_path):
     curves = experiment.run_all(short, 2, tmp_path, jobs=1)
     assert [(c.network, c.seed) for c in curves] == [("plain20", 0), ("resnet20", 0), ("plain20", 1), ("resnet20", 1)]
     assert curves[0].rows[-1].training_loss != curves[2].rows[-1].training_loss
+
+
+def test_the_deepest_networks_start_first(monkeypatch):
+    started = []
+    monkeypatch.setattr(experiment, "run", lambda plan, network, seed, *others: started.append((network, seed)))
+    experiment.run_all(figure1.plan(), 2, Path(), jobs=1)
+    assert started == [("plain56", 0), ("plain20", 0), ("plain56", 1), ("plain20", 1)]
 
 
 def curves(**errors):
