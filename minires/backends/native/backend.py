@@ -96,7 +96,7 @@ class NativeBackend:
         grad_x = empty((N, H, W, C), w)
         geometry = stride, padding, dilation, groups
         grad = channels_last(grad_output)
-        self.kernels.conv2d_backward_input(grad, contiguous(w), None, grad_x, *geometry, self.winograd)
+        self.kernels.conv2d_backward_input(grad, contiguous(w), grad_x, *geometry, self.winograd)
         return channels_first(grad_x)
 
     def conv2d_backward_weight(
