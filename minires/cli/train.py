@@ -19,9 +19,10 @@ _SETTINGS = (
     *("epochs", "iterations"),
     *("batch_size", "micro_batch", "sync_batch_norm", "lr", "momentum", "weight_decay", "nesterov"),
     *("schedule", "milestones", "lr_factor", "warmup", "warmup_lr", "label_smoothing", "augment", "seed"),
-    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best", "fuse", "backend", "threads", "workers"),
+    *("log_every", "eval_every", "checkpoint_every", "keep", "keep_best"),
+    *("fuse", "capture", "backend", "threads", "workers"),
 )
-_MAY_CHANGE = ("data_dir", "epochs", "iterations", "fuse", "backend", "threads", "workers")
+_MAY_CHANGE = ("data_dir", "epochs", "iterations", "fuse", "capture", "backend", "threads", "workers")
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -135,6 +136,12 @@ def add(commands: Any) -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="fused operations: batch norm, skip-add and ReLU in one pass, the same bits (default: yes)",
+    )
+    parser.add_argument(
+        "--capture",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="replay recorded kernel calls instead of running Python between them, the same bits (default: yes)",
     )
     return parser
 

@@ -51,6 +51,8 @@ class Config:
     keep              newest checkpoints that are kept
     keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
     fuse              whether the network computes with fused operations (`Module.fuse(training=True)`): same bits
+    capture           whether forward and backward of whole batches are captured (`mr.capture`): same bits.  Without
+                      effect where `Update` cannot capture: several ranks, micro-batches, dropout, other backends
     backend           name of a backend; None: the active one.  A run that your own backend trained records its
                       "module:class": it goes on where that backend is active
     threads           of the CPU backends; None: all processors
@@ -91,6 +93,7 @@ class Config:
     keep: int = 1
     keep_best: bool = False
     fuse: bool = True
+    capture: bool = True
     backend: str | None = None
     threads: int | None = None
     workers: int | None = None
@@ -112,7 +115,7 @@ class Config:
                 told = f"unknown {kind} {shown(value)}; known are {', '.join(known)}"
                 raise ValueError(f"{told}.{suggest(value, known)}{own}")
         choice(self.dtype, "dtype", ("float32", "float64"))
-        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm", "fuse"):
+        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm", "fuse", "capture"):
             flag(getattr(self, name), name)
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError(

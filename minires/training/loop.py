@@ -201,6 +201,7 @@ class _Run:
             label_smoothing=config.label_smoothing,
             micro_batch=config.micro_batch,
             ranks=ranks,
+            capture=config.capture,
         )
         self.schedule = config.make_schedule(self.total)
         self.iteration = 0

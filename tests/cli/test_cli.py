@@ -90,7 +90,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "--iterations 4 --batch-size 100 --micro-batch 30 --sync-batch-norm --lr 0.2 --momentum 0.8 "
         "--weight-decay 0.01 --nesterov --schedule step --milestones 2,3 --lr-factor 0.5 --warmup 1 --warmup-lr 0.02 "
         "--label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 --checkpoint-every 2 --keep 5 --keep-best "
-        "--no-fuse --workers 1"
+        "--no-fuse --no-capture --workers 1"
     )
     with threadpool_limits():  # puts BLAS's threads back
         assert call(*words.split(), "--data-dir", tmp_path, "--out", tmp_path / "run")[0] == 0
@@ -125,6 +125,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "keep": 5,
         "keep_best": True,
         "fuse": False,
+        "capture": False,
         "workers": 1,
         "data_dir": str(tmp_path),
         "size": None,

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minires as mr
+from minires import backends
 from minires import functional as F
+from minires.nn.module import evaluating
 from minires.optim import SGD
 from minires.training import Diverged
 from minires.training.divergence import first_bad_layer
@@ -149,3 +151,47 @@ def test_of_bad_weights_the_one_nearest_to_the_output_was_first(batch):
 
 def test_a_healthy_network_has_no_bad_layer(batch):
     assert "no single layer" in first_bad_layer(network(), mr.tensor(batch[0]), batch[1])
+
+
+@pytest.mark.skipif(bool(backends.available()["native"]), reason="the native backend captures")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_captured_updates_have_the_bits_of_eager_ones(rng, dtype):
+    """Also the last, smaller batch of an epoch, which is not captured, and batches after an evaluation."""
+    batches = [(rng.standard_normal((n, 2, 9, 11)).astype(dtype), rng.integers(0, 5, n)) for n in (6, 6, 4, 6, 6)]
+    left = []
+    for captured in (False, True):
+        model = network().astype(dtype)
+        optimizer = SGD(model.parameters(), 0.1, 0.9, 1e-4)
+        update = Update(model, optimizer, label_smoothing=0.1, capture=captured)
+        measured = []
+        for x, labels in batches:
+            measured.append(update(x, labels, lr=0.05 / (1 + len(measured))))
+            with evaluating(model):
+                model(mr.tensor(x))
+        assert (update.captured is not None) == captured
+        left.append((measured, [a.tobytes() for a in model.state_dict().values()]))
+    assert left[0] == left[1]
+
+
+@pytest.mark.parametrize("options", [{"micro_batch": 3}, {"dropout": True}, {"backend": "reference"}])
+def test_what_cannot_be_captured_is_not(batch, options):
+    model = network()
+    if options.get("dropout"):
+        model.fc = mr.nn.Sequential(mr.nn.Dropout(0.5), model.fc)
+    with mr.backend(options.get("backend", backends.active().name)):
+        update = Update(model, SGD(model.parameters(), 0.1, 0.9), micro_batch=options.get("micro_batch"), capture=True)
+        update(*batch, lr=0.1)
+    assert update.captured is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_captured_updates_report_what_is_not_finite(batch, first):
+    x, labels = batch
+    model = network()
+    update = Update(model, SGD(model.parameters(), 0.1, 0.9), capture=True)
+    if not first:
+        update(x, labels, lr=0.1)
+    before = [p.data.copy() for p in model.parameters()]
+    with pytest.raises(Diverged, match="outputs are not finite"):
+        update(x * np.nan, labels, lr=0.1)
+    assert all(np.array_equal(a, p.data) for a, p in zip(before, model.parameters(), strict=True))
