@@ -6,9 +6,17 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 
 # peer -> the packages that it needs
-PEERS = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "reference": ()}
+PEERS = {
+    "torch": ("torch",),
+    "torch.compile": ("torch",),
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "reference": (),
+}
 
 TORCH, CHANNELS_LAST, TUNED = "torch", "torch channels_last", "torch channels_last, tuned"
+COMPILED = "torch compiled"
+CAPTURED = "native, captured"
 
 # glibc, asked to give nothing back to the system: else the pages of PyTorch's large arrays are zeroed in every step.
 TUNED_ALLOCATOR = {
