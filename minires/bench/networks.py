@@ -1,13 +1,16 @@
 """Whole networks: inference and training steps, every side with the same weights, images and labels.
 
 Ours trains with fused operations (`model.fuse(training=True)`) and infers with batch norm folded into the convolutions
-(`model.fuse()`), as onnxruntime and OpenVINO do by themselves and as PyTorch eager does not.  "plain" does neither.
+(`model.fuse()`), as onnxruntime, OpenVINO and compiled PyTorch do and PyTorch eager does not.  "plain" does neither.
 "captured" is fused and replays a recording (`mr.capture`) of the inference or of the whole training step.  Only the
 native backend records.
 
 Every side computes in float32: OpenVINO and PyTorch are configured not to use bfloat16, onnxruntime keeps the dtype of
-the ONNX file.  Captures are recorded and PyTorch's networks compiled before anything is timed.  A network that
-`torch.compile` cannot compile leaves out the side "torch compiled", with the reason.
+the ONNX file.  Captures are recorded and PyTorch's networks compiled before anything is timed.  Where `torch.compile`
+fails, the side "torch compiled" is left out and the reason is reported.
+
+The peak memory of a side is its process's from the moment when the side is ready: that of "captured" includes the
+recording, not the runs that test it.
 
 The results that are compared are those of the last call that was timed: the logits, or the loss and the gradient of the
 first convolution.
@@ -16,6 +19,7 @@ first convolution.
 from __future__ import annotations
 
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ import numpy as np
 from minires import backends, models, random
 from minires import functional as F
 from minires.bench.race import CannotTakePart, Side, players, race, statistics_of
-from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, TORCH, TUNED, TUNED_ALLOCATOR, environment
+from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, FREEZING, TORCH, TUNED, TUNED_ALLOCATOR, environment
 from minires.capture import capture
 from minires.context import no_grad
 from minires.inspect import summary
@@ -154,8 +158,8 @@ class Torch:
                 self.call = torch.compile(self.model)
                 self.run()  # compiles
             except Exception as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise CannotTakePart(f"could not compile: {reason}") from error
+                reason = str(error).partition("\n\n")[0] or type(error).__name__  # then come hints for debugging
+                raise CannotTakePart(textwrap.shorten(f"could not compile: {reason}", 200)) from error
 
     def infer(self) -> None:
         with self.torch.inference_mode():
@@ -231,7 +235,7 @@ def sides(work: Workload, files: Path, threads: int, backend: str, peers: tuple[
         found += [peer(TORCH, Torch, False), peer(CHANNELS_LAST, Torch, True)]
         found.append(peer(TUNED, Torch, True, more=TUNED_ALLOCATOR))
     if "torch.compile" in peers:
-        found.append(peer(COMPILED, Torch, True, True))
+        found.append(peer(COMPILED, Torch, True, True, more=FREEZING))
     if work.task == "inference":
         found += [peer(name, kind) for name, kind in ONNX_READERS.items() if name in peers]
     return found

@@ -25,6 +25,9 @@ TUNED_ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 
+# Inductor folds batch norm and prepares weights for inference, as onnxruntime and OpenVINO do; training is as before.
+FREEZING = {"TORCHINDUCTOR_FREEZING": "1"}
+
 
 def missing(peers: Iterable[str]) -> dict[str, str]:
     """peer -> why it cannot take part here; nothing is imported to find out."""
@@ -40,4 +43,5 @@ def missing(peers: Iterable[str]) -> dict[str, str]:
 def environment(threads: int, backend: str | None = None, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Of a process that computes with `threads` threads, whichever library it asks."""
     told = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    told["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"  # float32: no bfloat16 inside of products and convolutions
     return told | ({"MINIRES_BACKEND": backend} if backend else {}) | dict(more or {})
