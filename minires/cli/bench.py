@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", default="all", metavar="WHAT", help="layers, networks or all (default)")
     parser.add_argument("--networks", metavar="A,B", help="these; of layers, theirs (default: those of the paper)")
     parser.add_argument("--batch", type=int, metavar="N", help="images (default: what is usual for each)")
-    peers = "peers beside ours: torch, torch.compile, onnxruntime, openvino, reference, or none (default: all)"
+    peers = "torch, torch.compile, onnxruntime, openvino, reference, or none (default: all; --quick: not torch.compile)"
     parser.add_argument("--peers", metavar="A,B", help=peers)
     parser.add_argument("--quick", action="store_true", help="little, and once: a minute, to see that it works")
     parser.add_argument("--rounds", type=int, metavar="K", help="at most so many of everything (default: 9)")
@@ -129,7 +129,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     names = _list(arguments.networks)
     for name in names or ():
         known_network(name)
-    peers = tuple(PEERS) if arguments.peers is None else () if arguments.peers == "none" else _list(arguments.peers)
+    usual = tuple(peer for peer in PEERS if not (arguments.quick and peer == "torch.compile"))  # it takes a minute
+    peers = usual if arguments.peers is None else () if arguments.peers == "none" else _list(arguments.peers)
     for peer in peers:
         if peer not in PEERS:
             raise UsageError(f"--peers: {peer!r} is not one of {', '.join(PEERS)}.{suggest(peer, PEERS)}")

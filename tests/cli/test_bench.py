@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 from functools import partial
@@ -12,7 +13,7 @@ from minires import backends
 from minires.bench import limits, networks, plan, race, sides
 from minires.bench.race import Side
 from minires.bench.sides import CHANNELS_LAST
-from minires.cli import main
+from minires.cli import bench, main
 
 TINY = ["networks", "--networks", "resnet20", "--batch", "2", "--rounds", "1"]
 OURS = ["--backend", "reference" if backends.available()["native"] else "native"]
@@ -64,6 +65,15 @@ def test_wrong_usage_is_one_line_and_exit_2(call, words, told):
     assert len(err.splitlines()) == 1, err
     for word in told:
         assert word in err
+
+
+@pytest.mark.parametrize(
+    ("words", "compiled"), [([], True), (["--quick"], False), (["--quick", "--peers", "torch.compile"], True)]
+)
+def test_a_quick_run_compiles_only_if_asked(words, compiled):
+    parser = argparse.ArgumentParser()
+    bench.add_flags(parser)
+    assert ("torch.compile" in bench.plan_of(parser.parse_args(words)).peers) is compiled
 
 
 def test_without_the_native_backend_it_is_exit_3(call, monkeypatch):
