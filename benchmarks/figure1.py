@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the table in README.md")
+    parser.add_argument("--write", action="store_true", help="write results/ and the table of benchmarks/README.md")
     args = parser.parse_args()
     if min(args.iterations, args.rounds, args.jobs) < 1:
         parser.error("--iterations, --rounds and --jobs must be at least 1")
@@ -152,7 +152,7 @@ def main() -> int:
         told = {"machine": machine, "seconds": seconds, "ratio": ratio, "errors": errors}
         RESULTS.write_text(json.dumps(told, indent=2) + "\n")
         write_between_markers("figure1", head, rows, machine)
-        print(f"written: {RESULTS.relative_to(Path.cwd())}, README.md")
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, benchmarks/README.md")
     return 0
 
 

@@ -280,7 +280,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes in the emulator; checks, does not time")
     parser.add_argument("--minutes", type=float, default=8, help="begin no row after so long (default: 8)")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the tables in README.md")
+    parser.add_argument("--write", action="store_true", help="write results/ and the tables of benchmarks/README.md")
     args = parser.parse_args()
     try:
         bench = Bench(args.rehearse, args.minutes)

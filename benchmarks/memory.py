@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results/memory.json")
+    parser.add_argument("--write", action="store_true", help="write results/ and the tables of benchmarks/README.md")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     mr.set_num_threads(arguments.threads)

@@ -1,4 +1,4 @@
-"""The native backend beside PyTorch, onnxruntime, OpenVINO and the reference backend: `minires bench`, for README.md.
+"""The native backend beside PyTorch, onnxruntime, OpenVINO and the reference backend: `minires bench`, written down.
 
 python -m benchmarks.native [--write] [the flags of minires bench]
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-from benchmarks.tables import write_between_markers
+from benchmarks import figures
+from benchmarks.tables import FRONT, write_between_markers
 from minires.bench import report
 from minires.bench.plan import Plan
 from minires.bench.sides import missing
@@ -19,9 +21,29 @@ from minires.cli.words import UsageError
 RESULTS = Path(__file__).parent / "results" / "native.json"
 
 
+def machine(found: dict[str, Any]) -> dict[str, object]:
+    """What the line below each table holds."""
+    limits = found["limits"]
+    return found["machine"] | {
+        "peak": f"{limits['peak_gflops']:.0f} GFLOP/s",
+        "memory": f"{limits['bandwidth_gbs']:.0f} GB/s",
+        "rounds": report.rounds(found),
+        "other programs": f"{100 * (found['others'] or 0):.0f} %",
+    }
+
+
+def write_tables(found: dict[str, Any]) -> None:
+    """All tables of benchmarks/README.md, five rows of them in README.md, and the chart of the five rows."""
+    write_between_markers("native-goals", *report.goal_table(found), machine(found))
+    write_between_markers("native-networks", *report.network_table(found), machine(found))
+    write_between_markers("native-layers", *report.layer_table(found), machine(found))
+    write_between_markers("race", *figures.race_table(found), machine(found), FRONT)
+    figures.write(["race"], RESULTS.parent)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the tables in README.md")
+    parser.add_argument("--write", action="store_true", help="write results/ and the tables of the READMEs")
     bench.add_flags(parser)
     args = parser.parse_args()
     try:
@@ -38,17 +60,8 @@ def main() -> int:
     bench.show(found)
     if args.write and agree:
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-        limits = found["limits"]
-        machine = found["machine"] | {
-            "peak": f"{limits['peak_gflops']:.0f} GFLOP/s",
-            "memory": f"{limits['bandwidth_gbs']:.0f} GB/s",
-            "rounds": report.rounds(found),
-            "other programs": f"{100 * (found['others'] or 0):.0f} %",
-        }
-        write_between_markers("native-goals", *report.goal_table(found), machine)
-        write_between_markers("native-networks", *report.network_table(found), machine)
-        write_between_markers("native-layers", *report.layer_table(found), machine)
-        print(f"written: {RESULTS.relative_to(Path.cwd())}, README.md")
+        write_tables(found)
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, race.svg beside it, README.md, benchmarks/README.md")
     return 0 if agree else 1
 
 

@@ -112,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the table in README.md")
+    parser.add_argument("--write", action="store_true", help="write results/ and the table of benchmarks/README.md")
     args = parser.parse_args()
     if args.rounds < 1 or args.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
@@ -137,7 +137,7 @@ def main() -> int:
     if args.write:
         RESULTS.write_text(json.dumps({"machine": machine, "races": kept}, indent=2) + "\n")
         write_between_markers("observers", head, rows, machine)
-        print(f"written: {RESULTS.relative_to(Path.cwd())}, README.md")
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, benchmarks/README.md")
     return 0
 
 

@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="of each side in a round")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/ and the table in README.md")
+    parser.add_argument("--write", action="store_true", help="write results/ and the table of benchmarks/README.md")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -193,7 +193,7 @@ def main() -> int:
     if args.write:
         RESULTS.write_text(json.dumps({"machine": machine, "races": kept}, indent=2) + "\n")
         write_between_markers("parallel", head, rows, machine)
-        print(f"written: {RESULTS.relative_to(Path.cwd())}, README.md")
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, benchmarks/README.md")
     return 0
 
 

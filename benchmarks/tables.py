@@ -1,4 +1,4 @@
-"""Measured tables in README.md, each between its own pair of markers, rewritten by the command that measured it."""
+"""Measured tables of the READMEs, each between its pair of markers: the command that measured a table rewrites it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from pathlib import Path
 
 from minires.bench.report import markdown
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parent / "README.md"
+FRONT = Path(__file__).parent.parent / "README.md"
 
 
 def write_between_markers(
-    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], machine: Mapping[str, object]
+    name: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    machine: Mapping[str, object],
+    document: Path = README,
 ) -> None:
-    """Replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->` by a table and the line about the machine."""
+    """Replaces the text between `<!-- NAME -->` and `<!-- /NAME -->` with a table and a line about the machine."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    text = README.read_text()
+    text = document.read_text()
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"README.md must hold the markers {begin} and {end} once each")
+        raise SystemExit(f"{document} must hold the markers {begin} and {end} once each")
     told = ", ".join(f"{key} {value}" for key, value in machine.items())
     before, _, rest = text.partition(begin)
     after = rest.partition(end)[2]
-    README.write_text(f"{before}{begin}\n{markdown((head, rows))}\n\nMeasured: {told}.\n{end}{after}")
+    document.write_text(f"{before}{begin}\n{markdown((head, rows))}\n\nMeasured: {told}.\n{end}{after}")

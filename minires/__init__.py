@@ -1,4 +1,4 @@
-"""minires: residual networks from scratch, to be stepped through, believed and raced.
+"""minires: residual networks from scratch, to step through, to verify and to benchmark.
 
 import minires as mr
 import minires.functional as F

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
@@ -66,9 +67,9 @@ class Reached:
         return any(array is own or np.may_share_memory(array, own) for own in self.arrays().values())
 
     def contents(self) -> dict[str, bytes]:
-        """The bytes of every array and gradient, by name."""
+        """A digest of every array and gradient, by name."""
         grads = {f"gradient {i}": leaf.grad for i, leaf in enumerate(self.leaves()) if leaf.grad is not None}
-        return {name: array.tobytes() for name, array in (self.arrays() | grads).items()}
+        return {name: digest(array) for name, array in (self.arrays() | grads).items()}
 
     def changed(self) -> str:
         """What is not as it was found first: modes of modules, or which arrays they hold; "" where all is."""
@@ -118,6 +119,11 @@ class Reached:
         return held
 
 
+def digest(array: Array) -> bytes:
+    """Of the numbers in their logical order; a digest takes no memory while captures are tested."""
+    return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest_size=16).digest()
+
+
 def _walk(root: Any) -> Iterator[tuple[str, Any]]:
     """(name, Module, Optimiser, Tensor or array) that `root` reaches, each once."""
     seen: set[int] = set()
@@ -133,7 +139,7 @@ def _walk(root: Any) -> Iterator[tuple[str, Any]]:
             queue += [(name, value.__self__), (name, value.__func__)]
         elif isinstance(value, partial):
             queue += [(name, value.func), (name, value.args), (name, value.keywords)]
-        elif isinstance(value, FunctionType) and not value.__module__.startswith("minires."):
+        elif isinstance(value, FunctionType) and not (value.__module__ or "").startswith("minires."):
             found = inspect.getclosurevars(value)
             queue += [*found.nonlocals.items(), *found.globals.items(), (name, value.__defaults__)]
         elif isinstance(value, dict):

@@ -26,7 +26,7 @@ def checked_output(node: Function, output: Any, arrays: tuple[Array | None, ...]
     return output
 
 
-def checked_gradients(node: Function, grads: Any, grad_output: Array) -> tuple[Array | None, ...]:
+def checked_gradients(node: Function, grads: Any) -> tuple[Array | None, ...]:
     """What backward returned, always as a tuple with one entry per input; RuntimeError for anything wrong.
 
     A wrong shape would broadcast into a wrong gradient further on: it is an error here, where it was made.
@@ -37,15 +37,16 @@ def checked_gradients(node: Function, grads: Any, grad_output: Array) -> tuple[A
     if len(grads) != len(node.input_shapes):
         counted = f"{len(grads)} gradients for {len(node.input_shapes)} inputs"
         raise RuntimeError(f"backward of {node!r} returned {counted}; None stands for one that is not wanted")
-    for position, (grad, shape) in enumerate(zip(grads, node.input_shapes, strict=True)):
+    inputs = zip(grads, node.input_shapes, node.input_dtypes, strict=True)
+    for position, (grad, shape, dtype) in enumerate(inputs):
         if grad is None or not node.needs_input_grad[position]:
             continue
         if not is_array(grad):
             found = f"{_found(grad)}, not an array"
         elif grad.shape != shape:
             found = f"an array of shape {grad.shape}; the input has {shape}"
-        elif grad.dtype != grad_output.dtype:
-            found = f"an array of dtype {_dtype(grad)}; grad_output has {grad_output.dtype}"
+        elif grad.dtype != dtype:
+            found = f"an array of dtype {_dtype(grad)}; the input has {dtype}"
         else:
             continue
         raise RuntimeError(f"backward of {node!r} returned for input {position} {found}")

@@ -59,7 +59,8 @@ class FittedTable:
             if widths:
                 yield self._table(kept, widths, ruled=dropped < 0)
                 if names:
-                    yield from _lines(f"left out at {width} columns: {', '.join(names)}", width, style="dim")
+                    told = ("; " if any("," in name for name in names) else ", ").join(names)
+                    yield from _lines(f"left out at {width} columns: {told}", width, style="dim")
                 return
         for row in self.rows:
             for name, cell in zip(map(printable, self.head), row, strict=True):

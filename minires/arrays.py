@@ -41,6 +41,11 @@ def as_array(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, np.generic) else value
 
 
+def on_cpu(array: Any) -> Any:
+    """A NumPy array as it is, a CuPy array copied to the memory of the CPU."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
 def channels_last(x: Array) -> Array:
     """(N, C, H, W) -> (N, H, W, C), contiguous: a free view where the memory already lies so."""
     return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1))

@@ -18,7 +18,7 @@ from minires._returned import checked_gradients, checked_output
 from minires.arrays import Array, as_array
 from minires.callsite import callsite
 from minires.context import context
-from minires.readonly import Frozen, freeze, sweep
+from minires.readonly import Frozen, freeze, lock, sweep
 from minires.tensor import Tensor
 
 _serials = itertools.count()
@@ -45,6 +45,7 @@ class Function:
     parents             for each input the node that made it, the leaf Tensor that wants its gradient, or None
     needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
     input_shapes        for each input its shape, None for an absent one
+    input_dtypes        for each input its dtype, None for an absent one
     output_shape        shape of the output
     place               "file:line" of the call, in the first frame that is not the engine's; "" where neither a tape
                         nor an observer wants it
@@ -56,6 +57,7 @@ class Function:
     parents: tuple[Function | Tensor | None, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
     input_shapes: tuple[tuple[int, ...] | None, ...]
+    input_dtypes: tuple[Any, ...]
     output_shape: tuple[int, ...]
     serial: int
     saved: Any = None
@@ -74,6 +76,7 @@ class Function:
         arrays = tuple(None if t is None else t.data for t in inputs)
         self.backend = backends.for_arrays(arrays, self.name)
         self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
+        self.input_dtypes = tuple(None if a is None else a.dtype for a in arrays)
         recorded = any(self.needs_input_grad)
         if recorded or context.observers:
             self.caller = callsite()
@@ -107,7 +110,7 @@ class Function:
         for observer in context.observers:
             observer.before_backward(self, grad_output)
         try:
-            grads = checked_gradients(self, self.backward(grad_output), grad_output)
+            grads = checked_gradients(self, self.backward(grad_output))
         except Exception as error:
             nothing = ", and saved nothing" if self.saved is None and isinstance(error, TypeError) else ""
             error.add_note(f"in backward of {self!r}, whose forward was called at {self.place}{nothing}")
@@ -205,8 +208,9 @@ def _is_shared(grad: Array | None, others: tuple[Array | None, ...]) -> bool:
 
 
 def _accumulate(leaf: Tensor, grad: Array, shared: bool) -> None:
-    """Adds to a leaf's gradient; of a shared array it keeps a copy."""
-    if leaf.grad is not None:
-        leaf.grad = as_array(leaf.grad + grad)
-    else:
-        leaf.grad = grad.copy(order="C") if shared else grad
+    """Adds to a leaf's gradient; of a shared array it keeps a copy.  Threads may add to one leaf at the same time."""
+    with lock:
+        if leaf.grad is not None:
+            leaf.grad = as_array(leaf.grad + grad)
+        else:
+            leaf.grad = grad.copy(order="C") if shared else grad

@@ -23,7 +23,7 @@ import numpy as np
 
 from minires import backends
 from minires._checks import choice
-from minires._reached import Reached, Saved
+from minires._reached import Reached, Saved, digest
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, no_grad
@@ -104,11 +104,11 @@ class Captured:
 
 
 class Seen(NamedTuple):
-    """What a run computed: checksums of each operation's results, the results, and the state afterwards."""
+    """What a run computed: each operation's results as checksums, what it returned, and the state afterwards."""
 
     operations: list[int]
-    results: list[bytes]
-    state: dict[str, bytes]
+    results: list[bytes]  # digests
+    state: dict[str, bytes]  # digests by name
 
 
 class Recorded:
@@ -165,7 +165,7 @@ class Recorded:
         watch = _Checksums(self._make(False))  # type: ignore[misc]
         with watch, _mode(self.fn):
             results = self.fn(*inputs)
-        return Seen(watch.sums, _bytes(results), self.state.contents())
+        return Seen(watch.sums, _digests(results), self.state.contents())
 
     def _record(self, inputs: tuple[Any, ...], constants: bool) -> None:
         self.recording = self._make(constants)  # type: ignore[misc]
@@ -215,7 +215,7 @@ class Recorded:
         moved = [name for name in expected.state if state.get(name) != expected.state[name]]
         if moved:
             raise CaptureError(f"{moved[0]} is not computed as in a run without capture: {REMEDY}")
-        if _bytes(self.results) != expected.results:
+        if _digests(self.results) != expected.results:
             raise CaptureError(f"a returned array depends on a value that is not recorded: {REMEDY}")
 
     def _fill(self, inputs: tuple[Any, ...]) -> None:
@@ -280,9 +280,9 @@ def mapped(results: Any, change: Callable[[Array], Any]) -> Any:
     )
 
 
-def _bytes(results: Any) -> list[bytes]:
+def _digests(results: Any) -> list[bytes]:
     found: list[bytes] = []
-    mapped(results, lambda array: found.append(array.tobytes()))
+    mapped(results, lambda array: found.append(digest(array)))
     return found
 
 

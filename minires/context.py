@@ -51,8 +51,9 @@ class Observer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        last = max(i for i, o in enumerate(context.observers) if o is self)
-        context.observers = [o for i, o in enumerate(context.observers) if i != last]
+        places = [i for i, o in enumerate(context.observers) if o is self]
+        if places:  # none after a second exit
+            context.observers = [o for i, o in enumerate(context.observers) if i != places[-1]]
 
 
 class _GradMode:

@@ -474,6 +474,8 @@ def _batch_norm_parameters(
     *names: str,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Checks the statistics of C channels and returns the checked weight and bias; `names` of those two, for errors."""
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must be given both or not at all, got only one")
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is None:
             if not training:
@@ -488,8 +490,6 @@ def _batch_norm_parameters(
                 raise ValueError(f"{name} must be writable in training, got a read-only array")
             if statistic.shape != (C,):
                 raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {statistic.shape}")
-    if (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must be given both or not at all")
     checked: list[Tensor | None] = []
     for name, parameter in zip(names or ("weight", "bias"), (weight, bias), strict=True):
         if parameter is not None:

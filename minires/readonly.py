@@ -43,15 +43,15 @@ class Frozen:
 # Their callbacks keep the arrays alive, so that no other array gets this id meanwhile.
 _frozen: dict[int, list[weakref.ref[Frozen]]] = {}
 _sweep_at = 1024  # entries
-_lock = threading.RLock()  # reentrant: the garbage collector may run code that calls an operation
+lock = threading.RLock()  # guards leaves' gradients too (autograd.py); reentrant: a collection may run an operation
 if hasattr(os, "register_at_fork"):  # another thread's lock would stay locked in the child
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def freeze(saved: Any) -> list[Frozen]:
     """Makes the arrays in `saved` (nested tuples, lists and so on) read-only, until their last Frozen is dropped."""
     frozen: list[Frozen] = []
-    with _lock:
+    with lock:
         _walk(saved, frozen)
         if len(_frozen) > _sweep_at:
             sweep()
@@ -61,7 +61,7 @@ def freeze(saved: Any) -> list[Frozen]:
 def sweep() -> None:
     """Removes the entries of arrays that have been thawed: after each walk, and between tapes that are not walked."""
     global _sweep_at
-    with _lock:
+    with lock:
         for key, references in list(_frozen.items()):  # a copy, because a signal's handler may come here meanwhile
             if references[-1]() is None and _frozen.get(key) is references:
                 del _frozen[key]

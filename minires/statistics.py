@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 
-from minires.arrays import Array
+from minires.arrays import Array, on_cpu
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Statistics:
     @classmethod
     def of(cls, array: Array) -> Statistics:
         """Of any real array, NumPy's or CuPy's; computed in float64."""
-        told: Any = array if isinstance(array, np.ndarray) else array.get()
-        values = told.astype(np.float64).ravel()
+        values = on_cpu(array).astype(np.float64).ravel()
         finite = values[np.isfinite(values)]
         nans = int(np.isnan(values).sum())
         infs = values.size - finite.size - nans

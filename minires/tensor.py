@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires._checks import flag
-from minires.arrays import Array, is_array, plain_array
+from minires.arrays import Array, is_array, on_cpu, plain_array
 from minires.statistics import Statistics, html_table
 
 if TYPE_CHECKING:
@@ -103,6 +103,12 @@ class Tensor:
             )
         return np.array(self.data, dtype, copy=copy)
 
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """np.stack, np.shape and others take the values; TypeError where NumPy would call a method of the tensor."""
+        if (name := function.__name__.removeprefix("a")) in ("sum", "mean", "max", "reshape"):  # np.amax is np.max
+            raise TypeError(f"np.{name} takes no tensor: write tensor.{name}(...) or np.{name}(tensor.data, ...)")
+        return function._implementation(*args, **kwargs)
+
     def __repr__(self) -> str:
         """All values of a small tensor, the first ones of a large tensor: debuggers call this at every stop."""
         origin = f", node={self.node!r}" if self.node else ", requires_grad=True" if self.requires_grad else ""
@@ -125,7 +131,7 @@ class Tensor:
 
     def numpy(self) -> Array:
         """The values as a NumPy array: the array itself on the CPU, a copy from the GPU."""
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+        return on_cpu(self.data)
 
     def detach(self) -> Tensor:
         """The same array without its history."""

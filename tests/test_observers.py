@@ -85,6 +85,18 @@ def test_one_observer_twice():
     assert len(log.log) == 2
 
 
+def test_a_second_exit_is_harmless():
+    log, other = Log(), Log("other")
+    with other, log:
+        log.__exit__(None, None, None)
+        F.relu(np.ones(2))
+    assert not log.log
+    assert [name for name, *_ in other.log] == ["other"] * 2
+    with log:
+        F.relu(np.ones(2))
+    assert len(log.log) == 2
+
+
 def test_leaving_from_within_a_callback():
     class Once(mr.Observer):
         calls = 0

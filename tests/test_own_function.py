@@ -57,7 +57,7 @@ def test_a_numpy_number_that_turns_float32_into_float64():
     with pytest.raises(TypeError, match=f"must return the dtype of its inputs, float32, got {hint}"):
         operation(lambda self, x: x * np.sqrt(2.0))()(leaf(np.float32))
     drifting = operation(double, lambda self, grad_output: grad_output * np.sqrt(4.0))
-    with pytest.raises(RuntimeError, match=f"for input 0 an array of dtype {hint}; grad_output has float32"):
+    with pytest.raises(RuntimeError, match=f"for input 0 an array of dtype {hint}; the input has float32"):
         differentiated(drifting, leaf(np.float32))
     differentiated(drifting, leaf(np.float64))
 
@@ -78,13 +78,34 @@ def test_what_forward_may_return():
         (lambda self, g: (g, g.sum(0)), r"returned for input 1 an array of shape \(3,\); the input has \(2, 3\)"),
         (lambda self, g: (g, 2.0), "returned for input 1 float, not an array"),
         (lambda self, g: (mr.tensor(g), g), "returned for input 0 Tensor .*, not an array"),
-        (lambda self, g: (g.astype(int), g), "returned for input 0 an array of dtype int64; grad_output has float64"),
+        (lambda self, g: (g.astype(int), g), "returned for input 0 an array of dtype int64; the input has float64"),
     ],
 )
 def test_what_backward_must_not_return(backward, told):
     with pytest.raises(RuntimeError, match=r"backward of <Own\(\): \(2, 3\), \(2, 3\) -> \(2, 3\)> " + told) as raised:
         differentiated(operation(lambda self, a, b: a + b, backward), leaf(), leaf())
     assert "whose forward was called at" in note(raised.value)
+
+
+@pytest.mark.parametrize(("dtype", "other"), [(np.float32, np.float64), (np.float64, np.float32)])
+def test_a_gradient_has_the_dtype_of_its_own_input(dtype, other):
+    def scaled(self, x, factor):
+        self.saved = x, factor
+        return x * factor.astype(x.dtype)
+
+    def grads(self, grad_output):
+        x, factor = self.saved
+        return grad_output * factor.astype(x.dtype), (grad_output * x).astype(factor.dtype)
+
+    x, factor = leaf(dtype), leaf(other)
+    differentiated(operation(scaled, grads), x, factor)
+    assert (x.grad.dtype, factor.grad.dtype) == (dtype, other)
+    np.testing.assert_allclose(x.grad / factor.data, factor.grad / x.data, rtol=1e-6)
+    found = f"input 1 an array of dtype {np.dtype(dtype)}.*; the input has {np.dtype(other)}"
+    with pytest.raises(RuntimeError, match=found):
+        differentiated(
+            operation(scaled, lambda self, grad_output: (grad_output, grad_output)), leaf(dtype), leaf(other)
+        )
 
 
 def test_backward_of_what_forward_did_not_save():

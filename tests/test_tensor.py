@@ -268,7 +268,24 @@ def test_numpy_takes_the_values():
     with pytest.raises(ValueError, match="copy"):
         np.array(x, np.float64, copy=False)
     np.testing.assert_array_equal(np.stack([x, x]), [values, values])
+    assert (np.shape(x), np.median(x), np.array_equal(x, x)) == ((2, 3), 2.5, True)
     assert mr.tensor([mr.tensor(1.0), mr.tensor(2.0)]).shape == (2,)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_numpys_reductions_name_the_tensors_own(requires_grad):
+    x = mr.tensor(np.ones((2, 3)), requires_grad=requires_grad)
+    for function in (np.sum, np.mean, np.max):
+        name = function.__name__
+        told = rf"np\.{name} takes no tensor: write tensor\.{name}\(\.\.\.\) or np\.{name}\(tensor\.data, \.\.\.\)"
+        for arguments in ({}, {"axis": 0}, {"keepdims": True}):
+            with pytest.raises(TypeError, match=told):
+                function(x, **arguments)
+        function(x.data)
+    with pytest.raises(TypeError, match=r"write tensor\.max\("):
+        np.amax(x)
+    with pytest.raises(TypeError, match=r"write tensor\.reshape\("):
+        np.reshape(x, (3, 2))
 
 
 def test_numpy_gets_no_tensor_whose_gradient_would_be_lost():

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from concurrently import at_once
 import minires as mr
 import minires.functional as F
 from minires import backends
+from minires.arrays import as_array
 
 BACKENDS = [
     pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
@@ -117,6 +119,22 @@ def test_an_observer_sees_its_own_thread_alone():
     for thread, seen in at_once(watched, unwatched, watched):
         assert all(entry == (thread, "ReLU") for entry in seen)
         assert len(seen) in (0, 20)
+
+
+def test_threads_that_add_to_one_leaf_lose_no_addition(monkeypatch):
+    def slow(array):
+        time.sleep(1e-3)  # between the sum and its assignment, where another thread may run
+        return as_array(array)
+
+    leaf = mr.tensor(np.zeros((2, 3)), requires_grad=True)
+
+    def walks():
+        for _ in range(5):
+            leaf.backward(np.ones((2, 3)))
+
+    monkeypatch.setattr("minires.autograd.as_array", slow)
+    at_once(*[walks] * 4)
+    np.testing.assert_array_equal(leaf.grad, np.full((2, 3), 20.0))
 
 
 def test_no_grad_is_of_one_thread():

@@ -107,15 +107,15 @@ void conv2d_forward(const InstructionSet& set, py::array x, Shape ws, py::array 
     });
 }
 
-void conv2d_backward_input(const InstructionSet& set, py::array grad_y, py::array w, Optional added, py::array grad_x,
-                           Pair stride, Pair padding, Pair dilation, long groups, bool winograd) {
+void conv2d_backward_input(const InstructionSet& set, py::array grad_y, py::array w, py::array grad_x, Pair stride,
+                           Pair padding, Pair dilation, long groups, bool winograd) {
     const Shape xs = sizes(grad_x, "grad_x", 4), ws = sizes(w, "w", 4), ys = sizes(grad_y, "grad_y", 4);
     const Conv2d c = geometry(xs, ws, ys, stride, padding, dilation, groups);
     with_dtype(grad_y, [&](auto number) {
         using T = decltype(number);
-        const T *pg = in<T>(grad_y, "grad_y", ys), *pw = in<T>(w, "w", ws), *pa = in<T>(added, "added", xs);
+        const T *pg = in<T>(grad_y, "grad_y", ys), *pw = in<T>(w, "w", ws);
         T* px = out<T>(grad_x, "grad_x", xs);
-        launch([=, kernel = of<T>(set).conv2d_backward_input] { kernel(c, pg, pw, pa, px, winograd); });
+        launch([=, kernel = of<T>(set).conv2d_backward_input] { kernel(c, pg, pw, px, winograd); });
     });
 }
 

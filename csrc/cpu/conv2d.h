@@ -91,7 +91,7 @@ inline long taps_of(long first, long K, long stride, long padding, long dilation
 // different taps: each parity is a dense convolution of the gradient with its share of the taps, and no multiplication
 // by a zero between two strides is ever made.
 template <typename T>
-void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T* added, T* grad_x, bool winograd) {
+void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, T* grad_x, bool winograd) {
     // Of stride 1 it is again a convolution, with flipped filters; the winograd shape is the one of the gradient's pixels.
     if (suits_winograd<T>(Conv2d{c.N, c.O, c.OH, c.OW, c.C, c.KH, c.KW, c.H, c.W, c.stride_h, c.stride_w, 2 - c.padding_h,
                                  2 - c.padding_w, c.dilation_h, c.dilation_w, c.groups},
@@ -101,7 +101,7 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T
         const Winograd s{c.N, c.O, c.OH, c.OW, c.C, c.H, c.W, 2 - c.padding_h, 2 - c.padding_w};
         Buffer<T> u(transformed_size(filters));
         write_filters<T>(filters, u);
-        return winograd_forward<T>(s, grad_y, u, nullptr, Finish<T>{nullptr, nullptr, nullptr, added, false}, grad_x);
+        return winograd_forward<T>(s, grad_y, u, nullptr, Finish<T>{}, grad_x);
     }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);
@@ -113,10 +113,7 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T
             if (rows * columns == 0 || c.OH * c.OW == 0) {  // no output saw these pixels
                 for_each(c.N * H, [&](long nh) {
                     const long n = nh / H, h = nh % H * c.stride_h + a;
-                    for (long v = 0; v < W; v++) {
-                        const long at = ((n * c.H + h) * c.W + v * c.stride_w + b) * c.C;
-                        added ? copy(grad_x + at, added + at, c.C) : zero(grad_x + at, c.C);
-                    }
+                    for (long v = 0; v < W; v++) zero(grad_x + ((n * c.H + h) * c.W + v * c.stride_w + b) * c.C, c.C);
                 });
                 continue;
             }
@@ -128,8 +125,7 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, const T
                 pack<T>(filters, packed);
                 const Windows<T> windows{grad_y + g * O, c.OH, c.OW, O, c.O, rows, columns, row, column, 1, 1, H, W};
                 const Places<T> places{grad_x + g * C, c.H, c.W, c.C, c.stride_h, c.stride_w, a, b};
-                const Finish<T> finish{nullptr, nullptr, nullptr, added ? added + g * C : nullptr, false};
-                multiply<T>(windows, c.N, packed, C, nullptr, finish, places);
+                multiply<T>(windows, c.N, packed, C, nullptr, Finish<T>{}, places);
             }
         }
 }

@@ -49,9 +49,7 @@ struct Kernels {
     // y (N, OH, OW, O), bias (O) or null
     void (*conv2d_forward)(
         const Conv2d&, const T* x, const T* filters, const T* bias, const Finish<T>&, T* y, bool winograd);
-    // `added`, like grad_x, or null: a gradient that reached x on another way
-    void (*conv2d_backward_input)(
-        const Conv2d&, const T* grad_y, const T* w, const T* added, T* grad_x, bool winograd);
+    void (*conv2d_backward_input)(const Conv2d&, const T* grad_y, const T* w, T* grad_x, bool winograd);
     void (*conv2d_backward_weight)(const Conv2d&, const T* grad_y, const T* x, T* grad_w, bool winograd);
 
     // c (M, N) = a (M, K) · b, where b is (N, K) if `transposed`, otherwise (K, N); bias (N) or null

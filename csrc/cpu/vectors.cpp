@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "arrays.h"
 #include "bindings.h"
@@ -39,11 +40,11 @@ std::vector<Axis> joined_axes(const py::array& to, const py::array& from) {
 template <typename Item>
 void copy_row(char* to, const char* from, const Axis& axis) {
     if (axis.to == sizeof(Item) && axis.from == sizeof(Item)) {
-        std::copy_n(reinterpret_cast<const Item*>(from), axis.size, reinterpret_cast<Item*>(to));
+        std::memcpy(to, from, axis.size * sizeof(Item));
         return;
     }
-    for (long i = 0; i < axis.size; i++)
-        *reinterpret_cast<Item*>(to + i * axis.to) = *reinterpret_cast<const Item*>(from + i * axis.from);
+    for (long i = 0; i < axis.size; i++)  // memcpy, as the memory may be misaligned
+        std::memcpy(to + i * axis.to, from + i * axis.from, sizeof(Item));
 }
 
 // Rows of the last axis; the rows are shared out among the threads.
@@ -72,6 +73,8 @@ void copy_axes(char* to, const char* from, const std::vector<Axis>& axes) {
 void copy(py::array to, py::array from) {
     if (shape_of(to) != shape_of(from) || to.itemsize() != from.itemsize() || to.dtype().kind() != from.dtype().kind())
         throw py::value_error("to and from must have one shape and one dtype");
+    if (std::string("biuf").find(to.dtype().kind()) == std::string::npos)
+        throw py::type_error("to and from must hold booleans, integers or floating numbers");
     if (!to.writeable()) throw py::value_error("to must be writable");
     if (Recording* recording = Recording::current()) recording->reads(from), recording->writes(to);
     if (to.size() == 0) return;

@@ -1,5 +1,25 @@
-"""The error of a backend that cannot be had."""
+"""The error of a backend that cannot be had, and the check that CuPy can be."""
+
+from types import ModuleType
 
 
 class BackendUnavailable(RuntimeError):
     """A backend that minires knows, but that is not part of this installation or cannot run on this machine."""
+
+
+def usable_cupy() -> ModuleType:
+    """CuPy on a machine with a usable GPU; BackendUnavailable without either."""
+    try:
+        import cupy
+    except ImportError:
+        raise BackendUnavailable(
+            "CuPy is not installed: pip install 'minires[cuda12x]' or 'minires[cuda13x]'"
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendUnavailable(f"CuPy is installed, but there is no usable GPU or driver: {error}") from None
+    if count == 0:
+        raise BackendUnavailable("CuPy is installed, but there is no GPU")
+    module: ModuleType = cupy
+    return module

@@ -68,14 +68,15 @@ def _lockstep(arguments: argparse.Namespace) -> int:
         return 0 if result.passed else 1
     lines = [
         (
-            step.phase, step.module, step.operation, step.array, f"{step.own:.1e}", f"{step.own_ulp:,.0f}",
-            f"{step.grown:.1e}", f"{step.grown_ulp:,.0f}", f"{step.tolerance:.1e}" + ("" if step.passed else " LEFT"),
+            step.phase, step.module, step.operation, step.array,
+            f"{step.own:.1e}" + ("" if step.passed else " LEFT"), f"{step.own_ulp:,.0f}",
+            f"{step.grown:.1e}", f"{step.grown_ulp:,.0f}", f"{step.tolerance:.1e}",
         )
         for step in result.steps
     ]  # fmt: skip
     head = ("phase", "module", "operation", "worst", "own", "ulp", "grown", "ulp", "tolerance of own")
     title = f"{found.told}: {second} beside {first}, {arguments.dtype}"
-    print_table(head, lines, title, drop=("ulp", "worst", "grown", "phase", "operation"))
+    print_table(head, lines, title, drop=("ulp", "worst", "grown", "operation", "tolerance of own"))
     say(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}", indent=15)
     own = max(result.steps, key=lambda step: (isnan(step.own), step.own / step.tolerance))
     grown = max(result.steps, key=lambda step: (isnan(step.grown), step.grown))

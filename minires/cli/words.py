@@ -232,7 +232,8 @@ def console(stderr: bool = False) -> Console:
             raise BrokenPipeError
 
     width = columns(sys.stderr if stderr else sys.stdout)
-    return Plain(width=width, highlight=False, markup=False, emoji=False, stderr=stderr)
+    # With a height too, or a dumb terminal would be 80 columns wide.
+    return Plain(width=width, height=25, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Cell]], title: str = "", **form: Any) -> None:

@@ -51,6 +51,8 @@ _RECIPES = {
     "folder": Augmentation(flip=True, colour=0.1),
 }
 
+_MOST_CLASSES = 1_000_000  # that `from_arrays` names by number: a larger label is no index of a class
+
 _OWN: dict[str, tuple[Callable[[str], Dataset], Augmentation]] = {}  # what `register` was given, by name
 
 
@@ -71,7 +73,7 @@ def from_arrays(
 
     images   uint8 (N, H, W, C), or (N, H, W) for grey
     labels   integers (N,)
-    classes  their names; None: "0", "1" ... up to the largest label
+    classes  their names; None: "0", "1" ... up to the largest label, which must be below 1,000,000
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
         hint = ".  Of numbers in [0, 1]: np.rint(255 * images).astype(np.uint8)"
@@ -83,7 +85,13 @@ def from_arrays(
         except ValueError:
             raise TypeError(f"labels must be an integer array (N,), got {shown(labels)}") from None
     if classes is None and isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
-        classes = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+        number = int(labels.max()) + 1 if labels.size else 0
+        if number > _MOST_CLASSES:
+            allowed = f"labels must lie in [0, {_MOST_CLASSES:,}) where classes is None"
+            raise ValueError(
+                f"{allowed}, got {number - 1:,}; number the classes from 0: np.unique(labels, return_inverse=True)"
+            )
+        classes = [str(label) for label in range(number)]
     images = images if images.ndim == 4 else images[..., None]
     dataset = Dataset(name, split, images, labels, tuple(classes) if isinstance(classes, list) else classes)  # type: ignore[arg-type]
     return replace(dataset, labels=labels.astype(np.int64))

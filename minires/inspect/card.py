@@ -36,9 +36,13 @@ class Card:
 
     @property
     def facts(self) -> list[str]:
-        """Parameters, multiply-adds and the place of the call, as far as they are known."""
+        """Parameters, multiply-adds and the place of the call, as far as they are known.
+
+        Parameters are the leaves that get a gradient, except the first input: that is the data.
+        """
         node = self.node
-        parameters = sum(parent.size for parent in node.parents if isinstance(parent, Tensor))
+        leaves = (p for p in node.parents if isinstance(p, Tensor) and p is not node.parents[0])
+        parameters = sum(leaf.size for leaf in leaves)
         told = [f"parameters {parameters:,}"] if parameters else []
         macs = multiply_adds(node, self.phase)
         told += [f"multiply-adds {macs:,}"] if macs else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tracemalloc
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, enable_grad, no_grad
 from minires.inspect.summary import blank_images, check_input
-from minires.nn import Module
+from minires.nn import Linear, Module, init
 from minires.ops import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -26,13 +27,13 @@ def tried(input_shape: Sequence[int]) -> tuple[int, int]:
 
     Small images need more of them: among few, gradients of weights make the peak elsewhere than in a real batch.
     """
-    return (8, 16) if input_shape[-1] * input_shape[-2] <= 64 * 64 else (2, 4)
+    return (8, 16) if math.prod(input_shape[1:]) <= 64 * 64 else (2, 4)
 
 
 def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
     """Predicted bytes of all arrays at the peak of a training step: weights, gradients, momentum, activations, work.
 
-    input_shape   (C, H, W) of an image, without the batch axis
+    input_shape   (C, H, W) of an image, or (features,) of a flat input, without the batch axis
 
     Two steps with a few images and two with twice as many are run on a copy of the model, NumPy's allocations are
     watched, and the straight line through both peaks is followed: what an image adds, each adds alike.  The model and
@@ -50,6 +51,8 @@ class PeakMemory:
     def __init__(self, model: Module, input_shape: Sequence[int]) -> None:
         check_input(model, input_shape)
         self.model, self.input_shape = model, input_shape
+        with init.skipped():
+            _measured(Linear(1, 2), (1,), 1)  # a process's first step imports modules, which would count
         a, b = tried(input_shape)
         low, high = (_measured(model, input_shape, images) for images in (a, b))
         self.per_image = (high - low) / (b - a)

@@ -122,7 +122,7 @@ class Summary:
         return FittedTable(
             head,
             [self._cells(row) for row in rows],
-            f"input {'×'.join(map(str, self.input_shape))}, one image",
+            f"input {'×'.join(map(str, self.input_shape))}, {'one image' if self.input_shape[1:] else 'batch of 1'}",
             right=numbers,
             drop=[name for name in drop if name != heads.get(self.sort or "")],
             sections=sections,
@@ -225,7 +225,7 @@ class _Recorder(Observer):
 def summary(model: Module, input_shape: Sequence[int], *, sort: str | None = None, depth: int | None = None) -> Summary:
     """Passes one image through the model, by shapes alone, and returns the layer table.
 
-    input_shape   (C, H, W) of an image, without the batch axis
+    input_shape   (C, H, W) of an image, or (features,) of a flat input, without the batch axis
     sort          "macs", "params" or "memory" (kept for backward): the largest first; None: the order of the pass
     depth         one row for each module path of so many names (1: the stages); None: one for each operation
 
@@ -260,15 +260,15 @@ def summary(model: Module, input_shape: Sequence[int], *, sort: str | None = Non
 
 
 def check_input(model: Module, input_shape: Sequence[int]) -> tuple[int, ...]:
-    """(C, H, W); TypeError or ValueError names the argument."""
+    """(C, H, W) or (features,); TypeError or ValueError names the argument."""
     instance(model, "model", Module)
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        raise ValueError(f"input_shape must be (C, H, W), got {shown(input_shape)}")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) not in (1, 3):
+        raise ValueError(f"input_shape must be (C, H, W), or (features,) of a flat input, got {shown(input_shape)}")
     return tuple(integer(n, "input_shape", 1, LARGEST_SIZE) for n in input_shape)
 
 
 def blank_images(model: Module, input_shape: Sequence[int], batch: int) -> Array:
-    """Zeros (batch, C, H, W) of the model's dtype and on its device; TypeError or ValueError names the argument."""
+    """Zeros (batch, *input_shape) of the model's dtype, on its device; TypeError or ValueError names the argument."""
     shape = check_input(model, input_shape)
     like = next((p.data for p in model.parameters()), np.empty(0, np.float32))
     images: Array = array_module(like).zeros((batch, *shape), like.dtype)

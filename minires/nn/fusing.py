@@ -14,7 +14,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from minires._checks import flag
 from minires.arrays import array_module
@@ -22,10 +21,8 @@ from minires.nn.layers import BatchNorm2d, Conv2d, Folded, is_exactly
 from minires.nn.module import Module
 from minires.tensor import Tensor
 
-M = TypeVar("M", bound=Module)
 
-
-def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
+def fuse(self: Module, on: bool = True, *, training: bool = False) -> Module:
     """Makes the model faster without changing what it computes. Returns the model.
 
     fuse(training=True)   every module that has a `forward_fused` uses it, in training and in evaluation.  Same bits,
@@ -33,8 +30,8 @@ def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
     fuse()                for inference: folds each batch norm into the convolution before it as well, and sets
                           evaluation mode.  Outputs are those of evaluation up to rounding.  Folds the pairs of the
                           networks of `minires.models`, of a Sequential, and those that a module names in `normed`.
-                          A warning lists the pairs that a class of your own might compute otherwise: they are left
-                          alone.  The layers from before are kept for `fuse(False)`.
+                          A warning lists the pairs that a class of your own might compute otherwise, and the batch
+                          norms of a class without `normed`: they are left alone.  `fuse(False)` puts the layers back.
     fuse(False)           undoes both, and leaves the mode as it is.  Raises ValueError when a folded convolution has
                           changed since.
     """
@@ -51,7 +48,7 @@ def fuse(self: M, on: bool = True, *, training: bool = False) -> M:
 
 
 # Bound here, because folding knows the layers and the layers know Module.
-Module.fuse = fuse  # type: ignore[method-assign]
+Module.fuse = fuse  # type: ignore[method-assign, assignment]
 
 
 def fuse_operations(model: Module, on: bool) -> None:
@@ -62,7 +59,7 @@ def fuse_operations(model: Module, on: bool) -> None:
 
 @contextmanager
 def in_form(model: Module, fused: bool) -> Iterator[None]:
-    """Within it the model computes with fused, or with plain operations; what was folded stays so."""
+    """Within it the model computes with fused or plain operations, in every thread; what was folded stays so."""
     forms = [(module, module.fused) for module in model.modules()]
     fuse_operations(model, fused)
     try:
@@ -85,6 +82,10 @@ def fold(model: Module) -> None:
     """
     left_alone = []
     for path, module in list(model.named_modules()):
+        inside = f"{path}." if path else ""
+        if not any("normed" in vars(owner) for owner in (module, *type(module).__mro__) if owner is not Module):
+            norms = [name for name, child in module.named_children() if isinstance(child, BatchNorm2d)]
+            left_alone += [f"\n  {inside}{name}: {type(module).__name__} declares no normed" for name in norms]
         pairs = [
             (conv, norm)
             for conv, norm in module.normed
@@ -103,9 +104,11 @@ def fold(model: Module) -> None:
                 setattr(module, names[0], _folded(conv, norm))
                 setattr(module, names[1], Folded(conv, norm))
                 continue
-            pair = " and ".join(f"{path}.{name}" if path else name for name in names)
-            left_alone.append(f"\n  {pair}: {reason}")
+            left_alone.append(f"\n  {' and '.join(inside + name for name in names)}: {reason}")
     if left_alone:
+        left_alone.append(
+            '\nA class names its pairs, normed = (("conv1", "bn1"),), or none, (); a Sequential needs no names.'
+        )
         warnings.warn("fuse left pairs of convolution and batch norm alone:" + "".join(left_alone), stacklevel=3)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from minires._checks import choice, flag, instance, mapping
 from minires._shown import shown
-from minires.arrays import Array, array_module, is_array
-from minires.backends import BackendUnavailable
+from minires.arrays import Array, array_module, is_array, on_cpu
+from minires.backends.unavailable import usable_cupy
 from minires.context import context
 from minires.readonly import REMEDY, release
 from minires.tensor import Tensor
@@ -237,18 +237,8 @@ class Module:
         Raises BackendUnavailable when CuPy or a GPU is missing.
         """
         if choice(device, "device", ("cpu", "cuda")) == "cpu":
-            return self._map(_on_cpu)
-        try:
-            import cupy
-        except ImportError:
-            raise BackendUnavailable(
-                "device 'cuda' needs CuPy: install the extra cuda12x or cuda13x, e.g. pip install 'minires[cuda12x]'"
-            ) from None
-        try:
-            cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            raise BackendUnavailable(f"device 'cuda' cannot be used: {error}") from None
-        return self._map(cupy.asarray)
+            return self._map(on_cpu)
+        return self._map(usable_cupy().asarray)
 
     def astype(self, dtype: Any) -> Self:
         """Converts parameters and statistics to "float32" or "float64". Returns the module."""
@@ -291,7 +281,7 @@ class Module:
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Within it every part of the model is in evaluation mode; afterwards each is in its own mode again."""
+    """Within it every part of the model is in evaluation mode, in every thread; afterwards each is in its own again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -305,9 +295,5 @@ def _converted(value: Array, like: Array) -> Array:
     """A copy of `value` with the dtype and on the device of `like`."""
     with np.errstate(over="ignore"):  # what overflows is reported with its name
         return array_module(like).array(
-            value if array_module(value) is array_module(like) else _on_cpu(value), like.dtype
+            value if array_module(value) is array_module(like) else on_cpu(value), like.dtype
         )
-
-
-def _on_cpu(array: Any) -> Array:
-    return array if isinstance(array, np.ndarray) else array.get()

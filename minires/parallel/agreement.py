@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minires.arrays import Array
+from minires.arrays import Array, on_cpu
 from minires.parallel.communicator import Communicator
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def digest(arrays: Iterable[Array]) -> str:
     """A checksum of shapes, dtypes and bits."""
     found = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        host = array if isinstance(array, np.ndarray) else array.get()
+        host = on_cpu(array)
         found.update(f"{host.dtype}{host.shape}".encode())
         found.update(np.ascontiguousarray(host).data)
     return found.hexdigest()

@@ -29,7 +29,7 @@ from minires import _checks
 from minires._atomic import NotRegularError, make_folder, read_bytes, sync_folder, write_bytes, write_text
 from minires._atomic import sweep as sweep_temporaries
 from minires._checks import integer, number
-from minires.arrays import Array
+from minires.arrays import Array, on_cpu
 from minires.training import history
 from minires.training.config import Config, ConfigError
 from minires.training.measured import Measured
@@ -61,6 +61,7 @@ class Checkpoint:
     rows           the history so far
     seconds        training time so far
     data           `Dataset.digest` of "train" and "test"; empty in a checkpoint that was written without them
+    ranks          processes that trained; 0 in a checkpoint that was written without the number
     """
 
     iteration: int
@@ -76,6 +77,7 @@ class Checkpoint:
     rows: tuple[history.Row, ...] = ()
     seconds: float = 0.0
     data: Mapping[str, str] = field(default_factory=dict)
+    ranks: int = 0
 
     def __repr__(self) -> str:
         return f"<checkpoint of {self.config.network} on {self.config.data}; {self.state()}>"
@@ -116,6 +118,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 1, keep_best: bool = 
         "history": [list(astuple(row)) for row in checkpoint.rows],
         "seconds": checkpoint.seconds,
         "data": dict(checkpoint.data),
+        "ranks": checkpoint.ranks,
     }
     text = json.dumps(told, allow_nan=False)
     new = not tensors.exists()
@@ -167,6 +170,7 @@ def load(path: Path) -> Checkpoint:
             rows=rows,
             seconds=number(told["seconds"], "seconds", 0),
             data=_digests(told.get("data", {})),
+            ranks=integer(told.get("ranks", 0), "ranks", 0),
         )
     except KeyError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error} is missing") from None
@@ -299,7 +303,7 @@ def _random_state(state: Any) -> dict[str, Any]:
 
 
 def _on_cpu(array: Any) -> Array:
-    return np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.get())
+    return np.ascontiguousarray(on_cpu(array))
 
 
 def _name(iteration: int) -> str:

@@ -165,7 +165,7 @@ class _Run:
 
     folder: RunFolder
     checkpoint: Path | None = None  # the last one written
-    note = ""  # on the new length of a run that goes on
+    notes: tuple[str, ...] = ()  # on what changes in a run that goes on: its length, the number of ranks
 
     def __init__(
         self, config: Config, start: Checkpoint | None, download: bool, report: Silent, ranks: Communicator
@@ -240,8 +240,8 @@ class _Run:
         batches: Iterator[tuple[Array, Array]] = self.loader.iterate(self.iteration)
         self.model.train()
         self.report.start(self.iteration, self.total)
-        if self.note:
-            self.report.note(self.note)
+        for note in self.notes:
+            self.report.note(note)
         self.saved = self.iteration if self.checkpoint else 0
         more = (signal.SIGUSR1,) if self.ranks.size > 1 else ()  # mpirun passes it on, and kills after the others
         with StopRequest(*more) as self.stop:
@@ -388,6 +388,7 @@ class _Run:
             rows=History(self.rows),
             seconds=self._seconds(),
             data=self.digests,
+            ranks=self.ranks.size,
         )
         with self._writing():
             return checkpoints.save(now, self.folder.checkpoints, self.config.keep, self.config.keep_best)
@@ -430,8 +431,13 @@ class _Run:
             rates = ", ".join(
                 f"{rate:g} from {place:,}" for place, rate in self.config.rates(start.iteration, self.total)
             )
-            self.note = (
-                f"iterations {self.total:,} instead of {before:,}; learning rate by iteration: {rates or 'none'}"
+            length = f"iterations {self.total:,} instead of {before:,}; learning rate by iteration: {rates or 'none'}"
+            self.notes += (length,)
+        normed = any(name.endswith("running_mean") for name in start.model)
+        if start.ranks not in (0, self.ranks.size) and normed and not self.config.sync_batch_norm:
+            number = f"ranks {self.ranks.size} instead of {start.ranks}"
+            self.notes += (
+                f"{number}: without sync_batch_norm a rank normalises another part of each batch than before",
             )
         self.iteration, self.interval, self.rows = start.iteration, start.interval, list(start.rows)
         self.seconds_before = start.seconds

@@ -108,13 +108,15 @@ def on_stderr(labels: Sequence[str] = ("",)) -> Iterator[list[Silent]]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    whole = Column(no_wrap=True)  # where the terminal is narrow, the text alone takes more lines
     columns = (
         *([TextColumn("{task.description}")] if any(labels) else []),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.fields[told]}", table_column=Column()),
+        TimeRemainingColumn(elapsed_when_finished=True, table_column=whole),
     )
     with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=4) as progress:
         yield [Bar(progress, label) for label in labels]

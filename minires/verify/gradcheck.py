@@ -43,7 +43,7 @@ class GradcheckError(AssertionError):
 
     input                    whose gradient is wrong, e.g. "input 1 (weight)"; "" where the function cannot be checked
     index                    of the worst element found
-    numerical, analytical    its two slopes
+    numerical, analytical    its two slopes, of Σ y · c for a random cotangent c
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class _Wrong:
 
     def __str__(self) -> str:
         slopes = f"numerical {self.numerical:.10g}, analytical {self.analytical:.10g}"
-        return f"index {self.index}: {slopes}, tolerance {self.tolerance:.2g}"
+        return f"index {self.index}: {slopes}, both of Σ y · c for a random cotangent c, tolerance {self.tolerance:.2g}"
 
 
 @dataclass

@@ -171,7 +171,8 @@ def lockstep(
     backends        two of what `mr.backend` takes: a name, an object, its class or "module:object"
     options         of the second backend, e.g. isa="portable"
 
-    Raises BackendUnavailable for a backend that this installation lacks, TypeError for an object that is no backend.
+    Raises BackendUnavailable for a backend that this installation lacks, TypeError for an object that is no backend and
+    for images of another floating dtype than the model's.
     """
     if not isinstance(backends, (tuple, list)) or len(backends) != 2:
         raise TypeError(f"backends must be two, such as ('reference', 'native'), got {shown(backends)}")
@@ -220,10 +221,15 @@ def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict
     run = _Run()
     with backend(chosen, **options) as active, _at_home(model, active), unchanged(model):
         run.backend = active.name
-        xp = array_module(next(iter(model.parameters())).data)
+        like = next(iter(model.parameters())).data
+        xp = array_module(like)
+        images = xp.asarray(images)
+        if images.dtype.kind == "f" and images.dtype != like.dtype:
+            told = f"images must have the model's dtype {like.dtype}, got {images.dtype}"
+            raise TypeError(f"{told}; convert them with images.astype({str(like.dtype)!r})")
         model.zero_grad()
         with enable_grad(), _Watch(run):
-            loss = F.cross_entropy(model(Tensor(xp.asarray(images), requires_grad=True)), xp.asarray(labels))
+            loss = F.cross_entropy(model(Tensor(images, requires_grad=True)), xp.asarray(labels))
             loss.backward()
         grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         run.results = {"loss": loss.data, **running_statistics(model), **grads}

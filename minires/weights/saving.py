@@ -13,7 +13,7 @@ from minires import _checks
 from minires._atomic import write_bytes
 from minires._checks import choice
 from minires._shown import shown
-from minires.arrays import Array, is_array
+from minires.arrays import Array, is_array, on_cpu
 from minires.nn import Module
 from minires.weights import metadata, structure
 
@@ -67,7 +67,7 @@ def save(
 
 def _converted(name: str, array: Any, dtype: str | None) -> Array:
     """A contiguous array in the memory of the CPU."""
-    array = array if isinstance(array, np.ndarray) else array.get()
+    array = on_cpu(array)
     if dtype is None and str(array.dtype) not in DTYPES:
         raise TypeError(f"state: {name} is {array.dtype}, not one of {', '.join(DTYPES)}")
     with np.errstate(over="ignore"):  # what overflows is reported with its name

@@ -50,7 +50,7 @@ CALLS = {
         groups=1, winograd=True,
     ),
     "conv2d_backward_input": given(
-        grad_y=ones(2, 3, 4, 3), w=ones(3, 4, 3, 3), added=ones(2, 5, 6, 4), grad_x=ones(2, 5, 6, 4), stride=ONE,
+        grad_y=ones(2, 3, 4, 3), w=ones(3, 4, 3, 3), grad_x=ones(2, 5, 6, 4), stride=ONE,
         padding=(0, 0), dilation=ONE, groups=1, winograd=True,
     ),
     "conv2d_backward_weight": given(

@@ -1,4 +1,4 @@
-"""A kernel in a debugger and under the sanitizers: the session that README shows, and faults that must be reported."""
+"""A kernel in a debugger and under the sanitizers: the session of csrc/README.md, and faults to be reported."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def with_fault(folder, file, old, new):
 def test_the_debugger_session_of_the_readme(tmp_path):
     if shutil.which("gdb") is None:
         pytest.skip("gdb is not installed")
-    readme = (CSRC.parent / "README.md").read_text(encoding="utf-8")
+    readme = (CSRC / "README.md").read_text(encoding="utf-8")
     (commands,) = re.findall(r"<!-- step -->\n```sh\n(.*?)^```", readme, flags=re.M | re.S)
     (tmp_path / "csrc").symlink_to(CSRC)
     result = subprocess.run(

@@ -71,8 +71,8 @@ def shown(capsys, monkeypatch):
         ("verify resnet20 --width 1 --size 4 --cases 1", ["layer3.0.conv1", "right"], ["AdaptiveAvgPool2d", "Conv2d"]),
         (
             "lockstep resnet50 --width 1 --data digits --batch 2 --backends reference,reference",
-            ["layer4.0.downsample.0", "layer4.0.downsample.1"],
-            ["BatchNorm", "backward"],
+            ["layer4.0.downsample.0", "layer4.0.downsample.1", "forward", "backward"],
+            ["BatchNorm", "tolerance"],
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -88,6 +88,17 @@ def test_tables_of_commands(shown, tmp_path, monkeypatch, command, always, wide)
     for width in WIDTHS:
         lines = [line for table in tables for line in checked(rendered(table, width), width)]
         unbroken(lines, [*always, *(wide if width > 40 else ())])
+
+
+def test_lockstep_keeps_the_phase_and_marks_what_left_its_tolerance(monkeypatch, tmp_path):
+    tables = []
+    monkeypatch.setattr("minires.cli.lockstep.print_table", lambda *t, **form: tables.append(FittedTable(*t, **form)))
+    monkeypatch.setattr("minires.verify.lockstep.FACTOR", -1.0)
+    command = "lockstep resnet20 --width 1 --data digits --batch 2 --backends reference,reference --out"
+    assert main([*command.split(), str(tmp_path)]) == 1
+    for width, column in ((40, "own"), (60, "tolerance")):
+        lines = checked(rendered(tables[0], width), width)
+        unbroken(lines, ["phase", column, "LEFT", "forward", "backward", "layer3.2.conv2"])
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -146,6 +157,46 @@ def test_weights(shown, tmp_path, width):
         unbroken(lines, ["layer4.0.downsample.1.running_mean" if more else "layer4.*", "safetensors"])
 
 
+def test_a_dumb_terminal_has_its_own_width(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(words, "columns", lambda stream: 40)
+    console = words.console()
+    monkeypatch.setattr(type(console), "is_terminal", True)
+    assert console.is_dumb_terminal
+    assert console.width == 40
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_predict(shown, tmp_path, width):
+    from PIL import Image
+
+    names = ("Pembroke-Welsh-corgi", "military uniform", "x" * 60)
+    options = {"width": 2, "num_classes": 3}
+    save(
+        mr.models.create("resnet20", **options), tmp_path / "w.safetensors",
+        network="resnet20", options=options, classes=names, preprocessing={"resize": 8, "crop": 8},
+    )  # fmt: skip
+    picture = tmp_path / ("long-name-" * 6 + ".png")
+    Image.new("RGB", (40, 30), "red").save(picture)
+    lines = shown(
+        width, main, ["predict", str(picture), "--weights", str(tmp_path / "w.safetensors"), "--workers", "0"]
+    )
+    unbroken(lines, [str(picture), "resnet20", *" ".join(names).split()])
+    shares = re.findall(r"^ *([\d.]+) %", "\n".join(lines), flags=re.M)
+    assert sum(map(float, shares)) == pytest.approx(100, abs=0.02)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gradcheck_of_a_wrong_gradient(shown, monkeypatch, width):
+    sound = mr.ops.Conv2d.backward
+    wrong = lambda self, grad: tuple(None if g is None else g * 1.5 for g in sound(self, grad))  # noqa: E731
+    monkeypatch.setattr(mr.ops.Conv2d, "backward", wrong)
+    lines = shown(width, main, ["gradcheck", "conv2d", "adaptive_avg_pool2d", "--cases", "1"])
+    text = "\n".join(lines)
+    unbroken(lines, ["conv2d", "adaptive_avg_pool2d", "right", "numerical", "analytical", "tolerance"])
+    assert len(re.findall(r"\s-?\d+\.\d{6,}(?=[,\s])", text)) == 2, text  # both slopes
+
+
 def test_a_line_is_broken_between_words_only():
     text = "history  runs/a-very-long-name-of-a-folder/history.csv and more"
     assert wrapped(text, 20, 9) == [
@@ -167,6 +218,11 @@ def test_columns_are_left_out_in_their_order_and_named():
     assert "1" * 9 not in dropped
     assert "left out at 29 columns: a" in dropped
     assert "left out at 18 columns: a, b" in rendered(table, 18).replace("\n", " ")
+
+
+def test_names_with_commas_are_told_apart_where_they_are_left_out():
+    table = FittedTable(("name", "torch, GFLOP/s", "own"), [("a", "1" * 30, "2" * 30)], drop=("torch, GFLOP/s", "own"))
+    assert "left out at 20 columns: torch, GFLOP/s; own" in " ".join(rendered(table, 20).split())
 
 
 def test_without_a_column_to_leave_out_a_row_is_a_block():

@@ -53,6 +53,13 @@ def test_classes_are_numbered_where_they_have_no_names():
         (np.zeros((2, 4, 4), np.uint8), [0], None, "labels must be as many as images, 2, got 1"),
         (np.zeros((2, 4, 4), np.uint8), [0, 2], ("a", "b"), r"labels must lie in \[0, 2\)"),
         (np.zeros((2, 4, 4), np.uint8), [0, -1], None, r"labels must lie in \[0, 1\)"),
+        (
+            np.zeros((2, 4, 4), np.uint8),
+            [0, 10**12],
+            None,
+            r"labels must lie in \[0, 1,000,000\) .* got 1,000,000,000,000",
+        ),
+        (np.zeros((1, 4, 4), np.uint8), np.array([2**64 - 1], np.uint64), None, r"labels must lie in \[0, 1,000,000\)"),
     ],
 )
 def test_arrays_that_are_no_data_set(images, labels, classes, told):

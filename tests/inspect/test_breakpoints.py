@@ -91,8 +91,8 @@ def test_a_session_with_minires_step(when):
 
 
 def readme_session():
-    """The command and what it prints, as README has it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The command and what it prints, as minires/README.md has it."""
+    text = (ROOT / "minires" / "README.md").read_text(encoding="utf-8")
     command, shown = re.search(r"```sh\n(minires step [^\n]*)\n```\n\n```text\n(.*?)\n```", text, flags=re.S).groups()
     return shlex.split(command)[1:], shown
 

@@ -69,6 +69,14 @@ def test_where_the_source_does_not_name_them_they_are_counted(rng):
     assert names(space["Typed"]()(leaf(rng, 3)).node) == ["saved[0]", "saved[1]"]
 
 
+def test_the_data_are_no_parameters(rng):
+    x, weight, bias = leaf(rng, 3, 4), leaf(rng, 5, 4), leaf(rng, 5)
+    for y in (F.relu(x), x * x, F.linear(x, weight.detach())):
+        assert "parameters" not in str(mr.inspect.card(y.node))
+    for data in (x, x.detach(), x * 2.0):
+        assert "  parameters 25\n" in str(mr.inspect.card(F.linear(data, weight, bias).node))
+
+
 @pytest.mark.parametrize("wanted", [(True, True), (False, True), (True, False)])
 def test_backward_counts_its_own_multiply_adds(rng, wanted):
     x = mr.tensor(rng.standard_normal((2, 4, 6, 5)), requires_grad=wanted[0])

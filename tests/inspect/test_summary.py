@@ -53,6 +53,16 @@ def test_wrong_input_shape(shape):
         mr.summary(mr.models.create("resnet20", width=4), shape)
 
 
+def test_a_network_on_flat_inputs():
+    model = mr.nn.Sequential(mr.nn.Linear(64, 32), mr.nn.ReLU(), mr.nn.Linear(32, 10))
+    summary = mr.summary(model, (64,))
+    assert [row.output_shape for row in summary.rows] == [(32,), (32,), (10,)]
+    assert (summary.macs, summary.params) == (64 * 32 + 32 * 10, 65 * 32 + 33 * 10)
+    assert str(summary).startswith("input 64, batch of 1\n")
+    with pytest.raises(ValueError, match=r"x must be \(N, 3, H, W\)"):
+        mr.summary(mr.models.create("resnet20", width=4), (64,))
+
+
 def test_wrong_model():
     with pytest.raises(TypeError, match="model must be a Module, got str"):
         mr.summary("resnet20", (3, 8, 8))
@@ -241,6 +251,18 @@ def test_predicted_peak_of_memory_is_within_15_percent(network, size, batch):
     assert done.returncode == 0, done.stderr
     measured, predicted = map(int, done.stdout.split())
     assert 0.85 * measured < predicted < 1.15 * measured, (measured, predicted)
+
+
+def test_the_first_prediction_of_a_process_is_as_large_as_the_second():
+    """A process's first step imports modules, which are no memory of the network."""
+    script = """
+import minires as mr
+model = mr.nn.Sequential(mr.nn.Linear(64, 512), mr.nn.ReLU(), mr.nn.Linear(512, 10))
+print(*(mr.inspect.peak_memory(model, (64,), 64) for _ in range(2)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())
+    assert 0.8 * second < first < 1.2 * second, (first, second)
 
 
 def test_predicting_leaves_no_trace():

@@ -16,7 +16,7 @@ SUMMARY = (
                 "width before height",
             ),
             (
-                "not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3",
+                "not isinstance(input_shape, (tuple, list)) or len(input_shape) not in (1, 3)",
                 "not isinstance(input_shape, (tuple, list))",
                 "the batch axis is accepted",
             ),
@@ -103,7 +103,11 @@ CARD = (
         [
             ("float(finite.std())", "float(finite.std(ddof=1))", "deviation of a sample, not of the numbers"),
             ("finite = values[np.isfinite(values)]", "finite = values[~np.isnan(values)]", "Inf in mean and norm"),
-            ("told.astype(np.float64).ravel()", "told.ravel()", "norms in the array's own type overflow"),
+            (
+                "on_cpu(array).astype(np.float64).ravel()",
+                "on_cpu(array).ravel()",
+                "norms in the array's own type overflow",
+            ),
             ("infs = values.size - finite.size - nans", "infs = values.size - finite.size", "NaN counts as Inf too"),
             (
                 "100 * self.zeros / self.size",

@@ -74,7 +74,7 @@ PLANS = (
     ),
     *within(
         "minires/paper/figure7.py",
-        f"{FIGURES} -k 'not page and not curve and not trained_network and not folder'",
+        f"{FIGURES} -k 'not page and not curve and not folder'",
         [
             ("arrays[1].shape[2:] == (3, 3)", "arrays[1].shape[2:] != (1, 1)", "the 7×7 convolution counts"),
             ("np.concatenate(seen)[:IMAGES]", "np.concatenate(seen)", "more test images than a thousand"),

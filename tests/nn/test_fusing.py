@@ -49,18 +49,39 @@ def test_it_goes_into_evaluation_mode(rng):
     assert not any(module.training for module in model.modules())
 
 
-def test_what_is_not_declared_is_left_alone(rng):
-    class Own(mr.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.bn = mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)
+class Undeclared(mr.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3)
 
-        def forward(self, x):
-            return self.conv(self.bn(x))  # the other way round
+    def forward(self, x):
+        return self.conv(self.bn(x))  # the other way round
 
-    model = lived(Own(), rng).eval()
+
+def test_what_is_not_declared_is_left_alone_with_one_warning(rng):
+    pair = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3))
+    model = lived(mr.nn.Sequential(Undeclared(), Undeclared(), pair), rng).eval()
     x = mr.tensor(rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
-    assert np.array_equal(model(x).data, model.fuse()(x).data)
+    expected = model[1](model[0](x)).data
+    with pytest.warns(UserWarning, match="left pairs") as caught:
+        model.fuse()
+    assert np.array_equal(model[1](model[0](x)).data, expected)
+    (warning,) = caught
+    told = str(warning.message)
+    assert "\n  0.bn: Undeclared declares no normed\n  1.bn: Undeclared declares no normed\n" in told
+    assert "Sequential" in told
+    assert "normed = ((" in told
+    assert "2." not in told
+    assert warning.filename == __file__
+
+
+def test_a_class_that_declares_no_pair_is_left_alone_without_a_warning(rng):
+    class Declared(Undeclared):
+        normed = ()
+
+    model = lived(Declared(), rng).eval()
+    x = mr.tensor(rng.standard_normal((2, 3, 4, 4)).astype(np.float32))
+    assert np.array_equal(model(x).data, model.fuse()(x).data)  # a warning would be an error here
 
 
 def shared_layers():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +120,32 @@ def test_to_cuda_without_cupy_says_how_to_get_it():
             network().to("cuda")
     else:
         pytest.skip("CuPy is installed")
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "CuPy is installed, but there is no GPU"), (None, "no usable GPU or driver: no driver"), (1, "")],
+)
+def test_to_cuda_with_cupy(monkeypatch, count, told):
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def device_count():
+        if count is None:
+            raise CUDARuntimeError("no driver")
+        return count
+
+    runtime = SimpleNamespace(getDeviceCount=device_count, CUDARuntimeError=CUDARuntimeError)
+    moved = []
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), asarray=lambda array: moved.append(array) or array)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    model = network()
+    if told:
+        with pytest.raises(mr.BackendUnavailable, match=told):
+            model.to("cuda")
+    else:
+        model.to("cuda")
+    assert len(moved) == (0 if told else len(model.state_dict()))
 
 
 def test_replacing_an_attribute_replaces_the_registration():

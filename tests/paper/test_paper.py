@@ -15,6 +15,7 @@ from PIL import Image
 import minires as mr
 from minires import cli, models
 from minires.cli import paper
+from minires.models.blocks import BasicBlock, conv1x1, conv3x3
 from minires.paper import drawing, gradients, items, published, table1, table6
 from minires.paper.report import Report, markdown, to_csv
 from minires.training import Checkpoint, Config, Row
@@ -185,6 +186,20 @@ def test_bottlenecks_have_a_dotted_shortcut_where_channels_grow():
     assert len(drawn.shortcuts) == 16
     assert [i for i, s in enumerate(drawn.shortcuts) if s.dotted] == [0, 3, 7, 13]
     assert all(s.last - s.first == 2 for s in drawn.shortcuts)
+
+
+def test_a_shortcut_of_figure_3_is_dotted_where_the_size_alone_changes():
+    model = mr.nn.Sequential(conv3x3(3, 8), BasicBlock(8, 8, stride=2, downsample=conv1x1(8, 8, stride=2)))
+    assert drawing.draw(model, (3, 8, 8), "block").shortcuts == [drawing.Shortcut(1, 2, dotted=True)]
+
+
+def test_the_titles_of_figure_3_count_in_powers_of_ten(monkeypatch):
+    monkeypatch.setattr(drawing, "encoded", lambda figure, kind: figure)
+    figure = drawing.picture(
+        [drawing.Drawing("plain34", 224, 3_644_493_824), drawing.Drawing("small", 8, 1_234)], "png"
+    )
+    titles = [text.get_text() for text in figure.axes[0].texts]
+    assert titles == ["plain34\n3.6 ×10⁹ multiply-adds", "small\n1,234 multiply-adds"]
 
 
 def test_every_network_can_be_drawn(call, tmp_path):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minires import cli, data
+from minires import cli, data, models
 from minires.data import Dataset
 from minires.paper import experiment, figure1, figure4, figure7, items
 from minires.paper.experiment import Claim, Curve
-from minires.training import history
+from minires.training import evaluate, history
 from minires.training.history import timeless
 from minires.training.progress import Silent
 
@@ -70,8 +70,11 @@ def test_figure_4_of_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "SAMPLE", 7)
     plan = shortened(figure4.plan("folder", quick=True))
     plan = replace(plan, settings={**plan.settings, "size": 32, "batch_size": 4})
+    evaluated = []
+    monkeypatch.setattr(experiment, "evaluate", lambda *given: evaluated.append(evaluate(*given)) or evaluated[0])
     curve = experiment.run(plan, "resnet18", 0, tmp_path / "out", str(tmp_path), Silent())
-    assert round(curve.training_error * 6 / 100, 9).is_integer()  # of 18 images every third
+    assert curve.training_error == evaluated[0].error
+    assert evaluated[0].confusion.sum(axis=1).tolist() == [2, 2, 2]  # of 18 images every third
 
 
 def test_all_curves_with_all_seeds(small, tmp_path):
@@ -79,6 +82,13 @@ def test_all_curves_with_all_seeds(small, tmp_path):
     curves = experiment.run_all(short, 2, tmp_path, jobs=1)
     assert [(c.network, c.seed) for c in curves] == [("plain20", 0), ("resnet20", 0), ("plain20", 1), ("resnet20", 1)]
     assert curves[0].rows[-1].training_loss != curves[2].rows[-1].training_loss
+
+
+def test_the_deepest_networks_start_first(monkeypatch):
+    started = []
+    monkeypatch.setattr(experiment, "run", lambda plan, network, seed, *others: started.append((network, seed)))
+    experiment.run_all(figure1.plan(), 2, Path(), jobs=1)
+    assert started == [("plain56", 0), ("plain20", 0), ("plain56", 1), ("plain20", 1)]
 
 
 def curves(**errors):
@@ -254,7 +264,12 @@ def test_responses_at_initialisation_are_1():
     assert found.deviations == pytest.approx([1.0] * 19, abs=1e-2)  # eps, beside variances of small convolutions
 
 
-def test_responses_of_a_trained_network(small, tmp_path):
+def test_the_7x7_convolution_has_no_response_in_figure_7():
+    model = models.create("resnet18", width=4)
+    assert len(figure7._deviations(model, np.ones((2, 3, 32, 32), np.float32))) == 16
+
+
+def test_responses_of_a_trained_network(small, tmp_path, monkeypatch):
     curve = experiment.run(shortened(figure1.plan(quick=True)), "plain20", 0, tmp_path, None, Silent())
     found = figure7.of_run(curve.path)
     assert len(found.deviations) == 19
@@ -263,6 +278,9 @@ def test_responses_of_a_trained_network(small, tmp_path):
     report = items.reproduce_figure7(runs=[curve.path])
     assert "trained on fashion-mnist" in report.notes[0]
     assert report.files["figure7.csv"].count(b"\n") == 20
+    monkeypatch.setattr(figure7, "IMAGES", 20)  # batches have 16
+    monkeypatch.setattr(figure7, "_deviations", lambda model, images: (float(len(images)),))
+    assert figure7.of_run(curve.path).deviations == (20.0,)
 
 
 # -- all of it

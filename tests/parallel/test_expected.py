@@ -1,4 +1,4 @@
-"""The calculation of what many GPUs would do: README shows what the command prints, the figures are its formula's."""
+"""The calculation for many GPUs: benchmarks/README.md shows what the command prints, as the formula gives it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def parallel(monkeypatch):
 
 
 def test_readme_shows_it(parallel):
-    assert markdown((parallel.HEAD, parallel.expect())) in (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert markdown((parallel.HEAD, parallel.expect())) in text
 
 
 def test_the_parameters_are_resnet50s(parallel):

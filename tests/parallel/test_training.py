@@ -181,6 +181,25 @@ def test_resuming_with_other_numbers_of_ranks(tmp_path):
     expect_same_end(parted, whole, 1e-12)
 
 
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_another_number_of_ranks_is_noted_where_it_changes_the_weights(tmp_path, synchronised):
+    class Noting(Silent):
+        def __init__(self):
+            self.notes = []
+
+        def note(self, text):
+            self.notes.append(text)
+
+    config = small(sync_batch_norm=synchronised, batch_size=100, checkpoint_every=2, keep=10, iterations=4)
+    start = run(2, config, tmp_path / "two").folder.checkpoints / "iteration-00000002.json"
+    assert load_checkpoint(start).ranks == 2
+    for size in (1, 2, 3):
+        report = Noting()
+        run(size, config, tmp_path / f"on-{size}", resume=start, report=report)
+        expected = f"ranks {size} instead of 2: without sync_batch_norm a rank normalises another part of each batch"
+        assert [note.startswith(expected) for note in report.notes] == [True] * (size != 2 and not synchronised)
+
+
 def test_without_synchronising_each_rank_has_its_own_statistics_and_rank_0s_are_kept(tmp_path):
     config = small(
         sync_batch_norm=False, dtype="float64", batch_size=100, checkpoint_every=3, iterations=8, eval_every=4

@@ -39,6 +39,7 @@ from minires.training import (
 from minires.training import checkpoint as checkpoints
 from minires.training.batches import images, training_loader
 from minires.training.history import timeless
+from minires.training.interrupt import StopRequest
 from minires.training.network import make_model
 from minires.training.progress import Silent
 
@@ -198,6 +199,14 @@ def test_ctrl_c_saves_and_the_run_goes_on_in_its_folder(whole, tmp_path, stop):
     assert resumed.folder.path == tmp_path / "run"
     same_state(whole, resumed)
     assert timeless(history.read(resumed.folder.history)) == timeless(whole.rows)
+
+
+def test_a_second_ctrl_c_takes_effect_at_once():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_seconds_go_on_counting(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +48,27 @@ def test_a_line_comes_every_few_seconds_and_at_the_end(clock):
     lines.row(Row(10, 1.0, 0.1, 1.0, 30.0, 41.0, 100.0, 5.0))
     assert "iteration 10/10  epoch 1.0  loss 1.0000  training error 30.00 %  test error 41.00 %" in out.getvalue()
     assert out.getvalue().endswith("0:00 left\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_bar_cuts_no_number(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with progress.on_stderr() as (bar,):
+        bar.start(0, 64_000)
+        bar.iteration(64_000, 0.967, 33.59, 2053.0)
+        bar.row(Row(64_000, 1.0, 0.1, 1.0, 33.59, 26.37, 2053.0, 3.0))
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())
+    assert "…" not in text
+    last = text[text.rindex("64000/64000") :]
+    for told in ("2,053 images/s", "0.967", "33.59", "26.37", "0:00:0"):
+        assert all(word in last for word in told.split()), (told, text)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_the_failure_names_input_index_and_both_numbers(rng):
     text = str(failure.value)
     assert "input 1 (b)" in text
     assert "index (1, 2)" in text
+    assert ", both of Σ y · c for a random cotangent c, tolerance " in text
     numerical, analytical = (float(text.split(f"{word} ")[1].split(",")[0]) for word in ("numerical", "analytical"))
     assert analytical / numerical == pytest.approx(3, rel=1e-6)
 

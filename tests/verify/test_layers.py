@@ -225,7 +225,7 @@ def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20,
         (
             lambda grad: grad.astype(np.float32),
             "error",
-            "returned for input 1 an array of dtype float32; grad_output has float64",
+            "returned for input 1 an array of dtype float32; the input has float64",
         ),
         (lambda grad: grad[:, :2], "error", "returned for input 1 an array of shape (8, 2, 3, 3); the input has (8, 4"),
         (lambda grad: grad.sum(axis=0, keepdims=True), "error", "an array of shape (1, 4, 3, 3)"),

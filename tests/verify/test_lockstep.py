@@ -48,6 +48,14 @@ def wrong_native(monkeypatch):
     return mark
 
 
+def test_images_of_another_dtype_are_named_with_the_remedy(rng, model):
+    images, labels = batch(rng, dtype=np.float64)
+    told = r"images must have the model's dtype float32, got float64; convert them with images\.astype\('float32'\)"
+    with pytest.raises(TypeError, match=told):
+        lockstep(model, images, labels, ("reference", "reference"))
+    assert lockstep(model.astype("float64"), images, labels, ("reference", "reference")).passed
+
+
 def test_a_backend_beside_itself(rng, model):
     found = lockstep(model, *batch(rng), ("reference", "reference"))
     assert found.fault is None

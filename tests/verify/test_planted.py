@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires import backends
 from minires import functional as F
 from minires.backends import reference
 from minires.backends.kernels.catalogue import RUNGS
@@ -167,6 +168,15 @@ def test_every_bug_of_a_kernel_is_another_one():
     told = [(m.file, m.scope, m.old, m.new) for m in KERNELS]
     assert [edit for edit, n in Counter(told).items() if n > 1] == []
     assert all(m.checks and m.new != m.old.strip("‹›") for m in KERNELS)
+
+
+@pytest.mark.parametrize("module", ["_native", "_emulation"])
+def test_kernels_without_a_bug_pass_the_checks_that_look_for_bugs(module):
+    """Otherwise `minires verify --planted` tries none of the bugs that the same process would plant."""
+    if reason := backends.available()[{"_native": "native", "_emulation": "emulated"}[module]]:
+        pytest.skip(reason)
+    checks = dict.fromkeys(check for mutant in KERNELS if mutant.module == module for check in mutant.checks)
+    assert {str(check): found for check in checks if (found := complaint((check,)))} == {}
 
 
 def mutant(old, new, scope="void f("):

@@ -14,7 +14,7 @@ import numpy as np
 
 from minires._checks import choice, integer
 from minires.backends.compiled import load
-from minires.backends.unavailable import BackendUnavailable
+from minires.backends.unavailable import BackendUnavailable, usable_cupy
 
 INT_MAX = 2**31 - 1
 LARGEST_GRID = (INT_MAX, 65_535, 65_535)
@@ -80,19 +80,7 @@ class Device:
     """Runs the kernels on CuPy's current device, compiled for it by NVRTC the first time they are needed."""
 
     def __init__(self) -> None:
-        try:
-            import cupy
-        except ImportError:
-            raise BackendUnavailable(
-                "CuPy is not installed: pip install 'minires[cuda12x]' or 'minires[cuda13x]'"
-            ) from None
-        self.module: ModuleType = cupy
-        try:
-            count = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            raise BackendUnavailable(f"CuPy is installed, but there is no usable GPU or driver: {error}") from None
-        if count == 0:
-            raise BackendUnavailable("CuPy is installed, but there is no GPU")
+        self.module: ModuleType = usable_cupy()
         self._modules: dict[tuple[int, str, bool], Any] = {}
 
     @cached_property

@@ -48,6 +48,7 @@ class NativeBackend:
 
     def recording(self, constants: bool) -> Any:
         """What `mr.capture` records with: see csrc/cpu/recording.h"""
+        native().trim()  # what the runs before needed: the recording takes as much
         return native().Recording(constants)
 
     # -- convolution and linear
@@ -95,7 +96,7 @@ class NativeBackend:
         grad_x = empty((N, H, W, C), w)
         geometry = stride, padding, dilation, groups
         grad = channels_last(grad_output)
-        self.kernels.conv2d_backward_input(grad, contiguous(w), None, grad_x, *geometry, self.winograd)
+        self.kernels.conv2d_backward_input(grad, contiguous(w), grad_x, *geometry, self.winograd)
         return channels_first(grad_x)
 
     def conv2d_backward_weight(
@@ -282,6 +283,8 @@ class NativeBackend:
     # -- memory
 
     def copied(self, x: Array) -> Array:
+        if x.dtype.kind not in "biuf" or x.itemsize > 8:
+            return composed.copied(self, x)
         copy = empty(x.shape, x)
         native().copy(copy, x)
         return copy

@@ -14,7 +14,7 @@ import numpy as np
 from minires import _checks, random
 from minires import functional as F
 from minires._atomic import write_text
-from minires.arrays import Array
+from minires.arrays import Array, on_cpu
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
@@ -46,7 +46,7 @@ class View:
 
     @classmethod
     def of(cls, name: str, array: Array, leaf: str = "") -> View:
-        told: Any = array if isinstance(array, np.ndarray) else array.get()
+        told: Any = on_cpu(array)
         shown = pictures.filters(told) if leaf or name == "weight" else pictures.maps(told)
         return cls(name, leaf, Statistics.of(array), _histogram(told), shown)
 

@@ -6,7 +6,6 @@ was written outside.  What it reads lies among NaN.  Every check raises Assertio
 """
 
 from minires.verify.agreement.convolutions import (
-    a_gradient_that_came_by_another_way,
     check_convolution,
     convolutions_of_rung,
     fused_epilogue,
@@ -28,7 +27,6 @@ from minires.verify.agreement.passes import (
 from minires.verify.agreement.products import native_products, products_of_rung
 
 __all__ = [
-    "a_gradient_that_came_by_another_way",
     "adds_with_relu",
     "agree_with_reference",
     "batch_norm_fused",

@@ -124,18 +124,3 @@ def what_follows_a_convolution(winograd: bool) -> None:
             )  # fmt: skip
             bound = WINOGRAD[dtype] if winograd else rounding(dtype, 9 * 24)
             near(channels_last(y), expected, bound, f"conv2d with {bias=} {norm=} {more=} {relu=}")
-
-
-def a_gradient_that_came_by_another_way() -> None:
-    """It is added, also at the pixels that no output saw."""
-    x_shape, w_shape = (2, 16, 7, 8), (32, 16, 2, 1)
-    rng = np.random.default_rng(7)
-    for stride in ((1, 1), (2, 2), (3, 1)):
-        w, added = rng.standard_normal(w_shape), rng.standard_normal((2, 7, 8, 16))
-        options = (stride, (0, 0), (1, 1), 1)
-        shape = reference.conv2d_forward(np.zeros(x_shape), w, None, *options).shape
-        g = rng.standard_normal(shape)
-        expected = reference.conv2d_backward_input(g, w, x_shape, *options) + channels_first(added)
-        with fenced("native") as backend:
-            found = backend._gradient_of_input(g, w, x_shape, options, channels_first(added))
-        near(found, expected, rounding(np.float64, 64), f"the gradient of x with another one added, {stride=}")

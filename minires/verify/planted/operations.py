@@ -317,7 +317,10 @@ def _mutations() -> Iterator[Mutation]:
         ("x.reshape(shape)", "x.reshape(shape, order='F')"),
         ("x.reshape(shape)", "x.reshape(shape, order='A')"),
     ])  # fmt: skip
-    yield from of("reshape", ops.Reshape.backward, [("return optional", "return -optional")])
+    yield from of("reshape", ops.Reshape.backward, [
+        ("return optional", "return -optional"),
+        ("(grad_output, self.saved)", "(grad_output.T, self.saved)"),
+    ])  # fmt: skip
     yield from of("reshape", F.reshape, [("x.size // known", "x.size // known + 1")])
     yield from of("flatten", F.flatten, [
         ("x.shape[:start]", "x.shape[: start + 1]"),

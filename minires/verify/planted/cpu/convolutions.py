@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify import agreement
 from minires.verify.planted.cpu.words import CONVOLUTIONS, WINOGRAD, kernel
 from minires.verify.planted.mutant import Mutant, within
 
@@ -33,20 +32,17 @@ def mutants() -> Iterator[Mutant]:
         ("bias ? bias + g * O : nullptr", "nullptr"),
         ("‹c.stride_h›, c.stride_w, c.OH", "c.stride_w"),
     ])  # fmt: skip
-    backward = [*CONVOLUTIONS, agreement.a_gradient_that_came_by_another_way]
     yield from within("conv2d_backward_input", "cpu/conv2d.h", "long taps_of(", CONVOLUTIONS, [
         ("first + padding - k * dilation", "first - padding - k * dilation"),
         ("first + padding - k * dilation", "first + padding - k"),
         ("distance[found] = ‹at / stride›", "at"),
         ("long k = ‹K - 1›", "K - 2"),
     ])  # fmt: skip
-    yield from kernel("conv2d_backward_input", file, backward, [
-        ("added ? copy(grad_x + at, added + at, c.C) : zero(grad_x + at, c.C);", "zero(grad_x + at, c.C);"),
-        ("added ? copy(grad_x + at, added + at, c.C) : zero(grad_x + at, c.C);", ""),
+    yield from kernel("conv2d_backward_input", file, CONVOLUTIONS, [
+        ("zero(grad_x + ((n * c.H + h) * c.W + v * c.stride_w + b) * c.C, c.C);", ""),
         ("row_tap[r] * c.KW + column_tap[s]", "column_tap[s] * c.KH + row_tap[r]"),
         ("w + g * O * C * taps", "w"),
         ("grad_y + g * O", "grad_y"),
-        ("added ? added + g * C : nullptr", "nullptr"),
         ("H = ‹ceil_div(c.H - a, c.stride_h)›", "(c.H - a) / c.stride_h"),
         ("c.stride_h, c.stride_w, ‹a›, b}", "0"),
     ])  # fmt: skip

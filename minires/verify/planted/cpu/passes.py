@@ -121,31 +121,24 @@ def _elementwise() -> Iterator[Mutant]:
 
 
 def _vectors() -> Iterator[Mutant]:
-    for name, edits in {
-        "norm_constants": [("v[c] + T(eps)", "v[c]"), ("i[c] * w[c]", "w[c]")],
-        "norm_slopes": [
+    for scope, edits in {
+        "void norm_constants(": [("v[c] + T(eps)", "v[c]"), ("i[c] * w[c]", "w[c]")],
+        "void norm_slopes(": [
             ("d[c] * i[c]", "d[c]"), ("g[c] / T(P)", "g[c]"), ("i[c] * w[c] / T(P)", "w[c] / T(P)"),
             ("i[c] * w[c] / T(P)", "i[c] * w[c]"),
         ],
-        "move_statistic": [
-            ("t[c] * T(correction)", "t[c]"), ("T(momentum)", "T(1)"), ("- ‹r[c]›)", "T(0)"),
-        ],
-        "multiply": [("pa[i] * pb[i]", "pa[i] * pb[0]")],
-        "fill": [("T(value)", "T(0)")],
-        "mean": [("T(n)", "T(n + 1)")],
-    }.items():  # fmt: skip
-        yield from kernel(name, "vectors.cpp", [agreement.between_kernels], edits)
-    for scope, edits in {
-        "T sum_by_halves(const T* x": [("n - n / 2", "n / 2 - 1"), ("i < n", "i < n - 1")],
-        "void copy_row(char* to": [
-            ("from + i * axis.from", "from + i * axis.to"), ("axis.from == sizeof(Item)", "true"),
-        ],
-        "void copy_axes(char* to": [("rest % axes[i].size * axes[i].from", "0"), ("rest /= axes[i].size;", "")],
+        "void move_statistic(": [("t[c] * T(correction)", "t[c]"), ("T(momentum)", "T(1)"), ("- ‹r[c]›)", "T(0)")],
+        "void multiply(": [("pa[i] * pb[i]", "pa[i] * pb[0]")],
+        "void fill(": [("T(value)", "T(0)")],
+        "void mean(": [("T(n)", "T(n + 1)")],
+        "T sum_by_halves(": [("n - n / 2", "n / 2 - 1"), ("i < n", "i < n - 1")],
+        "void copy_row(": [("from + i * axis.from", "from + i * axis.to"), ("axis.from == sizeof(Item)", "true")],
+        "void copy_axes(": [("rest % axes[i].size * axes[i].from", "0"), ("rest /= axes[i].size;", "")],
         "std::vector<Axis> joined_axes(": [
             ("joined.back().from == axis.size * axis.from", "true"), ("to.shape(i) != 1", "to.shape(i) > 2"),
         ],
     }.items():  # fmt: skip
-        yield from within(scope, "cpu/vectors.cpp", scope, [agreement.between_kernels], edits)
+        yield from within("vectors", "cpu/vectors.cpp", scope, [agreement.between_kernels], edits)
 
 
 def _pool() -> Iterator[Mutant]:

@@ -1,0 +1,77 @@
+"""README.md shows what is stored: the pictures that `benchmarks.figures` draws, the race that was measured."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_house import LEVEL
+
+from minires.bench.report import goal_table, layer_table, markdown, network_table
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # benchmarks are no part of the package
+    return importlib.import_module("benchmarks.figures")
+
+
+@pytest.mark.parametrize("name", ["architecture", "race"])
+def test_the_stored_picture_is_what_the_command_draws(figures, tmp_path, name):
+    figures.write([name], tmp_path)
+    assert (tmp_path / f"{name}.svg").read_bytes() == (figures.RESULTS / f"{name}.svg").read_bytes()
+    assert f"results/{name}.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_rooms_stand_in_the_order_of_imports(figures):
+    words = [name for row in figures.ROOMS[:5] for title, _ in row for name in title.split(":")[0].split(", ")]
+    levels = [LEVEL[name] for name in words]
+    assert levels == sorted(levels)
+    assert len(words) > 15
+
+
+def test_the_moving_picture_is_small():
+    with Image.open(ROOT / "benchmarks" / "results" / "trace.gif") as picture:
+        assert picture.n_frames >= 10
+    assert (ROOT / "benchmarks" / "results" / "trace.gif").stat().st_size < 2_000_000
+
+
+def test_the_tables_hold_the_stored_results(figures):
+    found = figures.stored()
+    assert markdown(figures.race_table(found)) in (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for table in (goal_table, network_table, layer_table):
+        assert markdown(table(found)) in text
+
+
+def test_the_race_is_against_the_fastest_peer_and_shows_losses(figures):
+    rows = figures.race_rows(figures.stored())
+    assert len(rows) == 5
+    assert any(ours > theirs for _, ours, _, _, theirs in rows)
+    sides = {"native": {"seconds": 3.0}, "reference": {"seconds": 0.5}, "a": {"seconds": 2.0}, "b": {"seconds": 1.0}}
+    assert figures.fastest_peer(sides) == "b"
+
+
+def test_writing_the_tables_again_changes_nothing(figures, monkeypatch, tmp_path):
+    native, tables = (importlib.import_module(f"benchmarks.{name}") for name in ("native", "tables"))
+    copies = {}
+    for path in (tables.README, tables.FRONT):
+        copies[path] = tmp_path / path.parent.name / "README.md"
+        copies[path].parent.mkdir()
+        copies[path].write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    write = native.write_between_markers
+    monkeypatch.setattr(
+        native,
+        "write_between_markers",
+        lambda name, head, rows, machine, document=tables.README: write(name, head, rows, machine, copies[document]),
+    )
+    monkeypatch.setattr(native, "RESULTS", tmp_path / "native.json")
+    native.write_tables(json.loads((figures.RESULTS / "native.json").read_text()))
+    for path, copy in copies.items():
+        assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+    assert (tmp_path / "race.svg").read_bytes() == (figures.RESULTS / "race.svg").read_bytes()
