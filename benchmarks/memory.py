@@ -108,8 +108,8 @@ def grow(backend: str) -> dict[str, int]:
     return {"before": before, "after": after}
 
 
-def in_a_process(what: str, *arguments: Any, threads: int) -> dict[str, int]:
-    words = [sys.executable, "-m", "benchmarks.memory", "--only", what, json.dumps(arguments)]
+def in_a_process(what: str, *arguments: Any, threads: int, module: str = "benchmarks.memory") -> dict[str, int]:
+    words = [sys.executable, "-m", module, "--only", what, json.dumps(arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     words += ["--threads", str(threads)]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=True, env=environment, cwd=RESULTS.parents[2])

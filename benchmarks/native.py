@@ -1,4 +1,4 @@
-"""The native backend beside PyTorch eager, onnxruntime and the reference backend: `minires bench`, written down.
+"""The native backend beside PyTorch, onnxruntime, OpenVINO and the reference backend: `minires bench`, written down.
 
 python -m benchmarks.native [--write] [the flags of minires bench]
 """

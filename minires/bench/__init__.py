@@ -1,4 +1,4 @@
-"""What is fast, measured: our backends beside PyTorch and onnxruntime on the processor at hand.
+"""What is fast, measured: our backends beside PyTorch, onnxruntime and OpenVINO on the processor at hand.
 
 race         sides in processes of their own that take turns
 sides        who may take part, and what each needs

@@ -1,15 +1,27 @@
 """Whole networks: inference and training steps, every side with the same weights, images and labels.
 
 Ours trains with fused operations (`model.fuse(training=True)`) and infers with batch norm folded into the convolutions
-(`model.fuse()`), as onnxruntime does by itself and as PyTorch eager does not; "plain" does neither.  The results that
-are compared are those of the last call that was timed: the logits, or the loss and the gradient of the first
-convolution.
+(`model.fuse()`), as onnxruntime, OpenVINO and compiled PyTorch do and PyTorch eager does not.  "plain" does neither.
+"captured" is fused and replays a recording (`mr.capture`) of the inference or of the whole training step.  Only the
+native backend records.
+
+Every side computes in float32: OpenVINO and PyTorch are configured not to use bfloat16, onnxruntime keeps the dtype of
+the ONNX file.  Captures are recorded and PyTorch's networks compiled before anything is timed.  Where `torch.compile`
+fails, the side "torch compiled" is left out and the reason is reported.
+
+The peak memory of a side is its process's from the moment when the side is ready: that of "captured" includes the
+recording, not the runs that test it.
+
+The results that are compared are those of the last call that was timed: the logits, or the loss and the gradient of the
+first convolution.
 """
 
 from __future__ import annotations
 
 import tempfile
+import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +31,18 @@ import numpy as np
 
 from minires import backends, models, random
 from minires import functional as F
-from minires.bench.race import Side, players, race, statistics_of
-from minires.bench.sides import CHANNELS_LAST, TORCH, TUNED, TUNED_ALLOCATOR, environment
+from minires.bench.race import CannotTakePart, Side, players, race, statistics_of
+from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, FREEZING, TORCH, TUNED, TUNED_ALLOCATOR, environment
+from minires.capture import capture
 from minires.context import no_grad
 from minires.inspect import summary
 from minires.nn import BatchNorm2d, Module
 from minires.optim import SGD
-from minires.tensor import tensor
+from minires.tensor import Tensor, tensor
 
 Arrays = dict[str, np.ndarray]
+
+ONNX = "network.onnx"  # OpenVINO recognises the format by the suffix
 
 
 @dataclass(frozen=True)
@@ -57,56 +72,65 @@ class Workload:
 
 def workloads(network: str, batch: int | None = None, quick: bool = False) -> list[Workload]:
     """What is measured of a network; `batch` replaces the usual ones."""
-    training = 128 if models.input_shape(network)[1] == 32 and not quick else 16
-    inference = (8,) if quick else (1, 8, 32)
-    found = [Workload(network, "inference", n) for n in (inference if batch is None else (batch,))]
-    return [*found, Workload(network, "training", training if batch is None else batch)]
+    usual = 128 if models.input_shape(network)[1] == 32 else 16
+    batches = {"inference": (8,), "training": (16,)} if quick else {"inference": (1, 8, 32), "training": (1, usual)}
+    if batch is not None:
+        batches = dict.fromkeys(batches, (batch,))
+    return [Workload(network, task, n) for task, sizes in batches.items() for n in sizes]
 
 
 # -- the sides
 
 
 class Ours:
-    """minires; which backend computes, the environment says."""
+    """minires on the backend that the environment names; form: fused, plain or captured (and fused)."""
 
-    def __init__(self, work: Workload, files: Path, threads: int, fused: bool) -> None:
+    def __init__(self, work: Workload, files: Path, threads: int, form: str) -> None:
         backends.set_num_threads(threads)
         self.model = _restored(work, files)
         x, self.labels = work.data()
         # Channels-last in memory, as PyTorch's side of that name has its images.
         self.x = tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
-        if fused:
+        if form != "plain":
             self.model.fuse(training=work.task == "training")
+        self.call: Callable[..., Any]
+        self.inputs: tuple[Any, ...]
         if work.task == "inference":
-            self.model.eval()
-            self.run = self.infer
+            self.call, self.inputs, self.run = self.model.eval(), (self.x,), self.infer
         else:
             self.sgd = SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
-            self.run = self.train
+            self.call, self.inputs, self.run = self.step, (self.x, self.labels, 0.0), self.train
+        if form == "captured":
+            self.call = capture(self.call, *self.inputs)
 
     def infer(self) -> None:
         with no_grad():
-            self.logits = self.model(self.x).data
+            self.logits = self.call(*self.inputs)
 
     def train(self) -> None:
+        self.loss = self.call(*self.inputs).item()
+
+    def step(self, x: Tensor, labels: np.ndarray, lr: float) -> Tensor:
         self.sgd.zero_grad()
-        loss = F.cross_entropy(self.model(self.x), self.labels)
+        self.sgd.lr = lr
+        loss = F.cross_entropy(self.model(x), labels)
         loss.backward()
         self.sgd.step()
-        self.loss = loss.item()
+        return loss
 
     def result(self) -> Arrays:
         if self.run == self.infer:
-            return {"logits": np.ascontiguousarray(self.logits)}
+            logits = self.logits.data if isinstance(self.logits, Tensor) else self.logits
+            return {"logits": np.ascontiguousarray(logits)}
         first = next(iter(self.model.parameters())).grad
         assert first is not None
         return {"loss": np.array(self.loss), "gradient": np.ascontiguousarray(first)}
 
 
 class Torch:
-    """PyTorch eager."""
+    """PyTorch, eager or compiled."""
 
-    def __init__(self, work: Workload, files: Path, threads: int, channels_last: bool) -> None:
+    def __init__(self, work: Workload, files: Path, threads: int, channels_last: bool, compiled: bool = False) -> None:
         import torch
         from safetensors.torch import load_file
 
@@ -128,14 +152,22 @@ class Torch:
         else:
             self.sgd = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
             self.run = self.train
+        self.call: Any = self.model
+        if compiled:
+            try:
+                self.call = torch.compile(self.model)
+                self.run()  # compiles
+            except Exception as error:
+                reason = str(error).partition("\n\n")[0] or type(error).__name__  # then come hints for debugging
+                raise CannotTakePart(textwrap.shorten(f"could not compile: {reason}", 200)) from error
 
     def infer(self) -> None:
         with self.torch.inference_mode():
-            self.logits = self.model(self.x)
+            self.logits = self.call(self.x)
 
     def train(self) -> None:
         self.sgd.zero_grad()
-        loss: Any = self.torch.nn.functional.cross_entropy(self.model(self.x), self.labels)
+        loss: Any = self.torch.nn.functional.cross_entropy(self.call(self.x), self.labels)
         loss.backward()
         self.sgd.step()
         self.loss = loss.item()
@@ -154,7 +186,7 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(files / "onnx"), options, ["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(str(files / ONNX), options, ["CPUExecutionProvider"])
         self.x = work.data()[0]
 
     def run(self) -> None:
@@ -164,22 +196,48 @@ class OnnxRuntime:
         return {"logits": self.logits}
 
 
+class OpenVino:
+    """OpenVINO in float32, tuned by itself for the latency of one request."""
+
+    def __init__(self, work: Workload, files: Path, threads: int) -> None:
+        import openvino
+
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        self.compiled = openvino.Core().compile_model(str(files / ONNX), "CPU", options)
+        self.request = self.compiled.create_infer_request()
+        self.x = work.data()[0]
+
+    def run(self) -> None:
+        self.logits = self.request.infer({"images": self.x}, share_inputs=True)[0]
+
+    def result(self) -> Arrays:
+        return {"logits": self.logits}
+
+
+ONNX_READERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
 def sides(work: Workload, files: Path, threads: int, backend: str, peers: tuple[str, ...]) -> list[Side]:
     """Who takes part; the first is ours."""
 
-    def ours(name: str, backend: str, fused: bool = True) -> Side:
-        return Side(name, partial(Ours, work, files, threads, fused), environment(threads, backend))
+    def ours(name: str, backend: str, form: str = "fused") -> Side:
+        return Side(name, partial(Ours, work, files, threads, form), environment(threads, backend))
 
-    def torch(name: str, channels_last: bool, allocator: dict[str, str] | None = None) -> Side:
-        return Side(name, partial(Torch, work, files, threads, channels_last), environment(threads, more=allocator))
+    def peer(name: str, kind: Callable[..., Any], *form: bool, more: dict[str, str] | None = None) -> Side:
+        return Side(name, partial(kind, work, files, threads, *form), environment(threads, more=more))
 
-    found = [ours(backend, backend), ours(f"{backend}, plain", backend, fused=False)]
+    found = [ours(backend, backend), ours(f"{backend}, plain", backend, "plain")]
+    if backend == "native":
+        found.append(ours(CAPTURED, backend, "captured"))
     if "reference" in peers and backend != "reference":
         found.append(ours("reference", "reference"))
     if "torch" in peers:
-        found += [torch(TORCH, False), torch(CHANNELS_LAST, True), torch(TUNED, True, TUNED_ALLOCATOR)]
-    if "onnxruntime" in peers and work.task == "inference":
-        found.append(Side("onnxruntime", partial(OnnxRuntime, work, files, threads), environment(threads)))
+        found += [peer(TORCH, Torch, False), peer(CHANNELS_LAST, Torch, True)]
+        found.append(peer(TUNED, Torch, True, more=TUNED_ALLOCATOR))
+    if "torch.compile" in peers:
+        found.append(peer(COMPILED, Torch, True, True, more=FREEZING))
+    if work.task == "inference":
+        found += [peer(name, kind) for name, kind in ONNX_READERS.items() if name in peers]
     return found
 
 
@@ -187,7 +245,7 @@ def sides(work: Workload, files: Path, threads: int, backend: str, peers: tuple[
 
 
 def prepare(work: Workload, files: Path, onnx: bool) -> None:
-    """Writes the weights, and the network as an ONNX file if that is wanted."""
+    """Writes the weights, and the network as an ONNX file if asked for."""
     from safetensors.numpy import save_file
 
     random.manual_seed(0)
@@ -197,7 +255,7 @@ def prepare(work: Workload, files: Path, onnx: bool) -> None:
     if onnx:
         from minires.weights import exported
 
-        (files / "onnx").write_bytes(exported(model, models.input_shape(work.network), work.batch))
+        (files / ONNX).write_bytes(exported(model, models.input_shape(work.network), work.batch))
 
 
 def _settle(model: Module, work: Workload) -> None:
@@ -231,10 +289,11 @@ def measure(
 
     until   when it should be over, as `time.monotonic` tells it
     """
+    left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
-        prepare(work, files, onnx="onnxruntime" in peers and work.task == "inference")
-        with players(sides(work, files, threads, backend, peers)) as ready:
+        prepare(work, files, onnx=work.task == "inference" and not ONNX_READERS.keys().isdisjoint(peers))
+        with players(sides(work, files, threads, backend, peers), left_out) as ready:
             began = time.monotonic()
             seconds = race(ready, ("run",), rounds, until - began)["run"]
             lasted = time.monotonic() - began
@@ -252,7 +311,7 @@ def measure(
             "difference": {key: off(found, results[judge][key]) for key, found in results[name].items()},
         }
     told = {"network": work.network, "task": work.task, "batch": work.batch, "operations": operations, "judge": judge}
-    return {**told, "sides": rows, "disagree": disagreeing(rows)}
+    return {**told, "sides": rows, "disagree": disagreeing(rows), "left_out": left_out}
 
 
 def off(found: np.ndarray, expected: np.ndarray) -> float:

@@ -78,7 +78,9 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         say(1 + len(shapes) + number, total, str(work))
         now = time.monotonic()
         end = now + (until - now) / (len(works) - number)
-        found["networks"].append(networks.measure(work, plan.threads, plan.rounds, end, plan.backend, peers))
+        row = networks.measure(work, plan.threads, plan.rounds, end, plan.backend, peers)
+        found["networks"].append(row)
+        left_out |= row["left_out"]
     say(total, total, "done")
     found["goals"] = report.goals(found)
     found["others"] = others.share()

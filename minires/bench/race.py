@@ -33,6 +33,10 @@ WARM_UP = 2  # rounds that don't count
 FEWEST = 3  # rounds that count, even if the time is over
 
 
+class CannotTakePart(RuntimeError):
+    """A side cannot be made on this machine."""
+
+
 @dataclass(frozen=True)
 class Side:
     """Who takes part.
@@ -102,15 +106,25 @@ class Player:
 
 
 @contextlib.contextmanager
-def players(sides: Sequence[Side]) -> Iterator[list[Player]]:
-    """The processes of these sides, all of them ready."""
+def players(sides: Sequence[Side], left_out: dict[str, str] | None = None) -> Iterator[list[Player]]:
+    """The processes of these sides, all of them ready.
+
+    left_out   receives name -> reason of each side that raises CannotTakePart; None: the exception is raised
+    """
     started: list[Player] = []
+    ready: list[Player] = []
     try:
         for side in sides:
             started.append(Player(side))
         for player in started:
-            player.answer()
-        yield started
+            try:
+                player.answer()
+                ready.append(player)
+            except CannotTakePart as reason:
+                if left_out is None:
+                    raise
+                left_out[player.name] = str(reason)
+        yield ready
     finally:
         for player in started:
             player.pipe.close()  # on which the process ends

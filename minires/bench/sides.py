@@ -6,9 +6,17 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 
 # peer -> the packages that it needs
-PEERS = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "reference": ()}
+PEERS = {
+    "torch": ("torch",),
+    "torch.compile": ("torch",),
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "reference": (),
+}
 
 TORCH, CHANNELS_LAST, TUNED = "torch", "torch channels_last", "torch channels_last, tuned"
+COMPILED = "torch compiled"
+CAPTURED = "native, captured"
 
 # glibc, asked to give nothing back to the system: else the pages of PyTorch's large arrays are zeroed in every step.
 TUNED_ALLOCATOR = {
@@ -16,6 +24,9 @@ TUNED_ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
+
+# Inductor folds batch norm and prepares weights for inference, as onnxruntime and OpenVINO do; training is as before.
+FREEZING = {"TORCHINDUCTOR_FREEZING": "1"}
 
 
 def missing(peers: Iterable[str]) -> dict[str, str]:
@@ -32,4 +43,5 @@ def missing(peers: Iterable[str]) -> dict[str, str]:
 def environment(threads: int, backend: str | None = None, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Of a process that computes with `threads` threads, whichever library it asks."""
     told = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    told["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"  # float32: no bfloat16 inside of products and convolutions
     return told | ({"MINIRES_BACKEND": backend} if backend else {}) | dict(more or {})

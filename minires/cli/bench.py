@@ -32,10 +32,11 @@ WHAT = ("layers", "networks", "all")
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
-        help="our speed beside PyTorch's and onnxruntime's",
-        description="Times single convolutions and whole networks, side by side with PyTorch eager, onnxruntime and "
-        "the reference backend: the same weights and images, the same number of threads, each side in a process of its "
-        "own, taking turns; their results are compared.  For figures to rely on, nothing else should be running.",
+        help="our speed beside PyTorch's, onnxruntime's and OpenVINO's",
+        description="Times single convolutions and whole networks, side by side with PyTorch (eager and compiled), "
+        "onnxruntime, OpenVINO and the reference backend: the same weights and images, float32, the same number of "
+        "threads, each side in a process of its own, taking turns; their results are compared.  For figures to rely "
+        "on, nothing else should be running.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_bench)
@@ -49,7 +50,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", default="all", metavar="WHAT", help="layers, networks or all (default)")
     parser.add_argument("--networks", metavar="A,B", help="these; of layers, theirs (default: those of the paper)")
     parser.add_argument("--batch", type=int, metavar="N", help="images (default: what is usual for each)")
-    parser.add_argument("--peers", metavar="A,B", help="torch, onnxruntime, reference, or none (default: all of them)")
+    peers = "torch, torch.compile, onnxruntime, openvino, reference, or none (default: all; --quick: not torch.compile)"
+    parser.add_argument("--peers", metavar="A,B", help=peers)
     parser.add_argument("--quick", action="store_true", help="little, and once: a minute, to see that it works")
     parser.add_argument("--rounds", type=int, metavar="K", help="at most so many of everything (default: 9)")
     parser.add_argument("--minutes", type=float, metavar="M", help="that all of it should take (default: 10)")
@@ -127,7 +129,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     names = _list(arguments.networks)
     for name in names or ():
         known_network(name)
-    peers = tuple(PEERS) if arguments.peers is None else () if arguments.peers == "none" else _list(arguments.peers)
+    usual = tuple(peer for peer in PEERS if not (arguments.quick and peer == "torch.compile"))  # it takes a minute
+    peers = usual if arguments.peers is None else () if arguments.peers == "none" else _list(arguments.peers)
     for peer in peers:
         if peer not in PEERS:
             raise UsageError(f"--peers: {peer!r} is not one of {', '.join(PEERS)}.{suggest(peer, PEERS)}")

@@ -46,6 +46,10 @@ def broken():
     raise ValueError("no such luck")
 
 
+def absent(reason):
+    raise race.CannotTakePart(reason)
+
+
 def die():
     os._exit(7)
 
@@ -120,6 +124,17 @@ def test_an_error_names_its_side():
         pytest.raises(ChildProcessError, match="dying: its process ended with exit code 7"),
         players([Side("dying", die)]),
     ):
+        pass
+
+
+def test_a_side_that_cannot_take_part_is_left_out_with_its_reason(quick, tmp_path):
+    given = [Side("one", partial(Sleeper, tmp_path / "log", 0.001)), Side("absent", partial(absent, "no compiler"))]
+    left_out = {}
+    with players(given, left_out) as ready:
+        assert [player.name for player in ready] == ["one"]
+        assert len(race.race(ready, ("run",), rounds=1, budget=0)["run"]["one"]) == 1
+    assert left_out == {"absent": "no compiler"}
+    with pytest.raises(race.CannotTakePart, match="no compiler"), players(given):
         pass
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from minires.bench import networks, report
 from minires.bench.networks import Workload, workloads
-from minires.bench.sides import CHANNELS_LAST, TORCH, TUNED
+from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, TORCH, TUNED
 
 
 def side(seconds, peak=2**30, gradient=0.0, rounds=3):
@@ -65,6 +65,28 @@ def test_a_goal_without_its_peer_is_not_told(found):
     assert [goal["against"] for goal in report.goals(found)] == [TUNED]
 
 
+@pytest.mark.parametrize(("onnxruntime", "openvino", "against"), [(2.0, 1.6, "openvino"), (1.6, 2.0, "onnxruntime")])
+def test_a_goal_may_compare_with_the_faster_of_two_peers(found, onnxruntime, openvino, against):
+    sides = {CAPTURED: side(1.2), "onnxruntime": side(onnxruntime), "openvino": side(openvino)}
+    found["networks"] = [{"network": "resnet20", "task": "inference", "batch": 8, "judge": CAPTURED, "sides": sides}]
+    (goal,) = report.goals(found)
+    told = {"workload": "resnet20 inference 8", "side": CAPTURED, "measure": "time", "against": against}
+    assert goal == told | {"ratio": pytest.approx(0.75), "goal": 1.0, "met": True}
+    del sides["openvino"]
+    assert report.goals(found) == []  # the faster of one is not a comparison with both
+
+
+def test_goals_of_captures():
+    goals = {(g.network, g.task, g.batch): (g.limit, g.against) for g in report.GOALS if g.side == CAPTURED}
+    assert goals.pop(("resnet20", "training", 1)) == (0.9, (CHANNELS_LAST,))
+    assert sorted(goals) == [
+        (network, "inference", batch)
+        for network in ("resnet18", "resnet20", "resnet50", "resnet56")
+        for batch in (1, 8, 32)
+    ]
+    assert set(goals.values()) == {(1.0, ("onnxruntime", "openvino"))}
+
+
 def test_networks_in_a_table(found):
     head, (line,) = report.network_table(found)
     assert dict(zip(head, line, strict=True)) == {
@@ -113,6 +135,21 @@ def test_a_peer_that_misses_a_workload_leaves_its_cell_empty(found):
     assert {len(line) for line in lines} == {len(head)}
 
 
+def test_a_side_that_the_fullest_row_lacks_has_its_column(found):
+    more = {"network": "resnet18", "task": "inference", "batch": 1, "judge": TORCH, "disagree": []}
+    peers = {"onnxruntime": side(0.5), "openvino": side(0.4)}
+    found["networks"].insert(0, more | {"sides": found["networks"][0]["sides"] | peers})
+    found["networks"][1]["sides"] = found["networks"][1]["sides"] | {COMPILED: side(0.8)}
+    head, lines = report.network_table(found)
+    assert [line[head.index(COMPILED)] for line in lines] == ["", "800 ms (1.25)"]
+
+
+def test_the_table_has_the_peak_memory_of_the_capture_too(found):
+    found["networks"][0]["sides"][CAPTURED] = side(0.9, peak=2**29)
+    head, (line,) = report.network_table(found)
+    assert line[head.index("peak memory")] == "1024 MiB, 512 MiB"
+
+
 @pytest.mark.parametrize(
     ("value", "told"), [(12.345, "12.35 s"), (0.1234, "123 ms"), (0.01234, "12.3 ms"), (0.001234, "1.23 ms")]
 )
@@ -138,8 +175,10 @@ def test_workloads():
         "resnet50 inference 1",
         "resnet50 inference 8",
         "resnet50 inference 32",
+        "resnet50 training 1",
         "resnet50 training 16",
     ]
+    assert [str(work) for work in workloads("resnet20", quick=True)] == ["resnet20 inference 8", "resnet20 training 16"]
     assert workloads("resnet20")[-1] == Workload("resnet20", "training", 128)
     assert [str(work) for work in workloads("resnet20", 2)] == ["resnet20 inference 2", "resnet20 training 2"]
     assert Workload("resnet20", "inference", 3).operations() == 2 * 3 * 40_551_040

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
+from functools import partial
 
 import pytest
 
 from minires import backends
-from minires.bench import limits, plan, race, sides
+from minires.bench import limits, networks, plan, race, sides
+from minires.bench.race import Side
 from minires.bench.sides import CHANNELS_LAST
-from minires.cli import main
+from minires.cli import bench, main
 
 TINY = ["networks", "--networks", "resnet20", "--batch", "2", "--rounds", "1"]
 OURS = ["--backend", "reference" if backends.available()["native"] else "native"]
@@ -62,6 +65,15 @@ def test_wrong_usage_is_one_line_and_exit_2(call, words, told):
     assert len(err.splitlines()) == 1, err
     for word in told:
         assert word in err
+
+
+@pytest.mark.parametrize(
+    ("words", "compiled"), [([], True), (["--quick"], False), (["--quick", "--peers", "torch.compile"], True)]
+)
+def test_a_quick_run_compiles_only_if_asked(words, compiled):
+    parser = argparse.ArgumentParser()
+    bench.add_flags(parser)
+    assert ("torch.compile" in bench.plan_of(parser.parse_args(words)).peers) is compiled
 
 
 def test_without_the_native_backend_it_is_exit_3(call, monkeypatch):
@@ -129,7 +141,7 @@ def test_beside_pytorch(call):
 
 def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
     real = importlib.util.find_spec
-    gone = ("torch", "onnx", "onnxruntime")
+    gone = ("torch", "onnx", "onnxruntime", "openvino")
     monkeypatch.setattr(sides.importlib.util, "find_spec", lambda name: None if name in gone else real(name))
     real_run = plan.run
 
@@ -139,16 +151,32 @@ def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
 
     told = []
     monkeypatch.setattr(plan, "run", run)
-    code, out, _ = call(*TINY, *OURS, "--peers", "torch,onnxruntime")
+    code, out, _ = call(*TINY, *OURS, "--peers", "torch,torch.compile,onnxruntime,openvino")
     assert code == 0
     install = "(extra bench); to add it: pip install 'minires[bench]'"
     assert told[0].splitlines() == [
         f"without torch: torch is not installed {install}",
+        f"without torch.compile: torch is not installed {install}",
         f"without onnxruntime: onnx and onnxruntime are not installed {install}",
+        f"without openvino: onnx and openvino are not installed {install}",
         "this takes up to 10 minutes (--minutes), longer only if one round of every measurement takes longer",
     ]
     assert "left out: torch: torch is not installed (extra bench)" in out
     assert "left out: onnxruntime: onnx and onnxruntime are not installed (extra bench)" in out
+
+
+def test_a_side_that_cannot_take_part_is_said(call, monkeypatch):
+    whole = networks.sides
+    absent = Side("torch compiled", partial(_absent, "no C++ compiler"))
+    monkeypatch.setattr(networks, "sides", lambda *given: [*whole(*given), absent])
+    code, out, err = call(*TINY, *OURS, "--peers", "none")
+    assert code == 0
+    assert "left out: torch compiled: no C++ compiler" in out
+    assert "Traceback" not in out + err
+
+
+def _absent(reason):
+    raise race.CannotTakePart(reason)
 
 
 def test_results_that_disagree_are_exit_1(call, monkeypatch):
