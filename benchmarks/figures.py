@@ -95,7 +95,7 @@ RACE = (
     ("resnet50", "inference", 1),
     ("resnet20", "inference", 1),
 )
-OURS = ("native", "native, unfused", "reference")
+OURS = ("native", "reference")  # and forms of them, such as "native, captured"
 
 
 def stored() -> dict[str, Any]:
@@ -105,7 +105,7 @@ def stored() -> dict[str, Any]:
 
 
 def fastest_peer(sides: Mapping[str, Any]) -> str:
-    return min((name for name in sides if name not in OURS), key=lambda name: sides[name]["seconds"])
+    return min((name for name in sides if name.partition(",")[0] not in OURS), key=lambda name: sides[name]["seconds"])
 
 
 def race_rows(found: Mapping[str, Any]) -> list[tuple[str, float, float, str, float]]:

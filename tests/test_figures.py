@@ -55,6 +55,8 @@ def test_the_race_is_against_the_fastest_peer_and_shows_losses(figures):
     assert any(ours > theirs for _, ours, _, _, theirs in rows)
     sides = {"native": {"seconds": 3.0}, "reference": {"seconds": 0.5}, "a": {"seconds": 2.0}, "b": {"seconds": 1.0}}
     assert figures.fastest_peer(sides) == "b"
+    forms = {f"native, {form}": {"seconds": 0.1} for form in ("plain", "unfused", "captured")}
+    assert figures.fastest_peer(sides | forms) == "b"
 
 
 def test_writing_the_tables_again_changes_nothing(figures, monkeypatch, tmp_path):
