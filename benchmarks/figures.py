@@ -58,7 +58,11 @@ ROOMS: tuple[tuple[tuple[str, str], ...], ...] = (
         *(("paper", "tables, figures"), ("bench", "races"), ("prediction", "pictures"), ("training", "loop, resume")),
         *(("verify", "proofs"), ("inspect", "debug, trace"), ("weights", "foreign files")),
     ),
-    (("models", "every network of the paper"), ("optim, data", "SGD, Adam; loaders"), ("nn", "modules and layers")),
+    (
+        ("capture, models, data", "replays, the paper's networks, loaders"),
+        ("optim", "SGD, Adam, schedules"),
+        ("nn", "modules and layers"),
+    ),
     (("functional", "checks"), ("ops", "forward above backward"), ("autograd, tensor", "tape, backward walk")),
     (("backends: arrays in, arrays out", "one contract, specified by the reference; your own object fits too"),),
     (

@@ -15,7 +15,7 @@ saves and restores the state that `fn` moves.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -119,7 +119,8 @@ class Recorded:
         self.state = Reached(fn)
         self.frozen: list[Frozen] = []
         backend = backends.active()
-        self._make: Callable[[bool], Any] | None = getattr(backend, "recording", None)
+        self.bytes = 0  # that the call takes at a time
+        self._make: Callable[[bool, int], Any] | None = getattr(backend, "recording", None)
         if self._make is None:
             raise CaptureError(
                 f"backend {backend.name!r} cannot record: it computes by array expressions; use the backend 'native'"
@@ -162,23 +163,19 @@ class Recorded:
             self._test(others, seen, operations=run == 0)
 
     def _eager(self, inputs: tuple[Any, ...]) -> Seen:
-        watch = _Checksums(self._make(False))  # type: ignore[misc]
-        with watch, _mode(self.fn):
-            results = self.fn(*inputs)
+        recording = self._make(False, self.bytes)  # type: ignore[misc]  # for its memory, which goes with it
+        watch = _Checksums(recording)
+        results = self._call(recording, watch, inputs)
+        self.bytes = recording.peak()
         return Seen(watch.sums, _digests(results), self.state.contents())
 
     def _record(self, inputs: tuple[Any, ...], constants: bool) -> None:
-        self.recording = self._make(constants)  # type: ignore[misc]
+        self.recording = self._make(constants, self.bytes)  # type: ignore[misc]
         self.buffers = [_buffer(self.recording, value) for value in inputs]
         self._fill(inputs)
         self.places = _Places(self.recording)
         arguments = [_argument(value, buffer) for value, buffer in zip(inputs, self.buffers, strict=True)]
-        self.recording.start()
-        try:
-            with self.places, _mode(self.fn):
-                results = self.fn(*arguments)
-        finally:
-            self.recording.stop()
+        results = self._call(self.recording, self.places, arguments)
         self.results = mapped(results, self._recorded_result)
         self.grads = [(leaf, leaf.grad) for leaf in self.state.leaves() if leaf.grad is not None]
         for array in self.recording.written:
@@ -192,6 +189,14 @@ class Recorded:
             if any(array.flags.writeable for array in self.recording.constant):  # another framework's memory
                 self.frozen = []
                 self._record(inputs, constants=False)
+
+    def _call(self, recording: Any, observer: Observer, arguments: Sequence[Any]) -> Any:
+        recording.start()
+        try:
+            with observer, _mode(self.fn):
+                return self.fn(*arguments)
+        finally:
+            recording.stop()
 
     def _recorded_result(self, array: Array) -> Array:
         if not self.recording.holds(array):

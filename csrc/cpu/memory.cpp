@@ -49,7 +49,7 @@ Heap* make_heap() {
     // A thread may be in here while another forks: the child would wait for it for ever.
     pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
 #endif
-    return new Heap(ARENA, true);
+    return new Heap(ARENA, MOST, true);
 }
 
 char* ask_the_system(std::size_t bytes) {
@@ -75,6 +75,20 @@ Heap::~Heap() {
     }
 }
 
+void Heap::add_arena(std::size_t bytes) {
+    bytes = round_up(bytes, PAGE);
+    char* arena = ask_the_system(bytes);
+    arenas_.emplace(arena, bytes);
+    reserved_ += bytes;
+    add(arena, bytes);
+    if (guarded_) forbid(arena, bytes);
+}
+
+void Heap::reserve(std::size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (bytes > 0) add_arena(bytes);
+}
+
 void Heap::add(char* start, std::size_t bytes) {
     free_.emplace(start, bytes);
     by_size_.emplace(bytes, start);
@@ -90,18 +104,14 @@ void* Heap::take(std::size_t wanted) {
     std::lock_guard<std::mutex> lock(mutex);
     auto fit = by_size_.lower_bound({bytes, nullptr});  // the smallest that is large enough
     if (fit == by_size_.end()) {
-        const std::size_t size = round_up(std::max(bytes, std::clamp(reserved_, smallest_, MOST)), PAGE);
-        char* arena = ask_the_system(size);
-        arenas_.emplace(arena, size);
-        reserved_ += size;
-        add(arena, size);
-        if (guarded_) forbid(arena, size);
-        fit = by_size_.find({size, arena});
+        add_arena(std::max(bytes, std::clamp(reserved_, smallest_, largest_)));
+        fit = by_size_.lower_bound({bytes, nullptr});
     }
     auto [size, start] = *fit;
     remove(free_.find(start));
     if (size > bytes) add(start + bytes, size - bytes);
     used_ += bytes;
+    peak_ = std::max(peak_, used_);
     allow(start, wanted);
     return start;
 }
@@ -138,7 +148,7 @@ bool Heap::holds(const void* address) {
 
 Usage Heap::usage() {
     std::lock_guard<std::mutex> lock(mutex);
-    return {reserved_, used_};
+    return {reserved_, used_, peak_};
 }
 
 std::size_t Heap::trim() {

@@ -16,12 +16,15 @@ namespace minires::memory {
 struct Usage {
     std::size_t reserved;  // bytes of all arenas
     std::size_t used;      // bytes of blocks that are taken
+    std::size_t peak;      // the most that were taken at a time
 };
 
 class Heap {
   public:
+    // The system is asked for as much again as there is, within these bounds.
     // guarded: AddressSanitizer reports what touches a freed block.  Not so where kernels use it again by its address.
-    Heap(std::size_t smallest_arena, bool guarded) : smallest_(smallest_arena), guarded_(guarded) {}
+    Heap(std::size_t smallest_arena, std::size_t largest_arena, bool guarded)
+        : smallest_(smallest_arena), largest_(largest_arena), guarded_(guarded) {}
     Heap(const Heap&) = delete;
     Heap& operator=(const Heap&) = delete;
     ~Heap();  // frees every arena
@@ -29,6 +32,7 @@ class Heap {
     void* take(std::size_t bytes);  // aligned to 64; throws std::bad_alloc
     void give_back(void* start, std::size_t bytes) noexcept;
     bool holds(const void* address);
+    void reserve(std::size_t bytes);  // an arena for so many
     Usage usage();
     // Frees the arenas of which nothing is taken; returns their bytes.
     std::size_t trim();
@@ -36,6 +40,7 @@ class Heap {
     std::mutex mutex;
 
   private:
+    void add_arena(std::size_t bytes);
     void add(char* start, std::size_t bytes);
     void remove(std::map<char*, std::size_t>::iterator block);
     // Blocks of two arenas that happen to lie side by side are not joined: each arena must be able to go.
@@ -44,7 +49,7 @@ class Heap {
     std::map<char*, std::size_t> arenas_;              // start -> bytes
     std::map<char*, std::size_t> free_;                // start -> bytes, of blocks with no free neighbour
     std::set<std::pair<std::size_t, char*>> by_size_;  // the same blocks
-    std::size_t smallest_, reserved_ = 0, used_ = 0;
+    std::size_t smallest_, largest_, reserved_ = 0, used_ = 0, peak_ = 0;
     bool guarded_;
 };
 

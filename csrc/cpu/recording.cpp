@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -11,7 +12,7 @@
 namespace minires::cpu {
 namespace {
 
-constexpr std::size_t SMALLEST_ARENA = std::size_t{2} << 20;
+constexpr std::size_t SMALLEST_ARENA = std::size_t{2} << 20, LARGEST_ARENA = std::size_t{256} << 20;
 
 thread_local Recording* recording_here = nullptr;
 
@@ -27,11 +28,13 @@ Released::~Released() {
     }
 }
 
-Recording::Recording(bool constants) : constants_(constants) {
+Recording::Recording(bool constants, std::size_t bytes) : constants_(constants) {
+    const std::size_t largest = bytes > 0 ? std::max(bytes / 16, SMALLEST_ARENA) : LARGEST_ARENA;
     for (Arena* arena : {&passing_, &lasting_}) {
-        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA, false);
+        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA, largest, false);
         arena->handler = handler_of(arena->heap);
     }
+    passing_.heap->reserve(bytes);
 }
 
 py::object Recording::empty(const py::tuple& shape, py::handle dtype, bool lasting) const {
@@ -134,7 +137,7 @@ void bind_recording(py::module_& module) {
     py::class_<Place>(module, "Place", "Where an array lies; does not keep it alive.")
         .def("checksum", &Place::sum, "64 bits of the numbers that lie there now.");
     py::class_<Recording>(module, "Recording", "Kernel calls of one thread, kept to be replayed.")
-        .def(py::init<bool>(), py::arg("constants"))
+        .def(py::init<bool, std::size_t>(), py::arg("constants"), py::arg("bytes") = 0)
         .def("start", &Recording::start, "Records the kernel calls of this thread from now on.")
         .def("stop", &Recording::stop)
         .def("__len__", &Recording::size)
@@ -144,6 +147,7 @@ void bind_recording(py::module_& module) {
         .def("place", [](const Recording&, const py::array& array) { return Place(array); })
         .def("run", &Recording::run, py::arg("begin"), py::arg("end"), "Replays the launches begin … end − 1.")
         .def("run_constants", &Recording::run_constants, "Computes what the replays only read.")
+        .def("peak", &Recording::peak, "The most bytes that its arrays took at a time, but for constants.")
         .def("bytes", &Recording::bytes, "Bytes of its memory.")
         .def_readonly("outside", &Recording::outside, "Arrays from outside that launches read or write.")
         .def_readonly("written", &Recording::written, "Those that launches write.")

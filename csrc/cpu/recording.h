@@ -38,7 +38,8 @@ class Recording {
   public:
     // constants: arrays from outside are not written between replays.  Launches that read nothing else, and write into
     // lasting memory, run once, in `run_constants`.
-    explicit Recording(bool constants);
+    // bytes: how many its arrays will take at a time, if that is known: memory for them in one piece has the fewest gaps.
+    explicit Recording(bool constants, std::size_t bytes);
 
     static Recording* current();  // this thread's, or null
     void start();
@@ -54,6 +55,7 @@ class Recording {
     void run_constants() const;
     std::size_t size() const { return launches_.size(); }
     std::size_t bytes() const { return passing_.heap->usage().reserved + lasting_.heap->usage().reserved; }
+    std::size_t peak() const { return passing_.heap->usage().peak; }
 
     std::vector<py::array> outside;      // arrays that were not allocated while recording, but read or written
     std::vector<py::array> written;      // those of them that were written

@@ -237,7 +237,7 @@ class Optional(Protocol):
         Without it: array arithmetic, one parameter at a time.
         """
 
-    def recording(self, constants: bool, /) -> Any:
+    def recording(self, constants: bool, bytes: int, /) -> Any:
         """What `mr.capture` records kernel calls with (see minires/capture.py).  Without it capture is refused."""
 
     def conv2d_working_bytes(

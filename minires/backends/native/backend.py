@@ -46,10 +46,10 @@ class NativeBackend:
         self.winograd = winograd
         self.kept_filters = KeptFilters()
 
-    def recording(self, constants: bool) -> Any:
+    def recording(self, constants: bool, bytes: int) -> Any:
         """What `mr.capture` records with: see csrc/cpu/recording.h"""
-        native().trim()  # what the runs before needed: the recording takes as much
-        return native().Recording(constants)
+        native().trim()  # what eager runs before needed: the recording takes as much
+        return native().Recording(constants, bytes)
 
     # -- convolution and linear
 
