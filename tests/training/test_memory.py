@@ -119,7 +119,8 @@ def test_out_of_memory_in_the_middle_says_where_to_go_on(tmp_path, monkeypatch, 
         return mr.functional.cross_entropy(*args, **kwargs)
 
     monkeypatch.setattr(update, "F", type("F", (), {"cross_entropy": staticmethod(cross_entropy)}))
-    words = "train --iterations 6 --checkpoint-every 2 --batch-size 32 --workers 0 --no-capture".split()
+    words = ["train", "--iterations", "6", "--checkpoint-every", "2", "--batch-size", "32", "--workers", "0"]
+    words += ["--no-capture"]
     assert cli.main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 1
     err = capsys.readouterr().err
     assert "iteration 3: no memory is left (Unable to allocate 5 TiB)" in err
