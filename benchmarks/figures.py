@@ -3,7 +3,7 @@
     python -m benchmarks.figures [architecture] [race] [trace] [--out DIR]
 
 architecture   the rooms of the package and who uses whom
-race           five rows of the CPU benchmark, from results/native.json
+race           five rows of the CPU benchmark, from results/forms.json
 trace          the page of `minires trace`, walking forward and backward; needs the extra browser and Chromium
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from minires.bench.report import Table, percent, seconds
+from minires.bench.sides import CAPTURED
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -102,9 +103,9 @@ RACE = (
 OURS = ("native", "reference")  # and forms of them, such as "native, captured"
 
 
-def stored() -> dict[str, Any]:
-    """What `python -m benchmarks.native --write` measured."""
-    found: dict[str, Any] = json.loads((RESULTS / "native.json").read_text(encoding="utf-8"))
+def stored(name: str = "forms") -> dict[str, Any]:
+    """What `python -m benchmarks.NAME --write` measured."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -118,14 +119,14 @@ def race_rows(found: Mapping[str, Any]) -> list[tuple[str, float, float, str, fl
     rows = []
     for network, task, batch in RACE:
         sides = sides_of[network, task, batch]
-        ours, peer = sides["native"], fastest_peer(sides)
+        ours, peer = sides[CAPTURED], fastest_peer(sides)
         share = ours["gflops"] / found["limits"]["peak_gflops"]
         rows.append((f"{network} {task} {batch}", ours["seconds"], share, peer, sides[peer]["seconds"]))
     return rows
 
 
 def race_table(found: Mapping[str, Any]) -> Table:
-    head = ("network, task, batch", "minires", "of the peak", "fastest peer", "its time", "ratio")
+    head = ("network, task, batch", "minires, captured", "of the peak", "fastest peer", "its time", "ratio")
     return head, [
         (workload, seconds(ours), percent(share), peer, seconds(theirs), f"{ours / theirs:.2f}")
         for workload, ours, share, peer, theirs in race_rows(found)

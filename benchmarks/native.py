@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures
-from benchmarks.tables import FRONT, write_between_markers
+from benchmarks.tables import write_between_markers
 from minires.bench import report
 from minires.bench.plan import Plan
 from minires.bench.sides import missing
@@ -33,12 +32,10 @@ def machine(found: dict[str, Any]) -> dict[str, object]:
 
 
 def write_tables(found: dict[str, Any]) -> None:
-    """All tables of benchmarks/README.md, five rows of them in README.md, and the chart of the five rows."""
+    """The tables of benchmarks/README.md."""
     write_between_markers("native-goals", *report.goal_table(found), machine(found))
     write_between_markers("native-networks", *report.network_table(found), machine(found))
     write_between_markers("native-layers", *report.layer_table(found), machine(found))
-    write_between_markers("race", *figures.race_table(found), machine(found), FRONT)
-    figures.write(["race"], RESULTS.parent)
 
 
 def main() -> int:
@@ -61,7 +58,7 @@ def main() -> int:
     if args.write and agree:
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
         write_tables(found)
-        print(f"written: {RESULTS.relative_to(Path.cwd())}, race.svg beside it, README.md, benchmarks/README.md")
+        print(f"written: {RESULTS.relative_to(Path.cwd())}, benchmarks/README.md")
     return 0 if agree else 1
 
 

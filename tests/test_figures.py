@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,11 @@ ROOT = Path(__file__).parent.parent
 def figures(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # benchmarks are no part of the package
     return importlib.import_module("benchmarks.figures")
+
+
+@pytest.fixture
+def forms(figures):
+    return importlib.import_module("benchmarks.forms")
 
 
 @pytest.mark.parametrize("name", ["architecture", "race"])
@@ -41,12 +46,12 @@ def test_the_moving_picture_is_small():
     assert (ROOT / "benchmarks" / "results" / "trace.gif").stat().st_size < 2_000_000
 
 
-def test_the_tables_hold_the_stored_results(figures):
-    found = figures.stored()
-    assert markdown(figures.race_table(found)) in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tables_hold_the_stored_results(figures, forms):
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert markdown(figures.race_table(figures.stored())) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert markdown(forms.table(figures.stored())) in text
     for table in (goal_table, network_table, layer_table):
-        assert markdown(table(found)) in text
+        assert markdown(table(figures.stored("native"))) in text
 
 
 def test_the_race_is_against_the_fastest_peer_and_shows_losses(figures):
@@ -59,21 +64,25 @@ def test_the_race_is_against_the_fastest_peer_and_shows_losses(figures):
     assert figures.fastest_peer(sides | forms) == "b"
 
 
-def test_writing_the_tables_again_changes_nothing(figures, monkeypatch, tmp_path):
+def test_writing_the_tables_again_changes_nothing(figures, forms, monkeypatch, tmp_path):
     native, tables = (importlib.import_module(f"benchmarks.{name}") for name in ("native", "tables"))
     copies = {}
     for path in (tables.README, tables.FRONT):
         copies[path] = tmp_path / path.parent.name / "README.md"
         copies[path].parent.mkdir()
         copies[path].write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    write = native.write_between_markers
-    monkeypatch.setattr(
-        native,
-        "write_between_markers",
-        lambda name, head, rows, machine, document=tables.README: write(name, head, rows, machine, copies[document]),
-    )
-    monkeypatch.setattr(native, "RESULTS", tmp_path / "native.json")
-    native.write_tables(json.loads((figures.RESULTS / "native.json").read_text()))
+    write = tables.write_between_markers
+
+    def write_copy(name, head, rows, machine, document=tables.README):
+        write(name, head, rows, machine, copies[document])
+
+    stored = {name: figures.stored(name) for name in ("native", "forms")}
+    race = (figures.RESULTS / "race.svg").read_bytes()
+    shutil.copy(figures.RESULTS / "forms.json", tmp_path)
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for command, name in ((native, "native"), (forms, "forms")):
+        monkeypatch.setattr(command, "write_between_markers", write_copy)
+        command.write_tables(stored[name])
     for path, copy in copies.items():
         assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
-    assert (tmp_path / "race.svg").read_bytes() == (figures.RESULTS / "race.svg").read_bytes()
+    assert (tmp_path / "race.svg").read_bytes() == race
