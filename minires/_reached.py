@@ -6,6 +6,8 @@ import hashlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
+from operator import is_
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -43,7 +45,10 @@ class Reached:
             else:
                 self.loose[name] = value
         self._parts = [part for _, module in self.modules for part in module.modules()]
-        self._modes, self._held = self._current_modes(), self._current_arrays()
+        self._own = [vars(part) for part in self._parts]
+        self._held = [held for own in self._own for held in (own["_children"], own["_parameters"], own["_buffers"])]
+        self._leaves = self.leaves()
+        self._modes, self._objects, self._arrays = self._current()
 
     def leaves(self) -> list[Tensor]:
         found = [p for part in self._parts for p in part._parameters.values()]
@@ -72,12 +77,16 @@ class Reached:
         return {name: digest(array) for name, array in (self.arrays() | grads).items()}
 
     def changed(self) -> str:
-        """What is not as it was found first: modes of modules, or which arrays they hold; "" where all is."""
-        if self._current_modes() != self._modes:
+        """What is not as it was found first: modes of modules, or what they hold; "" where all is.
+
+        Runs before each replay, so it is written to take some microseconds.
+        """
+        modes, objects, arrays = self._current()
+        if modes != self._modes:
             return "the mode of a module (training, fused) has changed"
-        current = self._current_arrays()
-        if len(current) != len(self._held) or any(a is not b for a, b in zip(current, self._held, strict=True)):
-            return "a parameter or a running statistic has been replaced"
+        same = len(objects) == len(self._objects) and all(map(is_, objects, self._objects))
+        if not same or not all(map(is_, arrays, self._arrays)):
+            return "a parameter, a running statistic or a module has been replaced"
         return ""
 
     def save(self) -> Saved:
@@ -108,15 +117,11 @@ class Reached:
             leaf.grad = grad
         random.generator().bit_generator.state = saved.random_state
 
-    def _current_modes(self) -> list[tuple[bool, bool]]:
-        return [(part.training, part.fused) for part in self._parts]
-
-    def _current_arrays(self) -> list[Array]:
-        held: list[Array] = []
-        for part in self._parts:
-            held += [p.data for p in part._parameters.values()]
-            held += part._buffers.values()
-        return held
+    def _current(self) -> tuple[list[bool], list[Any], list[Array]]:
+        """Modes; children, parameters and statistics of every module; the arrays of every leaf."""
+        modes = [own["training"] for own in self._own] + [own["fused"] for own in self._own]
+        objects = list(chain.from_iterable(map(dict.values, self._held)))
+        return modes, objects, [leaf.data for leaf in self._leaves]
 
 
 def digest(array: Array) -> bytes:

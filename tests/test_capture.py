@@ -329,6 +329,8 @@ def test_other_shapes_and_dtypes(shapes):
         (lambda model: model.fuse(training=True), "mode of a module"),
         (lambda model: setattr(model.fc, "weight", mr.tensor(model.fc.weight.data * 2)), "has been replaced"),
         (lambda model: setattr(model.fc.weight, "data", model.fc.weight.data * 2), "has been replaced"),
+        (lambda model: setattr(model, "fc", nn.Linear(16, 10)), "has been replaced"),
+        (lambda model: setattr(model.layer1[0].conv1, "bias", mr.tensor(np.ones(4, np.float32))), "has been replaced"),
         (lambda model: setattr(model.bn1, "running_mean", model.bn1.running_mean + 1), "has been replaced"),
     ],
 )
