@@ -1,14 +1,15 @@
-"""What a function reaches and may move: modules, optimisers, leaves and arrays, so that a capture can restore them."""
+"""The state that a function reaches and may move, so that a capture can compare and restore it."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from operator import is_
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,27 +18,28 @@ from minires import random
 from minires.arrays import Array
 from minires.nn import Module
 from minires.optim import Optimiser
-from minires.readonly import release
+from minires.readonly import unpin, writable
 from minires.tensor import Tensor
 
 
 class Saved(NamedTuple):
     """A copy of everything that is reached."""
 
-    arrays: list[tuple[Array, Array]]  # (array, copy) of parameters, statistics and loose arrays
-    optimisers: list[tuple[dict[str, Array], float]]  # velocities by name, learning rate
+    arrays: list[tuple[Array, Array]]  # (array, copy) of parameters, statistics, velocities and loose arrays
+    optimisers: list[dict[str, Any]]  # attributes, their lists and dicts copied
     grads: list[tuple[Tensor, Array | None]]
     random_state: Any
 
 
 class Reached:
-    """What `fn`, its closure, the globals that it names and their attributes hold."""
+    """Modules, optimisers, Tensors and arrays that `fn`, its closure, its globals and their attributes hold."""
 
     def __init__(self, fn: Any) -> None:
         self.modules: list[tuple[str, Module]] = []
         self.optimisers: list[Optimiser] = []
         self.loose: dict[str, Any] = {}  # Tensors and arrays outside of modules and optimisers
-        for name, value in _walk(fn):
+        self._names: list[tuple[Any, str, Any]] = []  # (namespace, name, value) of what code looks up by name
+        for name, value in self._walk(fn):
             if isinstance(value, Module):
                 self.modules.append((name, value))
             elif isinstance(value, Optimiser):
@@ -48,7 +50,6 @@ class Reached:
         self._own = [vars(part) for part in self._parts]
         self._held = [held for own in self._own for held in (own["_children"], own["_parameters"], own["_buffers"])]
         self._leaves = self.leaves()
-        self._modes, self._objects, self._arrays = self._current()
 
     def leaves(self) -> list[Tensor]:
         found = [p for part in self._parts for p in part._parameters.values()]
@@ -57,7 +58,7 @@ class Reached:
         return list({id(leaf): leaf for leaf in found}.values())
 
     def arrays(self) -> dict[str, Array]:
-        """Parameters, statistics, loose arrays, and what optimisers keep, by name."""
+        """Parameters, statistics, loose arrays, and the arrays of optimisers, by name."""
         named: dict[str, Array] = {}
         for root, module in self.modules:
             named |= {f"{root}.{name}": array for name, array in module.state_dict().items()}
@@ -76,52 +77,119 @@ class Reached:
         grads = {f"gradient {i}": leaf.grad for i, leaf in enumerate(self.leaves()) if leaf.grad is not None}
         return {name: digest(array) for name, array in (self.arrays() | grads).items()}
 
-    def changed(self) -> str:
-        """What is not as it was found first: modes of modules, or what they hold; "" where all is.
-
-        Runs before each replay, so it is written to take some microseconds.
-        """
-        modes, objects, arrays = self._current()
-        if modes != self._modes:
-            return "the mode of a module (training, fused) has changed"
-        same = len(objects) == len(self._objects) and all(map(is_, objects, self._objects))
-        if not same or not all(map(is_, arrays, self._arrays)):
-            return "a parameter, a running statistic or a module has been replaced"
-        return ""
-
     def save(self) -> Saved:
         return Saved(
             [(array, array.copy()) for array in self.arrays().values()],
-            [({name: a.copy() for name, a in o.state_dict().items()}, o.lr) for o in self.optimisers],
+            [{k: copy.copy(v) for k, v in vars(optimiser).items()} for optimiser in self.optimisers],
             [(leaf, leaf.grad) for leaf in self.leaves()],
             random.generator().bit_generator.state,
         )
 
-    def restore(self, saved: Saved, in_place: bool) -> None:
-        """Everything as it was.
+    def disturb(self, saved: Saved) -> None:
+        """Moves every saved float in place: what depends on the state by other ways than kernel calls then shows."""
+        for array in {id(a): a for a, _ in saved.arrays if a.dtype.kind == "f"}.values():
+            unpin(array)
+            with writable(array):
+                if array.flags.writeable:
+                    array[...] = 0.75 * array + 0.01  # variances stay positive
 
-        in_place   what optimisers keep stays in its arrays, and is 0 where it did not exist yet; otherwise they get
-                   new arrays, or none
+    def restore(self, saved: Saved, keep_new: bool) -> None:
+        """Everything as it was, in the arrays that it was in.
+
+        keep_new   an array that an optimiser has made since stays, filled with 0; otherwise it is dropped
         """
-        for array, copy in saved.arrays:
-            release(array)
-            array[...] = copy
-        for optimiser, (state, lr) in zip(self.optimisers, saved.optimisers, strict=True):
-            optimiser.lr = lr
-            if in_place:
-                for name, array in optimiser.state_dict().items():
-                    array[...] = state.get(name, 0)
-            else:
-                optimiser.load_state_dict(state)
         for leaf, grad in saved.grads:
             leaf.grad = grad
         random.generator().bit_generator.state = saved.random_state
+        for optimiser, attributes in zip(self.optimisers, saved.optimisers, strict=True):
+            if keep_new:
+                optimiser.lr = attributes["lr"]
+                known = {id(array) for array, _ in saved.arrays}
+                for array in optimiser.state_dict().values():
+                    if id(array) not in known:
+                        array[...] = 0
+            else:
+                vars(optimiser).update({k: copy.copy(v) for k, v in attributes.items()})
+        for array, before in saved.arrays:
+            if digest(array) != digest(before):
+                unpin(array)
+                with writable(array):
+                    array[...] = before
 
-    def _current(self) -> tuple[list[bool], list[Any], list[Array]]:
-        """Modes; children, parameters and statistics of every module; the arrays of every leaf."""
-        modes = [own["training"] for own in self._own] + [own["fused"] for own in self._own]
+    def settle(self, written: list[Array], fixed_rates: bool) -> None:
+        """From now on `changed` compares with the present.
+
+        written       arrays that the recording writes: optimisers of other parameters don't matter
+        fixed_rates   learning rates are recorded as numbers, not as inputs
+        """
+        known = {id(array) for array in written}
+        self._moving = [o for o in self.optimisers if any(id(p.data) in known for p in o.params)]
+        owners: list[Any] = [(own, ("training", "fused", "eps", "momentum", "p")) for own in self._own]
+        names = ("momentum", "weight_decay", "nesterov", "dampening", *(("lr",) if fixed_rates else ()))
+        owners += [(vars(optimiser), names) for optimiser in self._moving]
+        self._settings = [(own, name) for own, names in owners for name in names if name in own]
+        self._before = self._current()
+
+    def changed(self) -> str:
+        """What has changed since `settle`, of all that a recording takes for fixed; "" if nothing has.
+
+        Runs before each replay, so it is written to take some microseconds.
+        """
+        settings, objects, wants = self._current()
+        if settings != self._before[0]:
+            return "a setting of a module or an optimiser (such as training, fused, eps, lr) has changed"
+        same = len(objects) == len(self._before[1]) and all(map(is_, objects, self._before[1]))
+        if not same or wants != self._before[2]:
+            return "a parameter, a statistic, a velocity, a module or requires_grad has been replaced"
+        if any(namespace.get(name) is not value for namespace, name, value in self._names):
+            return "a global name of fn stands for another object"
+        return ""
+
+    def _current(self) -> tuple[list[Any], list[Any], list[bool]]:
+        """Settings; children, parameters, statistics, arrays of leaves and optimisers; requires_grad of the leaves."""
         objects = list(chain.from_iterable(map(dict.values, self._held)))
-        return modes, objects, [leaf.data for leaf in self._leaves]
+        objects += [leaf.data for leaf in self._leaves]
+        for optimiser in self._moving:
+            objects += [array for array in optimiser.state_dict().values() if array.ndim]
+        return [own[name] for own, name in self._settings], objects, [leaf.requires_grad for leaf in self._leaves]
+
+    def _walk(self, root: Any) -> Iterator[tuple[str, Any]]:
+        """(name, Module, Optimiser, Tensor or array) that `root` reaches, each once."""
+        seen: set[int] = set()
+        queue: list[tuple[str, Any]] = [(getattr(root, "__name__", type(root).__name__), root)]
+        while queue:
+            name, value = queue.pop()
+            if id(value) in seen or isinstance(value, (ModuleType, type)):
+                continue
+            seen.add(id(value))
+            if isinstance(value, (Module, Optimiser, Tensor, np.ndarray)):
+                yield name, value
+            elif isinstance(value, MethodType):
+                queue += [(name, value.__self__), (name, value.__func__)]
+            elif isinstance(value, partial):
+                queue += [(name, value.func), (name, value.args), (name, value.keywords)]
+            elif isinstance(value, FunctionType):
+                if not (value.__module__ or "").startswith("minires."):
+                    queue += [*self._looked_up(value), (name, value.__defaults__), (name, value.__kwdefaults__)]
+            elif isinstance(value, dict):
+                queue += [(f"{name}[{key!r}]", item) for key, item in value.items()]
+            elif isinstance(value, (list, tuple, set)):
+                queue += [(f"{name}[{position}]", item) for position, item in enumerate(value)]
+            elif hasattr(value, "__dict__"):
+                queue += [(f"{name}.{attribute}", item) for attribute, item in vars(value).items()]
+
+    def _looked_up(self, fn: FunctionType) -> Iterator[tuple[str, Any]]:
+        """(name, value) of a function's closure, of its globals, and of the attributes of modules among them."""
+        yield from inspect.getclosurevars(fn).nonlocals.items()
+        names = _names(fn.__code__)
+        for name in names & fn.__globals__.keys():
+            value = fn.__globals__[name]
+            self._names.append((fn.__globals__, name, value))
+            yield name, value
+            if isinstance(value, ModuleType) and value.__name__.partition(".")[0] not in ("minires", "numpy"):
+                for attribute in names & vars(value).keys():
+                    self._names.append((vars(value), attribute, vars(value)[attribute]))
+                    yield f"{name}.{attribute}", vars(value)[attribute]
 
 
 def digest(array: Array) -> bytes:
@@ -129,27 +197,7 @@ def digest(array: Array) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest_size=16).digest()
 
 
-def _walk(root: Any) -> Iterator[tuple[str, Any]]:
-    """(name, Module, Optimiser, Tensor or array) that `root` reaches, each once."""
-    seen: set[int] = set()
-    queue: list[tuple[str, Any]] = [(getattr(root, "__name__", type(root).__name__), root)]
-    while queue:
-        name, value = queue.pop()
-        if id(value) in seen or isinstance(value, (ModuleType, type)):
-            continue
-        seen.add(id(value))
-        if isinstance(value, (Module, Optimiser, Tensor, np.ndarray)):
-            yield name, value
-        elif isinstance(value, MethodType):
-            queue += [(name, value.__self__), (name, value.__func__)]
-        elif isinstance(value, partial):
-            queue += [(name, value.func), (name, value.args), (name, value.keywords)]
-        elif isinstance(value, FunctionType) and not (value.__module__ or "").startswith("minires."):
-            found = inspect.getclosurevars(value)
-            queue += [*found.nonlocals.items(), *found.globals.items(), (name, value.__defaults__)]
-        elif isinstance(value, dict):
-            queue += [(f"{name}[{key!r}]", item) for key, item in value.items()]
-        elif isinstance(value, (list, tuple, set)):
-            queue += [(f"{name}[{position}]", item) for position, item in enumerate(value)]
-        elif hasattr(value, "__dict__") and not isinstance(value, FunctionType):
-            queue += [(f"{name}.{attribute}", item) for attribute, item in vars(value).items()]
+def _names(code: CodeType) -> set[str]:
+    """The global names and attributes in a function's code and in that of the functions inside it."""
+    nested = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*nested)

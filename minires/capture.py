@@ -14,7 +14,9 @@ saves and restores the state that `fn` moves.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -28,7 +30,8 @@ from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, no_grad
 from minires.nn import Module
-from minires.readonly import Frozen, hold, release
+from minires.readonly import REMEDY as READ_ONLY
+from minires.readonly import Frozen, pin, unpin
 from minires.tensor import Tensor
 
 REMEDY = "compute it by operations that the backend records, or pass it as an input"
@@ -52,8 +55,9 @@ def capture(fn: Callable[..., Any], *inputs: Any, shapes: str = "fixed") -> Capt
     inputs   arrays, Tensors, and numbers that change from call to call, such as the learning rate
     shapes   "fixed": other shapes, dtypes, modes or parameters raise CaptureError; "any": they make a new recording
 
-    `fn` runs two or three times.  Afterwards parameters, statistics, velocities, gradients and random numbers are as
-    before: all that `fn`, its closure, the globals that it names and their attributes hold.
+    `fn` runs two or three times, on other values of the inputs and of the parameters too.  Afterwards parameters,
+    statistics, velocities, gradients and random numbers are as before: those that `fn`, its closure, the globals that
+    it names and their attributes hold.  The recording fixes which branches `fn` takes, and the backend.
 
     Raises CaptureError with the first operation, array or result that is not recorded, and where the backend cannot
     record: `native` can.
@@ -64,6 +68,19 @@ def capture(fn: Callable[..., Any], *inputs: Any, shapes: str = "fixed") -> Capt
     captured = Captured(fn, shapes)
     captured.recorded_for(inputs)
     return captured
+
+
+_living: weakref.WeakSet[Captured] = weakref.WeakSet()
+
+
+def _unlock_in_child() -> None:
+    """After a fork: a thread that was replaying in the parent does not run in the child."""
+    for captured in _living:
+        captured._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 class Captured:
@@ -78,6 +95,7 @@ class Captured:
         self.fn, self.shapes = fn, shapes
         self._recorded: dict[tuple[Any, ...], Recorded] = {}
         self._lock = threading.RLock()
+        _living.add(self)
 
     def __call__(self, *inputs: Any) -> Any:
         with self._lock:
@@ -129,9 +147,11 @@ class Recorded:
         try:
             self._record_and_test(inputs, before)
         except BaseException:
-            self.state.restore(before, in_place=False)
+            self.state.restore(before, keep_new=False)
             raise
-        self.state.restore(before, in_place=True)
+        self.state.restore(before, keep_new=True)
+        self.state.settle(self.recording.written, self.fixed_rates)
+        self.frozen = []  # constants are computed again before the first replay
 
     def __repr__(self) -> str:
         return f"{len(self.recording)} launches, {self.recording.bytes() / 1e6:.0f} MB"
@@ -139,26 +159,34 @@ class Recorded:
     def replay(self, inputs: tuple[Any, ...]) -> Any:
         self._fill(inputs)
         for array in self.recording.written:
-            release(array)  # what another capture computed from it is out of date
+            unpin(array)  # what another capture computed from it is out of date
+            if not array.flags.writeable:
+                raise ValueError(f"an array of shape {array.shape} is read-only; nothing was replayed: {READ_ONLY}")
         if self.recording.constant and not self.frozen:
-            self.frozen = hold(self.recording.constant, self)
+            frozen = pin(self.recording.constant, self)
             self.recording.run_constants()
+            self.frozen = frozen
         self._run(0, len(self.recording))
         return mapped(self.results, np.array)
 
-    def let_go(self) -> None:
-        """Called before a parameter or statistic is written: replays compute anew what depends on them alone."""
+    def unpinned(self) -> None:
+        """Called before a parameter or statistic is written: the next replay computes the constants again."""
         self.frozen = []
 
     def _record_and_test(self, inputs: tuple[Any, ...], before: Saved) -> None:
         others = tuple(map(_other, inputs))
+        self.state.disturb(before)
+        disturbed = self.state.contents()
         expected = [self._eager(others)]  # the first run also makes what `fn` makes once, such as velocities
-        moves = any(array.tobytes() != copy.tobytes() for array, copy in before.arrays)
+        after = self.state.contents()
+        moves = any(after[name] != digest for name, digest in disturbed.items())
         if moves:
             expected.append(self._eager(others))
-        self.state.restore(before, in_place=False)
-        self._record(inputs, constants=not moves)
-        self.state.restore(before, in_place=True)
+        self.state.restore(before, keep_new=False)
+        self._record(inputs, constants=not moves, before=before)
+        self.state.restore(before, keep_new=True)
+        self.state.disturb(before)
+        self.recording.run_constants()
         for run, seen in enumerate(expected):
             self._test(others, seen, operations=run == 0)
 
@@ -169,7 +197,7 @@ class Recorded:
         self.bytes = recording.peak()
         return Seen(watch.sums, _digests(results), self.state.contents())
 
-    def _record(self, inputs: tuple[Any, ...], constants: bool) -> None:
+    def _record(self, inputs: tuple[Any, ...], constants: bool, before: Saved) -> None:
         self.recording = self._make(constants, self.bytes)  # type: ignore[misc]
         self.buffers = [_buffer(self.recording, value) for value in inputs]
         self._fill(inputs)
@@ -177,7 +205,9 @@ class Recorded:
         arguments = [_argument(value, buffer) for value, buffer in zip(inputs, self.buffers, strict=True)]
         results = self._call(self.recording, self.places, arguments)
         self.results = mapped(results, self._recorded_result)
-        self.grads = [(leaf, leaf.grad) for leaf in self.state.leaves() if leaf.grad is not None]
+        grads = {id(leaf): grad for leaf, grad in before.grads}
+        self.grads = [(leaf, leaf.grad) for leaf in self.state.leaves() if leaf.grad is not grads.get(id(leaf))]
+        self.fixed_rates = not any(isinstance(optimiser.lr, Scalar) for optimiser in self.state.optimisers)
         for array in self.recording.written:
             if not self.state.holds(array):
                 raise CaptureError(
@@ -185,14 +215,13 @@ class Recorded:
                     "globals that it names or their attributes"
                 )
         if constants:
-            self.frozen = hold(self.recording.constant, self)
+            self.frozen = pin(self.recording.constant, self)
             if any(array.flags.writeable for array in self.recording.constant):  # another framework's memory
-                self.frozen = []
-                self._record(inputs, constants=False)
+                self._record(inputs, constants=False, before=before)
 
     def _call(self, recording: Any, observer: Observer, arguments: Sequence[Any]) -> Any:
-        recording.start()
         try:
+            recording.start()
             with observer, _mode(self.fn):
                 return self.fn(*arguments)
         finally:
@@ -299,6 +328,8 @@ def _mode(fn: Any) -> AbstractContextManager[Any]:
 def _kind(value: Any, argument: str) -> tuple[Any, ...]:
     """Inputs of one kind share a recording."""
     if isinstance(value, (Tensor, np.ndarray)):
+        if getattr(value, "requires_grad", False):
+            raise CaptureError(f"{argument} must not require a gradient, which a replay could not return")
         return type(value).__name__, value.shape, value.dtype.name
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return ("number",)
@@ -325,7 +356,7 @@ def _buffer(recording: Any, value: Any) -> Array:
 def _argument(value: Any, buffer: Array) -> Any:
     """What the recorded call gets for an input: its buffer, as what was given."""
     if isinstance(value, Tensor):
-        return Tensor(buffer, value.requires_grad)
+        return Tensor(buffer)
     if isinstance(value, np.ndarray):
         return buffer
     number = Scalar(value)
@@ -336,12 +367,12 @@ def _argument(value: Any, buffer: Array) -> Any:
 def _other(value: Any) -> Any:
     """Another input of the same kind, for the test of a capture."""
     if isinstance(value, Tensor):
-        return Tensor(_other(value.data), value.requires_grad)
+        return Tensor(_other(value.data))
     if not isinstance(value, np.ndarray):
         return 0.5 * value if value else 0.25
     if value.dtype.kind == "f":
-        noise = np.random.default_rng(0).standard_normal(value.shape)
-        return (value + noise * (np.abs(value).max(initial=0) or 1) / 4).astype(value.dtype)
+        finite, noise = np.nan_to_num(value, posinf=1, neginf=-1), np.random.default_rng(0).standard_normal(value.shape)
+        return (finite + noise * (np.abs(finite).max(initial=0) or 1) / 4).astype(value.dtype)
     if value.dtype.kind == "b":
         return ~value
     return np.where(value > 0, value - 1, 1).astype(np.int64)  # a label stays one

@@ -18,7 +18,7 @@ from minires._lazy import directory
 from minires._losses import classification_loss
 from minires._shown import shown
 from minires.arrays import Array, array_module, plain_array
-from minires.readonly import release
+from minires.readonly import unpin
 from minires.tensor import Tensor, as_tensor
 
 __all__ = [
@@ -485,7 +485,7 @@ def _batch_norm_parameters(
             if statistic.dtype.kind != "f":
                 raise TypeError(f"{name} must have a floating dtype, got {statistic.dtype}")
             if training:
-                release(statistic)
+                unpin(statistic)
             if training and not getattr(statistic.flags, "writeable", True):
                 raise ValueError(f"{name} must be writable in training, got a read-only array")
             if statistic.shape != (C,):

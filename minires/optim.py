@@ -13,7 +13,7 @@ from minires._checks import flag, integer, iterable, mapping, number
 from minires._lazy import directory
 from minires._shown import shown
 from minires.arrays import Array, array_module, is_array
-from minires.readonly import REMEDY, release
+from minires.readonly import REMEDY, unpin
 from minires.tensor import Tensor
 
 __all__ = ["SGD", "Adam", "Constant", "Schedule", "Step", "Warmup"]
@@ -43,7 +43,7 @@ class Optimiser:
         moving = [(position, p, p.grad) for position, p in enumerate(self.params) if p.grad is not None]
         for position, p, _ in moving:
             _check_gradient(p, position)
-            release(p.data)
+            unpin(p.data)
             if not getattr(p.data.flags, "writeable", True):
                 raise ValueError(f"params[{position}] is a read-only array; nothing was moved: {REMEDY}")
         return moving

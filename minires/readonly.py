@@ -30,7 +30,7 @@ REMEDY = (
 class Frozen:
     """The memory of one array, read-only while this object lives.
 
-    holders   references to what holds it and can release it, beside tapes: captures (see `release`)
+    holders   references to what holds it and can release it, beside tapes: captures (see `unpin`)
     """
 
     __slots__ = ("__weakref__", "holders")
@@ -68,22 +68,22 @@ def sweep() -> None:
         _sweep_at = 1024 + 2 * len(_frozen)
 
 
-def hold(arrays: list[np.ndarray], holder: Any) -> list[Frozen]:
-    """Makes arrays read-only for a holder whose method `let_go` drops what is returned here."""
+def pin(arrays: list[np.ndarray], holder: Any) -> list[Frozen]:
+    """Makes arrays read-only for a holder whose method `unpinned` drops what is returned here."""
     frozen = freeze(arrays)
     for f in frozen:
         f.holders.append(weakref.ref(holder))
     return frozen
 
 
-def release(array: Any) -> None:
+def unpin(array: Any) -> None:
     """Lets the array be written unless a tape depends on it: for what moves parameters and statistics in place."""
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         found = _found(_owner(array))
         for reference in found.holders if found is not None else ():
             holder = reference()
             if holder is not None:
-                holder.let_go()
+                holder.unpinned()
 
 
 @contextmanager

@@ -325,8 +325,8 @@ def test_other_shapes_and_dtypes(shapes):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda model: model.train(), "mode of a module"),
-        (lambda model: model.fuse(training=True), "mode of a module"),
+        (lambda model: model.train(), "setting of a module"),
+        (lambda model: model.fuse(training=True), "setting of a module"),
         (lambda model: setattr(model.fc, "weight", mr.tensor(model.fc.weight.data * 2)), "has been replaced"),
         (lambda model: setattr(model.fc.weight, "data", model.fc.weight.data * 2), "has been replaced"),
         (lambda model: setattr(model, "fc", nn.Linear(16, 10)), "has been replaced"),
@@ -345,7 +345,9 @@ def test_what_changes_after_the_capture(shapes, change, named):
     else:
         found = fast(x)
         with mr.no_grad():
-            assert np.array_equal(found, model.eval()(mr.tensor(x)).data) or model.training or named.startswith("mode")
+            assert (
+                np.array_equal(found, model.eval()(mr.tensor(x)).data) or model.training or named.startswith("setting")
+            )
 
 
 def test_a_label_out_of_range_is_an_error_in_a_replay_too():
@@ -412,6 +414,178 @@ def test_a_captured_step_moves_the_weights_of_a_captured_network():
         train(*batch)
         model.eval()
         assert np.array_equal(fast(batch[0]), weights_are(model, batch[0]))
+
+
+# -- several captures, and what runs between replays
+
+
+def test_two_captures_of_one_optimiser_share_its_velocities():
+    shapes = [(3, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8), (3, 3, 8, 8), (2, 3, 8, 8)]
+    given = [batches(shape, 1)[0] for shape in shapes]
+    steps = [Training(network("resnet20", {"width": 4})) for _ in range(2)]
+    fast = mr.capture(steps[0], *given[0], shapes="any")
+    for batch in given:
+        fast(*batch)
+        steps[1](*batch)
+        assert_same(steps[0].contents(), steps[1].contents())
+    with pytest.raises(mr.CaptureError):
+        mr.capture(lambda x, y, lr: steps[0](x, y, float(lr) * 0.5), *given[0])
+    fast(*given[0])
+    steps[1](*given[0])
+    steps[0](*given[1])
+    steps[1](*given[1])
+    assert_same(steps[0].contents(), steps[1].contents())
+
+
+def test_a_replay_leaves_the_gradients_of_others_alone():
+    model = network("resnet20", {"width": 4})
+    step, batch = Training(model), batches((2, 3, 8, 8), 1)[0]
+    step(*batch)
+    model.eval()
+    fast = mr.capture(model, batch[0])
+    kept = [p.grad for p in model.parameters()]
+    fast(batch[0])
+    assert all(p.grad is g for p, g in zip(model.parameters(), kept, strict=True))
+    model.zero_grad()
+    fast(batch[0])
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradients_that_the_call_forgets_are_forgotten_by_a_replay():
+    step, batch = Training(network("resnet20", {"width": 4})), batches((2, 3, 8, 8), 1)[0]
+
+    def forgetting(x, y, lr):
+        step(x, y, lr)
+        step.optimizer.zero_grad()
+
+    step(*batch)
+    mr.capture(forgetting, *batch)(*batch)
+    assert all(p.grad is None for p in step.model.parameters())
+
+
+def test_a_replay_does_not_write_under_a_live_tape():
+    step, (x, y, lr) = Training(network("resnet20", {"width": 4})), batches((2, 3, 8, 8), 1)[0]
+    fast = mr.capture(step, x, y, lr)
+    before = {k: v.copy() for k, v in step.model.state_dict().items()}
+    loss = F.cross_entropy(step.model.eval()(mr.tensor(x)), y)
+    step.model.train()
+    with pytest.raises(ValueError, match=r"read-only; nothing was replayed: a tape that has not been walked"):
+        fast(x, y, lr)
+    assert_same(dict(step.model.state_dict()), before)
+    loss.backward()
+    fast(x, y, lr)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda step: setattr(step.optimizer, "weight_decay", 0.5),
+        lambda step: setattr(step.optimizer, "momentum", 0.5),
+        lambda step: setattr(step.model.bn1, "eps", 1.0),
+        lambda step: setattr(step.model.bn1, "momentum", 0.5),
+        lambda step: setattr(step.model.conv1.weight, "requires_grad", False),
+        lambda step: step.optimizer.load_state_dict(step.optimizer.state_dict()),
+    ],
+)
+def test_settings_that_are_recorded_as_numbers(change):
+    step, batch = Training(network("resnet20", {"width": 4})), batches((2, 3, 8, 8), 1)[0]
+    fast = mr.capture(step, *batch)
+    fast(*batch)
+    step.optimizer.lr = 7.0  # an input of the step, and so no setting
+    fast(*batch)
+    change(step)
+    with pytest.raises(mr.CaptureError, match="capture again"):
+        fast(*batch)
+
+
+def test_a_rate_outside_of_the_inputs_is_a_setting():
+    step, (x, y, _) = Training(network("resnet20", {"width": 4})), batches((2, 3, 8, 8), 1)[0]
+
+    def fixed(x, y):
+        return step(x, y, step.optimizer.lr)
+
+    fast = mr.capture(fixed, x, y)
+    fast(x, y)
+    step.optimizer.lr = 0.01
+    with pytest.raises(mr.CaptureError, match="setting of a module or an optimiser"):
+        fast(x, y)
+
+
+def test_an_array_expression_of_parameters_is_reported():
+    layer = nn.Linear(3, 4)
+    with pytest.raises(mr.CaptureError, match=r"forward of <Linear.*depends on a value that is not recorded"):
+        mr.capture(lambda x: F.linear(x, mr.tensor(layer.weight.data * 2)), mr.tensor(np.ones((2, 3), np.float32)))
+
+
+def test_inputs_that_are_not_finite_hide_nothing():
+    relu = nn.ReLU()
+    with pytest.raises(mr.CaptureError, match="depends on a value that is not recorded"):
+        mr.capture(lambda x: relu(mr.tensor(x.data * 2)), mr.tensor(np.full(3, np.nan, np.float32)))
+
+
+held = nn.ReLU()
+
+
+def test_globals_of_inner_functions_and_rebound_ones(monkeypatch):
+    def inner(x):
+        return [layer(x) for layer in (held,)][0]  # noqa: RUF015  (a function of its own)
+
+    monkeypatch.setitem(globals(), "held", nn.Linear(3, 3).eval())
+    x = np.ones((2, 3), np.float32)
+    fast = mr.capture(inner, mr.tensor(x))
+    fast(mr.tensor(x))
+    held.train()
+    with pytest.raises(mr.CaptureError, match="setting of a module"):
+        fast(mr.tensor(x))
+    held.eval()
+    monkeypatch.setitem(globals(), "held", nn.Linear(3, 3).eval())
+    with pytest.raises(mr.CaptureError, match="a global name of fn stands for another object"):
+        fast(mr.tensor(x))
+
+
+def test_a_network_in_evaluation_that_records_gradients():
+    """Its statistics are copied for backward: memory that must not be used again for the packed weights."""
+    model = network("resnet20", {"width": 4}).eval()
+    x = batches((2, 3, 8, 8), 1)[0][0]
+    fast = mr.capture(lambda x: model(x), mr.tensor(x))
+    for image in (x, 2 * x):
+        assert np.array_equal(fast(mr.tensor(image)), weights_are(model, image))
+
+
+def test_a_network_with_a_live_tape_can_be_captured():
+    model = network("resnet20", {"width": 4}).eval()
+    x, labels, _ = batches((2, 3, 8, 8), 1)[0]
+    loss = F.cross_entropy(model(mr.tensor(x)), labels)
+    fast = mr.capture(model, x)
+    assert np.array_equal(fast(x), weights_are(model, x))
+    loss.backward()
+    twin = network("resnet20", {"width": 4}).eval()
+    F.cross_entropy(twin(mr.tensor(x)), labels).backward()
+    for p, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert np.array_equal(p.grad, other.grad)
+
+
+def test_an_error_in_the_call_leaves_everything_as_it_was():
+    step, (x, y, lr) = Training(network("resnet20", {"width": 4})), batches((2, 3, 8, 8), 1)[0]
+    before, calls = {k: v.copy() for k, v in step.model.state_dict().items()}, []
+
+    def failing(x, y, lr):
+        step(x, y, lr)
+        loss = F.cross_entropy(step.model(mr.tensor(x)), y)  # its tape lives on in the error's traceback
+        calls.append(loss)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mr.capture(failing, x, y, lr)
+    assert len(calls) == 1
+    assert_same(dict(step.model.state_dict()), before)
+    assert step.optimizer.lr == 0.1
+    assert all(p.grad is None for p in step.model.parameters())
+
+
+def test_inputs_that_require_gradients_are_refused():
+    with pytest.raises(mr.CaptureError, match=r"inputs\[0\] must not require a gradient"):
+        mr.capture(nn.ReLU(), mr.tensor(np.ones(3, np.float32), requires_grad=True))
 
 
 # -- threads and memory

@@ -79,7 +79,7 @@ void Recording::add(std::function<void()> run) {
     }
     for (const py::array& array : writes_) {
         add_outside(array, outside), add_outside(array, written);
-        if (constant) kept_.push_back(array);
+        if (lasting_.holds(array)) kept_.push_back(array);  // its memory belongs to it until the end
     }
     reads_.clear(), writes_.clear();
     launches_.push_back({std::move(run), constant});

@@ -41,6 +41,10 @@ class Recording {
     // bytes: how many its arrays will take at a time, if that is known: memory for them in one piece has the fewest gaps.
     explicit Recording(bool constants, std::size_t bytes);
 
+    ~Recording() { stop(); }
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+
     static Recording* current();  // this thread's, or null
     void start();
     void stop();
@@ -77,7 +81,7 @@ class Recording {
     bool constants_;
     std::vector<Launch> launches_;
     std::vector<py::array> reads_, writes_;  // of the launch that is being checked
-    std::vector<py::array> kept_;            // results of constant launches
+    std::vector<py::array> kept_;            // in lasting memory
     Arena passing_, lasting_;  // passing memory is used again; lasting memory belongs to one array until the end
 };
 

@@ -208,25 +208,25 @@ class Optional(Protocol):
         """relu?(batch norm?(conv2d(x)) + shortcut?), for inference.  Without it: up to four functions in turn."""
 
     def linear_backward_bias(self, grad_output: Array, /) -> Array:
-        """(..., out) -> (out,).  Without it, and without each of the six functions below: array arithmetic."""
+        """(..., out) -> (out,).  Without it: array arithmetic."""
 
     def move_statistic(self, running: Array, batch: Array, momentum: float, correction: float, /) -> None:
-        """running += momentum · (batch · correction − running), (C,) each, in place"""
+        """running += momentum · (batch · correction − running), (C,) each, in place.  Without it: array arithmetic."""
 
     def copied(self, x: Array, /) -> Array:
-        """A copy of x, any shape and dtype"""
+        """A copy of x, any shape and dtype.  Without it: `x.copy()`."""
 
     def reshape_forward(self, x: Array, shape: tuple[int, ...], /) -> Array:
-        """x in another shape; a view where there is one"""
+        """x in another shape; a view where there is one.  Without it: `x.reshape(shape)`."""
 
     def pad_forward(self, x: Array, pad: tuple[tuple[int, int], ...], value: float, /) -> Array:
-        """x with ((before, after), ...) elements of `value` around each axis"""
+        """x with ((before, after), ...) elements of `value` around each axis.  Without it: array arithmetic."""
 
     def slice_backward(self, grad_output: Array, x_shape: tuple[int, ...], index: Any, /) -> Array:
-        """Zeros of x_shape with grad_output at x[index]"""
+        """Zeros of x_shape with grad_output at x[index].  Without it: array arithmetic."""
 
     def mean_forward(self, x: Array, /) -> Array:
-        """The mean of all elements -> ()"""
+        """The mean of all elements -> ().  Without it: `x.mean()`."""
 
     def sgd_step(
         self, params: list[Array], grads: list[Array], velocities: list[Array], lr: float, momentum: float,
@@ -238,7 +238,7 @@ class Optional(Protocol):
         """
 
     def recording(self, constants: bool, bytes: int, /) -> Any:
-        """What `mr.capture` records kernel calls with (see minires/capture.py).  Without it capture is refused."""
+        """What `mr.capture` records kernel calls with (see minires/capture.py).  Without it: capture is refused."""
 
     def conv2d_working_bytes(
         self, x_shape: tuple[int, ...], w: Array, stride: Pair, padding: Pair, dilation: Pair, groups: int, /

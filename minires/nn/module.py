@@ -14,7 +14,7 @@ from minires._shown import shown
 from minires.arrays import Array, array_module, is_array, on_cpu
 from minires.backends.unavailable import usable_cupy
 from minires.context import context
-from minires.readonly import REMEDY, release
+from minires.readonly import REMEDY, unpin
 from minires.tensor import Tensor
 
 
@@ -189,7 +189,7 @@ class Module:
             problems += [f"unexpected: {name}" for name in given if name not in own]
         arrays = {name: given[name] for name in own if name in given}
         for name, value in arrays.items():
-            release(own[name])
+            unpin(own[name])
             arrays[name] = value = value.data if isinstance(value, Tensor) else value
             if not is_array(value):
                 problems.append(f"{name}: expected an array, got {type(value).__name__}")

@@ -100,7 +100,7 @@ class Update:
         """Replays forward and backward of images of this shape; None where they are not captured."""
         if not self.captures or getattr(backends.active(), "recording", None) is None:
             return None
-        if self.captured is None:
+        if self.captured is None or self.captured[0][0] < len(labels):  # a run may resume at an epoch's last batch
             try:
                 self.captured = images.shape, capture(self._forward_and_backward, images, labels)
             except ValueError:  # an output is not finite, which is reported without a capture

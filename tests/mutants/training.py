@@ -39,11 +39,16 @@ UPDATE = (
                 "the learning rate one update late",
             ),
             (
-                "F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)",
-                "F.cross_entropy(logits, labels)",
+                "loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)\n        loss.backward()",
+                "loss = F.cross_entropy(logits, labels)\n        loss.backward()",
                 "label smoothing ignored",
             ),
-            ("self.optimizer.zero_grad()\n", "pass\n", "gradients of the update before are added"),
+            (
+                "loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)\n            if not",
+                "loss = F.cross_entropy(logits, labels)\n            if not",
+                "label smoothing ignored without a capture",
+            ),
+            ("self.optimizer.zero_grad()\n        with", "with", "gradients of the update before are added"),
             (
                 "logits.data.argmax(axis=1) != labels",
                 "logits.data.argmax(axis=1) > labels",
