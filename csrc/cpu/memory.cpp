@@ -49,7 +49,7 @@ Heap* make_heap() {
     // A thread may be in here while another forks: the child would wait for it for ever.
     pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
 #endif
-    return new Heap(ARENA, MOST, true);
+    return new Heap(ARENA, MOST, false);
 }
 
 char* ask_the_system(std::size_t bytes) {
@@ -81,7 +81,7 @@ void Heap::add_arena(std::size_t bytes) {
     arenas_.emplace(arena, bytes);
     reserved_ += bytes;
     add(arena, bytes);
-    if (guarded_) forbid(arena, bytes);
+    if (!replayed_) forbid(arena, bytes);
 }
 
 void Heap::reserve(std::size_t bytes) {
@@ -112,6 +112,7 @@ void* Heap::take(std::size_t wanted) {
     if (size > bytes) add(start + bytes, size - bytes);
     used_ += bytes;
     peak_ = std::max(peak_, used_);
+    if (replayed_) taken_[start] = wanted;
     allow(start, wanted);
     return start;
 }
@@ -120,7 +121,8 @@ void Heap::give_back(void* pointer, std::size_t bytes) noexcept {
     auto* start = static_cast<char*>(pointer);
     bytes = block_of(bytes);
     std::lock_guard<std::mutex> lock(mutex);
-    if (guarded_) forbid(start, bytes);
+    taken_.erase(pointer);
+    if (!replayed_) forbid(start, bytes);
     used_ -= bytes;
     auto after = free_.lower_bound(start);
     if (after != free_.end() && after->first == start + bytes && !starts_arena(after->first)) {
@@ -137,6 +139,11 @@ void Heap::give_back(void* pointer, std::size_t bytes) noexcept {
         }
     }
     add(start, bytes);
+}
+
+std::size_t Heap::size(void* start) {
+    std::lock_guard<std::mutex> lock(mutex);
+    return taken_.at(start);
 }
 
 bool Heap::holds(const void* address) {

@@ -22,9 +22,10 @@ struct Usage {
 class Heap {
   public:
     // The system is asked for as much again as there is, within these bounds.
-    // guarded: AddressSanitizer reports what touches a freed block.  Not so where kernels use it again by its address.
-    Heap(std::size_t smallest_arena, std::size_t largest_arena, bool guarded)
-        : smallest_(smallest_arena), largest_(largest_arena), guarded_(guarded) {}
+    // replayed: kernels use freed blocks again by their addresses.  AddressSanitizer does not report that, and nothing
+    // about a block is kept in its memory, which they overwrite.
+    Heap(std::size_t smallest_arena, std::size_t largest_arena, bool replayed)
+        : smallest_(smallest_arena), largest_(largest_arena), replayed_(replayed) {}
     Heap(const Heap&) = delete;
     Heap& operator=(const Heap&) = delete;
     ~Heap();  // frees every arena
@@ -33,6 +34,8 @@ class Heap {
     void give_back(void* start, std::size_t bytes) noexcept;
     bool holds(const void* address);
     void reserve(std::size_t bytes);  // an arena for so many
+    bool replayed() const { return replayed_; }
+    std::size_t size(void* start);  // of a taken block; of a replayed heap
     Usage usage();
     // Frees the arenas of which nothing is taken; returns their bytes.
     std::size_t trim();
@@ -50,7 +53,8 @@ class Heap {
     std::map<char*, std::size_t> free_;                // start -> bytes, of blocks with no free neighbour
     std::set<std::pair<std::size_t, char*>> by_size_;  // the same blocks
     std::size_t smallest_, largest_, reserved_ = 0, used_ = 0, peak_ = 0;
-    bool guarded_;
+    bool replayed_;
+    std::map<void*, std::size_t> taken_;  // start -> bytes; of a replayed heap
 };
 
 // The heap of the process, which is never destroyed: arrays may be freed after static objects are.

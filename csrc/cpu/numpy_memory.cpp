@@ -31,14 +31,15 @@ void* take(void* context, std::size_t bytes) {
     }
 }
 
-std::size_t size_of(void* block) {
+std::size_t size_of(void* context, void* block) {
+    if (heap_of(context).replayed()) return heap_of(context).size(static_cast<char*>(block) - HEAD) - HEAD;
     std::size_t bytes;
     std::memcpy(&bytes, static_cast<char*>(block) - HEAD, sizeof bytes);
     return bytes;
 }
 
 void give_back(void* context, void* block, std::size_t) {
-    if (block) heap_of(context).give_back(static_cast<char*>(block) - HEAD, size_of(block) + HEAD);
+    if (block) heap_of(context).give_back(static_cast<char*>(block) - HEAD, size_of(context, block) + HEAD);
 }
 
 void* take_zeros(void* context, std::size_t count, std::size_t bytes) {
@@ -50,7 +51,7 @@ void* take_zeros(void* context, std::size_t count, std::size_t bytes) {
 void* resize(void* context, void* block, std::size_t bytes) {
     void* larger = take(context, bytes);
     if (!larger || !block) return larger;
-    const std::size_t before = size_of(block);
+    const std::size_t before = size_of(context, block);
     std::memcpy(larger, block, before < bytes ? before : bytes);
     give_back(context, block, before);
     return larger;

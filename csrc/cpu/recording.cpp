@@ -31,7 +31,7 @@ Released::~Released() {
 Recording::Recording(bool constants, std::size_t bytes) : constants_(constants) {
     const std::size_t largest = bytes > 0 ? std::max(bytes / 16, SMALLEST_ARENA) : LARGEST_ARENA;
     for (Arena* arena : {&passing_, &lasting_}) {
-        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA, largest, false);
+        arena->heap = std::make_shared<memory::Heap>(SMALLEST_ARENA, largest, true);
         arena->handler = handler_of(arena->heap);
     }
     passing_.heap->reserve(bytes);

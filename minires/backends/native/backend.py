@@ -304,7 +304,7 @@ class NativeBackend:
         return y
 
     def slice_backward(self, grad_output: Array, x_shape: tuple[int, ...], index: Any) -> Array:
-        if not computes(grad_output):
+        if not computes(grad_output) or not grad_output.ndim:  # NumPy's index of one element is no view
             return composed.slice_backward(self, grad_output, x_shape, index)
         grad_x = filled(x_shape, grad_output, 0)
         native().copy(grad_x[index], grad_output)
