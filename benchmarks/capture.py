@@ -61,10 +61,12 @@ def measure(side: str, network: str, batch: int, steps: int) -> dict[str, int]:
 
 def rows_of(found: dict[str, dict[str, int]]) -> list[list[str]]:
     rows = []
-    for side, told in found.items():
-        ratio = f"{told['peak'] / found['eager']['peak']:.2f}"
-        peaks = [f"{told[name] / MIB:,.1f} MiB" for name in ("peak", "peak_of_steps")]
-        rows.append([side, f"{told['steps']:,}", peaks[0], ratio, peaks[1], f"{told['growth'] / MIB:+,.2f} MiB"])
+    for side, measured in found.items():
+        ratio = f"{measured['peak'] / found['eager']['peak']:.2f}"
+        peaks = [f"{measured[name] / MIB:,.1f} MiB" for name in ("peak", "peak_of_steps")]
+        rows.append(
+            [side, f"{measured['steps']:,}", peaks[0], ratio, peaks[1], f"{measured['growth'] / MIB:+,.2f} MiB"]
+        )
     return rows
 
 
@@ -96,8 +98,8 @@ def main() -> int:
         table.add_row(*row)
     Console(width=140).print(table)
     if args.write:
-        told = {"machine": machine, "network": args.network, "batch": args.batch, "sides": found}
-        RESULTS.write_text(json.dumps(told, indent=2) + "\n")
+        stored = {"machine": machine, "network": args.network, "batch": args.batch, "sides": found}
+        RESULTS.write_text(json.dumps(stored, indent=2) + "\n")
         print(f"written: {RESULTS}")
     return 0
 

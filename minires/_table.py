@@ -59,8 +59,8 @@ class FittedTable:
             if widths:
                 yield self._table(kept, widths, ruled=dropped < 0)
                 if names:
-                    told = ("; " if any("," in name for name in names) else ", ").join(names)
-                    yield from _lines(f"left out at {width} columns: {told}", width, style="dim")
+                    listed = ("; " if any("," in name for name in names) else ", ").join(names)
+                    yield from _lines(f"left out at {width} columns: {listed}", width, style="dim")
                 return
         for row in self.rows:
             for name, cell in zip(map(printable, self.head), row, strict=True):

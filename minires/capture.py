@@ -135,7 +135,7 @@ class Recorded:
     def __init__(self, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.fn = fn
         self.state = Reached(fn)
-        self.frozen: list[Frozen] = []
+        self.frozen: list[Frozen] = []  # empty: the next replay computes the constants first
         backend = backends.active()
         self.bytes = 0  # that the call takes at a time
         self._make: Callable[[bool, int], Any] | None = getattr(backend, "recording", None)
@@ -151,7 +151,6 @@ class Recorded:
             raise
         self.state.restore(before, keep_new=True)
         self.state.settle(self.recording.written, self.fixed_rates)
-        self.frozen = []  # constants are computed again before the first replay
 
     def __repr__(self) -> str:
         return f"{len(self.recording)} launches, {self.recording.bytes() / 1e6:.0f} MB"
@@ -215,8 +214,10 @@ class Recorded:
                     "globals that it names or their attributes"
                 )
         if constants:
-            self.frozen = pin(self.recording.constant, self)
-            if any(array.flags.writeable for array in self.recording.constant):  # another framework's memory
+            frozen = pin(self.recording.constant, self)
+            writable = any(array.flags.writeable for array in self.recording.constant)
+            del frozen
+            if writable:  # another framework's memory: a write to it would not be noticed
                 self._record(inputs, constants=False, before=before)
 
     def _call(self, recording: Any, observer: Observer, arguments: Sequence[Any]) -> Any:

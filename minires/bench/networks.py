@@ -310,8 +310,14 @@ def measure(
             "out_of_turn": out_of_turn / lasted,
             "difference": {key: off(found, results[judge][key]) for key, found in results[name].items()},
         }
-    told = {"network": work.network, "task": work.task, "batch": work.batch, "operations": operations, "judge": judge}
-    return {**told, "sides": rows, "disagree": disagreeing(rows), "left_out": left_out}
+    workload = {
+        "network": work.network,
+        "task": work.task,
+        "batch": work.batch,
+        "operations": operations,
+        "judge": judge,
+    }
+    return {**workload, "sides": rows, "disagree": disagreeing(rows), "left_out": left_out}
 
 
 def off(found: np.ndarray, expected: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Who may take part in a race: the packages that peers need, and what a side's process is told by its environment."""
+"""Who may take part in a race: the packages that peers need, and the environment of its process."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def missing(peers: Iterable[str]) -> dict[str, str]:
 
 def environment(threads: int, backend: str | None = None, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Of a process that computes with `threads` threads, whichever library it asks."""
-    told = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    told["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"  # float32: no bfloat16 inside of products and convolutions
-    return told | ({"MINIRES_BACKEND": backend} if backend else {}) | dict(more or {})
+    variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    variables["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"  # products and convolutions in float32, not in bfloat16
+    return variables | ({"MINIRES_BACKEND": backend} if backend else {}) | dict(more or {})

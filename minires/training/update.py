@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from minires import backends
@@ -43,8 +45,8 @@ class Update:
         self.label_smoothing, self.micro_batch = label_smoothing, micro_batch
         self.ranks = ranks or Alone()
         self.buckets = Buckets(list(model.parameters()), self.ranks) if self.ranks.size > 1 else None
-        random = any(isinstance(module, Dropout) for module in model.modules())
-        self.captures = capture and self.ranks.size == 1 and not random
+        drops = any(isinstance(module, Dropout) for module in model.modules())
+        self.captures = capture and self.ranks.size == 1 and not drops
         self.captured: tuple[tuple[int, ...], Captured] | None = None  # for images of this shape
 
     def __call__(self, x: Array, labels: Array, lr: float, whole: int | None = None) -> Measured:
@@ -87,13 +89,9 @@ class Update:
             together(self.ranks, lambda: self._raise(fault, images, labels))
         assert loss is not None
         cotangent = xp.asarray(share, loss.dtype)
-        if replay is not None:
-            pass  # it has walked backward too
-        elif last and self.buckets is not None:
-            with self.buckets.of(loss):
+        if replay is None:  # a replay has walked backward too
+            with self.buckets.of(loss) if last and self.buckets is not None else nullcontext():
                 loss.backward(cotangent)
-        else:
-            loss.backward(cotangent)
         return Measured(float(told[1]), int(told[2]), int(told[3]))
 
     def _replay(self, images: Tensor, labels: Array) -> Captured | None:
