@@ -9,6 +9,7 @@ from functools import partial
 from minires import functional as F
 from minires.arrays import Array, array_module
 from minires.autograd import Function
+from minires.backends import optional
 from minires.nn import BatchNorm2d, Module
 from minires.parallel.communicator import Communicator
 from minires.tensor import Tensor
@@ -58,8 +59,9 @@ class SyncBatchNorm(Function):
         self.communicator.allreduce(squares)
         var = squares / values
         if self.running_mean is not None and self.running_var is not None:
-            self.running_mean += self.momentum * (mean - self.running_mean)
-            self.running_var += self.momentum * (squares / (values - 1) - self.running_var)
+            move_statistic = optional(self.backend, "move_statistic")
+            move_statistic(self.running_mean, mean, self.momentum, 1.0)
+            move_statistic(self.running_var, squares / (values - 1), self.momentum, 1.0)
         mean, var = mean.astype(x.dtype), var.astype(x.dtype)
         self.saved = x, mean, var, values, weight
         return self.backend.batch_norm_eval_forward(x, mean, var, weight, bias, self.eps)

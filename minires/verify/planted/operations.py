@@ -121,7 +121,7 @@ def _mutations() -> Iterator[Mutation]:
         ("(m - mean) ** 2", "(m - mean)"),
         ("var = squares / values", "var = squares / M"),
         (", total[C]\n", ", M * self.communicator.size\n"),  # as if all had as many values
-        ("(mean - self.running_mean)", "(m - self.running_mean)"),
+        ("(self.running_mean, mean,", "(self.running_mean, m,"),
         ("squares / (values - 1)", "squares / values"),
         ("squares / (values - 1)", "v"),
         ("M == 1 and values < 2", "M == 1"),
