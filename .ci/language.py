@@ -46,11 +46,13 @@ def words_banned(text: str) -> Iterator[tuple[str, str]]:
 
 
 def python_text(source: str) -> Iterator[tuple[int, str]]:
-    """Line and text of each comment, string and name; of an f-string its whole literal."""
+    """Line and text of each comment and string; of the names only `told`: a result called `theirs` reads well."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in (tokenize.COMMENT, tokenize.STRING, tokenize.NAME):
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
             for offset, line in enumerate(token.string.split("\n")):
-                yield token.start[0] + offset, line.strip("_") if token.type == tokenize.NAME else line
+                yield token.start[0] + offset, re.sub(r"\{[^{}]*\}", "…", line)  # not the names in an f-string
+        elif token.string == "told":
+            yield token.start[0], token.string
 
 
 def prose(markdown: str) -> Iterator[tuple[int, str]]:
@@ -69,7 +71,9 @@ def prose(markdown: str) -> Iterator[tuple[int, str]]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    text = re.sub(r"`[^`]*`|\[([^\]]*)\]\([^)]*\)", lambda m: m[1] or "code", text)  # code and a link count as their text
+    text = re.sub(
+        r"`[^`]*`|\[([^\]]*)\]\([^)]*\)", lambda m: m[1] or "code", text
+    )  # code and a link count as their text
     yield from re.split(r"(?<=[.!?:;])\s+(?=[A-Z0-9`*\"(])", text)
 
 

@@ -290,7 +290,7 @@ def test_a_tensor_used_in_many_places(rng):
 
 
 @pytest.mark.parametrize(
-    ("grad_output", "error", "told"),
+    ("grad_output", "error", "message"),
     [
         (np.ones(3), ValueError, "grad_output must have the tensor's shape (2,), got (3,)"),
         (np.ones((2, 1)), ValueError, "grad_output must have the tensor's shape (2,), got (2, 1)"),
@@ -303,12 +303,12 @@ def test_a_tensor_used_in_many_places(rng):
         (None, ValueError, "grad_output may be left out for a scalar only; this tensor has shape (2,)"),
     ],
 )
-def test_a_wrong_grad_output_is_an_error_and_leaves_the_tape_whole(grad_output, error, told):
+def test_a_wrong_grad_output_is_an_error_and_leaves_the_tape_whole(grad_output, error, message):
     x = leaf([1.0, 2.0])
     y = x * x
     with pytest.raises(error) as failure:
         y.backward(grad_output)
-    assert told in str(failure.value)
+    assert message in str(failure.value)
     assert x.grad is None
     y.backward([1, 10])  # the right one still works
     np.testing.assert_array_equal(x.grad, [2, 40])
@@ -554,7 +554,7 @@ def test_a_node_is_one_call():
 
 
 @pytest.mark.parametrize(
-    ("returned", "told"),
+    ("returned", "message"),
     [
         (lambda g: (g, g), "returned 2 gradients for 1 inputs"),
         (lambda g: g.sum(), r"for input 0 an array of shape \(\); the input has \(3,\)"),
@@ -562,7 +562,7 @@ def test_a_node_is_one_call():
         (lambda g: [1, 2, 3], "for input 0 list, not an array"),
     ],
 )
-def test_backward_is_held_to_the_inputs(returned, told):
+def test_backward_is_held_to_the_inputs(returned, message):
     class Wrong(Function):
         def forward(self, x):
             return x * 2
@@ -572,7 +572,7 @@ def test_backward_is_held_to_the_inputs(returned, told):
 
     x = leaf([1.0, 2.0, 3.0])
     y = Wrong()(x)
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=message):
         y.backward(np.ones(3))
     assert x.grad is None
 
@@ -594,7 +594,7 @@ def test_enable_grad_inside_of_no_grad():
 
 
 def test_a_decorated_generator_runs_in_its_mode_at_each_step():
-    """And leaves the mode of whoever resumes it alone, as PyTorch's does."""
+    """And leaves the caller's mode alone when the caller resumes it, as PyTorch does."""
     modes, x = [], leaf(2.0)
 
     @mr.no_grad()

@@ -74,7 +74,7 @@ TABLE = {
         TypeError,
         "weight must have the dtype float64 of what it weighs, got float32",
     ),
-    "nll_loss: weight wants a gradient": (
+    "nll_loss: weight requires a gradient": (
         lambda: F.nll_loss(z, labels, weight=mr.tensor(np.ones(3), requires_grad=True)),
         ValueError,
         "weight must be constant",
@@ -330,11 +330,11 @@ TABLE = {
 
 @pytest.mark.parametrize("case", TABLE)
 def test_the_error_names_the_argument(case):
-    call, kind, told = TABLE[case]
+    call, kind, message = TABLE[case]
     with pytest.raises(kind) as failure:
         call()
     assert type(failure.value) is kind
-    assert told in str(failure.value)
+    assert message in str(failure.value)
     frames = [entry.path for entry in failure.traceback]
     assert "numpy" not in str(frames[-1]), "the error comes from deep inside NumPy"
 

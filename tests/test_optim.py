@@ -298,7 +298,7 @@ def test_adam_moves_in_place_and_leaves_gradients_alone(rng):
 
 
 @pytest.mark.parametrize(
-    ("state", "error", "told"),
+    ("state", "error", "message"),
     [
         ({"exp_avg.0": np.ones(3)}, ValueError, "state must hold step.0, exp_avg.0 and exp_avg_sq.0 together"),
         ({"velocity.0": np.ones(3)}, ValueError, "'velocity.0', which fits none"),
@@ -309,15 +309,15 @@ def test_adam_moves_in_place_and_leaves_gradients_alone(rng):
         ({"exp_avg.0": np.ones(2)}, ValueError, r"exp_avg.0 must be float64 \(3,\) like its parameter"),
     ],
 )
-def test_a_state_that_does_not_fit_adam(state, error, told):
+def test_a_state_that_does_not_fit_adam(state, error, message):
     adam = mr.optim.Adam([mr.tensor(np.ones(3), requires_grad=True)])
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         adam.load_state_dict(state)
     assert adam.state_dict() == {}
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"betas": 0.9}, "betas must be a pair"),
         ({"betas": (0.9, 1.0)}, "betas must be below 1"),
@@ -327,6 +327,6 @@ def test_a_state_that_does_not_fit_adam(state, error, told):
         ({"lr": -1}, "lr must be at least 0"),
     ],
 )
-def test_adams_arguments(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_adams_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
         mr.optim.Adam([mr.tensor(np.ones(3), requires_grad=True)], **options)

@@ -34,7 +34,7 @@ def note(error):
 
 
 @pytest.mark.parametrize(
-    ("forward", "told"),
+    ("forward", "message"),
     [
         (lambda self, x: [1.0, 2.0], "forward of Own must return an array, got list"),
         (lambda self, x: (x, x), "forward of Own must return an array, got tuple"),
@@ -46,8 +46,8 @@ def note(error):
         (lambda self, x: x * 1j, "forward of Own must return the dtype of its inputs, float64, got complex128\n"),
     ],
 )
-def test_what_forward_must_not_return(forward, told):
-    with pytest.raises(TypeError, match=told) as raised:
+def test_what_forward_must_not_return(forward, message):
+    with pytest.raises(TypeError, match=message) as raised:
         operation(forward)()(leaf())
     assert re.search(r"in forward of <Own\(\)>, called at .*test_own_function\.py:\d+", note(raised.value))
 
@@ -70,7 +70,7 @@ def test_what_forward_may_return():
 
 
 @pytest.mark.parametrize(
-    ("backward", "told"),
+    ("backward", "message"),
     [
         (lambda self, g: g, "returned 1 gradients for 2 inputs; None stands for one that is not wanted"),
         (lambda self, g: (g, g, g), "returned 3 gradients for 2 inputs"),
@@ -81,8 +81,10 @@ def test_what_forward_may_return():
         (lambda self, g: (g.astype(int), g), "returned for input 0 an array of dtype int64; the input has float64"),
     ],
 )
-def test_what_backward_must_not_return(backward, told):
-    with pytest.raises(RuntimeError, match=r"backward of <Own\(\): \(2, 3\), \(2, 3\) -> \(2, 3\)> " + told) as raised:
+def test_what_backward_must_not_return(backward, message):
+    with pytest.raises(
+        RuntimeError, match=r"backward of <Own\(\): \(2, 3\), \(2, 3\) -> \(2, 3\)> " + message
+    ) as raised:
         differentiated(operation(lambda self, a, b: a + b, backward), leaf(), leaf())
     assert "whose forward was called at" in note(raised.value)
 

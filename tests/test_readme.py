@@ -95,7 +95,7 @@ def test_commands_within_sentences_have_their_flags(capsys, line):
 
 
 def test_weights_of_torchvision(capsys, monkeypatch, tmp_path):
-    """The command as it stands; the file holds a narrow network, and tells as little about its stride."""
+    """The command as it stands; the file holds a narrow network, and no stride either."""
     (line,) = re.findall(r"<!-- torchvision -->\n```sh\n(.*)\n```", TEXTS["minires/README.md"])
     model = mr.models.create("resnet50", width=2)
     safetensors.numpy.save_file(model.state_dict(), tmp_path / "resnet50-0676ba61.pth")  # read by what is in it

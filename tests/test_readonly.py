@@ -117,7 +117,7 @@ def test_threads_that_share_weights(rng):
 
 
 def test_a_thread_may_write_as_soon_as_its_own_tape_is_walked_or_dropped(rng):
-    """Whatever other threads are doing to theirs at that moment."""
+    """Other threads freeze and thaw arrays of their own at that moment."""
     cotangent = rng.standard_normal((5, 4))
 
     def work():

@@ -277,9 +277,9 @@ def test_numpys_reductions_name_the_tensors_own(requires_grad):
     x = mr.tensor(np.ones((2, 3)), requires_grad=requires_grad)
     for function in (np.sum, np.mean, np.max):
         name = function.__name__
-        told = rf"np\.{name} takes no tensor: write tensor\.{name}\(\.\.\.\) or np\.{name}\(tensor\.data, \.\.\.\)"
+        message = rf"np\.{name} takes no tensor: write tensor\.{name}\(\.\.\.\) or np\.{name}\(tensor\.data, \.\.\.\)"
         for arguments in ({}, {"axis": 0}, {"keepdims": True}):
-            with pytest.raises(TypeError, match=told):
+            with pytest.raises(TypeError, match=message):
                 function(x, **arguments)
         function(x.data)
     with pytest.raises(TypeError, match=r"write tensor\.max\("):

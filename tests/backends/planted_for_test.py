@@ -1,4 +1,4 @@
-"""Three bugs for test_planted_kernels: one that a check sees, one that crashes, and one that is none."""
+"""Three bugs for test_planted_kernels: one that a check catches, one that crashes, and one that changes nothing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from minires.backends import reference, workspace
 
 @pytest.fixture
 def default(monkeypatch):
-    """What computes where nobody says anything."""
+    """The backend that computes where none is named."""
     monkeypatch.delenv("MINIRES_BACKEND", raising=False)
     return mr.backends.active()
 

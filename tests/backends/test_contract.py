@@ -83,8 +83,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(("file", "architecture", "double"), CASES)
 def test_no_local_memory(file, architecture, double, folder):
     """No register is spilled, no array is indexed at run time: both would go through memory."""
-    told = dump(machine_code(file, architecture, double, folder), "--dump-resource-usage")
-    usage = re.findall(r"Function (\w+):\s+(.*)", told)
+    message = dump(machine_code(file, architecture, double, folder), "--dump-resource-usage")
+    usage = re.findall(r"Function (\w+):\s+(.*)", message)
     declared = re.findall(r"^KERNEL\((\w+)\)", file.read_text(encoding="utf-8"), flags=re.M)
     assert sorted(name for name, _ in usage) == sorted(name + "_f64" * double for name in declared)
     for name, numbers in usage:

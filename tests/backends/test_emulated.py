@@ -206,8 +206,8 @@ def test_resnet20_gradients_equal_the_reference_backends():
 
 
 def test_rungs_are_known_by_name():
-    for option, told in ((("gemm", "gemm_07"), "gemm_07_warps"), (("conv2d", "winograd"), "conv_08_winograd")):
-        with pytest.raises(ValueError, match=told), mr.backend("emulated", **dict([option])):
+    for option, message in ((("gemm", "gemm_07"), "gemm_07_warps"), (("conv2d", "winograd"), "conv_08_winograd")):
+        with pytest.raises(ValueError, match=message), mr.backend("emulated", **dict([option])):
             pass
     with pytest.raises(TypeError, match="has no option 'rung'; it has gemm, conv2d, seed"):
         mr.backend("emulated", rung="x").__enter__()

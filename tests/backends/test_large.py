@@ -104,7 +104,7 @@ def test_a_pooling_refuses_more_taps_than_it_numbers(backend):
 
 @pytest.mark.skipif(bool(backends.available()["native"]), reason="the native backend is not built")
 def test_sizes_of_buffers_do_not_wrap_around():
-    """The products that say how large a buffer must be, on shapes of which nobody has the memory."""
+    """The products that size a buffer, for shapes that exceed any machine's memory."""
     from minires.backends.native.compiled import instruction_set
 
     size = instruction_set("auto").conv2d_filters_size

@@ -28,7 +28,7 @@ if backends.available()["native"]:
 from minires.backends.native.compiled import native
 
 SETS_HERE = [name for name, kernels in native().instruction_sets().items() if kernels is not None]
-# Those that this build has; one that this processor lacks is skipped, and told.
+# Instruction sets of this build; the run reports those that this processor lacks as skipped.
 SETS = [
     pytest.param(name, marks=[] if kernels is not None else pytest.mark.skip(reason=f"this processor has no {name}"))
     for name, kernels in native().instruction_sets().items()

@@ -205,7 +205,7 @@ def test_a_pooling_refuses_impossible_windows(kernel):
 
 @pytest.mark.parametrize("kernel", ["max_pool2d_forward", "max_pool2d_backward"])
 def test_windows_that_hang_over_never_leave_the_image(kernel):
-    """Whatever the geometry, a window sees no more than the image; under a sanitizer this says more."""
+    """No window reads outside of the image, for any geometry; a sanitizer checks every read."""
     for changed in ({"stride": (9, 9)}, {"padding": (50, 60)}, {"dilation": (2**31 - 1, 7)}, {"padding": (0, 2**31)}):
         call(kernel, **changed)
     if kernel == "max_pool2d_backward":
@@ -431,7 +431,7 @@ WHILE_ANOTHER_COMPUTES = """
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("body", [ONCE, WHILE_ANOTHER_COMPUTES], ids=["once", "while another computes"])
 def test_fork_after_use(body):
-    """A child has neither the workers nor whoever held a lock: it computes all the same."""
+    """A forked child computes, though it has neither the workers nor the thread that held a lock."""
     ran = python("import warnings; warnings.simplefilter('ignore')" + FORK.replace("    BODY", body))
     assert ran.stdout == "done\n", ran.stderr
 

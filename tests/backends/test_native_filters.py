@@ -1,4 +1,4 @@
-"""Filters that are kept from call to call, and the digest that tells whether the weights have changed."""
+"""Filters that are kept from call to call, and the digest that detects changed weights."""
 
 from __future__ import annotations
 

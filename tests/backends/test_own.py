@@ -91,8 +91,10 @@ def test_an_object_without_a_function_is_told_which():
     lacking = SimpleNamespace(**{name: getattr(reference, name) for name in REQUIRED}, name="mine")
     check(lacking)
     del lacking.conv2d_backward_bias, lacking.relu_forward
-    told = "SimpleNamespace does not fulfil the contract: it lacks conv2d_backward_bias, relu_forward\\.  .*Reference"
-    with pytest.raises(TypeError, match=told), mr.backend(lacking):
+    message = (
+        "SimpleNamespace does not fulfil the contract: it lacks conv2d_backward_bias, relu_forward\\.  .*Reference"
+    )
+    with pytest.raises(TypeError, match=message), mr.backend(lacking):
         pass
     del lacking.name
     with pytest.raises(TypeError, match="name must be a str; it lacks"), mr.backend(lacking):
@@ -115,11 +117,11 @@ def test_a_function_with_other_arguments_is_told_which_it_must_take():
 
     with pytest.raises(TypeError) as raised, mr.backend(Wrong):
         pass
-    told = str(raised.value)
-    assert "conv2d_forward must take 7 arguments (x, w, b, stride, padding, dilation, groups), got (w, b, " in told
-    assert "relu_backward must take 2 arguments (grad_output, y), got (grad_output, y, more)" in told
-    assert "sgd_step must take 6 arguments" in told
-    assert "add_forward" not in told
+    message = str(raised.value)
+    assert "conv2d_forward must take 7 arguments (x, w, b, stride, padding, dilation, groups), got (w, b, " in message
+    assert "relu_backward must take 2 arguments (grad_output, y), got (grad_output, y, more)" in message
+    assert "sgd_step must take 6 arguments" in message
+    assert "add_forward" not in message
 
 
 def test_a_misspelt_function_is_no_silent_fallback():
@@ -130,8 +132,8 @@ def test_a_misspelt_function_is_no_silent_fallback():
         def helper(self, x):
             return x
 
-    told = r"it has relu_foward, which the contract lacks\. Did you mean relu_forward\?"
-    with pytest.raises(TypeError, match=told) as raised, mr.backend(Misspelt):
+    message = r"it has relu_foward, which the contract lacks\. Did you mean relu_forward\?"
+    with pytest.raises(TypeError, match=message) as raised, mr.backend(Misspelt):
         pass
     assert "helper" not in str(raised.value)
 
@@ -215,8 +217,8 @@ def test_a_saved_call_is_compared_by_object(rng, tmp_path):
     model = mr.models.create("resnet20", width=4)
     images, labels = rng.standard_normal((2, 3, 8, 8), np.float32), np.array([0, 1])
     found = lockstep(model, images, labels, backends=("reference", OffByOne))
-    told = load_call(found.save_fault(tmp_path)).compare("reference", OffByOne())
-    assert re.search(r"output .* worst at \(1, 2, 0, 3\): reference \S+, OffByOne", told)
+    message = load_call(found.save_fault(tmp_path)).compare("reference", OffByOne())
+    assert re.search(r"output .* worst at \(1, 2, 0, 3\): reference \S+, OffByOne", message)
 
 
 # -- module:object
@@ -231,7 +233,7 @@ def test_module_and_object_from_the_current_folder(module):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("nowhere:Mine", "no module 'nowhere' in .* or installed"),
         ("own_backend.more:Mine", "no module 'own_backend.more'"),
@@ -243,19 +245,19 @@ def test_module_and_object_from_the_current_folder(module):
         ("a:b:c", "must be written module:object"),
     ],
 )
-def test_errors_of_module_and_object(module, capsys, monkeypatch, name, told):
-    with pytest.raises(ValueError, match=told), mr.backend(name):
+def test_errors_of_module_and_object(module, capsys, monkeypatch, name, message):
+    with pytest.raises(ValueError, match=message), mr.backend(name):
         pass
     commands = ("gradcheck relu", "trace resnet20", "train", "bench --quick", "paper figure1 --quick")
     for command in (*(f"{command} --backend" for command in commands), "verify resnet20 --against"):
         argv = [*command.split(), name]
         assert cli.main(argv) == 2
-        assert re.match(f"minires: {argv[-2]}.*{told}", capsys.readouterr().err)
+        assert re.match(f"minires: {argv[-2]}.*{message}", capsys.readouterr().err)
     assert cli.main(["lockstep", "resnet20", "--backends", f"reference,{name}"]) == 2
-    assert re.search(told, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
     monkeypatch.setenv("MINIRES_BACKEND", name)
     assert cli.main(["gradcheck", "relu"]) == 2
-    assert re.match(f"minires: MINIRES_BACKEND.*{told}", capsys.readouterr().err)
+    assert re.match(f"minires: MINIRES_BACKEND.*{message}", capsys.readouterr().err)
 
 
 def test_an_error_inside_the_module_passes_through(module, tmp_path):
@@ -295,8 +297,10 @@ def test_a_run_of_an_own_backend_goes_on_where_it_is_active(module, capsys):
     assert Config.from_json(json.loads(Path("whole/config.json").read_text())).backend == f"{module}:Mine"
     capsys.readouterr()
     assert cli.main(["evaluate", "whole"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("minires: --backend must be None or a name for this run, which your own backend own_backend")
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "minires: --backend must be None or a name for this run, which your own backend own_backend"
+    )
     assert cli.main(["evaluate", "whole", *own]) == 0
     assert cli.main(["evaluate", "whole", "--backend", "reference"]) == 0
     Image.fromarray(np.full((8, 8), 100, np.uint8)).save("grey.png")

@@ -1,4 +1,4 @@
-"""Bugs in compiled kernels: that they are found, and that one which is not is told.
+"""Planted bugs in compiled kernels: the campaign finds each, and reports one that no check catches.
 
 All of them are planted by `minires verify --planted`, which CI runs.
 """

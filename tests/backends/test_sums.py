@@ -1,4 +1,4 @@
-"""Errors of long sums: each is held against the bound of sums in blocks, whatever the shape and the memory's order."""
+"""Errors of long sums: each is within the bound of sums in blocks, whatever the shape and the memory's order."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def test_every_tool_looks_into_the_own_operation(batch, monkeypatch, capsys):
     assert "np.tanh(self.SLOPE" in page  # its source
 
     monkeypatch.setattr(own_network.GELU, "SLOPE", math.nan)
-    told = r"forward of GELU of blocks\.0: the output holds"
-    with np.errstate(all="ignore"), pytest.raises(mr.inspect.AnomalyError, match=told), mr.inspect.detect_anomaly():
+    message = r"forward of GELU of blocks\.0: the output holds"
+    with np.errstate(all="ignore"), pytest.raises(mr.inspect.AnomalyError, match=message), mr.inspect.detect_anomaly():
         model(mr.tensor(images))
 
 

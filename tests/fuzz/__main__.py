@@ -2,7 +2,7 @@
 
 A finding is an exception other than WeightsError and DataError, a second of time or 512 MB of memory for one input.
 They are kept under build/fuzz/TARGET/findings, the inputs that reached new code under build/fuzz/TARGET/corpus: the
-next run starts from those.  Needs Atheris; says so and returns 0 without it.
+next run starts from those.  Needs Atheris; without it the command prints so and returns 0.
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ def thrown(backend: str, calls: int, seed: int = 0, names: list[str] | None = No
             [sys.executable, "-m", "tests.malformed.worker", backend, str(calls), str(seed), folder, *(names or ())],
             cwd=root, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, errors="replace",
         )  # fmt: skip
-        told = Path(folder, "counts.json")
-        if worker.returncode == 0 and told.exists():
-            result = json.loads(told.read_text())
+        message = Path(folder, "counts.json")
+        if worker.returncode == 0 and message.exists():
+            result = json.loads(message.read_text())
             return Counter(result["counts"]), result["findings"]
         last = Path(folder, "call")
         call = last.read_text(errors="replace") if last.exists() else "before the first call"
@@ -64,10 +64,10 @@ def thrown(backend: str, calls: int, seed: int = 0, names: list[str] | None = No
 
 
 def row(backend: str, counts: Counter[str]) -> str:
-    told = {name: counts[name] for name in ("calls", "ValueError", "TypeError", "accepted", "findings")}
-    told |= {"right answers": counts["right"]}
-    told["other errors"] = counts["calls"] - sum(told[name] for name in told if name != "calls")
-    return f"{backend:12}" + "".join(f"{told[column]:>15,}" for column in COLUMNS)
+    message = {name: counts[name] for name in ("calls", "ValueError", "TypeError", "accepted", "findings")}
+    message |= {"right answers": counts["right"]}
+    message["other errors"] = counts["calls"] - sum(message[name] for name in message if name != "calls")
+    return f"{backend:12}" + "".join(f"{message[column]:>15,}" for column in COLUMNS)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ OPERATORS = {
 RECORD = "a record that minires fills: it holds what it is given"
 ENGINE = "called by the engine, with what the engine made"
 
-# name, or what it begins with -> why nobody throws malformed calls at it
+# name, or what it begins with -> why it gets no malformed calls
 LEFT_OUT = {
     "Function.forward": "every operation defines its own, and the engine calls it",
     "Function.backward": "every operation defines its own, and the engine calls it",

@@ -95,9 +95,9 @@ class Files:
         self.classes = folder / "classes.txt"
         self.classes.write_text("ant\nbee\ncat\ndog\n")
         self.weights = folder / "weights.safetensors"
-        told: dict[str, Any] = {"network": "resnet20", "options": {"width": 1, "num_classes": 4}}
+        message: dict[str, Any] = {"network": "resnet20", "options": {"width": 1, "num_classes": 4}}
         mr.manual_seed(0)
-        weights.save(models.create("resnet20", width=1, num_classes=4), self.weights, **told)
+        weights.save(models.create("resnet20", width=1, num_classes=4), self.weights, **message)
         config = training.Config.make(iterations=1, width=1, batch_size=8, workers=0, threads=1)
         self.run = folder / "run"
         training.train(config, self.run)

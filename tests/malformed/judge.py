@@ -97,12 +97,12 @@ def _judge_error(name: str, error: Exception, changed: set[str]) -> str:
         return kind
     if not isinstance(error, (TypeError, ValueError)):
         raise Finding(f"{kind}: {error}") from error
-    told = str(error)
+    message = str(error)
     names = changed | {other for argument in changed for other in ALSO.get(argument, ())}
-    if not any(re.search(rf"(?<![A-Za-z_]){re.escape(word)}(?![A-Za-z_])", told) for word in names):
-        raise Finding(f"{kind} names none of {', '.join(sorted(changed))}: {told}") from error
-    if len(told) > 1200:
-        raise Finding(f"{kind} of {len(told)} characters") from error
+    if not any(re.search(rf"(?<![A-Za-z_]){re.escape(word)}(?![A-Za-z_])", message) for word in names):
+        raise Finding(f"{kind} names none of {', '.join(sorted(changed))}: {message}") from error
+    if len(message) > 1200:
+        raise Finding(f"{kind} of {len(message)} characters") from error
     return "TypeError" if isinstance(error, TypeError) else "ValueError"
 
 
@@ -170,7 +170,7 @@ def _compare(what: str, found: Any, expected: Any, good: Good) -> None:
         raise Finding(f"{what} has dtype {found.dtype}")
     if found.size == 0 or found.dtype.kind != "f":
         return
-    if not _moderate(good):  # float32 overflows where float64 does not: only that it says so
+    if not _moderate(good):  # float32 overflows where float64 does not: only that the error names it
         return
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
     tolerance = (1e-4 if found.dtype == np.float32 else 1e-10) * max(scale, 1e-3)
@@ -195,7 +195,7 @@ def _moderate(good: Good) -> bool:
 
 
 def _bytes(value: Any) -> Any:
-    """What tells whether an array has changed."""
+    """A digest that changes with the array."""
     if isinstance(value, mr.Tensor):
         return _bytes(value.data)
     if isinstance(value, np.ma.MaskedArray):

@@ -1,6 +1,6 @@
 """No malformed call breaks anything: it is refused by the argument's name, or answered rightly.
 
-`pytest -m slow tests/malformed` throws 10,000 of them; `python -m tests.malformed --help` says how to throw more.
+`pytest -m slow tests/malformed` throws 10,000 of them; `python -m tests.malformed --help` lists the options for more.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_what_the_judge_lets_pass(files):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (raising(KeyError("x")), "KeyError"),
         (raising(TypeError("an integer is required")), "names none of x"),
@@ -97,17 +97,17 @@ def test_what_the_judge_lets_pass(files):
         (lambda x: x.data, "instead of a Tensor"),
     ],
 )
-def test_what_the_judge_finds(call, told, monkeypatch):
+def test_what_the_judge_finds(call, message, monkeypatch):
     monkeypatch.setattr("malformed.judge._ordinary", lambda good: Good(F.relu, {"x": mr.tensor(np.ones((2, 3)))}))
-    with pytest.raises(Finding, match=told):
+    with pytest.raises(Finding, match=message):
         judge("functional.relu", Good(call, {"x": mr.tensor(np.ones((2, 3), np.float32))}), {"x"})
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [("import os; os.abort()", "with -6"), ("import time; time.sleep(60)", "with 1: Timeout")]
+    ("code", "message"), [("import os; os.abort()", "with -6"), ("import time; time.sleep(60)", "with 1: Timeout")]
 )
-def test_a_crash_and_a_hang_are_findings(code, told, monkeypatch, tmp_path):
-    """They end the worker, and what it was doing is told."""
+def test_a_crash_and_a_hang_are_findings(code, message, monkeypatch, tmp_path):
+    """They end the worker, and the report names the call."""
     from malformed import __main__ as module
 
     worker = tmp_path / "tests" / "malformed"
@@ -122,4 +122,4 @@ def test_a_crash_and_a_hang_are_findings(code, told, monkeypatch, tmp_path):
     counts, findings = thrown("reference", 1)
     assert counts["findings"] == 1
     assert "functional.relu(x=1)" in findings[0]
-    assert told in findings[0]
+    assert message in findings[0]

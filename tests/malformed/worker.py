@@ -1,7 +1,7 @@
 """One process of malformed calls: `python -m tests.malformed.worker BACKEND CALLS SEED FOLDER [NAME ...]`.
 
-Before each call the worker says in FOLDER/call what it is about to do: a crash or a hang can then be told.  At the end
-FOLDER/counts.json holds the counts and the findings.
+Before each call the worker writes the call into FOLDER/call, so that the report of a crash or a hang names it.  At the
+end FOLDER/counts.json holds the counts and the findings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECONDS = 30  # of one call
 MEMORY = 8 << 30  # bytes of address space: what is absurd is a MemoryError, and not the end of the machine
 
 
-def told(value: object) -> str:
+def message(value: object) -> str:
     array = value.data if isinstance(value, mr.Tensor) else value
     more = ""
     if isinstance(array, np.ndarray):
@@ -62,7 +62,7 @@ def run(backend: str, calls: int, seed: int, folder: Path, names: list[str]) -> 
         changed = data.draw(st.lists(st.sampled_from(sorted(good.arguments)), min_size=1, max_size=2, unique=True))
         for argument in changed:
             good.arguments[argument] = data.draw(odd(good.arguments[argument]))
-        what = f"{name}({', '.join(f'{argument}={told(good.arguments[argument])}' for argument in changed)})"
+        what = f"{name}({', '.join(f'{argument}={message(good.arguments[argument])}' for argument in changed)})"
         (folder / "call").write_text(what, errors="replace")
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         try:

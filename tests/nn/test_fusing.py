@@ -67,11 +67,11 @@ def test_what_is_not_declared_is_left_alone_with_one_warning(rng):
         model.fuse()
     assert np.array_equal(model[1](model[0](x)).data, expected)
     (warning,) = caught
-    told = str(warning.message)
-    assert "\n  0.bn: Undeclared declares no normed\n  1.bn: Undeclared declares no normed\n" in told
-    assert "Sequential" in told
-    assert "normed = ((" in told
-    assert "2." not in told
+    explanation = str(warning.message)
+    assert "\n  0.bn: Undeclared declares no normed\n  1.bn: Undeclared declares no normed\n" in explanation
+    assert "Sequential" in explanation
+    assert "normed = ((" in explanation
+    assert "2." not in explanation
     assert warning.filename == __file__
 
 
@@ -138,7 +138,7 @@ def patched():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "explanation"),
     [
         (lambda: mr.nn.Sequential(Twice(3, 3, 1), mr.nn.BatchNorm2d(3)), "own.0 and own.1: a forward of its own in Tw"),
         (lambda: mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), Negative(3)), "a forward of its own in Conv2d or Negative"),
@@ -147,13 +147,13 @@ def patched():
         (Both, "own.conv and own.first: one of them is in several pairs"),
     ],
 )
-def test_a_pair_that_may_compute_something_else_is_left_alone_with_a_warning(rng, make, told):
+def test_a_pair_that_may_compute_something_else_is_left_alone_with_a_warning(rng, make, explanation):
     model = mr.nn.Sequential(mr.nn.Conv2d(3, 3, 1), mr.nn.BatchNorm2d(3))
     model.own = make()
     model = lived(model, rng).eval()
     x = mr.tensor(rng.standard_normal((2, 3, 4, 5)).astype(np.float32))
     expected = model.own(x).data
-    with pytest.warns(UserWarning, match=told) as caught:
+    with pytest.warns(UserWarning, match=explanation) as caught:
         model.fuse()
     assert caught[0].filename == __file__
     assert np.array_equal(model.own(x).data, expected)

@@ -123,10 +123,10 @@ def test_to_cuda_without_cupy_says_how_to_get_it():
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "explanation"),
     [(0, "CuPy is installed, but there is no GPU"), (None, "no usable GPU or driver: no driver"), (1, "")],
 )
-def test_to_cuda_with_cupy(monkeypatch, count, told):
+def test_to_cuda_with_cupy(monkeypatch, count, explanation):
     class CUDARuntimeError(RuntimeError):
         pass
 
@@ -140,12 +140,12 @@ def test_to_cuda_with_cupy(monkeypatch, count, told):
     cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), asarray=lambda array: moved.append(array) or array)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     model = network()
-    if told:
-        with pytest.raises(mr.BackendUnavailable, match=told):
+    if explanation:
+        with pytest.raises(mr.BackendUnavailable, match=explanation):
             model.to("cuda")
     else:
         model.to("cuda")
-    assert len(moved) == (0 if told else len(model.state_dict()))
+    assert len(moved) == (0 if explanation else len(model.state_dict()))
 
 
 def test_replacing_an_attribute_replaces_the_registration():
@@ -262,11 +262,11 @@ def test_loading_is_whole_or_not_at_all(spoil):
     state = {name: array.astype(np.float64) + 1 for name, array in before.items()}
     if spoil == "overflow":
         state["1.weight"][0, 0] = 1e300
-        told = "1.weight: holds numbers beyond float32"
+        explanation = "1.weight: holds numbers beyond float32"
     else:
         model[1].weight.data.flags.writeable = False
-        told = "1.weight: the module's array is read-only"
-    with pytest.raises(ValueError, match=told):
+        explanation = "1.weight: the module's array is read-only"
+    with pytest.raises(ValueError, match=explanation):
         model.load_state_dict(state)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
@@ -305,11 +305,11 @@ def test_the_layers_hand_their_options_on(rng):
 def test_names_of_a_state_are_text(name):
     layer = nn.Linear(2, 3)
     before = {path: array.copy() for path, array in layer.state_dict().items()}
-    told = re.escape(f"state must map names to arrays, got {name!r} as a name")
+    explanation = re.escape(f"state must map names to arrays, got {name!r} as a name")
     for strict in (True, False):
-        with pytest.raises(TypeError, match=told):
+        with pytest.raises(TypeError, match=explanation):
             layer.load_state_dict({**before, name: np.zeros(2)}, strict=strict)
-    with pytest.raises(TypeError, match=told):
+    with pytest.raises(TypeError, match=explanation):
         mr.optim.SGD(layer.parameters(), lr=0.1).load_state_dict({name: np.zeros(2)})
     for path, array in layer.state_dict().items():
         np.testing.assert_array_equal(array, before[path])

@@ -58,7 +58,7 @@ def make(name, stride_in, rng, width=4, labels=5, kind="ResNetForImageClassifica
 @pytest.mark.parametrize(("name", "stride_in"), CASES)
 def test_a_network_saved_by_transformers(name, stride_in, rng, tmp_path):
     peer = make(name, stride_in, rng)
-    peer.save_pretrained(tmp_path)  # config.json beside it says where the stride is
+    peer.save_pretrained(tmp_path)  # its config.json holds the stride's place
     model, match = weights.load(tmp_path / "model.safetensors", dtype="float64")
     assert (match.network, match.complete, match.undecided) == (name, True, ())
     assert match.options.get("stride_in") == stride_in

@@ -352,7 +352,7 @@ def check(model, inputs, expected):
     assert len(found) == len(expected)
     operator = model.graph.node[0].op_type
     if operator == "Dropout" and len(inputs) > 2 and inputs[2] and inputs[1] > 0:
-        # Two masks: what both keep is the same, what ours drops is 0, and the mask says which that is.
+        # Two masks: values that both keep are equal; values that ours drops are 0, and the mask marks them.
         y, both = found[0], (found[0] != 0) & (expected[0] != 0)
         assert 0 < (y != 0).sum() < y.size
         np.testing.assert_allclose(y[both], expected[0][both], rtol=1e-6)

@@ -256,10 +256,10 @@ def samples(op, dtype):
 
 
 class Ours:
-    """PyTorch's arguments as ours: what wants a gradient as a leaf, all else that floats as a copy."""
+    """PyTorch's arguments as ours: a leaf for each that requires a gradient, a copy of every other floating array."""
 
     def __init__(self):
-        self.leaves = []  # (theirs, ours)
+        self.leaves = []  # (PyTorch's, ours)
         self.copies = []
 
     def input(self, value):

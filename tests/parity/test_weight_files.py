@@ -139,7 +139,7 @@ def test_shared_storages_and_parameters(roundtrip):
 
 
 def test_other_byte_orders(tmp_path):
-    """A zip archive says which it has; the legacy format is little-endian, whatever its header says."""
+    """A zip archive states its byte order; the legacy format is little-endian, whatever its header states."""
     path = tmp_path / "x.pth"
     big = np.frombuffer(SIX, "<f4").astype(">f4").tobytes()
     for content in (
