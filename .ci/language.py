@@ -71,9 +71,7 @@ def prose(markdown: str) -> Iterator[tuple[int, str]]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    text = re.sub(
-        r"`[^`]*`|\[([^\]]*)\]\([^)]*\)", lambda m: m[1] or "code", text
-    )  # code and a link count as their text
+    text = re.sub(r"`[^`]*`|\[([^\]]*)\]\([^)]*\)", lambda m: m[1] or "Code", text)  # code counts as one word
     yield from re.split(r"(?<=[.!?:;])\s+(?=[A-Z0-9`*\"(])", text)
 
 

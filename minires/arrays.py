@@ -24,10 +24,10 @@ def array_module(array: Any) -> ModuleType:
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
-def plain_array(value: Any, argument: str, told: str = "an array") -> Array:
+def plain_array(value: Any, argument: str, expected: str = "an array") -> Array:
     """`value`, if it is an array like others: a masked one hides numbers, a matrix has two axes whatever is done."""
     if not is_array(value) or isinstance(value, (np.ma.MaskedArray, np.matrix)):
-        raise TypeError(f"{argument} must be {told}, got {type(value).__name__}")
+        raise TypeError(f"{argument} must be {expected}, got {type(value).__name__}")
     array: Array = value
     return array
 

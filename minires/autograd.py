@@ -42,13 +42,13 @@ class Function:
     name                operation, e.g. "Conv2d"
     module              dotted path of the module that made the call, e.g. "layer2.0.conv1"; "" outside of modules
     backend             the backend that computes this node, in forward and in backward
-    parents             for each input the node that made it, the leaf Tensor that wants its gradient, or None
+    parents             for each input the node that made it, the leaf Tensor that accumulates the gradient, or None
     needs_input_grad    for each input whether its gradient is wanted: backward may skip the others
     input_shapes        for each input its shape, None for an absent one
     input_dtypes        for each input its dtype, None for an absent one
     output_shape        shape of the output
-    place               "file:line" of the call, in the first frame that is not the engine's; "" where neither a tape
-                        nor an observer wants it
+    place               "file:line" of the call, in the first frame outside of the engine; "" without a tape and
+                        without an observer
     serial              rises with every node made
     """
 

@@ -426,7 +426,7 @@ def cross_entropy(
     reduction         "mean", "sum" (both give a scalar) or "none" (a loss for every label)
     weight            (C,), a factor for each class's part of the loss; "mean" then divides by the sum of the labels'
                       weights (by the number of positions where labels are probabilities)
-    ignore_index      labels of this value count for nothing; None: there are none (PyTorch's default is −100)
+    ignore_index      labels of this value count for nothing; None: every label counts (PyTorch's default is −100)
     """
     smoothing = number(label_smoothing, "label_smoothing", 0, 1)
     return classification_loss("logits", logits, labels, reduction, smoothing, weight, ignore_index)
@@ -446,7 +446,7 @@ def nll_loss(
     labels         integers (N,) or (N, d1, ...) or (), each in [0, C)
     reduction      "mean", "sum" (both give a scalar) or "none" (the shape of labels)
     weight         (C,), a factor for each class's losses; "mean" then divides by the sum of the labels' weights
-    ignore_index   labels of this value count for nothing; None: there are none (PyTorch's default is −100)
+    ignore_index   labels of this value count for nothing; None: every label counts (PyTorch's default is −100)
     """
     return classification_loss("log_probs", log_probs, labels, reduction, None, weight, ignore_index)
 

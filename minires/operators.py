@@ -32,8 +32,8 @@ def _number(value: Any) -> None:
     try:
         real(value, "operand")
     except TypeError:
-        told = f"a Tensor can be combined with Tensors, arrays and numbers, not with {type(value).__name__}"
-        raise TypeError(told) from None
+        message = f"a Tensor can be combined with Tensors, arrays and numbers, not with {type(value).__name__}"
+        raise TypeError(message) from None
     except OverflowError:
         raise ValueError("operand must fit a float, got a larger integer") from None
 

@@ -247,14 +247,12 @@ class Adam(Optimiser):
 def _check_gradient(p: Tensor, position: int) -> None:
     grad = p.grad
     if grad is None or not is_array(grad):
-        told = type(grad).__name__
-        raise TypeError(f"params[{position}] has a gradient that is no array: its grad is of type {told}")
+        kind = type(grad).__name__
+        raise TypeError(f"params[{position}] has a gradient that is no array: its grad is of type {kind}")
     if grad.shape != p.data.shape:
-        told = f"its gradient {grad.shape}"
-        raise ValueError(f"params[{position}] has shape {p.data.shape}, {told}")
+        raise ValueError(f"params[{position}] has shape {p.data.shape}, its gradient {grad.shape}")
     if grad.dtype.kind != "f":
-        told = f"its gradient {grad.dtype}"
-        raise TypeError(f"params[{position}] has dtype {p.data.dtype}, {told}")
+        raise TypeError(f"params[{position}] has dtype {p.data.dtype}, its gradient {grad.dtype}")
 
 
 def _check_observed(iteration: int, training_error: float) -> None:
@@ -286,7 +284,7 @@ class Schedule(Protocol):
     def __call__(self, iteration: int) -> float: ...
 
     def observe(self, iteration: int, training_error: float) -> None:
-        """Is told the error of each iteration's batch, in percent, before the update."""
+        """Receives the error of each iteration's batch, in percent, before the update."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -340,8 +338,8 @@ class Step(_Stateless):
         try:
             number(self.lr * self.factor ** len(steps), "factor")
         except (OverflowError, ValueError):
-            told = f"factor must leave the rate finite after {len(steps)} milestones"
-            raise ValueError(f"{told}, got {shown(self.factor)}") from None
+            limit = f"factor must leave the rate finite after {len(steps)} milestones"
+            raise ValueError(f"{limit}, got {shown(self.factor)}") from None
 
     @classmethod
     def at(cls, lr: float, milestones: Iterable[float], iterations: int, factor: float = 0.1) -> Step:

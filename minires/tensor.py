@@ -182,7 +182,7 @@ def tensor(array: Any, requires_grad: bool = False) -> Tensor:
     """A leaf Tensor around `array`.
 
     A floating NumPy or CuPy array is taken as it is, not copied, and keeps its dtype; integer and boolean arrays keep
-    theirs too, but cannot require a gradient.  Python numbers and nested lists become float32.
+    their dtype too, but cannot require a gradient.  Python numbers and nested lists become float32.
     """
     requires_grad = flag(requires_grad, "requires_grad")
     if isinstance(array, Tensor):

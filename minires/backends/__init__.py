@@ -60,7 +60,7 @@ _active = _Active()
 
 
 def names() -> tuple[str, ...]:
-    """Every backend that minires knows, installed or not."""
+    """Every backend of minires, installed or not."""
     return tuple(_MODULES)
 
 
@@ -119,7 +119,7 @@ def _default(name: str, home: str) -> Any:
         try:
             return _load("native")
         except BackendUnavailable as error:
-            # As text: whoever keeps the record would keep, by the error's traceback, the node that asked first.
+            # As text: a log record that holds the error would keep its traceback, and with it a node of the tape.
             logging.getLogger("minires").warning("minires: computing with the backend 'reference': %s", str(error))
     return _load("reference")
 
@@ -175,9 +175,8 @@ def _load(name: Any, argument: str = "backend", **options: Any) -> Any:
     if own.has_any(name):
         return own.made(name, options)
     if not isinstance(name, str) or name not in _MODULES:
-        known = ", ".join(map(repr, _MODULES))
-        told = "an object of yours or its module:object"
-        raise ValueError(f"{argument} must be one of {known}, or {told}; got {shown(name)}.{suggest(name, names())}")
+        known = f"{', '.join(map(repr, _MODULES))}, or an object of yours or its module:object"
+        raise ValueError(f"{argument} must be one of {known}; got {shown(name)}.{suggest(name, names())}")
     module, needs = _MODULES[name]
     try:
         found = importlib.import_module(module)

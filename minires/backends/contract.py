@@ -310,7 +310,7 @@ def _complaints(backend: Any) -> Iterator[str]:
                 continue
             except TypeError:
                 protocol = Backend if name in REQUIRED else Optional
-                told = [p for p in inspect.signature(getattr(protocol, name)).parameters if p != "self"]
-                yield f"{name} must take {arguments} arguments ({', '.join(told)}), got {inspect.signature(function)}"
+                taken = [p for p in inspect.signature(getattr(protocol, name)).parameters if p != "self"]
+                yield f"{name} must take {arguments} arguments ({', '.join(taken)}), got {inspect.signature(function)}"
         elif near := difflib.get_close_matches(name, allowed, n=1, cutoff=0.9):
             yield f"it has {name}, which the contract lacks. Did you mean {near[0]}?"

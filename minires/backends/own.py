@@ -17,7 +17,7 @@ __all__ = ["check_options", "has_any", "imported", "made"]
 def imported(path: str, argument: str) -> Any:
     """The object of "module:object"; the current folder is searched after the installed modules.
 
-    Raises ValueError where there is none; an error in the module itself passes through.
+    Raises ValueError where no such object exists; an error in the module itself passes through.
     """
     module, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):

@@ -24,7 +24,7 @@ def set_num_threads(threads: int) -> None:
     if _controller is None:
         _controller = ThreadpoolController()  # looks the loaded libraries up once: NumPy's BLAS is loaded by then
     _controller.select(user_api="blas").limit(limits=_threads)
-    with suppress(BackendUnavailable):  # then there is nobody to tell
+    with suppress(BackendUnavailable):  # without compiled kernels only BLAS has threads
         native().set_num_threads(_threads)
 
 

@@ -4,7 +4,7 @@ from types import ModuleType
 
 
 class BackendUnavailable(RuntimeError):
-    """A backend that minires knows, but that is not part of this installation or cannot run on this machine."""
+    """A backend of minires that is not part of this installation or cannot run on this machine."""
 
 
 def usable_cupy() -> ModuleType:

@@ -94,8 +94,8 @@ def create(name: str, **options_given: Any) -> Module:
     allowed = options(name)
     for option in options_given:
         if option not in allowed:
-            told = ", ".join(allowed)
-            raise TypeError(f"{name} has no option {option!r}; it has {told}.{suggest(option, allowed)}")
+            known = ", ".join(allowed)
+            raise TypeError(f"{name} has no option {option!r}; it has {known}.{suggest(option, allowed)}")
     return network(*arguments, **(defaults | options_given))
 
 

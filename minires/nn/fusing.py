@@ -47,7 +47,7 @@ def fuse(self: Module, on: bool = True, *, training: bool = False) -> Module:
     return self
 
 
-# Bound here, because folding knows the layers and the layers know Module.
+# Bound here, because folding imports the layers and the layers import Module.
 Module.fuse = fuse  # type: ignore[method-assign, assignment]
 
 

@@ -59,11 +59,11 @@ class Conv2d(Module):
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
-        told = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        told += f", padding={self.padding!r}" if self.padding != (0, 0) else ""
-        told += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
-        told += f", groups={self.groups}" if self.groups != 1 else ""
-        return told + ("" if self.bias is not None else ", bias=False")
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding!r}" if self.padding != (0, 0) else ""
+        text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        text += f", groups={self.groups}" if self.groups != 1 else ""
+        return text + ("" if self.bias is not None else ", bias=False")
 
 
 class BatchNorm2d(Module):
@@ -347,7 +347,7 @@ class ModuleList(Module):
         self._take_name(self._name)
 
     def _take_name(self, name: str) -> None:
-        """The list itself is never called: its modules carry its name in front of theirs."""
+        """The list itself is never called: each of its modules has the list's name before its own."""
         super()._take_name(name)
         for position, module in self._children.items():
             module._take_name(f"{name}.{position}" if name else position)

@@ -275,8 +275,8 @@ class Module:
 
     def _in_a_line(self) -> str:
         kinds = Counter(type(child).__name__ for child in self._children.values())
-        told = [f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items()]
-        return f"{type(self).__name__}({', '.join(told)}; {sum(p.size for p in self.parameters()):,} parameters)"
+        counts = [f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items()]
+        return f"{type(self).__name__}({', '.join(counts)}; {sum(p.size for p in self.parameters()):,} parameters)"
 
 
 @contextmanager

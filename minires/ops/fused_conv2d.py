@@ -18,8 +18,8 @@ class FusedConv2d(Conv2d):
     x (N, C, H, W), weight (O, C/groups, KH, KW), bias, gamma and beta (O,), shortcut (N, O, OH, OW)
     ->  y (N, O, OH, OW)
 
-    All but x and weight may be None.  Without the running statistics (O,) there is no batch norm; `relu` says whether
-    there is a ReLU.
+    All but x and weight may be None.  Without the running statistics (O,) there is no batch norm; `relu` is true where
+    a ReLU follows.
 
     backward computes the convolution a second time where batch norm needs its output, instead of keeping it.
     """

@@ -22,17 +22,17 @@ def pooled_size(
     Under ceil_mode the last window may hang over, but must start inside the input or its left padding.
     Raises ValueError when a window does not fit.
     """
-    told = f"(x {x_shape}, kernel_size {kernel}, stride {stride}, padding {padding}, dilation {dilation})"
+    at = f"(x {x_shape}, kernel_size {kernel}, stride {stride}, padding {padding}, dilation {dilation})"
     output = []
     for axis, size, k, s, p, d in zip("HW", x_shape[2:], kernel, stride, padding, dilation, strict=True):
         span = d * (k - 1) + 1
         if size < 1:
-            raise ValueError(f"{op}: x must not be empty along {axis} {told}")
+            raise ValueError(f"{op}: x must not be empty along {axis} {at}")
         if p > span // 2:
-            raise ValueError(f"{op}: padding must be at most half of kernel_size's span, {span} along {axis} {told}")
+            raise ValueError(f"{op}: padding must be at most half of kernel_size's span, {span} along {axis} {at}")
         if size + 2 * p < span and not (ceil_mode and size + 2 * p > span - s):
             padded = f"the padded x with {size + 2 * p}"
-            raise ValueError(f"{op}: kernel_size spans {span} along {axis}, more than {padded} {told}")
+            raise ValueError(f"{op}: kernel_size spans {span} along {axis}, more than {padded} {at}")
         o = (size + 2 * p - span + (s - 1 if ceil_mode else 0)) // s + 1
         if ceil_mode and (o - 1) * s >= size + p:
             o -= 1

@@ -24,7 +24,7 @@ ROWS = 8  # of threads in a block that walks down the pixels, 32 channels wide
 class KernelBackend:
     """The functions of `minires.backends.reference`, computed by kernels of csrc/cuda.
 
-    name     as `mr.backend` knows it
+    name     as `mr.backend` takes it
     device   what launches the kernels
     gemm     rung for products of matrices; "auto": the best general one; "cublas": CuPy's
     conv2d   rung for convolutions; "auto": 1×1 as a plain product, all else as an implicit GEMM
@@ -226,8 +226,8 @@ class KernelBackend:
         xp, chunk = self.array_module, 4096
         homes = {array_module(a).__name__ for a in (*params, *grads)}
         if homes != {xp.__name__}:
-            told = " and ".join(sorted(homes))
-            raise TypeError(f"backend {self.name!r} computes on {xp.__name__} arrays, the parameters are of {told}")
+            modules = " and ".join(sorted(homes))
+            raise TypeError(f"backend {self.name!r} computes on {xp.__name__} arrays, the parameters are of {modules}")
         starts = [(i, start) for i, p in enumerate(params) for start in range(0, p.size, chunk)]
         owner, start = xp.asarray(np.array(starts, np.int32).reshape(-1, 2).T.copy())
         grads = [self._contiguous(g) for g in grads]
@@ -341,7 +341,7 @@ class KernelBackend:
         self.device.launch(kernel, out.dtype, (ceil_div(rows, 8),), (32, 8), *moved, out, rows, C)
         return xp.moveaxis(out, -1, axis)
 
-    # -- arrays as the kernels want them
+    # -- arrays as the kernels take them
 
     def _empty(self, shape: tuple[int, ...], like: Array) -> Array:
         variant(self.name, like.dtype)  # raises unless float32 or float64

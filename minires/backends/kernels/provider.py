@@ -163,15 +163,15 @@ def address_of(array: Any) -> int:
 def check_grid(kernel: str, grid: tuple[int, ...]) -> None:
     """Raises ValueError for more blocks than a GPU launches."""
     if any(blocks > most for blocks, most in zip(grid, LARGEST_GRID, strict=False)):
-        told = "; use a smaller batch"
-        raise ValueError(f"{kernel}: a grid of {grid} blocks is beyond {LARGEST_GRID}, what a GPU launches{told}")
+        limit = f"{LARGEST_GRID}, the largest that a GPU launches"
+        raise ValueError(f"{kernel}: a grid of {grid} blocks is beyond {limit}; use a smaller batch")
 
 
 def check_count(what: str, number: int) -> int:
     """`number`, if the kernels' 32-bit integers can count so far."""
     if number > INT_MAX - 2**16:  # and their blocks a little beyond the last one
-        told = f"fewer than the kernels' 32-bit integers count, got {number}; use a smaller batch"
-        raise ValueError(f"{what} must be {told}")
+        limit = "fewer than the kernels' 32-bit integers count"
+        raise ValueError(f"{what} must be {limit}, got {number}; use a smaller batch")
     return number
 
 

@@ -178,7 +178,7 @@ class NativeBackend:
     def batch_norm_relu_backward(
         self, grad_output: Array, y: Array, kept: Any, weight: Array | None
     ) -> tuple[Array, Array, Array]:
-        return self._gradients(grad_output, kept, weight, relu=True)  # x tells where y is positive, and is read anyway
+        return self._gradients(grad_output, kept, weight, relu=True)  # y's sign follows from x, which is read anyway
 
     def batch_norm_eval_forward(
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float

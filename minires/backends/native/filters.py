@@ -30,7 +30,7 @@ class KeptFilters:
     """Arranged filters, kept as long as the weights live and stay the same, for batches of few images.
 
     With one image arranging the filters costs as much as the convolution itself.  Whether the weights have changed is
-    read off the weights, by a digest of all of them: nobody has to announce a change.
+    read off a digest of all weights, so a change needs no announcement.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,11 @@ class KeptFilters:
         if x_shape[0] > FEW:
             return arranged(kernels, x_shape, w, y_shape, options)
         groups, size = options[3], kernels.conv2d_filters_size(x_shape, w, y_shape, *options)
-        key = (id(w), groups, size)  # the arrangement depends on the groups, and on the algorithm, which the size tells
+        key = (
+            id(w),
+            groups,
+            size,
+        )  # the size implies the algorithm
         digest = kernels.digest(w)
         kept = self._kept.get(key)
         if kept is None or kept.w() is not w or kept.digest != digest:

@@ -1,4 +1,4 @@
-"""Arrays as the kernels want them: without gaps, images (N, H, W, C), everything else rows × channels."""
+"""Arrays as the kernels take them: without gaps, images (N, H, W, C), everything else rows × channels."""
 
 from __future__ import annotations
 
