@@ -30,7 +30,7 @@ from weights.files import (
 from weights.files import safetensors as safetensors_file
 
 from minires import weights
-from minires.weights.state_dict import KEYS
+from minires.weights.torch_file import STATE_DICT_KEYS
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", STATE_DICT_KEYS)
 @pytest.mark.parametrize("build", ["zip", "legacy"])
 def test_checkpoints(read, key, build):
     checkpoint = BESIDE | {key: TWO}
@@ -276,7 +276,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(weights.WeightsError, match="is a folder, not a weight file"):
         weights.read(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(weights.WeightsError, match="is no file"):
+    with pytest.raises(weights.WeightsError, match="is no regular file, not a weight file"):
         weights.read(tmp_path / "pipe")
 
 
