@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,6 @@ class Hints:
     classes         names of the classes in the order of the outputs
     unsupported     why minires lacks this network, whatever its names and shapes; "" for no reason
     notes           for the reader, each in a line
-    assumed         "network" and names of options that `convert` assumed when it wrote the file
     """
 
     source: str = ""
@@ -44,21 +43,14 @@ class Hints:
     classes: tuple[str, ...] | None = None
     unsupported: str = ""
     notes: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
-
-    def known(self) -> Hints:
-        """Without the assumptions: they may be assumed again, or replaced by the caller."""
-        options = {name: value for name, value in self.options.items() if name not in self.assumed}
-        network = None if "network" in self.assumed else self.network
-        return replace(self, network=network, options=options, assumed=())
 
 
 class Outline(NamedTuple):
-    """What a file's shapes reveal, for comparison with a configuration.
+    """What a file's shapes reveal of its network.
 
     nearest   the network of `models.names()` that is most alike
     kind      "basic", "bottleneck" or "convolution"
-    counts    blocks in each stage
+    counts    blocks in each stage; () where there are none
     width     filters of the first convolution
     outputs   of the last layer; 0 where it is missing
     """
@@ -118,7 +110,11 @@ def encode(
 
 
 def decode(metadata: Mapping[str, str]) -> Hints | None:
-    """The hints in a file's metadata; None for a file that minires did not write.  Raises WeightsError for others."""
+    """The hints in a file's metadata; None for a file that minires did not write.
+
+    Leaves out what `convert` assumed: it may be assumed again, or replaced by the caller.
+    Raises WeightsError for an invalid layout.
+    """
     if "minires" not in metadata:
         return None
     if metadata["minires"] != VERSION:
@@ -139,8 +135,9 @@ def decode(metadata: Mapping[str, str]) -> Hints | None:
         raise WeightsError('its metadata: assumed must hold "network" or names of its options')
     pictures = _from_json(metadata, "preprocessing", dict) or {}
     pictures = {name: _mean_image(value) if isinstance(value, dict) else value for name, value in pictures.items()}
+    known = {name: value for name, value in options.items() if name not in assumed}
     names = None if classes is None else tuple(classes)
-    return Hints("its metadata", network, options, pictures, names, assumed=tuple(assumed))
+    return Hints("its metadata", None if "network" in assumed else network, known, pictures, names)
 
 
 def _from_json(metadata: Mapping[str, str], key: str, kind: type) -> Any:

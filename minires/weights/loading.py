@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,11 +63,8 @@ def load(
     file = read_any(path)
     match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
     state = _checked_state(file, match, strict, check_values)
-    if match.missing:
+    with nullcontext() if match.missing else init.skipped():
         model = models.create(match.network, **match.options)
-    else:
-        with init.skipped():
-            model = models.create(match.network, **match.options)
     model.astype(dtype)
     try:
         model.load_state_dict(state, strict=strict)

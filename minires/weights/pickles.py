@@ -21,7 +21,7 @@ STEPS = 300_000  # a tensor takes about 40: ResNet-152 with all of Adam's state 
 LONGEST_NUMBER = 255  # bytes
 LONGEST_LINE = 256  # bytes: the name of a module or a function
 
-Find = Callable[[str, str], object]  # (module, name of a global) -> its replacement; raises UnknownGlobal
+Find = Callable[[str, str], object]  # (module, name of a global) -> its replacement, or None
 Persistent = Callable[[object], object]  # persistent id -> its replacement
 
 
@@ -33,22 +33,15 @@ class Function:
     build: Callable[[tuple[Any, ...]], Any]
 
 
-@dataclass(frozen=True)
 class Opaque:
     """Replaces a value that is not needed here and was never made: a device, a NumPy scalar."""
-
-    name: str
-
-
-class UnknownGlobal(WeightsError):
-    """The pickle names a global that no state dict needs."""
 
 
 class Source:
     """A file that raises when it is asked for more bytes than it has left, before memory is allocated for them."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.left, self.tell = file, size, file.tell
+        self.file, self.left = file, size
 
     def read(self, count: int) -> bytes:
         self.left -= count
@@ -65,7 +58,7 @@ class Source:
         return line
 
     def peek(self, count: int) -> bytes:
-        place = self.tell()
+        place = self.file.tell()
         ahead = self.file.read(min(count, self.left))
         self.file.seek(place)
         return ahead
@@ -91,7 +84,8 @@ def _opcodes(source: Source) -> Iterator[tuple[str, Any]]:
     except UnicodeError:
         raise WeightsError("broken pickle: text that is not UTF-8") from None
     except ValueError as error:
-        raise WeightsError(f"broken pickle: {plain(error)}") from None
+        reason = plain(error).removeprefix("at position <unknown>, ")
+        raise WeightsError(f"broken pickle: {reason}") from None
 
 
 class _Machine:
@@ -206,17 +200,15 @@ class _Machine:
     def find_global(self, module: object, name: object) -> object:
         if type(module) is not str or type(name) is not str:
             raise WeightsError("broken pickle: a global that has no name")
-        try:
-            return self.find(module, name)
-        except UnknownGlobal:
-            # The state of a pickled torch.nn.Module follows its class, which the user may have written.
-            ahead = self.source.peek(1 << 16)
-            if module.startswith("torch.nn.") or (b"_parameters" in ahead and b"_modules" in ahead):
-                raise WeightsError(
-                    f"holds a whole pickled model (class {plain(f'{module}.{name}')}), none of which was "
-                    "executed: save its state_dict() instead"
-                ) from None
-            raise
+        if (found := self.find(module, name)) is not None:
+            return found
+        # The state of a pickled torch.nn.Module follows its class, which the user may have written.
+        ahead, whole = self.source.peek(1 << 16), plain(f"{module}.{name}")
+        if module.startswith("torch.nn.") or (b"_parameters" in ahead and b"_modules" in ahead):
+            raise WeightsError(
+                f"holds a whole pickled model (class {whole}), none of which was executed: save its state_dict() instead"
+            )
+        raise WeightsError(f"unsafe or not a state dict: it names {whole}, which was not executed")
 
     def call(self, function: object, arguments: object) -> object:
         if type(function) is not Function:

@@ -14,7 +14,6 @@ import numpy as np
 import safetensors
 
 from minires import _checks
-from minires.arrays import Array
 from minires.training import CheckpointError, find_checkpoint, load_checkpoint
 from minires.training.checkpoint import is_checkpoint
 from minires.training.restore import preprocessing
@@ -70,13 +69,11 @@ def _read(path: Path, file: BinaryIO) -> WeightFile:
     if not head:
         raise WeightsError("is empty")
     if head.startswith(b"PK\3\4"):
-        arrays, stored, inside = torch_file.read_zip(file, size)
-        return WeightFile(path, "PyTorch zip", arrays, stored, inside=inside)
+        return torch_file.read_zip(path, file, size)
     if head[8:9] == b"{":  # before pickles: a safetensors header of 640 bytes begins like a pickle
-        return WeightFile(path, "safetensors", *_read_safetensors(path, file, size))
+        return _read_safetensors(path, file, size)
     if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5:
-        arrays, stored, inside = torch_file.read_legacy(file, size)
-        return WeightFile(path, "PyTorch legacy", arrays, stored, inside=inside)
+        return torch_file.read_legacy(path, file, size)
     reason = _other_format(head, tail)
     if not reason and path.suffix == ".safetensors":
         reason = "no valid safetensors file: it does not begin with the length of a header in JSON"
@@ -114,11 +111,11 @@ SAFETENSORS_DTYPES = {
 }  # fmt: skip
 
 
-def _read_safetensors(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Array], dict[str, str], dict[str, str]]:
-    """Arrays by name in the order of their places in the file, their types as stored, and the metadata.
+def _read_safetensors(path: Path, file: BinaryIO, size: int) -> WeightFile:
+    """Arrays in the order of their places in the file.
 
-    The library checks the header against the file: no holes, no overlaps, shape × type = bytes.  The elements are then
-    read straight into their arrays: the library's reader for NumPy lacks bfloat16 and holds the file twice.
+    The library checks the header against the file: no holes, no overlaps, shape × type = bytes.  The elements are read
+    here, straight into their arrays: the library's reader for NumPy lacks bfloat16 and holds the file twice.
     """
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:
@@ -146,7 +143,7 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, 
         if file.readinto(raw.reshape(-1).view(np.uint8)) != raw.nbytes:  # type: ignore[attr-defined]
             raise WeightsError(f"truncated: it ends within tensor {quoted(name)}")
         arrays[name] = widen(raw, stored[name], copy=False)
-    return arrays, stored, metadata
+    return WeightFile(path, "safetensors", arrays, stored, metadata)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

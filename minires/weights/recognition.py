@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -134,10 +134,11 @@ def recognise(
         for ours, theirs in translation.names.items()
         if not ours.endswith("num_batches_tracked")
     }
-    hinted = _hints(file, translation, shapes)
+    outline = _outline(shapes)
+    hinted = _hints(file, translation.convention, outline)
     if network is not None and hinted.network not in (None, network):
         raise WeightsMismatch(f"network is {network!r}, but {file.path} has {hinted.network!r} in {hinted.source}")
-    name = network or hinted.network or nearest(shapes)
+    name = network or hinted.network or outline.nearest
     options = _options(name, shapes)
     options |= {key: value for key, value in hinted.options.items() if key in (*CHOICES, "dropout")}
     options = {key: value for key, value in options.items() if key in models.options(name)}
@@ -154,7 +155,7 @@ def recognise(
     named = network is not None or hinted.network is not None
     options, undecided, notes = _assumptions(name, options, translation, named)
     wanted = _wanted(file, name, options, shapes)
-    different = _different(name, shapes, wanted, translation)
+    different = _different(name, outline, shapes, wanted, translation)
     different += [hinted.unsupported] if hinted.unsupported else []
     missing = tuple(key for key in wanted if key not in shapes)
     left_over = [translation.names[key] for key in shapes if key not in wanted] + list(translation.others)
@@ -176,21 +177,17 @@ def recognise(
     )
 
 
-def _hints(file: WeightFile, translation: Translation, shapes: Shapes) -> Hints:
+def _hints(file: WeightFile, convention: str, outline: Outline) -> Hints:
     """Of the file's metadata, otherwise of a configuration beside the file."""
-    kind, counts = stages(shapes)
-    last = shapes.get("fc.weight", shapes.get("classifier.6.weight", ()))
-    width, outputs = ((*shape, 0)[0] for shape in (shapes.get("conv1.weight", ()), last))
-    outline = Outline(nearest(shapes), kind, counts, width, outputs)
     try:
         found = hints.decode(file.metadata)
-        if found is None and translation.convention.startswith("Hugging Face"):
+        if found is None and convention.startswith("Hugging Face"):
             found = hints.from_transformers(file.path, outline)
-        elif found is None and translation.convention in ("torchvision", "timm"):
+        elif found is None and convention in ("torchvision", "timm"):
             found = hints.from_timm(file.path, outline)
     except WeightsError as error:
         raise WeightsError(f"{file.path}: {error}") from None
-    return Hints() if found is None else found.known()
+    return Hints() if found is None else found
 
 
 def _assumptions(
@@ -243,9 +240,9 @@ def _wanted(file: WeightFile, network: str, options: Mapping[str, Any], shapes: 
         raise WeightsMismatch(f"{file.path} does not fit {network}: {error}") from None
 
 
-def _different(network: str, shapes: Shapes, wanted: Shapes, translation: Translation) -> list[str]:
+def _different(network: str, outline: Outline, shapes: Shapes, wanted: Shapes, translation: Translation) -> list[str]:
     lines = []
-    found, ours = stages(shapes), models.stages(network)
+    found, ours = (outline.kind, outline.counts), models.stages(network)
     if found != ours:
         lines.append(f"{_blocks(*found)}, {network} has {_blocks(*ours)}")
     for name, shape in wanted.items():
@@ -387,16 +384,23 @@ def _flattened(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], math.prod(shape[1:])) if name.startswith("classifier.") and len(shape) == 4 else shape
 
 
-def stages(shapes: Shapes) -> tuple[str, tuple[int, ...]]:
-    """As `models.stages` returns them: ("bottleneck", (3, 4, 6, 3)).  Counts are () where there are no blocks."""
+def _outline(shapes: Shapes) -> Outline:
     if any(name.startswith("features.") for name in shapes):
-        return "convolution", _convolutions(shapes)
-    blocks = defaultdict(set)
-    for name in shapes:
-        if match := _BLOCK.match(name):
-            blocks[int(match[1])].add(int(match[2]))
-    kind = "bottleneck" if any(name.endswith(".conv3.weight") for name in shapes) else "basic"
-    return kind, tuple(len(blocks[stage]) for stage in sorted(blocks))
+        kind, counts = "convolution", _convolutions(shapes)
+    else:
+        kind = "bottleneck" if any(name.endswith(".conv3.weight") for name in shapes) else "basic"
+        found = {(int(match[1]), int(match[2])) for match in map(_BLOCK.match, shapes) if match}
+        blocks = Counter(stage for stage, _ in found)
+        counts = tuple(blocks[stage] for stage in sorted(blocks))
+
+    def distance(name: str) -> int:
+        ours = models.stages(name)[1]
+        return sum(abs(a - b) for a, b in zip_longest(counts, ours, fillvalue=0)) + abs(len(counts) - len(ours))
+
+    alike = [name for name in models.names() if models.stages(name)[0] == kind and not name.startswith("plain")]
+    last = shapes.get("fc.weight", shapes.get("classifier.6.weight", ()))
+    width, outputs = ((*shape, 0)[0] for shape in (shapes.get("conv1.weight", ()), last))
+    return Outline(min(alike, key=distance), kind, counts, width, outputs)
 
 
 def _convolutions(shapes: Shapes) -> tuple[int, ...]:
@@ -413,18 +417,6 @@ def _convolutions(shapes: Shapes) -> tuple[int, ...]:
             counts.append(0)
         counts[-1] += 1
     return tuple(counts)
-
-
-def nearest(shapes: Shapes) -> str:
-    """The residual network or VGG of `models.names()` that has these stages, or the most similar ones."""
-    kind, counts = stages(shapes)
-
-    def distance(name: str) -> int:
-        theirs = models.stages(name)[1]
-        return sum(abs(a - b) for a, b in zip_longest(counts, theirs, fillvalue=0)) + abs(len(counts) - len(theirs))
-
-    alike = [name for name in models.names() if models.stages(name)[0] == kind and not name.startswith("plain")]
-    return min(alike, key=distance)
 
 
 def _options(network: str, shapes: Shapes) -> dict[str, Any]:

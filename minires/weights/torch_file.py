@@ -15,23 +15,26 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from minires.arrays import Array
-from minires.weights.pickles import Function, Opaque, Source, UnknownGlobal, checked_key, load
-from minires.weights.weight_file import RAW, WeightsError, check_shape, itemsize, plain, quoted, widen, widened
+from minires.weights.pickles import Function, Opaque, Source, checked_key, load
+from minires.weights.weight_file import (
+    RAW,
+    WeightFile,
+    WeightsError,
+    check_shape,
+    itemsize,
+    plain,
+    quoted,
+    widen,
+    widened,
+)
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "module", "weights", "params")
-
-
-class Content(NamedTuple):
-    """Arrays by name, their types as stored, and the key of the checkpoint that holds the state dict ("": none)."""
-
-    arrays: dict[str, Array]
-    stored: dict[str, str]
-    inside: str
 
 
 def _allowed_bytes(size: int) -> int:
@@ -46,14 +49,13 @@ def _allowed_bytes(size: int) -> int:
 # The zip format: PREFIX/data.pkl for the object, PREFIX/data/KEY for each storage
 
 LONGEST_DIRECTORY = 4 << 20  # bytes, enough for 40,000 storages
-ENCRYPTED = 0x1  # of a member's flags
-# What zipfile raises for a broken archive; ValueError and the following for invalid names and numbers beyond the file.
+# What zipfile raises for a broken archive: RuntimeError for an encrypted member, ValueError for an invalid name.
 BROKEN = (
-    zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, NotImplementedError, OSError,
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError
 )  # fmt: skip
 
 
-def read_zip(file: BinaryIO, size: int) -> Content:
+def read_zip(path: Path, file: BinaryIO, size: int) -> WeightFile:
     archive = _Archive(file, _allowed_bytes(size))
     pickled = archive.read("data.pkl")
     storages: dict[str, Storage] = {}
@@ -67,7 +69,8 @@ def read_zip(file: BinaryIO, size: int) -> Content:
     def elements(storage: Storage) -> bytes:
         return archive.read(f"data/{storage.key}", storage.whole * _element_bytes(storage.dtype))
 
-    return Content(*_arrays(tensors, elements, "<" if order == b"little" else ">", _allowed_bytes(size)), inside)
+    arrays, stored = _arrays(tensors, elements, "<" if order == b"little" else ">", _allowed_bytes(size))
+    return WeightFile(path, "PyTorch zip", arrays, stored, inside=inside)
 
 
 class _Archive:
@@ -103,12 +106,8 @@ class _Archive:
         if member is None:
             raise WeightsError(f"broken: {shown} is missing from the zip archive")
         size = member.file_size
-        if member.flag_bits & ENCRYPTED:
-            raise WeightsError(f"{shown} is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise WeightsError(f"{shown} is compressed by method {member.compress_type}: PyTorch compresses nothing")
-        if member.compress_type == zipfile.ZIP_STORED and member.compress_size != size:
-            raise WeightsError(f"broken: {shown} has two sizes, {size:,} and {member.compress_size:,}")
         if expected is not None and size != expected:
             raise WeightsError(f"broken: {shown} holds {size:,} bytes, its tensors need {expected:,}")
         self.allowed -= size
@@ -151,13 +150,11 @@ def _directory_bytes(file: BinaryIO) -> int:
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_legacy(file: BinaryIO, size: int) -> Content:
+def read_legacy(path: Path, file: BinaryIO, size: int) -> WeightFile:
     source = Source(file, size)
-    magic = load(source, _find)
-    if type(magic) is not int or magic != MAGIC:
+    if load(source, _find) != MAGIC:
         raise WeightsError("is a pickle, but not one that torch.save wrote")
-    version = load(source, _find)
-    if type(version) is not int or version != VERSION:
+    if load(source, _find) != VERSION:
         raise WeightsError("is of an unknown version of PyTorch's legacy format")
     load(source, _find)
     storages: dict[str, Storage] = {}
@@ -194,7 +191,8 @@ def read_legacy(file: BinaryIO, size: int) -> Content:
             raise WeightsError("truncated: it ends within a storage")
         return content
 
-    return Content(*_arrays(tensors, elements, "<", _allowed_bytes(size)), inside)
+    arrays, stored = _arrays(tensors, elements, "<", _allowed_bytes(size))
+    return WeightFile(path, "PyTorch legacy", arrays, stored, inside=inside)
 
 
 # What replaces PyTorch's objects in a pickle
@@ -248,10 +246,9 @@ def _element_bytes(dtype: str) -> int:
 
 
 def _find(module: str, name: str) -> object:
-    """What replaces a global of the pickle.
+    """What replaces a global of the pickle; None for a global that no checkpoint of numbers needs.
 
-    Raises UnknownGlobal for a global that no checkpoint of numbers needs, WeightsError for a tensor that is no plain
-    array.
+    Raises WeightsError for a tensor that is no plain array.
     """
     if module in ("torch", "torch.cuda", "torch.storage") and name in STORAGES:
         return DType(STORAGES[name])
@@ -262,11 +259,7 @@ def _find(module: str, name: str) -> object:
         raise WeightsError(
             f"holds a {NO_PLAIN_TENSORS[whole]} tensor, which is not supported: save dense tensors of numbers"
         )
-    if whole in OPAQUE:
-        return Function(whole, lambda arguments: Opaque(whole))
-    if whole not in FUNCTIONS:
-        raise UnknownGlobal(f"unsafe or not a state dict: it names {plain(whole)}, which was not executed")
-    return Function(whole, FUNCTIONS[whole])
+    return Function(whole, FUNCTIONS[whole]) if whole in FUNCTIONS else None
 
 
 def _storage(identity: object, known: dict[str, Storage]) -> Storage:
@@ -331,11 +324,8 @@ def _is_pair(item: Any) -> bool:
     return type(item) in (tuple, list) and len(item) == 2
 
 
-def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(arguments) != 1 or not _naturals(arguments[0]):
-        raise WeightsError("broken: an invalid torch.Size")
-    size: tuple[int, ...] = arguments[0]
-    return size
+def _opaque(arguments: tuple[Any, ...]) -> Opaque:
+    return Opaque()
 
 
 FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
@@ -345,13 +335,10 @@ FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_of_any_type,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch.Size": _size,
+    # What a checkpoint holds beside its state dict: devices, a scheduler's milestones, the best accuracy so far.
+    **dict.fromkeys(("torch.device", "torch.Size", "collections.Counter", "numpy.dtype", "_codecs.encode"), _opaque),
+    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _opaque),
 }
-# What a checkpoint holds beside its state dict: devices, a scheduler's milestones, the best accuracy so far.
-OPAQUE = (
-    "torch.device", "collections.Counter", "numpy.dtype", "_codecs.encode",
-    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
-)  # fmt: skip
 NO_PLAIN_TENSORS = {
     "torch._utils._rebuild_qtensor": "quantised",
     "torch._utils._rebuild_sparse_tensor": "sparse",
