@@ -26,40 +26,23 @@ from minires.weights.weight_file import WeightsError, quoted
 
 @dataclass(frozen=True)
 class Hints:
-    """
-    source          where they stand: "its metadata", "config.json"
-    network         of `models.names()`; None where it is not named
-    options         of `models.create`
-    preprocessing   resize, crop, mean, std, interpolation, grey: those that are known
-    classes         names of the classes in the order of the outputs
-    unsupported     why minires lacks this network, whatever its names and shapes; "" for no reason
-    notes           for the reader, each in a line
-    """
-
-    source: str = ""
-    network: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
-    unsupported: str = ""
-    notes: tuple[str, ...] = ()
+    source: str = ""  # where they stand: "its metadata", "config.json"
+    network: str | None = None  # of `models.names()`; None where it is not named
+    options: dict[str, Any] = field(default_factory=dict)  # of `models.create`
+    preprocessing: dict[str, Any] = field(default_factory=dict)  # resize, crop, mean, std, interpolation, grey
+    classes: tuple[str, ...] | None = None  # their names in the order of the outputs
+    unsupported: str = ""  # why minires lacks this network, whatever its names and shapes
+    notes: tuple[str, ...] = ()  # for the reader, each in a line
 
 
 class Outline(NamedTuple):
-    """What a file's shapes reveal of its network.
+    """What a file's shapes reveal of its network."""
 
-    nearest   the network of `models.names()` that is most alike
-    kind      "basic", "bottleneck" or "convolution"
-    counts    blocks in each stage; () where there are none
-    width     filters of the first convolution
-    outputs   of the last layer; 0 where it is missing
-    """
-
-    nearest: str
-    kind: str
-    counts: tuple[int, ...]
-    width: int
-    outputs: int
+    nearest: str  # the most similar network of `models.names()`
+    kind: str  # "basic", "bottleneck" or "convolution"
+    counts: tuple[int, ...]  # blocks in each stage; () where there are none
+    width: int  # filters of the first convolution
+    outputs: int  # of the last layer; 0 where it is missing
 
 
 # Metadata of minires in a safetensors file, each entry a text

@@ -28,16 +28,11 @@ IMAGES = -1
 
 @dataclass
 class Step:
-    """One operation of the network.
+    """One operation of the network."""
 
-    node      with its options, without its saved arrays
-    sources   of its inputs; None for an absent input
-    shapes    of the output for one image, and for two
-    """
-
-    node: Any
-    sources: tuple[Source | None, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    node: Any  # with its options, without its saved arrays
+    sources: tuple[Source | None, ...]  # of its inputs; None for an absent input
+    shapes: tuple[tuple[int, ...], ...]  # of the output for one image, and for two
 
     def refuse(self, problem: str) -> ValueError:
         """The error that this operation cannot be exported."""
@@ -47,17 +42,10 @@ class Step:
 
 @dataclass
 class Trace:
-    """
-    steps    the operations, in order
-    output   the number of the step that computes the output
-    shape    (C, H, W) of an image
-    state    parameters and running statistics by name
-    """
-
-    steps: list[Step]
-    output: int
-    shape: tuple[int, int, int]
-    state: dict[str, Array]
+    steps: list[Step]  # in order
+    output: int  # the number of the step that computes the output
+    shape: tuple[int, int, int]  # (C, H, W) of an image
+    state: dict[str, Array]  # parameters and running statistics by name
     dtype: np.dtype[Any]
 
     def shapes_of(self, source: Source | None) -> tuple[tuple[int, ...], ...]:

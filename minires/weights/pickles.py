@@ -206,7 +206,8 @@ class _Machine:
         ahead, whole = self.source.peek(1 << 16), plain(f"{module}.{name}")
         if module.startswith("torch.nn.") or (b"_parameters" in ahead and b"_modules" in ahead):
             raise WeightsError(
-                f"holds a whole pickled model (class {whole}), none of which was executed: save its state_dict() instead"
+                f"holds a whole pickled model (class {whole}), none of which was executed: "
+                "save its state_dict() instead"
             )
         raise WeightsError(f"unsafe or not a state dict: it names {whole}, which was not executed")
 

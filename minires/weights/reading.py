@@ -18,16 +18,7 @@ from minires.training import CheckpointError, find_checkpoint, load_checkpoint
 from minires.training.checkpoint import is_checkpoint
 from minires.training.restore import preprocessing
 from minires.weights import hints, torch_file
-from minires.weights.weight_file import (
-    RAW,
-    WeightFile,
-    WeightsError,
-    check_shape,
-    itemsize,
-    plain,
-    quoted,
-    widen,
-)
+from minires.weights.weight_file import RAW, WeightFile, WeightsError, check_shape, plain, quoted, widen
 
 
 def read(path: str | os.PathLike[str]) -> WeightFile:
@@ -135,10 +126,10 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> WeightFile:
         if dtype not in SAFETENSORS_DTYPES:
             raise WeightsError(f"tensor {quoted(name)} is {dtype}, which is not supported: convert it to F32")
         stored[name] = SAFETENSORS_DTYPES[dtype]
-        if end - start != math.prod(shape) * itemsize(stored[name]):
+        if end - start != math.prod(shape) * RAW[stored[name]].itemsize:
             raise WeightsError(f"broken: tensor {quoted(name)} takes {end - start:,} bytes")
         check_shape(name, shape)
-        raw = np.empty(shape, np.dtype(RAW[stored[name]]).newbyteorder("<"))
+        raw = np.empty(shape, RAW[stored[name]].newbyteorder("<"))
         file.seek(8 + length + start)
         if file.readinto(raw.reshape(-1).view(np.uint8)) != raw.nbytes:  # type: ignore[attr-defined]
             raise WeightsError(f"truncated: it ends within tensor {quoted(name)}")

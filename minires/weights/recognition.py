@@ -305,17 +305,12 @@ _PREFIX = re.compile(
 
 
 class Translation(NamedTuple):
-    """The names of a file in torchvision's.
-
-    prefix   of all names in the file, "" or such as "module."
-    names    torchvision's name -> name in the file
-    others   names in the file that the convention lacks, or that stand for a name that is taken
-    """
+    """The names of a file in torchvision's."""
 
     convention: str
-    prefix: str
-    names: dict[str, str]
-    others: tuple[str, ...]
+    prefix: str  # of the names in the file, such as "module."; "" for none
+    names: dict[str, str]  # torchvision's name -> name in the file
+    others: tuple[str, ...]  # names in the file that the convention lacks, or that stand for a name that is taken
 
 
 def translate(names: Iterable[str]) -> Translation | None:

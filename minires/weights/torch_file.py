@@ -16,23 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from minires.arrays import Array
 from minires.weights.pickles import Function, Opaque, Source, checked_key, load
-from minires.weights.weight_file import (
-    RAW,
-    WeightFile,
-    WeightsError,
-    check_shape,
-    itemsize,
-    plain,
-    quoted,
-    widen,
-    widened,
-)
+from minires.weights.weight_file import RAW, WeightFile, WeightsError, check_shape, plain, quoted, widen, widened
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "state_dict_ema", "model", "net", "module", "weights", "params")
 
@@ -242,7 +232,7 @@ DTYPES_WITHOUT_STORAGE = ("float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"
 
 
 def _element_bytes(dtype: str) -> int:
-    return itemsize(dtype) if dtype in RAW else UNSUPPORTED_BYTES[dtype]
+    return RAW[dtype].itemsize if dtype in RAW else UNSUPPORTED_BYTES[dtype]
 
 
 def _find(module: str, name: str) -> object:
@@ -315,13 +305,13 @@ def _parameter(arguments: tuple[Any, ...]) -> Tensor:
 def _ordered_dict(arguments: tuple[Any, ...]) -> dict[str | int, Any]:
     """Empty, to be filled by the pickle; Python 2 passes the items at once."""
     items = (*arguments, ())[0]
-    if len(arguments) > 1 or type(items) not in (tuple, list) or not all(map(_is_pair, items)):
+    if (
+        len(arguments) > 1
+        or type(items) not in (tuple, list)
+        or not all(type(item) in (tuple, list) and len(item) == 2 for item in items)
+    ):
         raise WeightsError("broken: an OrderedDict of invalid items")
     return {checked_key(key): value for key, value in items}
-
-
-def _is_pair(item: Any) -> bool:
-    return type(item) in (tuple, list) and len(item) == 2
 
 
 def _opaque(arguments: tuple[Any, ...]) -> Opaque:
@@ -403,7 +393,7 @@ def _listed(keys: list[Any]) -> str:
 
 
 def _arrays(
-    tensors: dict[str, Tensor], elements: Callable[[Storage], bytes], byteorder: str, allowed: int
+    tensors: dict[str, Tensor], elements: Callable[[Storage], bytes], byteorder: Literal["<", ">"], allowed: int
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """The arrays by name, in the order of `tensors`, and their types as stored.
 
@@ -435,7 +425,7 @@ def _checked_bytes(name: str, tensor: Tensor) -> int:
     check_shape(name, tensor.size)
     if 0 not in tensor.size:
         last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.size, tensor.stride, strict=True))
-        held = tensor.storage.count * _element_bytes(tensor.storage.dtype) // itemsize(tensor.dtype)
+        held = tensor.storage.count * _element_bytes(tensor.storage.dtype) // RAW[tensor.dtype].itemsize
         if last >= held:
             raise WeightsError(
                 f"broken: tensor {quoted(name)} reaches to element {last:,} of a storage that holds {held:,}"
@@ -443,8 +433,8 @@ def _checked_bytes(name: str, tensor: Tensor) -> int:
     return math.prod(tensor.size) * widened(tensor.dtype).itemsize
 
 
-def _array(tensor: Tensor, whole: bytes, byteorder: str) -> Array:
-    raw, width = np.dtype(byteorder + RAW[tensor.dtype]), itemsize(tensor.dtype)
+def _array(tensor: Tensor, whole: bytes, byteorder: Literal["<", ">"]) -> Array:
+    raw, width = RAW[tensor.dtype].newbyteorder(byteorder), RAW[tensor.dtype].itemsize
     if 0 in tensor.size:
         return widen(np.empty(tensor.size, raw), tensor.dtype)
     # The stride of an axis of size 1 is unused and may be any number.

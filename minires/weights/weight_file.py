@@ -67,15 +67,11 @@ def _shortened(text: str) -> str:
 
 DIMENSIONS = 32
 # NumPy's type for the bytes of an element.  NumPy lacks the narrow floats: their bytes are read as integers.
-RAW = {
+RAW = {name: np.dtype(code) for name, code in {
     "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2", "float8_e4m3fn": "u1", "float8_e5m2": "u1",
     "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1",
     "uint64": "u8", "uint32": "u4", "uint16": "u2", "uint8": "u1", "bool": "u1",
-}  # fmt: skip
-
-
-def itemsize(stored: str) -> int:
-    return np.dtype(RAW[stored]).itemsize
+}.items()}  # fmt: skip
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
