@@ -73,7 +73,9 @@ def trace(model: Module, shape: tuple[int, int, int]) -> Trace:
         if (a.node.name, a.node.module) != (b.node.name, b.node.module):
             raise a.refuse(f"for two images the network computes {b.node!r} at this place")
         if not all(map(_same, a.sources, b.sources)):
-            raise a.refuse("it reads an array that depends on the images, or on their number, behind the tape's back")
+            raise a.refuse(
+                "it reads an array that depends on the images, or on their number, and that no operation made"
+            )
         if _fixed_options(a.node) != _fixed_options(b.node):
             raise a.refuse(f"its options depend on the images, or on their number: for two of them it is {b.node!r}")
         a.shapes = (*a.shapes, *b.shapes)

@@ -131,14 +131,10 @@ class _Machine:
                 push(argument)
             case "SHORT_BINSTRING" | "BINSTRING":
                 push(_python2_string(argument))
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                push({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
-            case "EMPTY_TUPLE":
-                push(())
-            case "EMPTY_LIST":
-                push([])
-            case "EMPTY_DICT":
-                push({})
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
+                push({"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}[opcode])
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                push([] if opcode == "EMPTY_LIST" else {})
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 push(tuple([self.pop() for _ in range(int(opcode[-1]))][::-1]))
             case "MARK":

@@ -16,8 +16,7 @@ from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 from minires import models
-from minires._checks import choice, instance, suggest
-from minires._shown import shown
+from minires._checks import choice, instance
 from minires.arrays import Array
 from minires.weights import hints
 from minires.weights.hints import Hints, Outline
@@ -121,14 +120,15 @@ def recognise(
     """
     given = {"stride_in": stride_in, "zero_channels": zero_channels}
     given = {name: choice(value, name, CHOICES[name]) for name, value in given.items() if value is not None}
-    if network is not None and (not isinstance(network, str) or network not in models.names()):
-        known = ", ".join(models.names())
-        raise ValueError(f"unknown network {shown(network)}; known are {known}.{suggest(network, models.names())}")
+    if network is not None:
+        models.options(network)  # raises ValueError for an unknown name
     instance(file, "file", WeightFile)
-    of_optimiser = {name for name in file.arrays if name == "input.mean" or name.startswith("velocity.")}
-    if "input.mean" not in of_optimiser:  # no checkpoint of minires
-        of_optimiser = set()
-    translation = _translation(file, [name for name in file.arrays if name not in of_optimiser])
+
+    # What names, shapes and hints reveal
+    names = list(file.arrays)
+    if "input.mean" in names:  # a checkpoint of minires, with the state of its optimiser
+        names = [name for name in names if name != "input.mean" and not name.startswith("velocity.")]
+    translation = _translation(file, names)
     shapes = {
         ours: _flattened(ours, file.arrays[theirs].shape)
         for ours, theirs in translation.names.items()
@@ -136,6 +136,8 @@ def recognise(
     }
     outline = _outline(shapes)
     hinted = _hints(file, translation.convention, outline)
+
+    # The network and its options
     if network is not None and hinted.network not in (None, network):
         raise WeightsMismatch(f"network is {network!r}, but {file.path} has {hinted.network!r} in {hinted.source}")
     name = network or hinted.network or outline.nearest
@@ -154,6 +156,8 @@ def recognise(
             raise WeightsMismatch(f"{key} is {value!r}, but {file.path} has {quoted(options[key])} in {hinted.source}")
     named = network is not None or hinted.network is not None
     options, undecided, notes = _assumptions(name, options, translation, named)
+
+    # The differences
     wanted = _wanted(file, name, options, shapes)
     different = _different(name, outline, shapes, wanted, translation)
     different += [hinted.unsupported] if hinted.unsupported else []
