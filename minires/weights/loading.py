@@ -1,27 +1,27 @@
-"""`load`: a weight file becomes a network."""
+"""Weight files to networks and back: `load`, `save`, and `convert` from one file to another."""
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
 
 from minires import _checks, models
-from minires._checks import choice, flag
-from minires.arrays import Array
+from minires._atomic import write_bytes
+from minires._checks import choice, flag, mapping
+from minires._shown import shown
+from minires.arrays import Array, is_array, on_cpu
 from minires.nn import Module, init
-from minires.training.checkpoint import is_checkpoint
-from minires.weights.checkpoints import read_checkpoint
-from minires.weights.file import WeightFile, WeightsError
-from minires.weights.match import STRIDE_IN, Match, WeightsMismatch
-from minires.weights.reading import read
-from minires.weights.recognise import recognise
-from minires.weights.values import impossible
+from minires.weights import hints
+from minires.weights.reading import read_any
+from minires.weights.recognition import STRIDE_IN, Match, WeightsMismatch, recognise
+from minires.weights.weight_file import WeightFile, WeightsError
 
-
-def read_any(path: str | os.PathLike[str]) -> WeightFile:
-    """A weight file, or a run folder or checkpoint of minires.  Raises what `read` raises."""
-    path = _checks.path(path, "path")
-    return read_checkpoint(path) if is_checkpoint(path) else read(path)
+DTYPES = ("float64", "float32", "float16")  # of the arrays that `save` writes
 
 
 class Loaded(NamedTuple):
@@ -47,27 +47,24 @@ def load(
     dtype: str = "float32",
     check_values: bool = True,
 ) -> Loaded:
-    """The network of a weight file, a run folder or a checkpoint, in evaluation mode, and what it was recognised as.
+    """The network of a weight file, a run folder or a checkpoint, in evaluation mode, and the file's `Match`.
 
     network, stride_in, zero_channels   as for `recognise`
-    strict         False: what is missing stays as initialised and what is left over is passed over; shapes must agree
-    dtype          float32 or float64; what the file holds is converted
-    check_values   False: a file with infinities, NaN or negative variances is loaded as it is
+    strict         False: missing parameters stay as initialised and arrays left over are ignored; shapes must agree
+    dtype          float32 or float64, to which the arrays are converted
+    check_values   False: allows infinities, NaN and negative variances
 
     Raises FileNotFoundError and WeightsError as `read` does, WeightsError for impossible numbers, and WeightsMismatch
-    for a file that does not fit or that needs a word to decide: nothing is half loaded.
+    for a file that does not fit or that needs an argument to decide.
     """
     choice(dtype, "dtype", ("float32", "float64"))
     flag(strict, "strict")
     flag(check_values, "check_values")
     file = read_any(path)
     match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
-    state = check(file, match, strict, check_values)
-    if match.missing:
+    state = _checked_state(file, match, strict, check_values)
+    with nullcontext() if match.missing else init.skipped():
         model = models.create(match.network, **match.options)
-    else:
-        with init.skipped():
-            model = models.create(match.network, **match.options)
     model.astype(dtype)
     try:
         model.load_state_dict(state, strict=strict)
@@ -76,9 +73,11 @@ def load(
     return Loaded(model.eval(), match)
 
 
-def check(file: WeightFile, match: Match, strict: bool = True, check_values: bool = True) -> dict[str, Array]:
-    """The state dict of the network in the file, if it fits, if nothing that must be said is undecided, and if its
-    numbers can be those of a network.  Raises WeightsMismatch and WeightsError."""
+def _checked_state(file: WeightFile, match: Match, strict: bool = True, check_values: bool = True) -> dict[str, Array]:
+    """The network's state dict in the file.
+
+    Raises WeightsMismatch where it does not fit or the stride is undecided, WeightsError for impossible numbers.
+    """
     if match.different or (strict and not match.complete):
         raise WeightsMismatch(f"{file.path} does not fit {match.network}: {match.differences()}")
     if "stride_in" in match.undecided:
@@ -88,3 +87,115 @@ def check(file: WeightFile, match: Match, strict: bool = True, check_values: boo
         more = f", and {len(wrong) - 1} more arrays" if len(wrong) > 1 else ""
         raise WeightsError(f"{file.path} is broken: {wrong[0]}{more}")
     return state
+
+
+def impossible(arrays: Mapping[str, Array]) -> list[str]:
+    """The arrays that no trained network holds, a line each: infinities, NaN, and running variances below zero."""
+    lines = []
+    for name, array in mapping(arrays, "arrays", "names to arrays").items():
+        if not is_array(array):
+            raise TypeError(f"arrays must hold arrays, got {type(array).__name__} for {name}")
+        if array.dtype.kind != "f":
+            continue
+        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            lines.append(f"{name}: {wrong:,} of {array.size:,} numbers are not finite")
+        elif name.endswith("running_var") and array.size and not array.min() >= 0:
+            lines.append(f"{name}: {np.count_nonzero(array < 0):,} of {array.size:,} variances are negative")
+    return lines
+
+
+def save(
+    model: Module | Mapping[str, Array],
+    path: str | os.PathLike[str],
+    *,
+    network: str,
+    options: Mapping[str, Any],
+    preprocessing: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    dtype: str | None = None,
+    assumed: Sequence[str] = (),
+) -> None:
+    """Writes a network's weights and running statistics as safetensors, with metadata that describe the network.
+
+    model           a Module or its state dict
+    network, options   as for `models.create`; options that are not given have their defaults
+    preprocessing   resize, crop, mean, std, interpolation, grey, as far as they are known
+    classes         names of the classes
+    dtype           float64, float32 or float16; None: the dtype of each array
+    assumed         "network" and names of options that are a guess, which the metadata mark
+
+    The file is written completely or not at all, and replaces an existing file.  It lacks PyTorch's counters of
+    batches: PyTorch loads it without them, with strict=True.
+    Raises ValueError or TypeError where the state does not fit the network or the dtype, and OSError.
+    """
+    if dtype is not None:
+        choice(dtype, "dtype", DTYPES)
+    target = _checks.path(path, "path")
+    if not isinstance(model, (Module, Mapping)):
+        raise TypeError(f"model must be a Module or its state dict, got {type(model).__name__}")
+    state = model.state_dict() if isinstance(model, Module) else model
+    for name, array in state.items():
+        if not isinstance(name, str) or not is_array(array):
+            raise TypeError(f"model must map names to arrays, got {type(array).__name__} for {shown(name)}")
+    wanted = models.shapes(network, **mapping(options, "options", "names to values"))
+    wrong = [name for name in {**wanted, **state} if name not in state or state[name].shape != wanted.get(name)]
+    if wrong:
+        raise ValueError(f"model does not fit {network} with these options: {', '.join(wrong[:3])}")
+    for name in (assumed := _checks.iterable(assumed, "assumed", "names of options")):
+        if name not in ("network", *options):
+            raise ValueError(f'assumed must be "network" or one of the options, got {shown(name)}')
+    metadata = hints.encode(network, options, preprocessing, classes, assumed)
+    arrays = {name: _converted(name, array, dtype) for name, array in state.items()}
+    write_bytes(target, safetensors.numpy.save(arrays, metadata))
+
+
+def _converted(name: str, array: Any, dtype: str | None) -> Array:
+    """A contiguous array in the memory of the CPU."""
+    array = on_cpu(array)
+    if dtype is None and str(array.dtype) not in DTYPES:
+        raise TypeError(f"model: {name} is {array.dtype}, not one of {', '.join(DTYPES)}")
+    with np.errstate(over="ignore"):  # overflows are reported below, with the array's name
+        converted = np.ascontiguousarray(array, dtype)
+    if np.count_nonzero(np.isfinite(converted)) < np.count_nonzero(np.isfinite(array)):
+        raise ValueError(f"{name} holds numbers beyond {dtype}")
+    return converted
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    network: str | None = None,
+    stride_in: str | None = None,
+    zero_channels: str | None = None,
+    dtype: str | None = None,
+) -> Match:
+    """Reads `source`, writes bit-identical numbers to `target` in torchvision's names, and returns the file's `Match`.
+
+    source   a weight file, a run folder or a checkpoint
+    network, stride_in, zero_channels   as for `recognise`.  The metadata of `target` specify the whole network, and
+                                        mark what was only assumed (`Match.undecided`)
+    dtype    float64, float32 or float16; None: as stored, but bfloat16 and float8 as float32, which holds them exactly
+
+    Raises what `load` and `save` raise; then nothing is written.
+    """
+    source, target = _checks.path(source, "source"), _checks.path(target, "target")
+    file = read_any(source)
+    match = recognise(file, network=network, stride_in=stride_in, zero_channels=zero_channels)
+    state = _checked_state(file, match)
+    if dtype is None:
+        for name, array in state.items():
+            stored = file.stored[match.names[name]]
+            state[name] = array.astype(stored) if stored in DTYPES else array
+    save(
+        state,
+        target,
+        network=match.network,
+        options=match.options,
+        preprocessing=match.preprocessing,
+        classes=match.classes,
+        dtype=dtype,
+        assumed=match.undecided,
+    )
+    return match

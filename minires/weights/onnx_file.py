@@ -1,22 +1,25 @@
-"""A network as an ONNX file.
+"""A network as an ONNX file, which computes exactly what the network computes.
 
-Batch norm stays a node of its own: whoever reads the file may fold it, as onnxruntime does (or `model.fuse()` before).
+Where readers may round sizes differently, padding is explicit.  Batch norm stays a node of its own, which readers such
+as onnxruntime may fold (or call `model.fuse()` before).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+import minires
 from minires._checks import LARGEST_SIZE, instance, integer, mapping
 from minires._shown import shown
 from minires.nn import Module
-from minires.weights.recording import Constant, Named, Recording, Result, Source, Step, record
+from minires.weights.onnx_trace import IMAGES, Source, Step, Trace, trace
 
 OPSET = 17
-IR_VERSION = 8  # goes with the opset: a newer onnx would write one that an older reader does not know
+IR_VERSION = 8  # of this opset: a newer onnx would write a version that older readers lack
 
 
 class OnnxMissing(ImportError):
@@ -36,141 +39,120 @@ def exported(
 ) -> bytes:
     """The model in evaluation mode on images of `shape` (C, H, W), as the bytes of an ONNX file.
 
-    batch      how many images the file takes at a time; None: any number
+    batch      number of images in a call of the file; None: any number
     name       of the graph
-    metadata   what else the file says about itself
+    metadata   further text entries of the file
 
     Input "images" (batch, C, H, W), output "logits"; the weights have their state-dict names.
-    Raises OnnxMissing, and ValueError that names the operation and the module where there is no translation.
+    Raises OnnxMissing, and ValueError that names an operation without a translation and its module.
     """
     instance(model, "model", Module)
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
         raise ValueError(f"shape must be (C, H, W), got {shown(shape)}")
     C, H, W = (integer(n, "shape", 1, LARGEST_SIZE) for n in shape)
-    shape = (C, H, W)
     batch = None if batch is None else integer(batch, "batch", 1, LARGEST_SIZE)
     instance(name, "name", str)
-    if metadata is not None and not all(
-        isinstance(text, str) for pair in mapping(metadata, "metadata", "names to text").items() for text in pair
-    ):
+    metadata = {} if metadata is None else mapping(metadata, "metadata", "names to text")
+    if not all(isinstance(text, str) for text in metadata.values()):
         raise TypeError(f"metadata must map names to text, got {shown(metadata)}")
     try:
-        import onnx
+        import onnx  # optional: the extra `export`
     except ImportError:
         raise OnnxMissing from None
-    from onnx import helper
 
-    from minires import __version__
-
-    recording = record(model, shape)
-    graph = Graph(recording)
+    traced = trace(model, (C, H, W))
+    graph = Graph(traced, onnx)
     logits = graph.translate()
-    type_ = helper.np_dtype_to_tensor_dtype(recording.dtype)
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(traced.dtype)
     axis = "batch" if batch is None else batch
-    place = recording.output.place
-    one, two = recording.steps[place].shapes if place >= 0 else ((1, *shape), (2, *shape))
+    one, two = traced.shapes_of(traced.output)
     sizes = [a if a == b else axis if (a, b) == (1, 2) else None for a, b in zip(one, two, strict=True)]
-    made = helper.make_graph(
-        graph.nodes,
-        name,
-        [helper.make_tensor_value_info("images", type_, (axis, *shape))],
-        [helper.make_tensor_value_info(logits, type_, sizes)],
-        graph.arrays,
-    )
-    content = helper.make_model(
-        made,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+    content = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            name,
+            [onnx.helper.make_tensor_value_info("images", dtype, (axis, C, H, W))],
+            [onnx.helper.make_tensor_value_info(logits, dtype, sizes)],
+            graph.arrays,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="minires",
-        producer_version=__version__,
+        producer_version=minires.__version__,
     )
-    helper.set_model_props(content, dict(metadata or {}))
+    onnx.helper.set_model_props(content, dict(metadata))
     serialized: bytes = content.SerializeToString()
     onnx.checker.check_model(serialized, full_check=True)
     return serialized
 
 
 class Graph:
-    """The nodes of the file in the order they are computed, and the arrays that they read."""
+    """The nodes of the file in the order of computation, and the arrays that they read."""
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
+    def __init__(self, traced: Trace, onnx: Any) -> None:
+        self.trace, self.onnx, self.dtype = traced, onnx, traced.dtype
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
-        self.dtype = recording.dtype
-        self.values: dict[Result | Named, str] = {Result(-1): "images"}
+        self.values: dict[int | str, str] = {IMAGES: "images"}  # source -> name in the file
         self.taken = {"images", "logits"}
-        self.scope = ""  # of the names of what is being translated
+        self.scope = ""  # the prefix of names in the translation of one step
 
     def translate(self) -> str:
-        """Every operation that the output depends on; returns the output's name."""
-        from minires.weights.onnx_operations import TRANSLATIONS
-
-        for place in sorted(self._needed()):
-            step = self.recording.steps[place]
-            if step.node.name not in TRANSLATIONS:
+        """Adds the operations that the output depends on; returns the output's name."""
+        needed, waiting = set(), [self.trace.output]
+        while waiting:
+            number = waiting.pop()
+            if number != IMAGES and number not in needed:
+                needed.add(number)
+                waiting += [source for source in self.trace.steps[number].sources if isinstance(source, int)]
+        for number in sorted(needed):
+            step = self.trace.steps[number]
+            kind, module = step.node.name, step.node.module
+            if kind not in TRANSLATIONS:
                 raise step.refuse("it has no translation into ONNX")
-            self.scope = f"{step.node.module}/{step.node.name}" if step.node.module else step.node.name
-            self.values[Result(place)] = TRANSLATIONS[step.node.name](step, self)
+            self.scope = f"{module}/{kind}" if module else kind
+            self.values[number] = TRANSLATIONS[kind](step, self)
         self.scope = "logits"
-        last = self.values[self.recording.output]
+        last = self.values[self.trace.output]
         if not self.nodes or last != self.nodes[-1].output[0]:
-            last = self.node("Identity", [last])
+            self.node("Identity", [last])
         self.nodes[-1].output[0] = "logits"
         return "logits"
 
-    def _needed(self) -> set[int]:
-        needed: set[int] = set()
-        waiting = [self.recording.output.place]
-        while waiting:
-            place = waiting.pop()
-            if place >= 0 and place not in needed:
-                needed.add(place)
-                sources = self.recording.steps[place].sources
-                waiting.extend(source.place for source in sources if isinstance(source, Result))
-        return needed
+    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        """Adds a node with one output; returns the output's name."""
+        output = self._unique(self.scope)
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
 
     def inputs(self, step: Step) -> list[str]:
-        """The names of what an operation reads, those of absent inputs at the end left out."""
+        """The names of an operation's inputs, without absent ones at the end."""
         return [self.value(source) for source in step.sources if source is not None]
 
     def value(self, source: Source) -> str:
-        if isinstance(source, Constant):
-            return self.constant("constant", source.array)
-        if source not in self.values:
-            assert isinstance(source, Named)
-            self.values[source] = self._array(source.name, self.recording.state[source.name])
+        if not isinstance(source, int | str):
+            return self.constant("constant", source)
+        if isinstance(source, str) and source not in self.values:
+            self.values[source] = self._array(source, self.trace.state[source])
         return self.values[source]
 
     def statistic(self, array: Any) -> str:
-        """A running statistic, which an operation has as an option."""
-        names = (name for name, own in self.recording.state.items() if own is array)
-        return self.value(next(map(Named, names), Constant(array)))
+        """A running statistic, which is an option of its operation."""
+        return self.value(next((name for name, own in self.trace.state.items() if own is array), array))
 
     def constant(self, label: str, array: Any) -> str:
-        """An array that the operation being translated needs; returns its name."""
+        """Adds an array for the operation that is being translated; returns its name."""
         return self._array(self._unique(f"{self.scope}/{label}"), array)
 
-    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        """A node of the file, with one output, whose name is returned."""
-        from onnx import helper
+    def integers(self, label: str, numbers: Any) -> str:
+        return self.constant(label, np.array(numbers, np.int64))
 
-        output = self._unique(self.scope)
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def shape(self, source: Source | None) -> tuple[int, ...]:
-        """Of a result or an array, for one image."""
-        assert source is not None
-        if isinstance(source, Result):
-            steps = self.recording.steps
-            return steps[source.place].shapes[0] if source.place >= 0 else (1, *self.recording.shape)
-        return self.recording.state[source.name].shape if isinstance(source, Named) else source.array.shape
+    def shape(self, step: Step) -> tuple[int, ...]:
+        """Of the operation's first input, for one image."""
+        return self.trace.shapes_of(step.sources[0])[0]
 
     def _array(self, name: str, array: Any) -> str:
-        from onnx import numpy_helper
-
-        self.arrays.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.arrays.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def _unique(self, name: str) -> str:
@@ -180,3 +162,212 @@ class Graph:
             found = f"{name}_{count}"
         self.taken.add(found)
         return found
+
+
+# Translations: from a step and the graph, to which they add nodes, to the name of the result
+
+TO_THE_END = 2**63 - 1  # as the end of a slice
+
+
+def conv2d(step: Step, graph: Graph) -> str:
+    node = step.node
+    geometry = {"strides": node.stride, "pads": [*node.padding, *node.padding], "dilations": node.dilation}
+    return graph.node("Conv", graph.inputs(step), **geometry, group=node.groups)
+
+
+def batch_norm(step: Step, graph: Graph) -> str:
+    node = step.node
+    if node.training:
+        raise step.refuse("it computes with the batch's own statistics: export a network in evaluation mode")
+    x, weight, bias = step.sources
+    assert x is not None
+    mean, var = (graph.statistic(array) for array in (node.running_mean, node.running_var))
+    ones = np.ones(node.running_mean.shape, graph.dtype)
+    gamma = graph.constant("ones", ones) if weight is None else graph.value(weight)
+    beta = graph.constant("zeros", 0 * ones) if bias is None else graph.value(bias)
+    return graph.node("BatchNormalization", [graph.value(x), gamma, beta, mean, var], epsilon=node.eps)
+
+
+def linear(step: Step, graph: Graph) -> str:
+    inputs = graph.inputs(step)
+    if len(graph.shape(step)) == 2:
+        return graph.node("Gemm", inputs, transB=1)
+    x, weight, *bias = inputs
+    y = graph.node("MatMul", [x, graph.node("Transpose", [weight], perm=[1, 0])])
+    return graph.node("Add", [y, *bias]) if bias else y
+
+
+def overhang(size: int, output: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """By how much the last window reaches beyond the padding."""
+    return max((output - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * padding, 0)
+
+
+def padded(graph: Graph, x: str, before: Any, after: Any, value: float) -> str:
+    """`before` and `after`: elements added to each axis."""
+    pads, constant = graph.integers("pads", [*before, *after]), np.array(value, graph.dtype)
+    return graph.node("Pad", [x, pads, graph.constant("value", constant)], mode="constant")
+
+
+def max_pool(step: Step, graph: Graph) -> str:
+    node, (x,) = step.node, graph.inputs(step)
+    size, output = graph.shape(step)[2:], step.shapes[0][2:]
+    over = list(map(overhang, size, output, node.kernel, node.stride, node.padding, node.dilation))
+    pads = [*node.padding, *node.padding]
+    if any(over) or any(p >= k for p, k in zip(node.padding, node.kernel, strict=True)):
+        after = [p + more for p, more in zip(node.padding, over, strict=True)]
+        x, pads = padded(graph, x, (0, 0, *node.padding), (0, 0, *after), -math.inf), [0] * 4
+    window = {"kernel_shape": node.kernel, "strides": node.stride, "dilations": node.dilation}
+    return graph.node("MaxPool", [x], pads=pads, **window)
+
+
+def average_pool(step: Step, graph: Graph) -> str:
+    node, (x,) = step.node, graph.inputs(step)
+    geometry = list(zip(graph.shape(step)[2:], step.shapes[0][2:], node.kernel, node.stride, node.padding, strict=True))
+    over = [overhang(*axis) for axis in geometry]
+    window = {"kernel_shape": node.kernel, "strides": node.stride}
+    if not any(over):
+        pads = [*node.padding, *node.padding]
+        return graph.node("AveragePool", [x], pads=pads, count_include_pad=int(node.count_include_pad), **window)
+    after = [p + more for p, more in zip(node.padding, over, strict=True)]
+    y = graph.node("AveragePool", [padded(graph, x, (0, 0, *node.padding), (0, 0, *after), 0.0)], **window)
+    counts: list[list[int]] = []  # the elements that count in each window, one list an axis
+    for n, o, k, s, p in geometry:
+        begin, end = (-p, n + p) if node.count_include_pad else (0, n)
+        counts.append([min(i * s - p + k, end) - max(i * s - p, begin) for i in range(o)])
+    factor = math.prod(node.kernel) / np.outer(counts[0], counts[1])  # for what padding made too small
+    return graph.node("Mul", [y, graph.constant("factor", factor.astype(graph.dtype))])
+
+
+def adaptive_average_pool(step: Step, graph: Graph) -> str:
+    (x,) = graph.inputs(step)
+    size, output = graph.shape(step)[2:], step.shapes[0][2:]
+    if output == (1, 1):
+        return graph.node("GlobalAveragePool", [x])
+    if output == size:
+        return graph.node("Identity", [x])
+    if all(n % o == 0 for n, o in zip(size, output, strict=True)):
+        window = [n // o for n, o in zip(size, output, strict=True)]
+        return graph.node("AveragePool", [x], kernel_shape=window, strides=window)
+    rows, columns = (bins(n, o).astype(graph.dtype) for n, o in zip(size, output, strict=True))
+    y = graph.node("MatMul", [graph.constant("rows", rows), x])  # (OH, H) · (N, C, H, W)
+    return graph.node("MatMul", [y, graph.constant("columns", columns.T)])  # · (W, OW)
+
+
+def bins(n: int, o: int) -> Any:
+    """(o, n): the mean over each of o bins, as a matrix"""
+    matrix = np.zeros((o, n))
+    for i in range(o):
+        begin, end = i * n // o, -(-(i + 1) * n // o)
+        matrix[i, begin:end] = 1 / (end - begin)
+    return matrix
+
+
+def reshape(step: Step, graph: Graph) -> str:
+    (x,) = graph.inputs(step)
+    one, two = step.shapes
+    sizes = [a if a == b else -1 for a, b in zip(one, two, strict=True)]
+    if sizes.count(-1) > 1:
+        raise step.refuse(f"more than one size depends on the number of images: {one} for one, {two} for two")
+    if len(one) == 2 and graph.shape(step)[:1] == one[:1] and sizes[0] == -1:
+        return graph.node("Flatten", [x], axis=1)
+    return graph.node("Reshape", [x, graph.integers("shape", sizes)])
+
+
+def slices(step: Step, graph: Graph) -> str:
+    (x,) = graph.inputs(step)
+    index = step.node.index if isinstance(step.node.index, tuple) else (step.node.index,)
+    index = index if Ellipsis in index else (*index, Ellipsis)
+    where = next(i for i, part in enumerate(index) if part is Ellipsis)
+    missing = len(graph.shape(step)) - sum(part is not None and part is not Ellipsis for part in index)
+    index = (*index[:where], *[slice(None)] * missing, *index[where + 1 :])
+    cuts, dropped, added = [], [], []  # (axis, start, end, step), axes of x, axes of the result
+    axis = kept = 0
+    for part in index:
+        if part is None:
+            added.append(kept)
+            kept += 1
+            continue
+        if isinstance(part, slice):
+            stride = 1 if part.step is None else int(part.step)
+            start = (0 if stride > 0 else TO_THE_END) if part.start is None else int(part.start)
+            end = (TO_THE_END if stride > 0 else -TO_THE_END) if part.stop is None else int(part.stop)
+            kept += 1
+        else:
+            start, stride = int(part), 1
+            end = TO_THE_END if start == -1 else start + 1
+            dropped.append(axis)
+        if (start, end, stride) != (0, TO_THE_END, 1):
+            cuts.append((axis, start, end, stride))
+        axis += 1
+    if cuts:
+        columns = zip(("axes", "starts", "ends", "steps"), zip(*cuts, strict=True), strict=True)
+        axes, starts, ends, steps = (graph.integers(name, numbers) for name, numbers in columns)
+        x = graph.node("Slice", [x, starts, ends, axes, steps])
+    for kind, numbers in (("Squeeze", dropped), ("Unsqueeze", added)):
+        if numbers:
+            x = graph.node(kind, [x, graph.integers("axes", numbers)])
+    return x if cuts or dropped or added else graph.node("Identity", [x])
+
+
+def pad(step: Step, graph: Graph) -> str:
+    before, after = zip(*step.node.pad, strict=True) if step.node.pad else ((), ())
+    return padded(graph, graph.inputs(step)[0], before, after, step.node.value)
+
+
+def reduction(kind: str) -> Callable[[Step, Graph], str]:
+    def reduce(step: Step, graph: Graph) -> str:
+        inputs, axis, keepdims = graph.inputs(step), step.node.axis, int(step.node.keepdims)
+        if not axis:
+            return graph.node("Identity", inputs)
+        if kind == "ReduceSum":  # in this opset the others have the axes as an attribute
+            return graph.node(kind, [*inputs, graph.integers("axes", axis)], keepdims=keepdims)
+        return graph.node(kind, inputs, axes=axis, keepdims=keepdims)
+
+    return reduce
+
+
+def transpose(step: Step, graph: Graph) -> str:
+    return graph.node("Transpose", graph.inputs(step), perm=step.node.axes)
+
+
+def softmax(step: Step, graph: Graph) -> str:
+    return graph.node(step.node.name, graph.inputs(step), axis=step.node.axis)
+
+
+def elementwise(step: Step, graph: Graph) -> str:
+    return graph.node("Relu" if step.node.name == "ReLU" else step.node.name, graph.inputs(step))
+
+
+def refusal(problem: str) -> Callable[[Step, Graph], str]:
+    def refuse(step: Step, graph: Graph) -> str:
+        raise step.refuse(problem)
+
+    return refuse
+
+
+NO_FUSED = refusal("ONNX has no fused operations: call the plain ones (modules are exported in their plain form)")
+NO_LOSS = refusal("a loss is not part of a network for inference")
+TRANSLATIONS: dict[str, Callable[[Step, Graph], str]] = {
+    **dict.fromkeys(("Add", "Div", "Exp", "Log", "MatMul", "Mul", "Neg", "Pow"), elementwise),
+    **dict.fromkeys(("ReLU", "Sigmoid", "Sqrt", "Sub", "Tanh"), elementwise),
+    **dict.fromkeys(("LogSoftmax", "Softmax"), softmax),
+    **dict.fromkeys(("BatchNormAddReLU", "BatchNormReLU", "FusedConv2d"), NO_FUSED),
+    **dict.fromkeys(("CrossEntropy", "NLLLoss"), NO_LOSS),
+    "AdaptiveAvgPool2d": adaptive_average_pool,
+    "AvgPool2d": average_pool,
+    "BatchNorm": batch_norm,
+    "Conv2d": conv2d,
+    "Dropout": refusal("dropout draws at random: a network for inference must not"),
+    "Linear": linear,
+    "Max": reduction("ReduceMax"),
+    "MaxPool2d": max_pool,
+    "Mean": reduction("ReduceMean"),
+    "Pad": pad,
+    "Reshape": reshape,
+    "Slice": slices,
+    "Sum": reduction("ReduceSum"),
+    "SyncBatchNorm": refusal(
+        "it computes with the statistics of several ranks' batches: export a network in evaluation mode"
+    ),
+    "Transpose": transpose,
+}

@@ -270,7 +270,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg", "--weights", "R", "--zero-channels", "end"], ["--zero-channels", "the run has its own"]),
         (["a.jpg", "--weights", "W", "--stride-in", "3x3"], ["--stride-in says nothing about the resnet20"]),
         (["a.jpg", "--weights", "W", "--zero-channels", "front"], ["--zero-channels must be one of 'end', 'both'"]),
-        (["a.jpg", "--weights", "W", "--network", "resnet32"], ["says 'resnet20' in its metadata"]),
+        (["a.jpg", "--weights", "W", "--network", "resnet32"], ["has 'resnet20' in its metadata"]),
         (["a.jpg", "--weights", "W", "--top", "0"], ["--top must lie in [1, 10], the number of classes, got 0"]),
         (["a.jpg", "--weights", "W", "--top", "11"], ["--top must lie in [1, 10]", "11"]),
         (["a.jpg", "--weights", "W", "--top", "all"], ["--top", "'all'"]),

@@ -87,7 +87,7 @@ def test_where_the_zero_channels_are(tmp_path, capsys):
     weights = ("--weights", str(tmp_path / "x.safetensors"))
     assert capsys.readouterr().err == ""
     assert before(*weights) == 0
-    assert "zero channels are taken to stand at the end" in capsys.readouterr().err
+    assert "zero channels are assumed to be at the end" in capsys.readouterr().err
     assert before(*weights, "--zero-channels", "both") == 1
     assert capsys.readouterr().err == ""
 

@@ -14,9 +14,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from parity import comparing  # noqa: E402
-from weights.named import BY_NAME  # noqa: E402
 
-NAMES = BY_NAME["Hugging Face transformers"]
+from minires.weights.recognition import torchvisions_name  # noqa: E402
+
+CONVENTION = "Hugging Face transformers"
 DEPTHS = {
     "resnet18": ("basic", [2, 2, 2, 2]),
     "resnet34": ("basic", [3, 4, 6, 3]),
@@ -51,7 +52,8 @@ def make(name, stride_in, rng, width=4, labels=5, kind="ResNetForImageClassifica
     torch.manual_seed(int(rng.integers(2**32)))
     network = getattr(transformers, kind)(config).double()
     prefix = "" if kind == "ResNetForImageClassification" else "resnet."
-    comparing.draw({NAMES.ours(prefix + path): v.numpy() for path, v in network.state_dict().items() if v.ndim}, rng)
+    state = {path: value.numpy() for path, value in network.state_dict().items() if value.ndim}
+    comparing.draw({torchvisions_name(prefix + path, CONVENTION): value for path, value in state.items()}, rng)
     return network
 
 

@@ -123,6 +123,13 @@ def legacy(loaded: Any, contents: dict[str, tuple[int, bytes]], keys: Any = None
     return head + b"".join(struct.pack("<q", count) + content for count, content in contents.values())
 
 
+def built(format: str, loaded: Any, contents: dict[str, tuple[int, bytes]]) -> bytes:
+    """A file of `torch.save` in this format, "zip" or "legacy"."""
+    if format == "legacy":
+        return legacy(loaded, contents)
+    return zipped(loaded, {key: content for key, (_, content) in contents.items()})
+
+
 def safetensors(header: Any, content: bytes, length: int | None = None) -> bytes:
     """header: JSON as text or as a value."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()

@@ -81,7 +81,9 @@ pickled("a call of text", b"X\x01\0\0\0a)R", "it calls str")
 pickled("a call of a type", Call(Global("torch", "float32"), ()), "it calls DType")
 pickled("a call without arguments", b"ccollections\nOrderedDict\n]R", "collections.OrderedDict is called without arg")
 pickled("a name over two lines", Call(Global("os\x1b[2J", "sys\ttem"), ()), r"os\x1b[2J.sys tem, which was not exec")
-pickled("a name without an end", b"c" + b"o" * 300, "a name without an end")
+pickled("a name without an end", b"c" + b"o" * 300, "a line of more than 256 bytes")
+pickled("a name with an escape", rb"cos\\x61" + b"\nsystem\n", "or with a backslash")
+pickled("an integer in digits", b"I1\n", "the opcode INT is not part of a state dict")
 pickled("a name that is a number", b"K\x01K\x01\x93", "a global that has no name")
 case("os.system in place of the magic number", dump(SYSTEM), "it names os.system, which was not executed")
 case("os.system as sys_info", legacy(TWO, {}, info=SYSTEM), "it names os.system, which was not executed")
@@ -108,9 +110,10 @@ for name, opcode, width in [
     ("BINUNICODE8", pickle.BINUNICODE8, 8), ("BINBYTES8", pickle.BINBYTES8, 8), ("FRAME", pickle.FRAME, 8),
 ]:  # fmt: skip
     pickled(f"{name} of all lengths", opcode + b"\xff" * (width - 1) + b"\x7f", "truncated: it ends within a pickle")
-pickled("a number of 2^31 bytes", b"\x8b\xff\xff\xff\x7f", "the pickle holds a number of 2,147,483,647 bytes")
-pickled("a number in digits", b"I" + b"9" * 1_000_000 + b"\n", "the opcode INT is not part of a state dict")
-pickled("a long number in digits", b"L" + b"9" * 1_000_000 + b"L\n", "the opcode LONG is not part of a state dict")
+pickled("a number of 2^31 bytes", b"\x8b\xff\xff\xff\x7f", "truncated: it ends within a pickle")
+pickled("a number of 256 bytes", b"\x8b\0\1\0\0" + b"\1" * 256, "the pickle holds a number of more than 255 bytes")
+pickled("a number in digits", b"I" + b"9" * 1_000_000 + b"\n", "a line of more than 256 bytes")
+pickled("a long number in digits", b"L" + b"9" * 1_000_000 + b"L\n", "a line of more than 256 bytes")
 pickled("tuples within tuples", b")" + b"\x85" * 100_000, "holds a tuple, not a state dict")
 pickled("lists within lists", b"]" * 60_000 + b"a" * 59_999, "holds a list, not a state dict")
 pickled("dictionaries within dictionaries", b"}" + b"K\x01}" * 30_000 + b"s" * 30_000, "holds no state dict")
@@ -139,17 +142,17 @@ pickled("no mark", b"t", "a MARK is missing")
 pickled("a key without a value", b"}(K\x01u", "a key without a value")
 pickled("SETITEM on a list", b"]K\x01K\x01s", "SETITEM on list")
 pickled("APPEND on a tuple", b")K\x01a", "APPEND on tuple")
-pickled("APPENDS on a dictionary", b"}(K\x01e", "APPEND on dict")
+pickled("APPENDS on a dictionary", b"}(K\x01e", "APPENDS on dict")
 pickled("a set", b"\x8f", "the opcode EMPTY_SET is not part of a state dict")
 pickled("a buffer elsewhere", b"\x97", "the opcode NEXT_BUFFER is not part of a state dict")
-pickled("no opcode", b"\xff", "the byte 0xff is not part of a state dict")
+pickled("no opcode", b"\xff", "unknown")
 pickled("protocol 200", b"\x80\xc8", "there is no protocol 200")
 pickled("text of no encoding", b"X\x02\0\0\0\xff\xfe", "text that is not UTF-8")
 pickled("half a surrogate", b"X\x03\0\0\0\xed\xa0\x80", "text that is not UTF-8")
 pickled("a key that is a float", {"a": tensor(), 0.5: 1}, "a dictionary's key is a float")
 for name, items in {"a number": (1,), "too many": ([], []), "no pairs": ([[1]],), "text": (["ab"],)}.items():
     call = Call(EMPTY.function, items)
-    pickled(f"an OrderedDict of {name}", call, "the items of an OrderedDict are none")
+    pickled(f"an OrderedDict of {name}", call, "an OrderedDict of invalid items")
 
 # -- tensors
 
@@ -158,13 +161,13 @@ def tensors(name: str, one, text: str) -> None:
     pickled(name, {"a": one}, text)
 
 
-STORE = "a tensor whose storage, offset, size or stride is none"
+STORE = "a tensor with an invalid storage, offset, size or stride"
 tensors("one element too many", tensor(size=(7,), stride=(1,)), "tensor 'a' reaches to element 6 of a storage that hol")
 tensors("an offset behind the end", tensor(size=(), stride=(), offset=6), "reaches to element 6 of a storage that ho")
 tensors("a stride over the end", tensor(size=(2,), stride=(1 << 62,)), "reaches to element 4,611,686,018,427,387,904")
 tensors("one number 2^40 times", tensor(size=(1 << 20, 1 << 20), stride=(0, 0)), "take 4,398,046,511,104 bytes, ")
-tensors("2^62 elements", tensor(size=(1 << 62,), stride=(0,)), "has more elements than there can be")
-tensors("2^62 times no elements", tensor(size=(1 << 62, 0), stride=(0, 0)), "has more elements than there can be")
+tensors("2^62 elements", tensor(size=(1 << 62,), stride=(0,)), "has too many elements for an array")
+tensors("2^62 times no elements", tensor(size=(1 << 62, 0), stride=(0, 0)), "has too many elements for an array")
 tensors("33 dimensions", tensor(size=(1,) * 33, stride=(1,) * 33), "has 33 dimensions, at most 32 are supported")
 tensors("a negative stride", tensor(stride=(-3, 1)), STORE)
 tensors("a negative offset", tensor(offset=-1), STORE)
@@ -199,7 +202,7 @@ for name, kind in {
 
 # -- storages
 
-NONE = "a storage whose type, key or size is none"
+NONE = "a storage with an invalid type, key or size"
 pickled("a persistent id that is text", Persistent("os.system"), "a persistent id that is no storage")
 pickled("a short persistent id", Persistent(("storage",)), "a persistent id that is no storage")
 pickled("a persistent id of another kind", Persistent(("file", 1, 2, 3, 4)), "a persistent id that is no storage")
@@ -257,11 +260,11 @@ ZIP = zipped(ONE, {"0": SIX})
 DEFLATED = zipped(ONE, {"0": bytes(24)}, deflate=True)
 DATA, PICKLE = b"archive/data/0", b"archive/data.pkl"
 case("a checksum", ZIP.replace(SIX, SIX[::-1]), "Bad CRC-32 for file 'archive/data/0'")
-case("an encrypted member", patched(ZIP, DATA, 8, b"\1\0"), "'archive/data/0' is encrypted")
+case("an encrypted member", patched(ZIP, DATA, 8, b"\1\0"), "is encrypted")
 case("another compression", patched(ZIP, DATA, 10, b"\x0c\0"), "is compressed by method 12: PyTorch compresses nothing")
 case("an unknown compression", patched(ZIP, PICKLE, 10, b"\x63\0"), "is compressed by method 99")
-case("two sizes", patched(ZIP, DATA, 20, b"\x17\0\0\0"), "has two sizes, 24 and 23")
-case("more than it holds", patched(DEFLATED, PICKLE, 24, b"\xff\xff\0\0"), "bytes, not the 65,535 it says")
+case("two sizes", patched(ZIP, DATA, 20, b"\x17\0\0\0"), "holds 23 bytes, its directory entry 24")
+case("more than it holds", patched(DEFLATED, PICKLE, 24, b"\xff\xff\0\0"), "bytes, its directory entry 65,535")
 case("less than it holds", patched(DEFLATED, PICKLE, 24, b"\x10\0\0\0"), "Bad CRC-32 for file 'archive/data.pkl'")
 LISTED = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"x"  # a member that takes no bytes but these
 DIRECTORY = LISTED * 100_000
@@ -316,9 +319,9 @@ case("a Keras model", members("config.json", "model.weights.h5"), "is a Keras mo
 case("another magic number", dump(1) + dump(1001), "is a pickle, but not one that torch.save wrote")
 case("a pickle of something", dump({"a": 1}), "is a pickle, but not one that torch.save wrote")
 case("another version", dump(0x1950A86A20F9469CFC6C) + dump(1002), "an unknown version of PyTorch's legacy format")
-case("keys that are none", legacy(ONE, {}, keys=3), "the list of its storages is none")
-case("keys that are numbers", legacy(ONE, {}, keys=[1]), "the list of its storages is none")
-case("a key twice", legacy(ONE, {"0": (6, SIX)}, keys=["0", "0"]), "the list of its storages is none")
+case("keys that are none", legacy(ONE, {}, keys=3), "its list of storages is invalid")
+case("keys that are numbers", legacy(ONE, {}, keys=[1]), "its list of storages is invalid")
+case("a key twice", legacy(ONE, {"0": (6, SIX)}, keys=["0", "0"]), "its list of storages is invalid")
 case("a key of nothing", legacy(ONE, {"0": (6, SIX)}, keys=["0", "1"]), "it lists a storage '1' that nothing uses")
 case("no key", legacy(ONE, {}), "storage '0' is missing")
 case("another count", legacy(ONE, {"0": (5, SIX)}), "storage '0' holds 5 elements, not 6")
@@ -357,7 +360,7 @@ header("a negative shape", {"a": entry("F32", (-2, -3))}, JSON)
 header("a float as shape", {"a": entry("F32", (2.0, 3))}, JSON)
 header("metadata of numbers", {"__metadata__": {"a": 1}, "a": entry()}, JSON)
 header("33 dimensions", {"a": entry("F32", (1,) * 32 + (6,))}, "tensor 'a' has 33 dimensions, at most 32 are supported")
-header("no elements of 2^60", {"a": entry("U8", (1 << 60, 0), (0, 0))}, "more elements than there can be", b"")
+header("no elements of 2^60", {"a": entry("U8", (1 << 60, 0), (0, 0))}, "too many elements for an array", b"")
 header("complex numbers", {"a": entry("C64", (3,))}, "tensor 'a' is C64, which is not supported: convert it to F32")
 header("exponents", {"a": entry("F8_E8M0", (24,))}, "tensor 'a' is F8_E8M0, which is not supported")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,34 @@ import numpy as np
 from minires import models
 from minires.nn import init
 from minires.weights import WeightFile
-from minires.weights.conventions import CONVENTIONS
 
-BY_NAME = {convention.name: convention for convention in CONVENTIONS}
+# From torchvision's names to the programs' own, apart from the tables under test: patterns of re.sub.
+_PART = r"^layer(\d)\.(\d+)\."
+_TRANSFORMERS = (
+    (r"^(?=conv1|bn1)", "embedder.embedder."),
+    (_PART + r"(conv|bn)(\d)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.layer.{int(m[4]) - 1}.{m[3]}"),
+    (_PART + "downsample", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.shortcut"),
+    (r"\.(conv1?|(?<=shortcut\.)0)\.", ".convolution."),
+    (r"\.(bn1?|(?<=shortcut\.)1)\.", ".normalization."),
+    (r"^fc", "classifier.1"),
+)
+_THEIRS = {
+    "torchvision": (),
+    "CIFAR, head named linear": ((r"^fc", "linear"), ("downsample", "shortcut")),
+    "timm": tuple(
+        (rf"^classifier\.{i}", part) for i, part in ((0, "pre_logits.fc1"), (3, "pre_logits.fc2"), (6, "head.fc"))
+    ),
+    "Hugging Face transformers": (*_TRANSFORMERS, (r"^(?=embedder|encoder)", "resnet.")),
+    "Hugging Face transformers, without its classifier": _TRANSFORMERS,
+}
+
+
+def their_name(ours, convention):
+    for pattern, replacement in _THEIRS[convention]:
+        ours = re.sub(pattern, replacement, ours)
+    return ours
+
+
 SMALL = {"num_classes": 7, "in_channels": 2}
 
 
@@ -32,15 +58,12 @@ def state(name, rng=None, **options):
 
 def renamed(arrays, convention, prefix=""):
     """The same arrays as the convention names and shapes them."""
-    convention = BY_NAME[convention]
     found = {}
     for ours, array in arrays.items():
-        if ours in convention.flattened:
+        if convention == "timm" and ours in ("classifier.0.weight", "classifier.3.weight"):
             side = 7 if ours == "classifier.0.weight" else 1
             array = array.reshape(len(array), -1, side, side)
-        theirs = convention.theirs(ours)
-        assert theirs is not None, ours
-        found[prefix + theirs] = array
+        found[prefix + their_name(ours, convention)] = array
     return found
 
 

@@ -70,10 +70,10 @@ def test_the_stride_must_be_said(written):
     with pytest.raises(WeightsMismatch) as failure:
         weights.load(path)
     told = str(failure.value)
-    assert told.startswith(f"{path} holds a resnet101, but names and shapes do not tell where its bottlenecks")
+    assert told.startswith(f"{path} holds a resnet101, but names and shapes do not reveal which convolution")
     assert '"3x3" for weights of torchvision and timm, "1x1" for the paper\'s' in told
     assert "\n" not in told
-    with pytest.raises(WeightsMismatch, match="do not tell"):
+    with pytest.raises(WeightsMismatch, match="do not reveal"):
         weights.load(path, strict=False)
 
 
@@ -161,7 +161,7 @@ def test_files_that_are_none(tmp_path):
 def test_a_plain_network_is_not_taken_for_a_residual_one(tmp_path):
     path = tmp_path / "x.safetensors"
     weights.save(state("plain20"), path, network="plain20", options=small("plain20"))
-    with pytest.raises(WeightsMismatch, match=r"network is 'resnet20', but .* says 'plain20' in its metadata"):
+    with pytest.raises(WeightsMismatch, match=r"network is 'resnet20', but .* has 'plain20' in its metadata"):
         weights.load(path, network="resnet20")
 
 
@@ -186,7 +186,7 @@ def test_the_metadata_say_what_shapes_cannot(tmp_path, options):
     weights.save(model, path, network="resnet50", options=small("resnet50") | options)
     match = weights.recognise(weights.read(path))
     assert match.options.items() >= ({"stride_in": "1x1"} | options).items()  # defaults are written too
-    with pytest.raises(WeightsMismatch, match=r"stride_in is '.x.', but .* says '.x.' in its metadata"):
+    with pytest.raises(WeightsMismatch, match=r"stride_in is '.x.', but .* has '.x.' in its metadata"):
         weights.load(path, stride_in={"1x1": "3x3", "3x3": "1x1"}[match.options["stride_in"]])
 
 
@@ -254,19 +254,19 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, rng, monkeypatch):
     [
         ({"minires": "2"}, "have version '2' of minires' layout; this minires reads '1'"),
         ({"network": "resnet51"}, "name the network 'resnet51'; known are"),
-        ({"options": "[]"}, "hold options that is no object in JSON"),
-        ({"options": "{"}, "hold options that is no object in JSON"),
-        ({"options": "[" * 100_000}, "hold options that is no object in JSON"),
+        ({"options": "[]"}, "options must be an object in JSON"),
+        ({"options": "{"}, "options must be an object in JSON"),
+        ({"options": "[" * 100_000}, "options must be an object in JSON"),
         ({"options": '{"hidden": 3}'}, "name an option 'hidden', which resnet20 does not have"),
         ({"options": '{"zero_channels": 3}'}, "zero_channels must be one of"),
-        ({"assumed": "{}"}, "hold assumed that is no list in JSON"),
-        ({"assumed": '["hidden"]'}, "hold assumed that names what is not in them"),
-        ({"assumed": '[["network"], 3]'}, "hold assumed that names what is not in them"),
-        ({"classes": '["a", 3]'}, "name classes that are no text"),
+        ({"assumed": "{}"}, "assumed must be a list in JSON"),
+        ({"assumed": '["hidden"]'}, "assumed must hold"),
+        ({"assumed": '[["network"], 3]'}, "assumed must hold"),
+        ({"classes": '["a", 3]'}, "classes must be text"),
         ({"classes": '["a"]'}, "name 1 classes"),
-        ({"preprocessing": '{"mean": {"shape": [2, 2, 1], "float32": "AAAA"}}'}, "hold a mean image that is none"),
-        ({"preprocessing": '{"mean": {"shape": [1e999, 2, 1], "float32": "AAAA"}}'}, "hold a mean image that is none"),
-        ({"preprocessing": '{"mean": {}}'}, "hold a mean image that is none"),
+        ({"preprocessing": '{"mean": {"shape": [2, 2, 1], "float32": "AAAA"}}'}, "malformed mean image"),
+        ({"preprocessing": '{"mean": {"shape": [1e999, 2, 1], "float32": "AAAA"}}'}, "malformed mean image"),
+        ({"preprocessing": '{"mean": {}}'}, "malformed mean image"),
     ],
 )
 def test_metadata_that_minires_did_not_write(tmp_path, written, change, told):
@@ -304,7 +304,7 @@ def test_what_convert_assumed_is_marked_and_may_be_said_later(written):
     assert weights.convert(target, again, network="resnet20", zero_channels="end").undecided == ()
     assert "assumed" not in metadata_of(again)
     assert weights.load(again)[1].undecided == ()
-    with pytest.raises(WeightsMismatch, match=r"zero_channels is 'both', but .* says 'end' in its metadata"):
+    with pytest.raises(WeightsMismatch, match=r"zero_channels is 'both', but .* has 'end' in its metadata"):
         weights.load(again, zero_channels="both")
 
 

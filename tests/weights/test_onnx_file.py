@@ -200,7 +200,7 @@ def test_every_operation_with_all_its_options(rng, name):
 
 def test_every_operation_is_translated_or_refused_by_name():
     from minires import ops
-    from minires.weights.onnx_operations import TRANSLATIONS
+    from minires.weights.onnx_file import TRANSLATIONS
 
     assert set(TRANSLATIONS) == {*ops.__all__, "SyncBatchNorm"}
 

@@ -20,6 +20,7 @@ from weights.files import (
     Call,
     Global,
     Raw,
+    built,
     dump,
     entry,
     legacy,
@@ -30,7 +31,7 @@ from weights.files import (
 from weights.files import safetensors as safetensors_file
 
 from minires import weights
-from minires.weights.state_dict import KEYS
+from minires.weights.torch_file import STATE_DICT_KEYS
 
 
 @pytest.fixture
@@ -124,8 +125,7 @@ def test_views_of_one_storage(read, build):
         "empty": tensor(size=(0, 3), stride=(3, 1), offset=77),
         "long stride": tensor(size=(1, 2), stride=(1 << 62, 1)),
     }
-    content = zipped(tensors, {"0": SIX}) if build == "zip" else legacy(tensors, {"0": (6, SIX)})
-    found = read(content).arrays
+    found = read(built(build, tensors, {"0": (6, SIX)})).arrays
     whole = np.arange(6, dtype=np.float32)
     wanted = {
         "transposed": whole.reshape(2, 3).T,
@@ -148,11 +148,7 @@ def test_views_of_one_storage(read, build):
 def test_the_order_is_that_of_the_names(read, build):
     """Not that of the storages, each of which is read once."""
     tensors = {"c": tensor("1"), "a": tensor("0"), "b": tensor("1", size=(6,), stride=(1,)), "d": tensor("0")}
-    stored = {"0": SIX, "1": bytes(24)}
-    if build == "zip":
-        found = read(zipped(tensors, stored)).arrays
-    else:
-        found = read(legacy(tensors, {key: (6, content) for key, content in stored.items()})).arrays
+    found = read(built(build, tensors, {"0": (6, SIX), "1": (6, bytes(24))})).arrays
     assert list(found) == list("cabd")
     assert [array.sum() for array in found.values()] == [0, 15, 0, 15]
 
@@ -225,15 +221,14 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", STATE_DICT_KEYS)
 @pytest.mark.parametrize("build", ["zip", "legacy"])
 def test_checkpoints(read, key, build):
     checkpoint = BESIDE | {key: TWO}
+    contents = {"0": (6, SIX), "1": (2, bytes(4)), "8": (6, bytes(48)), "9": (1, bytes(4))}
     if build == "zip":
-        content = zipped(checkpoint, {"0": SIX, "1": bytes(4), "8": bytes(48)})  # 9 is missing, and nothing asks for it
-    else:
-        content = legacy(checkpoint, {"0": (6, SIX), "1": (2, bytes(4)), "8": (6, bytes(48)), "9": (1, bytes(4))})
-    found = read(content)
+        del contents["9"]  # nothing asks for it
+    found = read(built(build, checkpoint, contents))
     assert found.inside == key
     assert list(found.arrays) == ["a", "b"]
 
@@ -276,7 +271,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(weights.WeightsError, match="is a folder, not a weight file"):
         weights.read(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(weights.WeightsError, match="is no file"):
+    with pytest.raises(weights.WeightsError, match="is no regular file, not a weight file"):
         weights.read(tmp_path / "pipe")
 
 

@@ -1,7 +1,7 @@
-"""What a network computes, as a list of operations that holds for any number of images.
+"""The operations of a network, as a list that holds for any number of images.
 
-The network runs twice, on one random image and on two others.  What differs between the two runs is the number of
-images or depends on what they show; what an operation reads beside the results of others must be the same in both.
+The network runs twice, on one random image and on two others.  A difference between the runs comes from the number of
+images or from their content.  An operation's inputs that are no results of other operations must be equal in both.
 """
 
 from __future__ import annotations
@@ -20,48 +20,19 @@ from minires.nn.fusing import in_form
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
 
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Result:
-    """Of an earlier operation, by its place in the list; -1: the images."""
-
-    place: int
-
-
-@dataclass(frozen=True)
-class Named:
-    """A parameter or running statistic, by its name in the state-dict."""
-
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """An array that belongs to nobody, such as the 2 of `x * 2`."""
-
-    array: Array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Constant) and np.array_equal(self.array, other.array, equal_nan=True)
-
-
-Source = Result | Named | Constant
+# Where an input comes from: the number of an earlier step (IMAGES: the network's input), a name in the state dict, or a
+# constant such as the 2 of `x * 2`.
+Source = int | str | Array
+IMAGES = -1
 
 
 @dataclass
 class Step:
-    """One operation of the recorded network.
+    """One operation of the network."""
 
-    node      with its options, but without the arrays that it saved
-    sources   for each input where it comes from; None: an absent one
-    shapes    of the output for one image, and for two
-    """
-
-    node: Any
-    sources: tuple[Source | None, ...]
-    shapes: tuple[Shape, ...]
+    node: Any  # with its options, without its saved arrays
+    sources: tuple[Source | None, ...]  # of its inputs; None for an absent input
+    shapes: tuple[tuple[int, ...], ...]  # of the output for one image, and for two
 
     def refuse(self, problem: str) -> ValueError:
         """The error that this operation cannot be exported."""
@@ -70,20 +41,26 @@ class Step:
 
 
 @dataclass
-class Recording:
-    """The operations, which of them makes the output, and the state (parameters and statistics) by name."""
-
-    steps: list[Step]
-    output: Result
-    shape: tuple[int, int, int]  # of an image
-    state: dict[str, Array]
+class Trace:
+    steps: list[Step]  # in order
+    output: int  # the number of the step that computes the output
+    shape: tuple[int, int, int]  # (C, H, W) of an image
+    state: dict[str, Array]  # parameters and running statistics by name
     dtype: np.dtype[Any]
 
+    def shapes_of(self, source: Source | None) -> tuple[tuple[int, ...], ...]:
+        """For one image, and for two."""
+        if isinstance(source, int):
+            return self.steps[source].shapes if source != IMAGES else ((1, *self.shape), (2, *self.shape))
+        array = self.state[source] if isinstance(source, str) else source
+        assert array is not None
+        return (array.shape,) * 2
 
-def record(model: Module, shape: tuple[int, int, int]) -> Recording:
+
+def trace(model: Module, shape: tuple[int, int, int]) -> Trace:
     """The model in evaluation mode on images of `shape` (C, H, W).
 
-    Raises ValueError naming the operation that depends on the images in a way that no list of operations tells.
+    Raises ValueError that names the first operation which depends on the images beyond its inputs.
     """
     state = model.state_dict()
     if not all(isinstance(array, np.ndarray) for array in state.values()):
@@ -91,40 +68,45 @@ def record(model: Module, shape: tuple[int, int, int]) -> Recording:
     dtype = next((p.dtype for p in model.parameters()), np.dtype(np.float32))
     rng = np.random.default_rng(0)
     with evaluating(model), no_grad():
-        one, two = (_Recorder(state).run(model, rng.standard_normal((n, *shape)).astype(dtype)) for n in (1, 2))
+        one, two = (_Tracer(state).run(model, rng.standard_normal((n, *shape)).astype(dtype)) for n in (1, 2))
     for a, b in zip(one.steps, two.steps, strict=False):
         if (a.node.name, a.node.module) != (b.node.name, b.node.module):
             raise a.refuse(f"for two images the network computes {b.node!r} at this place")
-        for mine, theirs in zip(a.sources, b.sources, strict=True):
-            if mine != theirs:
-                raise a.refuse(
-                    "it reads an array that depends on the images, or on their number, behind the tape's back"
-                )
-        if _fixed(a.node) != _fixed(b.node):
+        if not all(map(_same, a.sources, b.sources)):
+            raise a.refuse(
+                "it reads an array that depends on the images, or on their number, and that no operation made"
+            )
+        if _fixed_options(a.node) != _fixed_options(b.node):
             raise a.refuse(f"its options depend on the images, or on their number: for two of them it is {b.node!r}")
         a.shapes = (*a.shapes, *b.shapes)
-    if len(one.steps) != len(two.steps) or one.output != two.output:
+    if len(one.steps) != len(two.steps) or not _same(one.output, two.output):
         raise ValueError("the network computes other operations for two images than for one")
-    if not isinstance(one.output, Result):
+    if not isinstance(one.output, int):
         raise ValueError("the network's output is an array that no operation made of the images")
-    return Recording(one.steps, one.output, shape, state, dtype)
+    return Trace(one.steps, one.output, shape, state, dtype)
 
 
-def _fixed(node: Function) -> dict[str, Any]:
+def _same(one: Source | None, two: Source | None) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
+        return np.array_equal(one, two, equal_nan=True)
+    return type(one) is type(two) and one == two
+
+
+def _fixed_options(node: Function) -> dict[str, Any]:
     """The options that must not depend on the number of images: all but a shape."""
     options = {name: value for name, value in node.options().items() if name != "shape"}
     return options | {"index": getattr(node, "index", None)}  # which may be a lone slice
 
 
-class _Recorder(Observer):
+class _Tracer(Observer):
     def __init__(self, state: dict[str, Array]) -> None:
         self.steps: list[Step] = []
         self.output: Source | None = None
         self.names = {id(array): name for name, array in reversed(state.items())}  # of a shared one, the first name
-        self.results: dict[int, tuple[Any, Result]] = {}  # id of an array -> the array, as long as it lives, and ...
+        self.results: dict[int, tuple[Any, int]] = {}  # id of an array -> a weak reference to it, and its step's number
 
-    def run(self, model: Module, images: Array) -> _Recorder:
-        self.results[id(images)] = weakref.ref(images), Result(-1)
+    def run(self, model: Module, images: Array) -> _Tracer:
+        self.results[id(images)] = weakref.ref(images), IMAGES
         with self, in_form(model, fused=False):  # ONNX has the plain operations
             output = model(Tensor(images))
         if not isinstance(output, Tensor):
@@ -137,11 +119,9 @@ class _Recorder(Observer):
         vars(light).update(vars(node))
         light.saved = None
         sources = tuple(None if array is None else self._source(array) for array in arrays)
-        self.results[id(output)] = weakref.ref(output), Result(len(self.steps))
+        self.results[id(output)] = weakref.ref(output), len(self.steps)
         self.steps.append(Step(light, sources, (output.shape,)))
 
     def _source(self, array: Array) -> Source:
-        alive, result = self.results.get(id(array), (lambda: None, None))
-        if result is not None and alive() is array:
-            return result
-        return Named(self.names[id(array)]) if id(array) in self.names else Constant(array)
+        alive, number = self.results.get(id(array), (lambda: None, IMAGES))
+        return number if alive() is array else self.names.get(id(array), array)

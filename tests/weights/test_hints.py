@@ -191,7 +191,7 @@ def test_a_variant_of_timm_with_the_same_names_and_shapes(beside):
     """ResNet-AA and -blur pool before they subsample: the arrays do not show it."""
     match = beside("resnet50", "torchvision", {"architecture": "resnetblur50"})
     assert not match.complete
-    assert match.different == ("config.json says that it is timm's 'resnetblur50', which is no network of minires",)
+    assert match.different == ("config.json describes timm's 'resnetblur50', which minires does not have",)
     match = beside("resnet50", "torchvision", {"architecture": "resnetblur50"}, network="resnet50")
     assert not match.complete
 
@@ -199,7 +199,7 @@ def test_a_variant_of_timm_with_the_same_names_and_shapes(beside):
 def test_timm_of_another_network_decides_nothing(beside):
     match = beside("resnet101", "torchvision", TIMM)
     assert (match.complete, match.undecided) == (True, ("stride_in",))
-    assert "config.json says that it is a resnet50, the file holds a resnet101" in match.notes[0]
+    assert "config.json is ignored: it describes a resnet50, the file holds a resnet101" in match.notes[0]
 
 
 def test_timm_with_values_of_other_types(beside):
