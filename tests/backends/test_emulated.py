@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 
+import agreement
 import numpy as np
 import pytest
+from agreement.geometries import FEW_GEOMETRIES
+from agreement.products import SIZES_OF_PRODUCTS
+from agreement.rounding import off, rounding_of_rung
 
 import minires as mr
 import minires.functional as F
@@ -15,10 +19,6 @@ from minires import backends
 from minires.backends.kernels import catalogue, conv2d
 from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Emulator
-from minires.verify import agreement
-from minires.verify.agreement.geometries import FEW_GEOMETRIES
-from minires.verify.agreement.products import SIZES_OF_PRODUCTS
-from minires.verify.agreement.rounding import off, rounding_of_rung
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.properties import PROPERTIES
 

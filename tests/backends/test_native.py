@@ -7,6 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from agreement import check_convolution
+from agreement.geometries import GEOMETRIES
+from agreement.rounding import WINOGRAD, off, rounding
 
 import minires as mr
 import minires.functional as F
@@ -15,9 +18,6 @@ from minires.arrays import channels_first, channels_last
 from minires.backends import reference
 from minires.backends.native import backend as module
 from minires.backends.native import filters
-from minires.verify.agreement import check_convolution
-from minires.verify.agreement.geometries import GEOMETRIES
-from minires.verify.agreement.rounding import WINOGRAD, off, rounding
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.lockstep import lockstep
 from minires.verify.properties import PROPERTIES

@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 
 from minires import backends
-from minires.verify.agreement.fences import Fence, among_nan
-from minires.verify.agreement.rounding import near, rounding, rounding_of_rung
 from minires.verify.properties import expect
+
+from .fences import Fence, among_nan
+from .rounding import near, rounding, rounding_of_rung
 
 SIZES_OF_PRODUCTS = (
     (1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600),

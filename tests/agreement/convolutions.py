@@ -10,10 +10,11 @@ import numpy as np
 
 from minires.arrays import Array, channels_first, channels_last
 from minires.backends import reference
-from minires.verify.agreement.fences import Fence, among_nan, fenced
-from minires.verify.agreement.geometries import FEW_GEOMETRIES, FOR_WINOGRAD, GEOMETRIES, Geometry
-from minires.verify.agreement.rounding import WINOGRAD, near, rounding, rounding_of_rung
 from minires.verify.properties import expect
+
+from .fences import Fence, among_nan, fenced
+from .geometries import FEW_GEOMETRIES, FOR_WINOGRAD, GEOMETRIES, Geometry
+from .rounding import WINOGRAD, near, rounding, rounding_of_rung
 
 
 @cache
