@@ -65,11 +65,10 @@ def main() -> int:
 
 def planted(room: str, only: str, every: int, timeout: int | None) -> int:
     """Plants the bugs of one room."""
-    if room in KERNELS:  # a process with threads cannot be forked; a backend that the user set checks nothing here
+    if room in KERNELS:  # without the user's settings, and without threads of the libraries: it forks
         for name in [name for name in os.environ if name.startswith("MINIRES_")]:
             del os.environ[name]
         os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-        importlib.import_module("minires").set_num_threads(1)
     for name in PRELOADED:  # once for all: the forked processes import minires alone
         importlib.import_module(name)
     chosen = [bug for bug in bugs(room) if only in f"{bug.file}: {bug.why}"][::every]

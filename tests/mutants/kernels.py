@@ -9,6 +9,7 @@ Mutation Analysis Using Mutant Schemata, 1993) holds the original and all its mu
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 import os
 import shutil
@@ -61,6 +62,7 @@ class Schema:
         (file,) = folder.glob(f"{module}*.so")
         self._number = ctypes.c_int.in_dll(ctypes.CDLL(str(file)), "minires_planted")
         self._bugs = bugs
+        importlib.import_module("minires").set_num_threads(1)  # a process with threads cannot be forked
 
     def plant(self, bug: Bug) -> None:
         """From now on this bug is in the module, and no other."""
