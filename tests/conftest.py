@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires import cli
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # processes that share the processors
     mr.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
@@ -24,3 +25,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers in every run, others in every test."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs a command: its exit code, what it wrote to standard output, and to standard error."""
+
+    def call(*words):
+        code = cli.main([str(word) for word in words])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -60,18 +60,12 @@ class History(tuple[Row, ...]):
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-TIMING = ("images_per_second", "seconds")  # measured times, which differ from run to run; all else repeats bit for bit
 
 
 def best(rows: Iterable[Row]) -> Row | None:
     """The row with the lowest test error, the earliest among equals; None where none was measured."""
     measured = [row for row in rows if row.test_error is not None]
     return min(measured, key=attrgetter("test_error"), default=None)
-
-
-def timeless(rows: Iterable[Row]) -> list[Row]:
-    """The rows with their times set to 0: what two runs of one configuration have in common to the last bit."""
-    return [replace(row, images_per_second=0.0, seconds=0.0) for row in rows]
 
 
 def to_csv(rows: Iterable[Row]) -> str:

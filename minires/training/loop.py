@@ -102,8 +102,9 @@ def train(
     config    the run; with `resume`, take `resume_config(resume)`
     out       a new or empty folder; None: the next free runs/<network>-<data>-<number>, or the folder of `resume`
     resume    a run folder or a checkpoint to go on from: with as many ranks, the end is bit for bit that of the
-              uninterrupted run, but for `history.TIMING`; one that was stopped before its first checkpoint begins
-              anew.  The images must be the same (see `Dataset.digest`); `config` may have another length
+              uninterrupted run, but for the measured times of the history.  A run that was stopped before its first
+              checkpoint begins anew.  The images must be the same (see `Dataset.digest`); `config` may have another
+              length
     download  whether the data may be fetched when they are missing
     report    hears about the progress
     ranks     who trains together, each on its part of every batch; None: all processes that mpirun started with this

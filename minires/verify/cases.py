@@ -178,6 +178,11 @@ class _Window:
         positions = (start + self.dilation[axis] * i for i in range(self.kernel[axis]))
         return [i for i in positions if 0 <= i < self.size[axis]]
 
+    def seen(self) -> tuple[list[Any], list[Any]]:
+        """The rows and the columns of the image in each output's window."""
+        rows, columns = ([self.inside(axis, start) for start in self.starts(axis)] for axis in (0, 1))
+        return rows, columns
+
 
 def _window(pick: Pick, dilated: bool) -> _Window:
     kernel = (pick([1, 2, 3]), pick([1, 2, 3]))
@@ -198,17 +203,22 @@ def _window(pick: Pick, dilated: bool) -> _Window:
     return window
 
 
+def _over_windows(rows: list[Any], columns: list[Any], result: Callable[[Array, int, int], Any]) -> Any:
+    """An oracle: result(what output i, j sees of x, i, j), where it sees these rows and columns."""
+
+    def oracle(x: Array) -> Array:
+        y = np.zeros((*x.shape[:2], len(rows), len(columns)))
+        for i, j in np.ndindex(len(rows), len(columns)):
+            y[:, :, i, j] = result(x[:, :, rows[i]][:, :, :, columns[j]], i, j)
+        return y
+
+    return oracle
+
+
 def max_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
     window = _window(pick, dilated=True)
     x = _normal(rng, pick([1, 2]), pick([1, 3]), *window.size)
-
-    def oracle(x: Array) -> Array:
-        rows, columns = window.starts(0), window.starts(1)
-        y = np.zeros((*x.shape[:2], len(rows), len(columns)))
-        for i, j in np.ndindex(len(rows), len(columns)):
-            seen = x[:, :, window.inside(0, rows[i])][:, :, :, window.inside(1, columns[j])]
-            y[:, :, i, j] = seen.max(axis=(2, 3), initial=-np.inf)
-        return y
+    oracle = _over_windows(*window.seen(), lambda seen, i, j: seen.max(axis=(2, 3), initial=-np.inf))
 
     def fn(x: Tensor) -> Tensor:
         return F.max_pool2d(x, window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode)
@@ -222,38 +232,30 @@ def avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
     x = _normal(rng, pick([1, 2]), pick([1, 3]), *window.size)
     divisor = pick([None, None, 3, -2])
 
-    def oracle(x: Array) -> Array:
-        rows, columns = window.starts(0), window.starts(1)
-        (KH, KW), (ph, pw), (H, W) = window.kernel, window.padding, window.size
-        y = np.zeros((*x.shape[:2], len(rows), len(columns)))
-        for i, j in np.ndindex(len(rows), len(columns)):
-            inside = window.inside(0, rows[i]), window.inside(1, columns[j])
-            count = len(inside[0]) * len(inside[1])
-            if count_include_pad:
-                count = (min(rows[i] + KH, H + ph) - rows[i]) * (min(columns[j] + KW, W + pw) - columns[j])
-            y[:, :, i, j] = x[:, :, inside[0]][:, :, :, inside[1]].sum(axis=(2, 3)) / (divisor or count)
-        return y
+    def average(seen: Array, i: int, j: int) -> Array:
+        count = seen.shape[2] * seen.shape[3]
+        if count_include_pad:
+            (KH, KW), (ph, pw), (H, W) = window.kernel, window.padding, window.size
+            top, left = window.starts(0)[i], window.starts(1)[j]
+            count = (min(top + KH, H + ph) - top) * (min(left + KW, W + pw) - left)
+        return seen.sum(axis=(2, 3)) / (divisor or count)
 
     def fn(x: Tensor) -> Tensor:
         options = window.stride, window.padding, window.ceil_mode, count_include_pad
         return F.avg_pool2d(x, window.kernel, *options, divisor_override=divisor)
 
-    return _perhaps_one_image(pick, Case(fn, [x], oracle, f"avg_pool2d {window} {count_include_pad=} {divisor=}"))
+    told = f"avg_pool2d {window} {count_include_pad=} {divisor=}"
+    return _perhaps_one_image(pick, Case(fn, [x], _over_windows(*window.seen(), average), told))
 
 
 def adaptive_avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
     output_size = (pick([1, 2, 3, 7]), pick([1, 2, 5]))
     x = _normal(rng, pick([1, 2]), pick([1, 3]), pick([1, 3, 7]), pick([1, 4, 5]))
-
-    def oracle(x: Array) -> Array:
-        (OH, OW), (H, W) = output_size, x.shape[2:]
-        y = np.zeros((*x.shape[:2], OH, OW))
-        for i, j in np.ndindex(OH, OW):
-            rows = slice(math.floor(i * H / OH), math.ceil((i + 1) * H / OH))
-            columns = slice(math.floor(j * W / OW), math.ceil((j + 1) * W / OW))
-            y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
-        return y
-
+    rows, columns = (
+        [slice(math.floor(i * n / bins), math.ceil((i + 1) * n / bins)) for i in range(bins)]
+        for n, bins in zip(x.shape[2:], output_size, strict=True)
+    )
+    oracle = _over_windows(rows, columns, lambda seen, i, j: seen.mean(axis=(2, 3)))
     told = f"adaptive_avg_pool2d {x.shape} -> {output_size}"
     return _perhaps_one_image(pick, Case(lambda x: F.adaptive_avg_pool2d(x, output_size), [x], oracle, told))
 
@@ -290,13 +292,18 @@ def batch_norm(pick: Pick, rng: np.random.Generator, ranks: Communicator | None 
     return Case(fn, [x, *_affine(pick, rng, x.shape[1])], _normalised(eps), f"{told} {x.shape} {eps=}")
 
 
-def _normalised(eps: float) -> Callable[..., Array]:
+def _normalised(eps: float, means: Array | None = None, variances: Array | None = None) -> Callable[..., Array]:
+    """An oracle, by the statistics of each channel of x where none are given."""
+
     def oracle(x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
         y = np.empty(x.shape)
         for c in range(x.shape[1]):
-            values = [float(v) for v in x[:, c].ravel()]
-            mean = math.fsum(values) / len(values)
-            var = math.fsum((v - mean) ** 2 for v in values) / len(values)
+            if means is None or variances is None:
+                values = [float(v) for v in x[:, c].ravel()]
+                mean = math.fsum(values) / len(values)
+                var = math.fsum((v - mean) ** 2 for v in values) / len(values)
+            else:
+                mean, var = means[c], variances[c]
             y[:, c] = (x[:, c] - mean) / math.sqrt(var + eps)
             y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
         return y
@@ -304,29 +311,44 @@ def _normalised(eps: float) -> Callable[..., Array]:
     return oracle
 
 
-def batch_norm_relu(pick: Pick, rng: np.random.Generator) -> Case:
-    x, eps = _batch(pick, rng), pick([1e-5, 0.1])
-    norm = _normalised(eps)
+def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
+    x = _batch(pick, rng)
+    eps = pick([1e-5, 0.1])
+    mean: Array = _normal(rng, x.shape[1])
+    var: Array = rng.uniform(0.2, 2, x.shape[1]) * np.ones(x.shape[1])
 
     def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return F.batch_norm_add_relu(x, None, None, weight, bias, eps=eps)
+        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
 
     inputs = [x, *_affine(pick, rng, x.shape[1])]
-    return Case(fn, inputs, lambda *arrays: _positive(norm(*arrays)), f"batch_norm_relu {x.shape} {eps=}")
+    return Case(fn, inputs, _normalised(eps, mean, var), f"batch_norm (evaluation) {x.shape} {eps=}")
 
 
-def batch_norm_add_relu(pick: Pick, rng: np.random.Generator) -> Case:
+class Mirrored(Alone):
+    """Three ranks with the same images, of which two are reflections: the batch norm of all is that of one."""
+
+    size = 3
+
+    def allreduce(self, array: Array) -> None:
+        array *= self.size
+
+
+def batch_norm_relu(pick: Pick, rng: np.random.Generator, add: bool = False) -> Case:
+    """Training statistics, relu(batch norm (+ shortcut))."""
     x, eps = _batch(pick, rng), pick([1e-5, 0.1])
     norm = _normalised(eps)
+    affine = _affine(pick, rng, x.shape[1])
+    n = len(affine)
 
-    def fn(x: Tensor, *affine_and_shortcut: Tensor) -> Tensor:
-        *affine, shortcut = affine_and_shortcut
-        weight, bias = (*affine, None, None)[:2]
-        return F.batch_norm_add_relu(x, None, None, weight, bias, shortcut, eps=eps)
+    def fn(x: Tensor, *given: Tensor) -> Tensor:
+        weight, bias = (*given[:n], None, None)[:2]
+        return F.batch_norm_add_relu(x, None, None, weight, bias, given[n] if add else None, eps=eps)
 
-    inputs = [x, *_affine(pick, rng, x.shape[1]), _normal(rng, *x.shape)]
-    told = f"batch_norm_add_relu {x.shape} {eps=}"
-    return Case(fn, inputs, lambda *arrays: _positive(norm(*arrays[:-1]) + arrays[-1]), told)
+    def oracle(x: Array, *given: Array) -> Array:
+        return _positive(norm(x, *given[:n]) + (given[n] if add else 0))
+
+    inputs = [x, *affine, *([_normal(rng, *x.shape)] if add else [])]
+    return Case(fn, inputs, oracle, f"batch_norm{'_add' if add else ''}_relu {x.shape} {eps=}")
 
 
 def fused_conv2d(pick: Pick, rng: np.random.Generator) -> Case:
@@ -373,40 +395,12 @@ def fused_conv2d(pick: Pick, rng: np.random.Generator) -> Case:
     return Case(fn, [x, w, *parts.values()], oracle, f"{told} {', '.join(parts)}")
 
 
-def _positive(x: Array) -> Array:
-    return np.array([v if v > 0 else 0.0 for v in x.ravel()]).reshape(x.shape)
+def _each(scalar: Callable[[float], float]) -> Callable[[Array], Array]:
+    """An oracle: the scalar function of every element."""
+    return lambda x: np.array([scalar(float(v)) for v in x.ravel()]).reshape(x.shape)
 
 
-class Mirrored(Alone):
-    """Three ranks with the same images, of which two are reflections: the batch norm of all is that of one."""
-
-    size = 3
-
-    def allreduce(self, array: Array) -> None:
-        array *= self.size
-
-
-def sync_batch_norm(pick: Pick, rng: np.random.Generator) -> Case:
-    return batch_norm(pick, rng, Mirrored())
-
-
-def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
-    x = _batch(pick, rng)
-    eps = pick([1e-5, 0.1])
-    mean: Array = _normal(rng, x.shape[1])
-    var: Array = rng.uniform(0.2, 2, x.shape[1]) * np.ones(x.shape[1])
-
-    def oracle(x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
-        y = np.empty(x.shape)
-        for c in range(x.shape[1]):
-            y[:, c] = (x[:, c] - mean[c]) / math.sqrt(var[c] + eps)
-            y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
-        return y
-
-    def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
-
-    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], oracle, f"batch_norm (evaluation) {x.shape} {eps=}")
+_positive = _each(lambda v: v if v > 0 else 0.0)
 
 
 def relu(pick: Pick, rng: np.random.Generator) -> Case:
@@ -486,7 +480,7 @@ def _binary(name: str, tensor_op: Callable[..., Tensor], scalar_op: Callable[[fl
 
 def neg(pick: Pick, rng: np.random.Generator) -> Case:
     x = _normal(rng, *_shape(pick))
-    return Case(lambda x: -x, [x], lambda x: np.array([-v for v in x.ravel()]).reshape(x.shape), f"neg {x.shape}")
+    return Case(lambda x: -x, [x], _each(lambda v: -v), f"neg {x.shape}")
 
 
 def _reduction(name: str) -> Any:
@@ -516,11 +510,7 @@ def _elementwise(name: str, scalar: Callable[[float], float], positive: bool = F
     def case(pick: Pick, rng: np.random.Generator) -> Case:
         x = np.asarray(_normal(rng, *pick([_shape(pick, 5), ()])) * pick([0.1, 1, 3]))
         x = np.asarray(np.abs(x) + 0.1) if positive else x
-
-        def oracle(x: Array) -> Array:
-            return np.array([scalar(float(v)) for v in x.ravel()]).reshape(x.shape)
-
-        return Case(getattr(F, name), [x], oracle, f"{name} {x.shape}")
+        return Case(getattr(F, name), [x], _each(scalar), f"{name} {x.shape}")
 
     return case
 
@@ -531,18 +521,10 @@ def power(pick: Pick, rng: np.random.Generator) -> Case:
     if exponent is not None:
         x = _normal(rng, *_shape(pick))
         x = np.where(np.abs(x) < 0.3, 0.3, x) if isinstance(exponent, int) else np.abs(x) + 0.3
-
-        def numbers(x: Array) -> Array:
-            return np.array([float(v) ** exponent for v in x.ravel()]).reshape(x.shape)
-
-        return Case(lambda x: x**exponent, [x], numbers, f"pow {x.shape} {exponent=}")
+        return Case(lambda x: x**exponent, [x], _each(lambda v: v**exponent), f"pow {x.shape} {exponent=}")
     if base is not None:
         x = _normal(rng, *_shape(pick))
-
-        def powers(x: Array) -> Array:
-            return np.array([base ** float(v) for v in x.ravel()]).reshape(x.shape)
-
-        return Case(lambda x: base**x, [x], powers, f"pow {base=} {x.shape}")
+        return Case(lambda x: base**x, [x], _each(lambda v: base**v), f"pow {base=} {x.shape}")
     case: Case = _binary("pow", lambda a, b: a**b, lambda u, v: u**v)(pick, rng)
     case.inputs[0] = np.asarray(np.abs(case.inputs[0]) + 0.3)
     return case
@@ -702,6 +684,10 @@ def _weighed(pick: Pick, rng: np.random.Generator, labels: Array, C: int) -> tup
     return options, np.array(counts).reshape(labels.shape)
 
 
+def _in_dtype_of(x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.astype(x.dtype) if name == "weight" else value for name, value in options.items()}
+
+
 def cross_entropy(pick: Pick, rng: np.random.Generator) -> Case:
     logits, labels, reduction = _labelled(pick, rng)
     s = pick([0.0, 0.1, 1.0])
@@ -726,9 +712,8 @@ def cross_entropy(pick: Pick, rng: np.random.Generator) -> Case:
     told = f"cross_entropy {logits.shape} {reduction=} label_smoothing={s} {kind} {options}"
 
     def fn(z: Tensor, probabilities: Tensor | None = None) -> Tensor:
-        found = {k: v.astype(z.dtype) if k == "weight" else v for k, v in options.items()}
         target: Any = labels if probabilities is None else probabilities
-        return F.cross_entropy(z, target, s, reduction, **found)
+        return F.cross_entropy(z, target, s, reduction, **_in_dtype_of(z, options))
 
     inputs = [logits, rng.dirichlet(np.ones(C), labels.shape)] if kind == "probabilities" else [logits]
     inputs[1:] = [np.moveaxis(array, -1, 1) for array in inputs[1:]]  # (N, ..., C) -> (N, C, ...)
@@ -748,8 +733,7 @@ def nll_loss(pick: Pick, rng: np.random.Generator) -> Case:
         return _reduced(losses, reduction, counts)
 
     def fn(z: Tensor) -> Tensor:
-        found = {k: v.astype(z.dtype) if k == "weight" else v for k, v in options.items()}
-        return F.nll_loss(z, labels, reduction, **found)
+        return F.nll_loss(z, labels, reduction, **_in_dtype_of(z, options))
 
     return Case(fn, [log_probs], oracle, f"nll_loss {log_probs.shape} {reduction=} {options}")
 
@@ -759,9 +743,9 @@ CASES: dict[str, Callable[[Pick, np.random.Generator], Case]] = {
     "batch_norm": batch_norm,
     "batch_norm_eval": batch_norm_eval,
     "batch_norm_relu": batch_norm_relu,
-    "batch_norm_add_relu": batch_norm_add_relu,
+    "batch_norm_add_relu": partial(batch_norm_relu, add=True),
     "fused_conv2d": fused_conv2d,
-    "sync_batch_norm": sync_batch_norm,
+    "sync_batch_norm": partial(batch_norm, ranks=Mirrored()),
     "relu": relu,
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,

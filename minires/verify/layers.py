@@ -13,7 +13,8 @@ nodes after it were given right gradients.  A backward that raises is a no as we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,14 +101,12 @@ def check_layers(
     images: Array,
     *,
     seed: int = 0,
-    on_layer: Callable[[Layer], None] | None = None,
 ) -> list[Layer]:
     """Runs one forward and one backward with a random cotangent; a row for every node, in backward order.
 
     model      in float64, in the mode it is in; parameters and running statistics come back as they were
     images     (N, C, H, W), float64
     seed       of the cotangent and the directions
-    on_layer   is called with each row as it is found
 
     Raises TypeError for arrays that are not float64: differences drown in float32's rounding.
     """
@@ -115,32 +114,38 @@ def check_layers(
     for name, array in {"images": images, **state}.items():
         if array.dtype != np.float64:
             raise TypeError(f"{name} must be float64, got {array.dtype}")
-    kept = {name: array.copy() for name, array in state.items()}
-    parameters = list(model.parameters()) if isinstance(model, Module) else []
-    outer = [p.grad for p in parameters]
-    audit = _Audit(np.random.default_rng(seed), on_layer)
-    try:
-        for p in parameters:
+    named = dict(model.named_parameters()) if isinstance(model, Module) else {}
+    audit = _Audit(np.random.default_rng(seed))
+    with unchanged(model) if isinstance(model, Module) else nullcontext(), enable_grad(), audit:
+        for p in named.values():
             p.grad = None
         x = Tensor(images, requires_grad=True)
-        with enable_grad(), audit:
-            output = model(x)
-            cotangent = audit.rng.standard_normal(output.shape)
-            try:
-                output.backward(cotangent)
-            except Exception as error:
-                if not audit.blames(error):
-                    raise
-            else:
-                named = dict(model.named_parameters()) if isinstance(model, Module) else {}
-                audit.check_leaves({"images": x} | named, all_named=isinstance(model, Module))
+        output = model(x)
+        cotangent = audit.rng.standard_normal(output.shape)
+        try:
+            output.backward(cotangent)
+        except Exception as error:
+            if not audit.blames(error):
+                raise
+        else:
+            audit.check_leaves({"images": x} | named, all_named=isinstance(model, Module))
+    return audit.layers
+
+
+@contextmanager
+def unchanged(model: Module) -> Iterator[None]:
+    """Afterwards parameters, their gradients and running statistics are as they were."""
+    state = model.state_dict()
+    kept = {name: array.copy() for name, array in state.items()}
+    grads = [(p, p.grad) for p in model.parameters()]
+    try:
+        yield
     finally:
-        for p, grad in zip(parameters, outer, strict=True):
+        for p, grad in grads:
             p.grad = grad
         for name, array in kept.items():
-            if not np.array_equal(state[name], array):  # running statistics; a parameter may still be on a tape
+            if not np.array_equal(state[name], array, equal_nan=True):  # a parameter may still be on a tape
                 state[name][...] = array
-    return audit.layers
 
 
 def first_fault(layers: Sequence[Layer]) -> Layer | None:
@@ -149,9 +154,8 @@ def first_fault(layers: Sequence[Layer]) -> Layer | None:
 
 
 class _Audit(Observer):
-    def __init__(self, rng: np.random.Generator, on_layer: Callable[[Layer], None] | None) -> None:
+    def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.on_layer = on_layer
         self.layers: list[Layer] = []
         self.recorded: dict[Function, Recorded] = {}
         self.sent: dict[Function | Tensor, Array] = {}  # to whom -> the sum of the gradients sent
@@ -197,23 +201,18 @@ class _Audit(Observer):
             zero = np.zeros(leaf.shape)
             fault = _differs("sum", "grad", zero if grad is None else grad, zero if expected is None else expected)
             if fault is not None:
-                self._add_row(Layer(name, "leaf", f"leaf {name}", (), leaf.shape, NAN, fault))
+                self.layers.append(Layer(name, "leaf", f"leaf {name}", (), leaf.shape, NAN, fault))
         for receiver in self.sent:
             if isinstance(receiver, Function):
                 self._add(receiver, NAN, Fault("lost", "grad_output", told="what was sent to it reached no backward"))
             elif all_named or receiver.grad is None:
                 fault = Fault("lost", "grad", told="what was sent to it reached no parameter of the model")
-                self._add_row(Layer("", "leaf", f"leaf of shape {receiver.shape}", (), receiver.shape, NAN, fault))
+                self.layers.append(Layer("", "leaf", f"leaf of shape {receiver.shape}", (), receiver.shape, NAN, fault))
         self.sent.clear()
 
     def _add(self, node: Function, error: float, fault: Fault | None) -> None:
         shapes = tuple(shape for shape in node.input_shapes if shape is not None)
-        self._add_row(Layer(node.module, node.name, node.heading, shapes, node.output_shape, error, fault))
-
-    def _add_row(self, layer: Layer) -> None:
-        self.layers.append(layer)
-        if self.on_layer is not None:
-            self.on_layer(layer)
+        self.layers.append(Layer(node.module, node.name, node.heading, shapes, node.output_shape, error, fault))
 
 
 def check_gradient(

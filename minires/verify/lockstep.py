@@ -32,7 +32,8 @@ from minires.ops import BatchNorm
 from minires.readonly import Frozen, freeze
 from minires.tensor import Tensor
 from minires.verify.distance import relative_norm, ulps
-from minires.verify.network import running_statistics, unchanged
+from minires.verify.layers import unchanged
+from minires.verify.network import running_statistics
 from minires.verify.recorded import Recorded, gradients, statistics
 
 FACTOR = 16.0

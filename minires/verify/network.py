@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,47 +17,15 @@ from minires.tensor import Tensor
 from minires.verify import cases
 from minires.verify.gradcheck import GradcheckError, gradcheck
 from minires.verify.layers import Layer, check_layers, first_fault
+from minires.verify.layers import unchanged as unchanged
 from minires.verify.properties import PROPERTIES
 from minires.verify.recorded import Recorded
 
-CASES_OF = {
-    "Conv2d": ("conv2d",),
-    "BatchNorm": ("batch_norm", "batch_norm_eval"),
-    "BatchNormReLU": ("batch_norm_relu",),
-    "BatchNormAddReLU": ("batch_norm_add_relu",),
-    "FusedConv2d": ("fused_conv2d",),
-    "SyncBatchNorm": ("sync_batch_norm",),
-    "ReLU": ("relu",),
-    "MaxPool2d": ("max_pool2d",),
-    "AvgPool2d": ("avg_pool2d",),
-    "AdaptiveAvgPool2d": ("adaptive_avg_pool2d",),
-    "Linear": ("linear",),
-    "Add": ("add",),
-    "Sub": ("sub",),
-    "Mul": ("mul",),
-    "Div": ("div",),
-    "Pow": ("pow",),
-    "MatMul": ("matmul",),
-    "Neg": ("neg",),
-    "Exp": ("exp",),
-    "Log": ("log",),
-    "Sqrt": ("sqrt",),
-    "Tanh": ("tanh",),
-    "Sigmoid": ("sigmoid",),
-    "Sum": ("sum",),
-    "Mean": ("mean",),
-    "Max": ("max",),
-    "Transpose": ("transpose",),
-    "Reshape": ("reshape", "flatten"),
-    "Pad": ("pad",),
-    "Slice": ("slice",),
-    "Softmax": ("softmax",),
-    "LogSoftmax": ("log_softmax",),
-    "CrossEntropy": ("cross_entropy",),
-    "NLLLoss": ("nll_loss",),
-    "Dropout": ("dropout",),
+# The awkward cases that an operation is tried on, by the operation's name.
+CASES_OF = {key.replace("_", ""): (key,) for key in cases.CASES} | {
+    "batchnorm": ("batch_norm", "batch_norm_eval"),
+    "reshape": ("reshape", "flatten"),
 }
-"""Which awkward cases an operation is tried on."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +153,7 @@ def check_operation(recorded: Recorded, count: int, seed: int) -> Operation:
     heading = f"{node.heading} on {shapes}"
     names = [name for name, a in zip(recorded.names, recorded.inputs, strict=True) if a is not None]
     arrays = [a for a in recorded.inputs if a is not None]
-    keys = CASES_OF.get(node.name, ())
+    keys = CASES_OF.get(node.name.lower(), ())
     complaint = ""
     try:
         gradcheck(recorded, dict(zip(names, arrays, strict=True)), seed=seed)
@@ -208,22 +175,6 @@ def check_cases(key: str, count: int, seed: int) -> None:
 
 def _elements(recorded: Recorded) -> int:
     return sum(a.size for a in recorded.inputs if a is not None)
-
-
-@contextmanager
-def unchanged(model: Module) -> Iterator[None]:
-    """Afterwards parameters, their gradients and running statistics are as they were."""
-    state = model.state_dict()
-    kept = {name: array.copy() for name, array in state.items()}
-    grads = [(p, p.grad) for p in model.parameters()]
-    try:
-        yield
-    finally:
-        for p, grad in grads:
-            p.grad = grad
-        for name, array in kept.items():
-            if not np.array_equal(state[name], array, equal_nan=True):
-                state[name][...] = array
 
 
 def disturb(model: Module, rng: np.random.Generator) -> Module:

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 
+import agreement
 import numpy as np
 import pytest
+from agreement.geometries import FEW_GEOMETRIES
+from agreement.rounding import off
 
 import minires as mr
 import minires.functional as F
@@ -15,10 +18,6 @@ from minires import backends
 from minires.backends.kernels import catalogue, conv2d
 from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Emulator
-from minires.verify import agreement
-from minires.verify.agreement.geometries import FEW_GEOMETRIES
-from minires.verify.agreement.products import SIZES_OF_PRODUCTS
-from minires.verify.agreement.rounding import off, rounding_of_rung
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.properties import PROPERTIES
 
@@ -31,31 +30,14 @@ SEEDS = (0, 1, 2)  # ascending order, and two shuffled ones
 # -- products of matrices
 
 
-@pytest.mark.parametrize("rung", catalogue.GEMMS)
-@pytest.mark.parametrize("sizes", SIZES_OF_PRODUCTS)
-def test_gemm(rng, rung, sizes):
-    M, N, K = sizes
-    for dtype in (np.float32, np.float64):
-        if dtype == np.float64 and rung.endswith(("tf32", "bf16")):
-            continue
-        for number, (a_T, b_T) in enumerate([(False, False), (True, False), (False, True), (True, True)]):
-            a = rng.standard_normal((K, M) if a_T else (M, K)).astype(dtype)
-            b = rng.standard_normal((N, K) if b_T else (K, N)).astype(dtype)
-            a, b = a.T if a_T else a, b.T if b_T else b
-            out = np.full((M, N), np.nan, dtype)
-            gemm(Emulator(SEEDS[number % 3]), rung, a, b, out)
-            assert off(out, a.astype(np.float64) @ b) <= rounding_of_rung(rung, dtype)
+DOUBLE = [rung for rung in catalogue.GEMMS if not rung.endswith(("tf32", "bf16"))]
 
 
-@pytest.mark.parametrize("rung", catalogue.GEMMS)
-def test_gemm_with_gaps_between_rows_and_columns(rng, rung):
-    a = rng.standard_normal((80, 70)).astype(np.float32)[::2, ::3]
-    b = rng.standard_normal((48, 90)).astype(np.float32)[::2, 5:55]
-    room = np.full((40, 60), np.nan, np.float32)
-    gemm(Emulator(), rung, a, b, room[:, 5:55])
-    assert off(room[:, 5:55], a.astype(np.float64) @ b) <= rounding_of_rung(rung)
-    assert np.isnan(room[:, :5]).all()
-    assert np.isnan(room[:, 55:]).all()
+@pytest.mark.parametrize(
+    ("rung", "dtype"), [*((rung, np.float32) for rung in catalogue.GEMMS), *((rung, np.float64) for rung in DOUBLE)]
+)
+def test_gemm(rung, dtype):
+    agreement.products_of_rung(rung, dtype)
 
 
 def test_empty_products():
@@ -100,31 +82,18 @@ def test_convolutions_of_any_geometry(rung):
             draw("conv2d", random_pick(rng), rng).check()
 
 
-@pytest.mark.parametrize("geometry", FEW_GEOMETRIES, ids=str)
 @pytest.mark.parametrize("rung", ["auto", *catalogue.CONVOLUTIONS])
-def test_convolutions_beside_the_reference(rng, rung, geometry):
-    x_shape, w_shape, *options = geometry
-    x, w = rng.standard_normal(x_shape).astype(np.float32), rng.standard_normal(w_shape).astype(np.float32)
-    sizes = conv2d.Geometry.of(x_shape, w_shape, *options)
-    if (rung == "conv_03_1x1" and not sizes.is_1x1) or (rung == "conv_08_winograd" and not sizes.suits_winograd):
-        with pytest.raises(ValueError, match=f"{rung} needs a"), mr.backend("emulated", conv2d=rung):
-            F.conv2d(x, w, None, *options)
-        return
-    reference = backends.reference
-    expected = reference.conv2d_forward(x.astype(float), w.astype(float), None, *options)
-    cotangent = rng.standard_normal(expected.shape).astype(np.float32)
-    with mr.backend("emulated", conv2d=rung, seed=2) as emulated:
-        found = emulated.conv2d_forward(x, w, None, *options)
-        grad_x = emulated.conv2d_backward_input(cotangent, w, x.shape, *options)
-        grad_w = emulated.conv2d_backward_weight(cotangent, x, w.shape, *options)
-    assert off(found, expected) <= rounding_of_rung(rung)
-    exact = cotangent.astype(float), x.astype(float), w.astype(float)
-    assert off(grad_x, reference.conv2d_backward_input(exact[0], exact[2], x.shape, *options)) <= rounding_of_rung("")
-    assert off(grad_w, reference.conv2d_backward_weight(exact[0], exact[1], w.shape, *options)) <= rounding_of_rung("")
+def test_convolutions_beside_the_reference(rung):
+    agreement.convolutions_of_rung(rung, gradients=True, dtype=np.float32)
 
 
-def test_fused_epilogue():
-    agreement.fused_epilogue()
+def test_a_rung_that_a_geometry_does_not_suit_is_an_error():
+    for x_shape, w_shape, *options in FEW_GEOMETRIES:
+        sizes = conv2d.Geometry.of(x_shape, w_shape, *options)
+        for rung, suits in (("conv_03_1x1", sizes.is_1x1), ("conv_08_winograd", sizes.suits_winograd)):
+            if not suits:
+                with pytest.raises(ValueError, match=f"{rung} needs a"), mr.backend("emulated", conv2d=rung):
+                    F.conv2d(np.ones(x_shape, np.float32), np.ones(w_shape, np.float32), None, *options)
 
 
 def test_deterministic_whatever_the_order_of_the_threads(rng):
@@ -143,14 +112,6 @@ def test_deterministic_whatever_the_order_of_the_threads(rng):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def test_sgd_step_for_all_parameters():
-    agreement.sgd_of_kernel()
-
-
-def test_add_and_relu_with_several_elements_a_thread():
-    agreement.small_grids()
 
 
 def test_the_optimizer_takes_the_kernel(rng):
@@ -178,10 +139,6 @@ def test_the_optimizer_takes_the_kernel(rng):
     for p, q in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(p.data, q.data, rtol=1e-13)
     assert set(one.state_dict()) == {"velocity.0", "velocity.1"}
-
-
-def test_batch_norm_fused_with_relu_and_skip_add():
-    agreement.batch_norm_fused(kernel=True)
 
 
 # -- a whole network

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
+import agreement
 import numpy as np
 import pytest
+from agreement.geometries import GEOMETRIES
+from agreement.rounding import WINOGRAD, off, rounding
 
 import minires as mr
 import minires.functional as F
 from minires import backends
-from minires.arrays import channels_first, channels_last
 from minires.backends import reference
 from minires.backends.native import backend as module
 from minires.backends.native import filters
-from minires.verify.agreement import check_convolution
-from minires.verify.agreement.geometries import GEOMETRIES
-from minires.verify.agreement.rounding import WINOGRAD, off, rounding
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.lockstep import lockstep
 from minires.verify.properties import PROPERTIES
@@ -83,7 +81,7 @@ def test_properties(isa, operation, holds, rng):
 
 def check_in_both_precisions(backend, geometry, bounds=None):
     for dtype in DTYPES:
-        check_convolution(backend, geometry, dtype, bounds and bounds[dtype])
+        agreement.check_convolution(backend, geometry, dtype, bounds and bounds[dtype])
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
@@ -117,47 +115,14 @@ def test_images_smaller_than_a_tile(isa, size):
 @pytest.mark.parametrize("winograd", [False, True])
 @pytest.mark.parametrize("shapes", [((2, 16, 6, 7), 32), ((1, 5, 4, 3), 9), ((3, 32, 5, 5), 17)])
 @pytest.mark.parametrize("isa", SETS)
-def test_what_follows_a_convolution(rng, isa, shapes, winograd):
-    """relu((x ⋆ w + b − mean) · scale + shift + added), with any of its parts left out."""
-    x_shape, O = shapes
-    options = ((1, 1), (1, 1), (1, 1), 1)
-    for dtype, (bias, norm, more, relu) in itertools.product(DTYPES, itertools.product([False, True], repeat=4)):
-        x, w = rng.standard_normal(x_shape), rng.standard_normal((O, x_shape[1], 3, 3))
-        b, mean, scale, shift = rng.standard_normal((4, O))
-        x, w, b, mean, scale, shift = (a.astype(dtype) for a in (x, w, b, mean, scale, shift))
-        expected = channels_last(reference.conv2d_forward(x.astype(float), w.astype(float), None, *options))
-        added = rng.standard_normal(expected.shape).astype(dtype)
-        expected = expected + (b if bias else 0)
-        expected = (expected - mean) * scale + shift if norm else expected
-        expected = expected + (added if more else 0)
-        expected = np.maximum(expected, 0) if relu else expected
-        with mr.backend("native", isa=isa, winograd=winograd) as backend:
-            y = backend._convolve(
-                x, w, b if bias else None, options, (mean, scale, shift) if norm else (None,) * 3,
-                channels_first(added) if more else None, relu,
-            )  # fmt: skip
-        y = channels_last(y)
-        assert off(y, expected) <= (WINOGRAD[dtype] if winograd else rounding(dtype, 9 * x_shape[1]))
+def test_what_follows_a_convolution(isa, shapes, winograd):
+    for dtype in DTYPES:
+        agreement.what_follows_a_convolution(winograd, *shapes, dtype=dtype, isa=isa)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [(1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600), (9, 4, 0)],
-)
 @pytest.mark.parametrize("isa", SETS)
-def test_products_of_matrices(rng, isa, sizes):
-    M, N, K = sizes
-    with mr.backend("native", isa=isa) as backend:
-        for dtype in DTYPES:
-            a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((M, K), (K, N), (N,)))
-            exact = a.astype(float) @ b
-            for transposed, start in itertools.product([False, True], [None, bias]):
-                c = np.full((M, N), np.nan, dtype)
-                backend.kernels.matmul(a, b.T.copy() if transposed else b, transposed, start, c)
-                assert off(c, exact + (0 if start is None else bias)) <= rounding(dtype, K)
-            c = np.full((M, N), np.nan, dtype)
-            backend.kernels.matmul_at(a.T.copy(), b, c)
-            assert off(c, exact) <= rounding(dtype, K)
+def test_products_of_matrices(isa):
+    agreement.native_products(isa)
 
 
 @pytest.mark.parametrize("isa", SETS)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli.said import one_line
 from threadpoolctl import threadpool_limits
 
 import minires
@@ -20,29 +21,11 @@ from minires.training import find_checkpoint, history, load_checkpoint, restore
 TINY = ["--width", "2", "--iterations", "6", "--workers", "0"]
 
 
-@pytest.fixture
-def call(capsys):
-    def call(*words):
-        code = main([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", *TINY, "--out", str(out), "--quiet"]) == 0
     return out
-
-
-def one_line(err, *told):
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("minires: ")
-    assert "Traceback" not in err
-    for word in told:
-        assert word in err
 
 
 def test_train_tells_its_files_and_the_accuracy_last(call, tmp_path):

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 import safetensors.numpy
+from cli.said import one_line
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -20,16 +21,6 @@ from minires.training.evaluation import predict as logits_of
 from minires.weights import save
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-@pytest.fixture
-def call(capsys):
-    def call(*words):
-        code = main([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +56,6 @@ def names(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\n".join(CIFAR10))
     return path
-
-
-def one_line(err, *told):
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("minires: ")
-    for word in told:
-        assert word in err
 
 
 def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tmp_path):

@@ -9,22 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from cli.said import one_line
 from weights.named import renamed, state
 
 from minires import weights
-from minires.cli import main
 
 PUBLISHED = Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th"
-
-
-@pytest.fixture
-def call(capsys):
-    def call(*words):
-        code = main([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture
@@ -43,14 +33,6 @@ def lines(out):
     for line in out.split("┘\n")[-1].splitlines():
         found.setdefault(line[:14].strip(), []).append(line[14:])
     return found
-
-
-def one_line(err, *told):
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("minires: ")
-    assert "Traceback" not in err
-    for word in told:
-        assert word in err
 
 
 def test_the_published_resnet20(call):

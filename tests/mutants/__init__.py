@@ -1,21 +1,28 @@
-"""Bugs planted in the rooms outside the kernels, as data: `python -m tests.mutants --help`, from the repository's root.
+"""Planted bugs, as data: `python -m tests.mutants --help`, from the repository's root.
 
-`Mutation` in minires.verify.planted exchanges the code of one function.  The bugs here also stand in defaults,
-constants and class bodies, and pytest must catch them.  So each is edited into its module's source as a fresh process
-imports it (planting/sitecustomize.py), and the working tree stays as it is.  mutmut and cosmic-ray flip every operator
-of a file and run all tests for each; they take no list of chosen bugs such as a lost copy or swapped axes.
+Each room lists bugs and the tests that must catch them.  A bug of a Python file is edited into the module's source as a
+fresh process imports it (planting/sitecustomize.py), so it may stand in defaults, constants and class bodies.
+`Mutation` in minires.verify.planted exchanges the code of one function.  The bugs of the rooms "cuda" and "cpu", the
+kernels in csrc, are compiled together (`kernels`).  Either way the working tree stays as it is.
+
+mutmut and cosmic-ray flip every operator of a file and run all tests for each; they take no list of chosen bugs such as
+a lost copy or swapped axes.
 """
 
 from __future__ import annotations
 
-from . import core, data, inspect, paper, prediction, training
+import importlib
+import sys
+from pathlib import Path
+
 from .bug import Bug
 
-ROOMS: dict[str, tuple[Bug, ...]] = {
-    "data": data.BUGS,
-    "training": training.BUGS,
-    "inspect": inspect.BUGS,
-    "paper": paper.BUGS,
-    "prediction": prediction.BUGS,
-    "core": core.BUGS,
-}
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest's `pythonpath` has it: `agreement` is found there
+
+KERNELS = ("cuda", "cpu")
+ROOMS = ("data", "training", "inspect", "paper", "prediction", "core", *KERNELS)
+
+
+def bugs(room: str) -> tuple[Bug, ...]:
+    """Imports the room's list only now: a kernel's list names functions, and they import minires."""
+    return importlib.import_module(f".{room}", __package__).BUGS

@@ -13,24 +13,13 @@ import pytest
 from PIL import Image
 
 import minires as mr
-from minires import cli, models
+from minires import models
 from minires.cli import paper
 from minires.models.blocks import BasicBlock, conv1x1, conv3x3
 from minires.paper import drawing, gradients, items, published, table1, table6
 from minires.paper.report import Report, markdown, to_csv
 from minires.training import Checkpoint, Config, Row
 from minires.training import checkpoint as checkpoints
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
 
 # -- Table 1
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from training.rows import timeless
 
 from minires import cli, data, models
 from minires.data import Dataset
 from minires.paper import experiment, figure1, figure4, figure7, items
 from minires.paper.experiment import Claim, Curve
 from minires.training import evaluate, history
-from minires.training.history import timeless
 from minires.training.progress import Silent
 
 ROW = history.Row(300, 1.0, 0.02, 1.0, 40.0, 50.0, 100.0, 1.0)

@@ -7,7 +7,7 @@ certain operation on a file or amid a write (`disk.Disk`), most of which belong 
 before its moment came was not killed, and does not count.
 
 Compared bit for bit with the run that nobody killed: weights, running statistics, velocities, random state, schedule,
-every column of the history but `history.TIMING`, the curves, and the names of all files.
+every column of the history but the measured times, the curves, and the names of all files.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from minires.cli import main
 from minires.training import RunFolder, history, load_checkpoint
 from training.disk import Disk, Operation
+from training.rows import timeless
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,9 +149,9 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         for kind in ("iteration", "config", "classes", "random_state", "schedule", "interval"):
             if getattr(ours, kind) != getattr(theirs, kind):
                 yield f"{kind} {name}"
-        if repr(history.timeless(ours.rows)) != repr(history.timeless(theirs.rows)):
+        if repr(timeless(ours.rows)) != repr(timeless(theirs.rows)):
             yield f"history {name}"
-    rows = [repr(history.timeless(history.read(RunFolder(folder).history))) for folder in (one, other)]
+    rows = [repr(timeless(history.read(RunFolder(folder).history))) for folder in (one, other)]
     if rows[0] != rows[1]:
         yield "history.csv"
     if RunFolder(one).curves.read_bytes() != RunFolder(other).curves.read_bytes():

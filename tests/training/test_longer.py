@@ -9,7 +9,7 @@ import pytest
 
 from minires.cli import main
 from minires.training import Config, ConfigError, find_checkpoint, load_checkpoint, resume_config, train
-from minires.training.history import timeless
+from training.rows import timeless
 
 # Three iterations an epoch: 6 in two epochs, 12 in four.
 CONFIG = Config.make(width=1, batch_size=500, epochs=2, workers=0, eval_every=3, checkpoint_every=6, dtype="float64")

@@ -38,10 +38,10 @@ from minires.training import (
 )
 from minires.training import checkpoint as checkpoints
 from minires.training.batches import images, training_loader
-from minires.training.history import timeless
 from minires.training.interrupt import StopRequest
 from minires.training.network import make_model
 from minires.training.progress import Silent
+from training.rows import timeless
 
 # 12 batches an epoch; a narrow network makes one of them a matter of milliseconds.
 SMALL = {"width": 2, "workers": 0, "batch_size": 128, "lr": 0.05}

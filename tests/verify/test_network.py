@@ -248,6 +248,7 @@ def test_a_gradient_that_one_side_forgets_is_zero():
         (["--planted", "operations", "--eval"], "--eval says nothing"),
         (["--planted", "operations", "--against", "torch"], "--against says nothing"),
         (["resnet20", "--planted"], "a NETWORK says nothing"),
+        (["--planted", "kernels"], "--planted must be operations, got 'kernels'"),
         (
             ["resnet20", "--backend", "reference", "--against", "reference"],
             "--against must be another backend than ref",
@@ -268,7 +269,7 @@ def test_flags_that_say_nothing_are_wrong_usage(capsys, monkeypatch, argv, said)
 def test_planted_says_how_long_it_takes(capsys, monkeypatch):
     from minires.verify import planted
 
-    monkeypatch.setattr(planted, "report", lambda what, say: planted.Planted(()))
+    monkeypatch.setattr(planted, "report", lambda say: planted.Planted(()))
     assert cli.main(["verify", "--planted", "operations", "--json"]) == 0
     assert capsys.readouterr().err.startswith("this takes half a minute")
 

@@ -3,16 +3,12 @@
 mutation     a bug in a Python function: its source edited, compiled, and taken out again
 operations   those bugs in the operations and the reference backend
 layers       those in layers, blocks, folding, the optimiser and the schedules
-mutant       a bug in a C++ or CUDA kernel: all are compiled at once, and a number selects one at run time
-cuda, cpu    those bugs in csrc/cuda and csrc/cpu
-build        compiling them
-trial        one after the other, each in a process of its own
-campaign     the whole, counted
+campaign     one after the other, counted
 """
 
-from minires.verify.planted.campaign import EXPECTED, WHAT, Planted, Row, report
+from minires.verify.planted.campaign import EXPECTED, Planted, Row, report
 from minires.verify.planted.layers import LAYERS
 from minires.verify.planted.mutation import Mutation, catch, caught_by
 from minires.verify.planted.operations import OPERATIONS
 
-__all__ = ["EXPECTED", "LAYERS", "OPERATIONS", "WHAT", "Mutation", "Planted", "Row", "catch", "caught_by", "report"]
+__all__ = ["EXPECTED", "LAYERS", "OPERATIONS", "Mutation", "Planted", "Row", "catch", "caught_by", "report"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify.planted.cuda.words import convolution, header, operation, product
-from minires.verify.planted.mutant import Mutant
+from ..bug import Bug
+from .builders import convolution, header, operation, product
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     tiles = [product("gemm_07_warps"), product("gemm_05_vectors"), product("gemm_06_async")]
     yield from header("tile.cuh", "struct Squares", tiles, [
         ("row + i / 4 * row_step + i % 4", "row + i"),

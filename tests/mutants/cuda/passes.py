@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from minires.verify import agreement
-from minires.verify.planted.cuda.words import Checks, kernel, operation
-from minires.verify.planted.mutant import Mutant, within
+import agreement
+
+from ..bug import Bug, inside
+from .builders import Checks, kernel, operation
 
 
-def _batch_norm() -> Iterator[Mutant]:
+def _batch_norm() -> Iterator[Bug]:
     file, checks = "batch_norm.cu", [operation("batch_norm")]
     for scope, edits in (
         ("void add_value(", [("m.count += 1;", ""), ("before / m.count", "x / m.count"),
@@ -19,7 +20,7 @@ def _batch_norm() -> Iterator[Mutant]:
                          ("other.squares + ‹apart * apart * m.count * other.count / count›", "real(0)"),
                          ("m.count = count;", "")]),
     ):  # fmt: skip
-        yield from within("batch_norm_moments", f"cuda/{file}", scope, checks, edits)
+        yield from inside("batch_norm_moments", f"cuda/{file}", scope, checks, edits)
     yield from kernel("batch_norm_moments", file, checks, [
         ("min(begin + part, pixels)", "begin + part"),
         ("pixel = ‹begin + threadIdx.y›", "begin"),
@@ -72,7 +73,7 @@ def _batch_norm() -> Iterator[Mutant]:
     ])  # fmt: skip
 
 
-def _elementwise() -> Iterator[Mutant]:
+def _elementwise() -> Iterator[Bug]:
     file, grids = "elementwise.cu", agreement.small_grids
     yield from kernel("relu_forward", file, [grids, operation("relu")], [
         ("x[i] <= 0 ? 0 : x[i]", "x[i] > 0 ? x[i] : 0"),  # loses NaN
@@ -109,7 +110,7 @@ def _elementwise() -> Iterator[Mutant]:
     ])  # fmt: skip
 
 
-def _pool() -> Iterator[Mutant]:
+def _pool() -> Iterator[Bug]:
     file = "pool.cu"
     largest = [operation("max_pool2d")]
     yield from kernel("max_pool_forward", file, largest, [
@@ -122,7 +123,7 @@ def _pool() -> Iterator[Mutant]:
         ("tap < 0 || (best == best && !(value <= best))", "tap < 0 || value > best || value != value"),  # the last NaN
         ("p * KW + q", "p * KH + q"),
     ])  # fmt: skip
-    yield from within("max_pool_backward", f"cuda/{file}", "bool tap_of(", largest, [
+    yield from inside("max_pool_backward", f"cuda/{file}", "bool tap_of(", largest, [
         ("x + padding - o * stride", "x - padding - o * stride"),
         ("along / dilation", "along"),
         ("along >= 0 && along % dilation == 0 && tap < size", "along >= 0 && tap < size"),
@@ -135,7 +136,7 @@ def _pool() -> Iterator[Mutant]:
         ("j * sw <= column + pw", "j * sw <= column"),
     ])  # fmt: skip
     average = [operation("avg_pool2d")]
-    yield from within("avg_pool_forward", f"cuda/{file}", "int window_size(", average, [
+    yield from inside("avg_pool_forward", f"cuda/{file}", "int window_size(", average, [
         ("min(begin + size, length + padding)", "begin + size"),
         ("!include", "include"),
         ("begin = ‹max(begin, 0)›", "begin"),
@@ -156,7 +157,7 @@ def _pool() -> Iterator[Mutant]:
         ("window_size(j, sw, pw, KW, W, count_include_pad)", "window_size(i, sw, pw, KW, W, count_include_pad)"),
     ])  # fmt: skip
     adaptive = [operation("adaptive_avg_pool2d")]
-    yield from within("adaptive_avg_pool_forward", f"cuda/{file}", "int bin_end(", adaptive, [
+    yield from inside("adaptive_avg_pool_forward", f"cuda/{file}", "int bin_end(", adaptive, [
         ("(long long)(i + 1) * size + bins - 1", "(long long)(i + 1) * size"),
         ("(long long)(i + 1) * size + bins - 1", "(long long)i * size + bins - 1"),
     ])  # fmt: skip
@@ -176,7 +177,7 @@ def _pool() -> Iterator[Mutant]:
     ])  # fmt: skip
 
 
-def _softmax() -> Iterator[Mutant]:
+def _softmax() -> Iterator[Bug]:
     file = "softmax.cu"
     both, loss = [operation("softmax"), operation("log_softmax")], [operation("cross_entropy")]
     for scope, edits in (
@@ -184,7 +185,7 @@ def _softmax() -> Iterator[Mutant]:
         ("real maximum_of_warp(", [("other > value || other != other", "other < value || other != other")]),
         ("void log_sum_exp(", [("largest = ‹maximum_of_warp(largest)›", "0"), ("sum = ‹sum_of_warp(sum)›", "sum")]),
     ):  # fmt: skip
-        yield from within("softmax_forward", f"cuda/{file}", scope, both, edits)
+        yield from inside("softmax_forward", f"cuda/{file}", scope, both, edits)
     yield from kernel("softmax_forward", file, both, [
         ("exp(x[k] - largest) / sum", "exp(x[k]) / sum"),
         ("exp(x[k] - largest) / sum", "exp(x[k] - largest)"),
@@ -230,7 +231,7 @@ def _softmax() -> Iterator[Mutant]:
     ])  # fmt: skip
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     yield from _batch_norm()
     yield from _elementwise()
     yield from _pool()

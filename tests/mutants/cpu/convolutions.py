@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify.planted.cpu.words import CONVOLUTIONS, WINOGRAD, kernel
-from minires.verify.planted.mutant import Mutant, within
+from ..bug import Bug, inside
+from .builders import CONVOLUTIONS, WINOGRAD, kernel
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     file = "conv2d.h"
-    yield from within("conv2d_filters", "cpu/conv2d.h", "filters_of_group(const Conv2d& c", CONVOLUTIONS, [
+    yield from inside("conv2d_filters", "cpu/conv2d.h", "filters_of_group(const Conv2d& c", CONVOLUTIONS, [
         ("taps, ‹taps * C›, taps", "taps"),
         ("c.O / c.groups, ‹C›, taps", "C - 1"),
     ])  # fmt: skip
-    yield from within("conv2d_filters", "cpu/conv2d.h", "long conv2d_filters_size(", CONVOLUTIONS, [
+    yield from inside("conv2d_filters", "cpu/conv2d.h", "long conv2d_filters_size(", CONVOLUTIONS, [
         ("c.groups * one.packed_size()", "one.packed_size()"),
     ])  # fmt: skip
     yield from kernel("conv2d_filters", file, CONVOLUTIONS, [
@@ -32,7 +32,7 @@ def mutants() -> Iterator[Mutant]:
         ("bias ? bias + g * O : nullptr", "nullptr"),
         ("‹c.stride_h›, c.stride_w, c.OH", "c.stride_w"),
     ])  # fmt: skip
-    yield from within("conv2d_backward_input", "cpu/conv2d.h", "long taps_of(", CONVOLUTIONS, [
+    yield from inside("conv2d_backward_input", "cpu/conv2d.h", "long taps_of(", CONVOLUTIONS, [
         ("first + padding - k * dilation", "first - padding - k * dilation"),
         ("first + padding - k * dilation", "first + padding - k"),
         ("distance[found] = ‹at / stride›", "at"),

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
 from minires import backends
-from minires.verify.agreement.fences import Fence, among_nan
-from minires.verify.agreement.rounding import near, rounding, rounding_of_rung
 from minires.verify.properties import expect
+
+from .fences import Fence, among_nan
+from .rounding import near, rounding, rounding_of_rung
 
 SIZES_OF_PRODUCTS = (
     (1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600),
 )  # fmt: skip
 
 
-def products_of_rung(rung: str) -> None:
-    """Every size, transposed operands, gaps between rows and columns, in the precision that the rung has."""
+def products_of_rung(rung: str, dtype: Any = None) -> None:
+    """Every size, transposed operands, gaps between rows and columns.
+
+    dtype   None: the most precise that the rung has
+    """
     from minires.backends.kernels.gemm import gemm
     from minires.backends.kernels.provider import Emulator
 
-    dtype = np.float32 if rung.endswith(("tf32", "bf16")) else np.float64
+    dtype = dtype or (np.float32 if rung.endswith(("tf32", "bf16")) else np.float64)
     rng = np.random.default_rng(8)
     fence = Fence()
     for M, N, K in SIZES_OF_PRODUCTS:
@@ -41,10 +46,10 @@ def products_of_rung(rung: str) -> None:
     fence.check()
 
 
-def native_products() -> None:
+def native_products(isa: str = "auto") -> None:
     rng = np.random.default_rng(9)
     fence = Fence()
-    with backends.backend("native") as backend:
+    with backends.backend("native", isa=isa) as backend:
         for (M, N, K), dtype in itertools.product(
             (*SIZES_OF_PRODUCTS, (40, 50, 700), (300, 20, 50), (9, 4, 0)), (np.float32, np.float64)
         ):

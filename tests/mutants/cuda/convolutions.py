@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify import agreement
-from minires.verify.planted.cuda.words import convolution, kernel
-from minires.verify.planted.mutant import Mutant, within
+import agreement
+
+from ..bug import Bug, inside
+from .builders import convolution, kernel
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     yield from kernel("conv_01_direct", "conv_01_direct.cu", [convolution("conv_01_direct")], [
         ("pixel >= conv.pixels() || o >= O", "pixel >= conv.pixels()"),
         ("i * sh + p * dh - ph", "i * sh + p * dh + ph"),
@@ -66,7 +67,7 @@ def mutants() -> Iterator[Mutant]:
         ("conv.pixels(), ‹O›,", "O - 1"),
     ])  # fmt: skip
     asynchronous, fused = [convolution("conv_06_async")], [agreement.fused_epilogue]
-    yield from within("conv_06_async", "cuda/conv_06_async.cu", "void accumulate_conv(", asynchronous, [
+    yield from inside("conv_06_async", "cuda/conv_06_async.cu", "void accumulate_conv(", asynchronous, [
         ("m0 + ‹Share<true>().line›", "0"),
         ("channels_by_four(x, conv)", "true"),
         ("filters, ‹n0›, k0", "m0"),
@@ -129,7 +130,7 @@ def mutants() -> Iterator[Mutant]:
     ])  # fmt: skip
 
     backward = [convolution("auto", gradients=True)]
-    yield from within("conv_backward_data", "cuda/conv_backward.cu", "struct Outputs", backward, [
+    yield from inside("conv_backward_data", "cuda/conv_backward.cu", "struct Outputs", backward, [
         ("part.row0 + i * conv.sh", "part.row0 + i"),
         ("n * conv.OH * conv.OW * conv.y_pixel", "0"),
         ("part.q0 + tap % part.qs * part.q_step", "part.q0 + tap % part.qs"),
@@ -138,7 +139,7 @@ def mutants() -> Iterator[Mutant]:
         ("i >= conv.OH || j >= conv.OW", "j >= conv.OW"),
         ("(i * conv.OW + j) * conv.y_pixel + o", "(i * conv.OW + j) * conv.O + o"),
     ])  # fmt: skip
-    yield from within("conv_backward_data", "cuda/conv_backward.cu", "struct FiltersOfClass", backward, [
+    yield from inside("conv_backward_data", "cuda/conv_backward.cu", "struct FiltersOfClass", backward, [
         ("(long long)o * conv.KH + p", "(long long)o * conv.KH + conv.KH - 1 - p"),
         ("c >= conv.C || k >= part.ps * part.qs * conv.O", "c >= conv.C"),
         ("tap / part.qs * part.p_step", "tap / part.qs"),
@@ -158,6 +159,6 @@ def mutants() -> Iterator[Mutant]:
         ("m0, n0, O, ‹depth›, [&]", "depth - 1"),
         ("blockIdx.z * O * depth", "0"),
     ])  # fmt: skip
-    yield from within("conv_backward_weight", "cuda/conv_backward.cu", "struct WindowsTransposed", backward, [
+    yield from inside("conv_backward_weight", "cuda/conv_backward.cu", "struct WindowsTransposed", backward, [
         ("windows.address(pixel, line)", "windows.address(line, pixel)"),
     ])  # fmt: skip

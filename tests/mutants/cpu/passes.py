@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from minires.verify import agreement
-from minires.verify.planted.cpu.words import CONVOLUTIONS, PRODUCTS, Checks, kernel, operation, shared
-from minires.verify.planted.mutant import Mutant, within
+import agreement
+
+from ..bug import Bug, inside
+from .builders import CONVOLUTIONS, PRODUCTS, Checks, kernel, operation, shared
 
 
-def _batch_norm() -> Iterator[Mutant]:
+def _batch_norm() -> Iterator[Bug]:
     file, training = "batch_norm.h", [operation("batch_norm")]
     behind_relu = [agreement.batch_norm_gradients_behind_relu]
     yield from kernel("batch_norm_statistics", file, training, [
@@ -60,18 +61,18 @@ def _batch_norm() -> Iterator[Mutant]:
         ("put(parts + b * C + c + v * L, ‹total[v]›, tail)", "total[0]"),
         ("parts + b * C + c + v * L", "parts + c + v * L"),
     ])  # fmt: skip
-    yield from within("sum_pixels", "cpu/batch_norm.h", "void sum_in_runs(", [agreement.sums_of_pixels], [
+    yield from inside("sum_pixels", "cpu/batch_norm.h", "void sum_in_runs(", [agreement.sums_of_pixels], [
         ("sum[0][v] + sum[1][v]", "sum[0][v]"),
         ("sum[0][v] + sum[1][v]", "sum[0][v] - sum[1][v]"),
         ("least(run + RUN_OF_PIXELS, end)", "least(run + RUN_OF_PIXELS, end - 1)"),
         ("p < stop", "false"),
     ])  # fmt: skip
-    yield from within("batch_norm_statistics", "cpu/batch_norm.h", "void strips(", training, [
+    yield from inside("batch_norm_statistics", "cpu/batch_norm.h", "void strips(", training, [
         ("c < C", "false"),
     ])  # fmt: skip
 
 
-def _elementwise() -> Iterator[Mutant]:
+def _elementwise() -> Iterator[Bug]:
     file, relu = "elementwise.h", [operation("relu")]
     yield from kernel("relu_forward", file, relu, [
         ("store(y + i, ‹rectified(v)›)", "v"),
@@ -120,7 +121,7 @@ def _elementwise() -> Iterator[Mutant]:
     yield from shared("simd.h", "void zero(T* to", CONVOLUTIONS, [("T(0)", "T(1)"), ("i < n", "i < n - 1")])
 
 
-def _vectors() -> Iterator[Mutant]:
+def _vectors() -> Iterator[Bug]:
     for scope, edits in {
         "void norm_constants(": [("v[c] + T(eps)", "v[c]"), ("i[c] * w[c]", "w[c]")],
         "void norm_slopes(": [
@@ -138,17 +139,17 @@ def _vectors() -> Iterator[Mutant]:
             ("joined.back().from == axis.size * axis.from", "true"), ("to.shape(i) != 1", "to.shape(i) > 2"),
         ],
     }.items():  # fmt: skip
-        yield from within("vectors", "cpu/vectors.cpp", scope, [agreement.between_kernels], edits)
+        yield from inside("vectors", "cpu/vectors.cpp", scope, [agreement.between_kernels], edits)
 
 
-def _pool() -> Iterator[Mutant]:
+def _pool() -> Iterator[Bug]:
     file, largest = "pool.h", [operation("max_pool2d")]
     average = [operation("avg_pool2d"), operation("adaptive_avg_pool2d")]
-    yield from within("max_pool2d_forward", "cpu/pool.h", "void inside(long start", largest, [
+    yield from inside("max_pool2d_forward", "cpu/pool.h", "void inside(long start", largest, [
         ("ceil_div(-start, dilation)", "-start / dilation"),
         ("ceil_div(size - start, dilation)", "(size - start) / dilation"),
     ])  # fmt: skip
-    yield from within("max_pool2d_forward", "cpu/pool.h", "void max_pool2d_forward_of(", largest, [
+    yield from inside("max_pool2d_forward", "cpu/pool.h", "void max_pool2d_forward_of(", largest, [
         ("nh % s.OH * s.stride_h - s.padding_h", "nh % s.OH * s.stride_h"),
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "!(in[c] < best[c]) & (best[c] == best[c])"),
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "in[c] > best[c]"),
@@ -163,7 +164,7 @@ def _pool() -> Iterator[Mutant]:
         ("left + q * s.dilation_w", "left + q"),
         ("least(PIECE_OF_CHANNELS, s.C - first)", "least(PIECE_OF_CHANNELS, s.C)"),
     ])  # fmt: skip
-    yield from within("max_pool2d_backward", "cpu/pool.h", "void max_pool2d_backward_of(", largest, [
+    yield from inside("max_pool2d_backward", "cpu/pool.h", "void max_pool2d_backward_of(", largest, [
         ("zero(row, s.W * s.C);", ""),
         ("below - r * s.dilation_h", "below - r"),
         ("at % s.stride_h != 0", "false"),
@@ -187,9 +188,9 @@ def _pool() -> Iterator[Mutant]:
     ])  # fmt: skip
 
 
-def _softmax() -> Iterator[Mutant]:
+def _softmax() -> Iterator[Bug]:
     file, both, loss = "softmax.h", [operation("softmax"), operation("log_softmax")], [operation("cross_entropy")]
-    yield from within("softmax", "cpu/softmax.h", "void softmax_row(", both, [
+    yield from inside("softmax", "cpu/softmax.h", "void softmax_row(", both, [
         ("!(x[c] <= top) ? x[c] : top", "top"),
         ("exponential(x[c] - top)", "exponential(x[c])"),
         ("y[c] = ‹log ? x[c] - top : e›", "e"),
@@ -225,13 +226,13 @@ def _softmax() -> Iterator[Mutant]:
         ("4 * (words - rows * LANES_OF_DIGEST)", "0"),
         ("part < PARTS", "part < PARTS - 1"),
     ])  # fmt: skip
-    yield from within("digest", "cpu/digest.h", "Words mixed(", [agreement.digest_sees_every_change], [
+    yield from inside("digest", "cpu/digest.h", "Words mixed(", [agreement.digest_sees_every_change], [
         ("(state ^ word) * 0x9E3779B1u", "(state ^ word) * 0x9E3779B0u"),  # loses the sign
         ("product << 13 | product >> 19", "product << 13"),
     ])  # fmt: skip
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     yield from _batch_norm()
     yield from _vectors()
     yield from _elementwise()

@@ -5,15 +5,15 @@ Arrays that a kernel is to fill begin as NaN and have a fence around them: a num
 was written outside.  What it reads lies among NaN.  Every check raises AssertionError.
 """
 
-from minires.verify.agreement.convolutions import (
+from .convolutions import (
     check_convolution,
     convolutions_of_rung,
     fused_epilogue,
     native_convolutions,
     what_follows_a_convolution,
 )
-from minires.verify.agreement.operations import agree_with_reference
-from minires.verify.agreement.passes import (
+from .operations import agree_with_reference
+from .passes import (
     adds_with_relu,
     batch_norm_fused,
     batch_norm_gradients_behind_relu,
@@ -24,7 +24,7 @@ from minires.verify.agreement.passes import (
     small_grids,
     sums_of_pixels,
 )
-from minires.verify.agreement.products import native_products, products_of_rung
+from .products import native_products, products_of_rung
 
 __all__ = [
     "adds_with_relu",

@@ -9,9 +9,10 @@ import numpy as np
 
 from minires import backends
 from minires.arrays import Array
-from minires.verify.agreement.fences import Fence, among_nan
-from minires.verify.agreement.rounding import near
 from minires.verify.properties import expect
+
+from .fences import Fence, among_nan
+from .rounding import near
 
 
 def small_grids() -> None:

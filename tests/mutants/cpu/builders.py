@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 
-from minires.verify import agreement
-from minires.verify.planted.mutant import Mutant, within
+import agreement
+
+from ..bug import Bug, inside
 
 Checks = Sequence[Callable[[], None]]
 Edits = Sequence[tuple[str, str]]
@@ -18,12 +19,12 @@ FOLLOWED: Checks = [partial(agreement.what_follows_a_convolution, winograd=False
 WINOGRAD_FOLLOWED: Checks = [partial(agreement.what_follows_a_convolution, winograd=True)]
 
 
-def kernel(name: str, file: str, checks: Checks, edits: Edits) -> Iterator[Mutant]:
-    return within(name, f"cpu/{file}", f"void {name}(", checks, edits)
+def kernel(name: str, file: str, checks: Checks, edits: Edits) -> Iterator[Bug]:
+    return inside(name, f"cpu/{file}", f"void {name}(", checks, edits)
 
 
-def shared(file: str, scope: str, checks: Checks, edits: Edits) -> Iterator[Mutant]:
-    return within(file, f"cpu/{file}", scope, checks, edits)
+def shared(file: str, scope: str, checks: Checks, edits: Edits) -> Iterator[Bug]:
+    return inside(file, f"cpu/{file}", scope, checks, edits)
 
 
 @cache

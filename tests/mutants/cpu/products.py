@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify.planted.cpu.words import CONVOLUTIONS, FOLLOWED, PRODUCTS, WINOGRAD_FOLLOWED, kernel, shared
-from minires.verify.planted.mutant import Mutant
+from ..bug import Bug
+from .builders import CONVOLUTIONS, FOLLOWED, PRODUCTS, WINOGRAD_FOLLOWED, kernel, shared
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     yield from kernel("matmul", "gemm.h", PRODUCTS, [
         ("transposed ? K : 1", "1"),
         ("transposed ? 1 : N", "N"),

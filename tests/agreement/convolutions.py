@@ -10,10 +10,11 @@ import numpy as np
 
 from minires.arrays import Array, channels_first, channels_last
 from minires.backends import reference
-from minires.verify.agreement.fences import Fence, among_nan, fenced
-from minires.verify.agreement.geometries import FEW_GEOMETRIES, FOR_WINOGRAD, GEOMETRIES, Geometry
-from minires.verify.agreement.rounding import WINOGRAD, near, rounding, rounding_of_rung
 from minires.verify.properties import expect
+
+from .fences import Fence, among_nan, fenced
+from .geometries import FEW_GEOMETRIES, FOR_WINOGRAD, GEOMETRIES, Geometry
+from .rounding import WINOGRAD, near, rounding, rounding_of_rung
 
 
 @cache
@@ -35,11 +36,17 @@ def _convolution(geometry: Geometry, dtype: Any) -> tuple[list[Array], list[Arra
 
 
 def check_convolution(
-    backend: Any, geometry: Geometry, dtype: Any, bound: float | None = None, gradients: bool = True
+    backend: Any,
+    geometry: Geometry,
+    dtype: Any,
+    bound: float | None = None,
+    gradients: bool = True,
+    bound_of_gradients: float | None = None,
 ) -> None:
     """Forward and the gradients beside the reference backend in double precision.
 
-    bound   relative in norm; None: what rounding may cost a sum of so many products
+    bound                relative in norm; None: what rounding may cost a sum of so many products
+    bound_of_gradients   of x and w; None: that of the forward pass
     """
     x_shape, w_shape, *options = geometry
     (x, w, b, g), expected = _convolution(geometry, dtype)
@@ -58,22 +65,27 @@ def check_convolution(
     taps, pixels = w_shape[2] * w_shape[3], g.size // max(g.shape[1], 1)
     terms = (w_shape[1] * taps, w_shape[0] * taps, pixels, pixels)
     names = ("y", "the gradient of x", "of w", "of b")
-    for name, one, other, n in zip(names, found, expected, terms, strict=False):
-        limit = rounding(dtype, n) if bound is None or name == "of b" else bound
+    for number, (name, one, other, n) in enumerate(zip(names, found, expected, terms, strict=False)):
+        given = bound_of_gradients or bound if number else bound
+        limit = rounding(dtype, n) if given is None or name == "of b" else given
         near(one, other, limit, f"conv2d {geometry}: {name}")
 
 
-def convolutions_of_rung(rung: str, gradients: bool = False) -> None:
-    """A rung of the ladder: the forward pass, and on request the gradients that go with it."""
+def convolutions_of_rung(rung: str, gradients: bool = False, dtype: Any = None) -> None:
+    """A rung of the ladder: the forward pass, and on request the gradients that go with it.
+
+    dtype   None: the most precise that the rung has
+    """
     from minires.backends.kernels.conv2d import Geometry as Sizes
 
-    dtypes = (np.float32,) if rung.endswith(("tf32", "bf16")) else (np.float64,)
-    for number, (geometry, dtype) in enumerate(itertools.product(FEW_GEOMETRIES, dtypes)):
+    dtype = dtype or (np.float32 if rung.endswith(("tf32", "bf16")) else np.float64)
+    bound, bound_of_gradients = rounding_of_rung(rung, dtype), rounding_of_rung("", dtype)
+    for number, geometry in enumerate(FEW_GEOMETRIES):
         sizes = Sizes.of(*geometry)
         if (rung == "conv_03_1x1" and not sizes.is_1x1) or (rung == "conv_08_winograd" and not sizes.suits_winograd):
             continue
         with fenced("emulated", conv2d=rung, seed=number % 3) as backend:
-            check_convolution(backend, geometry, dtype, rounding_of_rung(rung, dtype), gradients)
+            check_convolution(backend, geometry, dtype, bound, gradients, bound_of_gradients)
 
 
 def fused_epilogue() -> None:
@@ -103,13 +115,15 @@ def native_convolutions(winograd: bool = False) -> None:
                 check_convolution(backend, geometry, dtype, WINOGRAD[dtype] if winograd else None)
 
 
-def what_follows_a_convolution(winograd: bool) -> None:
+def what_follows_a_convolution(
+    winograd: bool, x_shape: tuple[int, ...] = (2, 24, 10, 9), O: int = 21, dtype: Any = None, isa: str = "auto"
+) -> None:
     """relu((x ⋆ w + b − mean) · scale + shift + added), with any of its parts left out."""
     options = ((1, 1), (1, 1), (1, 1), 1)
     rng = np.random.default_rng(6)
-    dtype: Any = np.float32 if winograd else np.float64
-    x, w = rng.standard_normal((2, 24, 10, 9)).astype(dtype), rng.standard_normal((21, 24, 3, 3)).astype(dtype)
-    b, mean, scale, shift = rng.standard_normal((4, 21)).astype(dtype)
+    dtype = dtype or (np.float32 if winograd else np.float64)
+    x, w = rng.standard_normal(x_shape).astype(dtype), rng.standard_normal((O, x_shape[1], 3, 3)).astype(dtype)
+    b, mean, scale, shift = rng.standard_normal((4, O)).astype(dtype)
     plain = channels_last(reference.conv2d_forward(x.astype(float), w.astype(float), None, *options))
     added = rng.standard_normal(plain.shape).astype(dtype)
     for bias, norm, more, relu in itertools.product([False, True], repeat=4):
@@ -117,10 +131,10 @@ def what_follows_a_convolution(winograd: bool) -> None:
         expected = (expected - mean) * scale + shift if norm else expected
         expected = expected + (added if more else 0)
         expected = np.maximum(expected, 0) if relu else expected
-        with fenced("native", winograd=winograd) as backend:
+        with fenced("native", isa=isa, winograd=winograd) as backend:
             y = backend._convolve(
                 x, w, b if bias else None, options, (mean, scale, shift) if norm else (None,) * 3,
                 channels_first(added) if more else None, relu,
             )  # fmt: skip
-            bound = WINOGRAD[dtype] if winograd else rounding(dtype, 9 * 24)
+            bound = WINOGRAD[dtype] if winograd else rounding(dtype, 9 * x_shape[1])
             near(channels_last(y), expected, bound, f"conv2d with {bias=} {norm=} {more=} {relu=}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify.planted.cuda.words import kernel, product
-from minires.verify.planted.mutant import Mutant, within
+from ..bug import Bug, inside
+from .builders import kernel, product
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     yield from kernel("gemm_01_naive", "gemm_01_naive.cu", [product("gemm_01_naive")], [
         ("m >= M || n >= N", "m >= M"),
         ("m >= M || n >= N", "n >= N"),
@@ -61,7 +61,7 @@ def mutants() -> Iterator[Mutant]:
             ("store_sums(sum, squares, m0, n0, ‹M›, N", "M - 1"),
             ("at(m, c_row, n, 1)", "at(m, N, n, 1)"),
         ])  # fmt: skip
-    yield from within("gemm_07_warps", "cuda/gemm_07_warps.cu", "void tile_of_block(", [product("gemm_07_warps")], [
+    yield from inside("gemm_07_warps", "cuda/gemm_07_warps.cu", "void tile_of_block(", [product("gemm_07_warps")], [
         ("row = ‹first + within % height›", "within % height + 1"),
         ("within / height", "within % height"),
     ])  # fmt: skip

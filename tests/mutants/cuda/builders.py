@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 
-from minires.verify import agreement
-from minires.verify.planted.mutant import Mutant, within
+import agreement
+
+from ..bug import Bug, inside
 
 Checks = Sequence[Callable[[], None]]
 Edits = Sequence[tuple[str, str]]
 
 
-def kernel(name: str, file: str, checks: Checks, edits: Edits) -> Iterator[Mutant]:
-    return within(name, f"cuda/{file}", f"KERNEL({name})", checks, edits)
+def kernel(name: str, file: str, checks: Checks, edits: Edits) -> Iterator[Bug]:
+    return inside(name, f"cuda/{file}", f"KERNEL({name})", checks, edits)
 
 
-def header(file: str, scope: str, checks: Checks, edits: Edits) -> Iterator[Mutant]:
-    return within(file, f"cuda/{file}", scope, checks, edits)
+def header(file: str, scope: str, checks: Checks, edits: Edits) -> Iterator[Bug]:
+    return inside(file, f"cuda/{file}", scope, checks, edits)
 
 
 @cache

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minires.verify.planted.cpu.words import WINOGRAD, WINOGRAD_FOLLOWED, shared
-from minires.verify.planted.mutant import Mutant
+from ..bug import Bug
+from .builders import WINOGRAD, WINOGRAD_FOLLOWED, shared
 
 
-def mutants() -> Iterator[Mutant]:
+def bugs() -> Iterator[Bug]:
     file = "winograd.h"
     for scope, edits in {
         "void for_both_signs(V even_p": [

@@ -13,9 +13,10 @@ from minires import backends
 from minires.arrays import Array
 from minires.tensor import Tensor
 from minires.verify import cases
-from minires.verify.agreement.fences import among_nan, fenced
-from minires.verify.agreement.rounding import near_or_tiny
 from minires.verify.properties import PROPERTIES, expect
+
+from .fences import among_nan, fenced
+from .rounding import near_or_tiny
 
 
 def agree_with_reference(backend: str, operation: str, seeds: int = 12, **options: Any) -> None:
