@@ -26,6 +26,8 @@ FORMER_FLAGS = {
     "--classes": "--num-classes",
 }
 
+REMEDIES = {"--plot": "; --out DIR is the folder of the plots"}  # instead of a value, for a flag that takes none
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -171,7 +173,7 @@ class Parser(argparse.ArgumentParser):
         if found := re.fullmatch(r"argument (?:-\w/)?([^:]+): (.*)", message, re.DOTALL):
             flag, told = found.groups()
             told = re.sub(r"^invalid float value: ", "must be a number, got ", told)
-            told = re.sub(r"^ignored explicit argument (.*)", r"takes no value, got \1", told)
+            told = re.sub(r"^ignored explicit argument (.*)", rf"takes no value, got \1{REMEDIES.get(flag, '')}", told)
             told = re.sub(r"^not allowed with argument (?:-\w/)?", "cannot be given with ", told)
             told = re.sub(r"^expected (one|at least one|\d+) argument", r"needs \1 value", told)
             message = told if told.startswith("unknown ") else f"{flag} {told}"
@@ -202,7 +204,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             word, before = unknown[0], words[words.index(unknown[0]) - 1]
             if not word.startswith("-") and before in flags and flags[before].nargs == 0:
-                raise UsageError(f"{before} takes no value, got {shown(word)}")
+                raise UsageError(f"{before} takes no value, got {shown(word)}{REMEDIES.get(before, '')}")
             raise UsageError(f"unknown argument {shown(word)} of {parser.prog}.{suggest(word, flags)}")
         return arguments
 

@@ -15,7 +15,7 @@ from minires.bench.race import Side
 from minires.bench.sides import CHANNELS_LAST
 from minires.cli import bench, main
 
-TINY = ["networks", "--networks", "resnet20", "--batch", "2", "--rounds", "1"]
+TINY = ["networks", "--networks", "resnet20", "--batch-size", "2", "--rounds", "1"]
 OURS = ["--backend", "reference" if backends.available()["native"] else "native"]
 
 
@@ -47,7 +47,7 @@ def fast(monkeypatch):
         (["--networks", "resnet20,"], ["''"]),
         (["--peers", "pytorch"], ["--peers", "'pytorch'", "Did you mean 'torch'?"]),
         (["--peers", "torch,none"], ["--peers", "'none'"]),
-        (["--batch", "0"], ["--batch must be at least 1"]),
+        (["--batch-size", "0"], ["--batch-size must be at least 1"]),
         (["--rounds", "0"], ["--rounds must be at least 1"]),
         (["--rounds", "many"], ["--rounds", "'many'"]),
         (["--threads", "0"], ["--threads must be at least 1"]),

@@ -10,11 +10,12 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 from threadpoolctl import threadpool_limits
+from usage import error_line
 
 import minires as mr
 from minires import backends, data
 from minires.backends import threads
-from minires.cli import counting, main
+from minires.cli import main, progress
 from minires.training import restore
 from minires.training.evaluation import predict as logits_of
 from minires.weights import save
@@ -68,10 +69,9 @@ def names(tmp_path):
 
 
 def one_line(err, *told):
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("minires: ")
+    line = error_line(err)
     for word in told:
-        assert word in err
+        assert word in line
 
 
 def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tmp_path):
@@ -97,7 +97,7 @@ def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tm
 
 
 def test_a_colour_picture_for_a_network_of_grey_ones(call, run, photos):
-    code, out, _ = call("predict", photos[0], "--weights", run / "checkpoints", "--model", "resnet20", "--top", 2)
+    code, out, _ = call("predict", photos[0], "--weights", run / "checkpoints", "--network", "resnet20", "--top", 2)
     assert code == 0
     head, picture, *classes = out.splitlines()
     assert head == "resnet20, 10 classes; pictures: in grey, shorter side 8, centre 8×8, minus the mean image"
@@ -124,14 +124,14 @@ def test_what_a_weight_file_leaves_open_is_said(call, weights, photos, tmp_path)
     safetensors.numpy.save_file(state, bare)
     code, out, err = call("predict", photos[0], "--weights", bare)
     assert code == 0
-    assert [line.startswith("minires: ") for line in err.splitlines()] == [True, True]
+    assert [line.startswith("note: ") for line in err.splitlines()] == [True, True]
     assert "plain20 has the same names and shapes" in err
     assert "zero channels" in err
     assert out == call("predict", photos[0], "--weights", weights)[1]
-    words = ("--weights", bare, "--model", "resnet20", "--zero-channels")
+    words = ("--weights", bare, "--network", "resnet20", "--zero-channels")
     assert call("predict", photos[0], *words, "end") == (0, out, "")
     assert call("predict", photos[0], *words, "both")[1] != out
-    assert call("predict", photos[0], "--weights", bare, "--model", "plain20")[1].startswith("plain20, 10 classes")
+    assert call("predict", photos[0], "--weights", bare, "--network", "plain20")[1].startswith("plain20, 10 classes")
 
 
 def test_what_a_weight_file_says_is_followed(call, weights, photos, tmp_path):
@@ -187,7 +187,7 @@ def test_broken_pictures_are_reported_and_the_others_answered(call, weights, pho
         first, second, last = err.splitlines()[-3:]
         assert "0?.png: cannot be decoded" in first
         assert "1.png: cannot be decoded" in second
-        assert last == "minires: 2 of 5 pictures cannot be decoded"
+        assert last == "error: 2 of 5 pictures cannot be decoded"
     code, out, _ = call("predict", photos[0].parent, "--weights", weights, "--json")
     assert code == 4
     assert ["error" in one for one in json.loads(out)["images"]] == [False, True, True, False, False]
@@ -223,7 +223,7 @@ def test_plots(call, weights, photos, tmp_path, monkeypatch):
 
 
 def test_progress_goes_to_stderr(call, weights, photos, monkeypatch):
-    monkeypatch.setattr(counting.time, "monotonic", iter(range(0, 1000, 4)).__next__)
+    monkeypatch.setattr(progress.time, "monotonic", iter(range(0, 1000, 4)).__next__)
     code, out, err = call("predict", photos[0].parent, "--weights", weights, "--batch-size", 1, "--json")
     assert code == 0
     assert len(json.loads(out)["images"]) == 4
@@ -263,9 +263,9 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg"], ["--weights"]),
         (["nowhere.jpg", "--weights", "W"], ["nowhere.jpg: no such file or folder"]),
         (["empty", "--weights", "W"], ["empty: no pictures (of .jpg"]),
-        (["a.jpg", "--weights", "nowhere"], ["--weights: no such file or folder nowhere"]),
-        (["a.jpg", "--weights", "W", "--model", "resnet2"], ["'resnet2'", "Did you mean 'resnet"]),
-        (["a.jpg", "--weights", "R", "--model", "resnet32"], ["holds a resnet20, not a resnet32"]),
+        (["a.jpg", "--weights", "nowhere"], ["--weights: no such file or folder: nowhere"]),
+        (["a.jpg", "--weights", "W", "--network", "resnet2"], ["'resnet2'", "Did you mean 'resnet"]),
+        (["a.jpg", "--weights", "R", "--network", "resnet32"], ["holds a resnet20, not a resnet32"]),
         (["a.jpg", "--weights", "R", "--stride-in", "3x3"], ["--stride-in", "the run has its own"]),
         (["a.jpg", "--weights", "R", "--zero-channels", "end"], ["--zero-channels", "the run has its own"]),
         (["a.jpg", "--weights", "W", "--stride-in", "3x3"], ["--stride-in says nothing about the resnet20"]),
