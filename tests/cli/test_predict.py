@@ -291,7 +291,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
             ["a.jpg", "--weights", "W", "--backend", "cudaa"],
             ["--backend must be one of reference, ", "Did you mean 'cuda'?"],
         ),
-        (["a.jpg", "--weights", "W", "--out", "there"], ["--out is where --plot writes"]),
+        (["a.jpg", "--weights", "W", "--out", "there"], ["--out requires --plot"]),
         (["a.jpg", "--weights", "W", "--plot", "--out", "/dev/null/x"], ["--out", "/dev/null/x"]),
         (["a.jpg", "--weights", "W", "--classes", "nowhere"], ["--classes: nowhere: No such file"]),
         (["a.jpg", "--weights", "W", "--classes", "empty"], ["--classes: empty: Is a directory"]),

@@ -218,7 +218,7 @@ def test_convert_says_what_it_took_for_granted(call, put, tmp_path):
     code, out, _ = call("convert", put(state("plain20")), tmp_path / "y.safetensors")
     assert code == 0
     assert [line.split(" ")[1] for line in out.splitlines()[1:3]] == ["plain20", "option"]
-    assert out.splitlines()[3] == "assumed: network, zero_channels; the metadata say so"
+    assert out.splitlines()[3] == "assumed: network, zero_channels; marked in the metadata"
     code, out, _ = call("weights", tmp_path / "y.safetensors")
     assert lines(out)["undecided"] == ["network, zero_channels"]
     assert weights.load(tmp_path / "y.safetensors")[1].options["zero_channels"] == "end"
