@@ -16,7 +16,6 @@ from typing import Any
 
 from minires import backends
 from minires._atomic import write_bytes
-from minires._checks import suggest
 from minires._shown import printable, wrapped
 
 # Errors that a wrong operation may raise.
@@ -34,10 +33,6 @@ def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]
 
     Child processes find the name of your own backend in the environment.
     """
-    if backend is not None and backend not in backends.names() and not own_backend(backend):
-        known = ", ".join(backends.names())
-        told = f"{flag} must be one of {known}, or module:object for your own; got {backend!r}"
-        raise UsageError(f"{told}.{suggest(backend, backends.names())}")
     with contextlib.ExitStack() as held:
         if backend is not None:
             try:

@@ -7,11 +7,11 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.cbook import get_sample_data
 
 import minires as mr
 from minires import data as sets
@@ -28,6 +28,8 @@ from minires.models import input_shape
 from minires.training.evaluation import on_device
 from minires.training.restore import restore
 
+# It comes with matplotlib, which need not be loaded.
+PHOTO = Path(getattr(find_spec("matplotlib"), "origin", "")).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
 PHOTO_LABEL = 652  # "military uniform": ImageNet's class of the photograph that comes with matplotlib
 
 
@@ -201,7 +203,7 @@ def _test_images(
 def _picture(path: str | None, network: str, trained: Any) -> tuple[Any, str]:
     """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, as the network is used to."""
     if path is None:
-        file, told = str(get_sample_data("grace_hopper.jpg", asfileobj=False)), "a photograph of Grace Hopper"
+        file, told = str(PHOTO), "a photograph of Grace Hopper"
     else:
         file, told = path, Path(path).name
         if not Path(path).is_file():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import minires
-from minires import models
+from minires import backends, models
 from minires._checks import integer, suggest
 from minires._shown import shown
 from minires.backends.threads import MOST_THREADS
@@ -54,8 +54,16 @@ def network(name: str) -> str:
 
 
 def names_of(one: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    """The type of a flag that takes names with commas between them, each of the type `one`."""
+    """The type of a flag for names with commas between them, each of the type `one`."""
     return lambda text: tuple(dict.fromkeys(one(word.strip()) for word in text.split(",")))
+
+
+def backend(name: str) -> str:
+    if name not in backends.names() and ":" not in name:
+        known = ", ".join(backends.names())
+        told = f"must be one of {known}, or module:object for your own; got {shown(name)}"
+        raise argparse.ArgumentTypeError(f"{told}.{suggest(name, backends.names())}")
+    return name
 
 
 def data_set(name: str) -> str:
@@ -74,48 +82,40 @@ def image_shape(text: str) -> tuple[int, int, int]:
     return int(match[1]), int(match[2]), int(match[3])
 
 
-FLAGS: dict[str, dict[str, Any]] = {
-    "NETWORK": {"type": network, "help": "network; `minires models` lists them"},
-    "--data": {"type": data_set, "metavar": "NAME", "help": "data set: digits, fashion-mnist, cifar10 or folder"},
-    "--data-dir": {
-        "metavar": "DIR",
-        "help": "folder to search first (default: $MINIRES_DATA, then the usual places)",
-    },
-    "--download": {"action": "store_true", "help": "download of the data if they are missing"},
-    "--backend": {
-        "metavar": "NAME",
-        "help": "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)",
-    },
-    "--threads": {
-        "type": Whole(1, MOST_THREADS),
-        "help": "threads of the CPU backends, BLAS included (default: all processors)",
-    },
-    "--workers": {"type": Whole(0, 256), "help": "threads that prepare batches (default: 2)"},
-    "--weights": {"metavar": "FILE", "help": "run, checkpoint or weight file (default: fresh weights)"},
-    "--network": {"type": network, "metavar": "NETWORK", "help": "network in the weight file (default: recognised)"},
-    "--shortcut": {
-        "choices": ("A", "B", "C"),
-        "help": "shortcuts where dimensions increase (default: A for the CIFAR family, B for ImageNet's)",
-    },
-    "--stride-in": {
-        "choices": ("1x1", "3x3"),
-        "help": "convolution of a bottleneck that has the stride (default: 1x1)",
-    },
-    "--zero-channels": {"choices": ("end", "both"), "help": "side of option A's zero channels (default: end)"},
-    "--width": {"type": Whole(1), "help": "filters of the first stage (default: the network's)"},
-    "--num-classes": {"type": Whole(1), "help": "outputs of the last layer (default: the network's)"},
-    "--input": {
-        "type": image_shape,
-        "metavar": "CxHxW",
-        "help": "shape of an image, such as 3x224x224 (default: the network's)",
-    },
-    "--seed": {"type": Whole(0, 2**63 - 1), "help": "seed of the initial weights (default: 0)"},
-    "--batch-size": {"type": Whole(1), "help": "images at a time"},
-    "--eval": {"action": "store_true", "help": "running statistics and no dropout (default: as in training)"},
-    "--json": {"action": "store_true", "help": "result as JSON on stdout"},
-    "--force": {"action": "store_true", "help": "replacement of an existing file"},
-    "--out": {"metavar": "PATH"},
-    "--quiet": {"action": "store_true", "help": "no progress on stderr"},
+def _flag(help: str = "", **settings: Any) -> dict[str, Any]:
+    return {"help": help, **settings}
+
+
+DATA_DIR = "folder to search first (default: $MINIRES_DATA, then the usual places)"
+BACKEND = "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)"
+SHORTCUT = "shortcuts where dimensions increase (default: A for the CIFAR family, B for ImageNet's)"
+STRIDE_IN = "convolution of a bottleneck that has the stride (default: 1x1)"
+THREADS = "threads of the CPU backends, BLAS included (default: all processors)"
+FLAGS = {
+    "NETWORK": _flag("network; `minires models` lists them", type=network),
+    "--data": _flag("data set: digits, fashion-mnist, cifar10 or folder", type=data_set, metavar="NAME"),
+    "--data-dir": _flag(DATA_DIR, metavar="DIR"),
+    "--download": _flag("download of the data if they are missing", action="store_true"),
+    "--backend": _flag(BACKEND, type=backend, metavar="NAME"),
+    "--threads": _flag(THREADS, type=Whole(1, MOST_THREADS)),
+    "--workers": _flag("threads that prepare batches (default: 2)", type=Whole(0, 256)),
+    "--weights": _flag("run, checkpoint or weight file (default: fresh weights)", metavar="FILE"),
+    "--network": _flag("network in the weight file (default: recognised)", type=network, metavar="NETWORK"),
+    "--shortcut": _flag(SHORTCUT, choices=("A", "B", "C")),
+    "--stride-in": _flag(STRIDE_IN, choices=("1x1", "3x3")),
+    "--zero-channels": _flag("side of option A's zero channels (default: end)", choices=("end", "both")),
+    "--width": _flag("filters of the first stage (default: the network's)", type=Whole(1)),
+    "--num-classes": _flag("outputs of the last layer (default: the network's)", type=Whole(1)),
+    "--input": _flag(
+        "shape of an image, such as 3x224x224 (default: the network's)", type=image_shape, metavar="CxHxW"
+    ),
+    "--seed": _flag("seed of the initial weights (default: 0)", type=Whole(0, 2**63 - 1)),
+    "--batch-size": _flag("images at a time", type=Whole(1)),
+    "--eval": _flag("running statistics and no dropout (default: as in training)", action="store_true"),
+    "--json": _flag("result as JSON on stdout", action="store_true"),
+    "--force": _flag("replacement of an existing file", action="store_true"),
+    "--out": _flag(metavar="PATH"),
+    "--quiet": _flag("no progress on stderr", action="store_true"),
 }
 SHORT = {"--out": "-o", "--quiet": "-q"}
 OPTIONS = ("shortcut", "stride_in", "zero_channels", "width", "num_classes")  # of `models.create`

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minires.cli.common import UsageError, computing_on, own_backend, print_json, say
-from minires.cli.parser import Parser, add, data_set
+from minires.cli.parser import Parser, add, backend, data_set
 from minires.cli.runs import checkpoint
 from minires.parallel import Communicator, together, world
 from minires.training import Config, Interrupted, Result, resume_config, train
@@ -151,4 +151,9 @@ def _warmup(text: str) -> str | int:
     return int(text) if text.isdigit() else text
 
 
-TYPES: dict[str, Callable[[str], Any]] = {"milestones": _milestones, "warmup": _warmup, "data": data_set}
+TYPES: dict[str, Callable[[str], Any]] = {
+    "milestones": _milestones,
+    "warmup": _warmup,
+    "data": data_set,
+    "backend": backend,
+}

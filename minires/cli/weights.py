@@ -168,23 +168,10 @@ def _as_json(file: WeightFile, match: Match | None, mismatch: str, wrong: Sequen
     told |= {"metadata": file.metadata, "broken": list(wrong), "tensors": tensors}
     if match is None:
         return {**told, "network": None, "error": mismatch}
-    return {
-        **told,
-        "network": match.network,
-        "options": match.options,
-        "convention": match.convention,
-        "prefix": match.prefix,
-        "parameters": _parameters(file, match),
-        "missing": match.missing,
-        "left_over": match.left_over,
-        "different": match.different,
-        "hint": match.hint,
-        "undecided": match.undecided,
-        "notes": match.notes,
-        "preprocessing": {name: _plain(value) for name, value in match.preprocessing.items()},
-        "classes": match.classes,
-        "names": match.names,
-    }
+    names = ("network", "options", "convention", "prefix", "missing", "left_over", "different", "hint", "undecided")
+    told |= {name: getattr(match, name) for name in (*names, "notes", "classes", "names")}
+    preprocessing = {name: _plain(value) for name, value in match.preprocessing.items()}
+    return told | {"parameters": _parameters(file, match), "preprocessing": preprocessing}
 
 
 def _plain(value: Any) -> Any:

@@ -130,6 +130,7 @@ def call(places, tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(Function, "__call__", begin)
     monkeypatch.setattr(subprocess, "Popen", begin_process)
+    monkeypatch.setattr("minires.cli.paper._reproduce", begin_process)
 
     def call(*words):
         new = tmp_path / "new"
