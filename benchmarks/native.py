@@ -15,7 +15,7 @@ from minires.bench import report
 from minires.bench.plan import Plan
 from minires.bench.sides import missing
 from minires.cli import bench
-from minires.cli.words import UsageError
+from minires.cli.common import UsageError
 
 RESULTS = Path(__file__).parent / "results" / "native.json"
 

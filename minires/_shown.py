@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 _MOST = 80  # characters
@@ -32,3 +33,14 @@ def _article(name: str) -> str:
 def printable(text: str) -> str:
     """Foreign text (a file's name, a class, a message about them) on one line: a ? for whatever a terminal obeys."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    """The text in lines of at most `width` characters, broken between words; only a longer word exceeds it.
+
+    indent   spaces before every line but the first
+    """
+    lines = textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
+    return lines or [""]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,20 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from minires._shown import printable
+from minires._shown import printable, wrapped
 
 Cell = str | Text
-
-
-def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
-    """The text in lines of at most `width` characters, broken between words; only a longer word exceeds it.
-
-    indent   spaces before every line but the first
-    """
-    lines = textwrap.wrap(
-        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )  # fmt: skip
-    return lines or [""]
 
 
 @dataclass(frozen=True)

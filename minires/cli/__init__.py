@@ -1,50 +1,73 @@
-"""The command line: `minires COMMAND ...`.  Every command is a file, and a call into one of the rooms of the package.
+"""The command line: `minires COMMAND ...`.  A command is a file here, loaded when the command is chosen.
+
+Such a file has a docstring (the description in --help), EXAMPLES, `flags(parser)` and `run(arguments)`, which returns
+the exit code.  It imports what it needs at its top: `minires --help` loads no room beyond the core.
 
 Results go to stdout, progress and errors to stderr.  A closed or full stderr ends no command: its text is lost.  A
-closed stdout is exit code 1, after the work is done.  Exit codes: 0 done, 1 a check or a run failed, 2 wrong usage,
-3 a backend is missing, 4 an unsafe or broken file, 130 interrupted, 141 nobody reads stdout on.
+closed stdout is exit code 1, after the work is done.  Exit codes: see EPILOG; 141 where a reader closed the pipe.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
 import re
 import sys
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
+import minires
+from minires import backends
 from minires._checks import suggest
-from minires.cli import (
-    bench,
-    convert,
-    doctor,
-    draw,
-    evaluate,
-    export,
-    gradcheck,
-    kernels,
-    lockstep,
-    models,
-    paper,
-    predict,
-    step,
-    summary,
-    trace,
-    train,
-    verify,
-    weights,
-)
-from minires.cli.words import Parser, UsageError, computing_on, known_data, lossy_stderr, own_backend, say
+from minires.cli.common import UsageError, computing_on, lossy_stderr, own_backend, say
+from minires.cli.parser import Parser
 
-# In the order of `minires --help`.
-COMMANDS = (
-    *(train, evaluate, predict, models, summary, draw),
-    *(step, trace),
-    *(verify, lockstep, gradcheck),
-    *(paper, kernels, bench),
-    *(weights, convert, export, doctor),
-)
+# Group -> command -> its line in `minires --help`, which loads none of them.
+GROUPS = {
+    "Train": {
+        "train": "train a network",
+        "evaluate": "errors and confusion matrix of a trained network",
+        "predict": "classes and probabilities of pictures",
+    },
+    "Look inside": {
+        "models": "the networks, with parameters and multiply-adds",
+        "summary": "a network, layer by layer",
+        "draw": "pictures of networks, as in Figure 3",
+        "step": "a debugger inside an operation",
+        "trace": "a page that records one forward and backward",
+    },
+    "Verify": {
+        "verify": "gradients of a network against finite differences",
+        "lockstep": "one batch through two backends, node by node",
+        "gradcheck": "gradients of operations against finite differences",
+    },
+    "Reproduce": {"paper": "tables and figures of the paper"},
+    "Race": {
+        "kernels": "the hand-written CUDA kernels",
+        "bench": "speed beside PyTorch, onnxruntime and OpenVINO",
+    },
+    "Files": {
+        "weights": "contents of a weight file, and the network it fits",
+        "convert": "a weight file or run as safetensors",
+        "export": "a network as an ONNX file",
+        "doctor": "versions, backends, processor and data found here",
+    },
+}
+ALIASES = {"debug": "step", "compare": "lockstep"}
+COMMANDS = {command: told for group in GROUPS.values() for command, told in group.items()}
+EPILOG = """\
+exit codes: 0 done, 1 a check or a run failed, 2 wrong usage, 3 a backend is missing,
+            4 an unsafe or broken file, 130 interrupted
+`minires COMMAND --help` lists flags and examples."""
+
+# Errors that a user can cause, by room and name: their rooms need not be loaded.
+EXIT_CODES = {
+    1: ("data.DataError", "training.Diverged", "parallel.RanksDisagree"),
+    2: ("cli.UsageError", "training.ConfigError", "data.DataPathError", "weights.WeightsMismatch"),
+    3: ("backends.BackendUnavailable", "weights.OnnxMissing"),
+    4: ("training.CheckpointError", "data.DataFileError", "weights.WeightsError"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,18 +79,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     with lossy_stderr():
         code = _main(list(sys.argv[1:] if argv is None else argv))
         if closed and code == 0:
-            say("minires: stdout is closed: the result cannot be printed", error=True)
+            say("error: stdout is closed: the result cannot be printed", error=True)
             return 1
     return code
 
 
 def _main(words: list[str]) -> int:
-    flags: Collection[str] = ()
+    parser: Parser | None = None
     try:
-        arguments, flags = _parse(words)
-        _known_environment()
-        _one_process_or_training(arguments)
-        known_data(getattr(arguments, "data", None))
+        if not words or words[0] in ("-h", "--help"):
+            say_help()
+            return _flushed(0)
+        if words[0] in ("-V", "--version"):
+            say(f"minires {minires.__version__}")
+            return _flushed(0)
+        command, parser = _chosen(words)
+        arguments = command.understand(words[1:])
+        _check_environment()
+        if not arguments.ranks and minires.parallel.launched()[1] > 1:
+            told = "mpirun starts several processes that would all do the same: only `minires train` shares work"
+            raise UsageError(told)
         code: int = arguments.command(arguments)
         return _flushed(code)
     except SystemExit as stop:  # argparse, after --help
@@ -80,31 +111,61 @@ def _main(words: list[str]) -> int:
         failure = _exit_code(error)
         if failure is None:
             raise
-        return _failed(error, _one_line(error, flags), failure)
+        told = _one_line(error, () if parser is None else parser.flags())
+        return _failed(error, told, failure, parser)
 
 
-def _failed(error: BaseException, told: str, code: int) -> int:
+def say_help() -> None:
+    say("usage: minires COMMAND ...")
+    say()
+    say("Residual networks from scratch: train them, step through them, verify them, race them.")
+    for group, commands in GROUPS.items():
+        say()
+        say(f"{group}:")
+        for name, told in commands.items():
+            also = "".join(f" (also {alias})" for alias, command in ALIASES.items() if command == name)
+            say(f"  {name:10} {told}{also}", indent=13)
+    say()
+    say("  -V, --version  -h, --help")
+    say()
+    for line in EPILOG.splitlines():
+        say(line, indent=None)
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of a command, whose file is loaded now."""
+    module: Any = importlib.import_module(f"{__name__}.{name}")
+    parser = Parser(prog=f"minires {name}", description=module.__doc__, examples=module.EXAMPLES)
+    parser.set_defaults(command=module.run, ranks=name == "train")
+    module.flags(parser)
+    return parser
+
+
+def _chosen(words: Sequence[str]) -> tuple[Parser, Parser]:
+    """The parser of the command that the first word names, and that of its item, as in `minires paper ITEM`."""
+    name = ALIASES.get(words[0], words[0])
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}.{suggest(name, COMMANDS)}")
+    parser = parser_of(name)
+    return parser, parser.of_item(words[1:])
+
+
+def _failed(error: BaseException, told: str, code: int, parser: Parser | None = None) -> int:
     """Prints what went wrong, once, and returns the exit code; an error of one rank alone ends all of them."""
-    from minires import parallel
-
-    ranks, whose = parallel.begun(), parallel.agreed(error)
+    ranks, whose = minires.parallel.begun(), minires.parallel.agreed(error)
     if ranks is not None and whose is None:  # the others may be waiting for this one
-        say(f"minires: {ranks.name} failed: {told}", error=True)
+        say(f"error: {ranks.name} failed: {told}", error=True)
         ranks.abort(code)
-    rank, _ = parallel.launched()
+    rank, _ = minires.parallel.launched()
     if rank > 0 and ranks is None:
-        time.sleep(10)  # rank 0 says the same, and when it is gone mpirun ends the others: who is left says it alone
+        time.sleep(10)  # rank 0 reports the same error, then mpirun ends the others; a rank that is left reports it
         whose = f"rank {rank}"
     if rank == 0 or ranks is None:
-        say(f"minires: {whose} failed: {told}" if whose else f"minires: {told}", error=True)
+        say(f"error: {whose} failed: {told}" if whose else f"error: {told}", error=True)
+        if code == 2:
+            say("usage: minires COMMAND ..." if parser is None else parser.usage_line(), indent=7, error=True)
+            say(f"try {'minires' if parser is None else parser.prog} --help", error=True)
     return code
-
-
-def _one_process_or_training(arguments: argparse.Namespace) -> None:
-    from minires import parallel
-
-    if arguments.command is not train._train and parallel.launched()[1] > 1:
-        raise UsageError("mpirun starts several processes that would all do the same: only `minires train` shares work")
 
 
 def _flushed(code: int) -> int:
@@ -116,18 +177,14 @@ def _flushed(code: int) -> int:
 
 
 def _unread() -> int:
-    """`minires models | head -1`: nobody reads on.  It ends quietly, with the code of a program that SIGPIPE ends."""
-    from minires import parallel
-
+    """`minires models | head -1` ends quietly, with the code of a program that SIGPIPE ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if (ranks := parallel.begun()) is not None:  # the others may be waiting for this one
+    if (ranks := minires.parallel.begun()) is not None:  # the others may be waiting for this one
         ranks.abort(128 + 13)
     return 128 + 13
 
 
-def _known_environment() -> None:
-    from minires import backends
-
+def _check_environment() -> None:
     allowed = {
         "MINIRES_BACKEND": backends.names(),
         "MINIRES_ISA": ("auto", "avx512", "avx2", "portable"),
@@ -144,22 +201,14 @@ def _known_environment() -> None:
 
 def _exit_code(error: Exception) -> int | None:
     """The code of an error that a user can cause; None for a bug, which deserves its traceback."""
-    from minires import BackendUnavailable
-    from minires.data import DataError, DataFileError, DataPathError
-    from minires.parallel import RanksDisagree
-    from minires.training import CheckpointError, ConfigError, Diverged
-    from minires.weights import OnnxMissing, WeightsError, WeightsMismatch
-
-    if isinstance(error, (UsageError, ConfigError, DataPathError, WeightsMismatch)):
-        return 2
-    if isinstance(error, (BackendUnavailable, OnnxMissing)):
-        return 3
-    if isinstance(error, (CheckpointError, DataFileError, WeightsError)):
-        return 4
+    for kind in type(error).__mro__:  # a class is found before its base
+        _, _, path = kind.__module__.partition("minires.")
+        name = f"{path.partition('.')[0]}.{kind.__name__}"
+        for code, names in EXIT_CODES.items():
+            if name in names:
+                return code
     # CuPy's OutOfMemoryError is a MemoryError
-    if isinstance(error, (DataError, Diverged, MemoryError, OSError, RanksDisagree)):
-        return 1
-    return None
+    return 1 if isinstance(error, (MemoryError, OSError)) else None
 
 
 def _one_line(error: Exception, flags: Collection[str]) -> str:
@@ -170,39 +219,5 @@ def _one_line(error: Exception, flags: Collection[str]) -> str:
         return flag if flag in flags else word[0]
 
     text = " ".join(str(error).split())
-    text = re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text)  # what nobody reads to its end
+    text = re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text)
     return re.sub(r"^[a-z]+(?:_[a-z]+)*(?= must | says nothing | is ')", called, text)
-
-
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, Collection[str]]:
-    """What the words say, and the flags that the command has."""
-    from minires import __version__
-
-    parser = Parser(
-        prog="minires",
-        description="Residual networks from scratch: train them, look into them.",
-        epilog="Exit codes: 0 done, 1 a check or a run failed, 2 wrong usage, 3 a backend is missing, "
-        "4 an unsafe or broken file, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"minires {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    parsers = {command.__name__.rpartition(".")[2]: command.add(commands) for command in COMMANDS}
-    if not argv:
-        raise UsageError(f"a command is missing; known are {', '.join(parsers)}; minires --help says more")
-    word = argv[0]
-    if word not in parsers and word not in parser._option_string_actions:
-        raise UsageError(f"unknown command {word!r}; known are {', '.join(parsers)}.{suggest(word, parsers)}")
-    flags: Collection[str] = parsers[word]._option_string_actions if word in parsers else ()
-    options = argv[1 : argv.index("--") if "--" in argv else None]
-    given = [option for option in options if option.startswith("--")]
-    # Before argparse says that another flag is required, which may be this one misspelt.
-    unknown = [option for option in given if option.partition("=")[0] not in flags]
-    if not unknown or word not in parsers or word == "paper":  # whose items have flags of their own
-        arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flag = argv[argv.index(unknown[0]) - 1]
-        if not unknown[0].startswith("-") and flag in flags and parsers[word]._option_string_actions[flag].nargs == 0:
-            raise UsageError(parsers[word].without_value(flag, repr(unknown[0])))
-        raise UsageError(f"unknown argument {unknown[0]!r} of minires {word}.{suggest(unknown[0], flags)}")
-    return arguments, {*flags, *(option.partition("=")[0] for option in given)}

@@ -1,65 +1,60 @@
-"""`minires convert`."""
+"""Write a network's weights as safetensors in torchvision's names, bit by bit.
+
+The metadata hold the network, the preprocessing of its pictures and the names of its classes.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from minires.cli.weights import add_words, existing, words
-from minires.cli.words import UsageError, print_json, say
+from minires.cli.common import UsageError, print_json, say
+from minires.cli.parser import Parser, add, given
+from minires.cli.runs import weight_file
+from minires.cli.weights import HINTS, add_hints
+from minires.training.checkpoint import is_checkpoint
+from minires.weights import convert
+
+EXAMPLES = ("convert runs/resnet20-digits-1 digits.safetensors", "convert resnet20.th resnet20.safetensors --force")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "convert",
-        help="a weight file or a trained network as safetensors in torchvision's names",
-        description="Writes a network's weights as safetensors in torchvision's names, bit by bit as they were, with "
-        "metadata that say which network it is, what its pictures go through and what its classes are called.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_convert)
-    parser.add_argument("source", metavar="IN", help="a weight file, or a run folder or checkpoint")
-    parser.add_argument("target", metavar="OUT", help="a file to be: NAME.safetensors")
-    add_words(parser)
+def flags(parser: Parser) -> None:
+    parser.add_argument("source", metavar="IN", help="weight file, run or checkpoint")
+    parser.add_argument("target", metavar="OUT", help="file to write: NAME.safetensors")
+    add_hints(parser)
     parser.add_argument(
         "--dtype",
         choices=("float64", "float32", "float16"),
-        help="default: as stored, but bfloat16 and float8 as float32, which holds them exactly",
+        help="type of the numbers (default: as stored, but bfloat16 and float8 as float32, which holds them exactly)",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
+    add(parser, "--force --json")
 
 
-def _convert(arguments: argparse.Namespace) -> int:
-    from minires.weights import convert
-
-    source, target = existing(arguments.source), Path(arguments.target)
-    _writable(source, target, arguments.force)
+def run(arguments: argparse.Namespace) -> int:
+    source, target = weight_file(arguments.source, "IN"), Path(arguments.target)
+    _check_target(source, target, arguments.force)
     try:
-        match = convert(source, target, dtype=arguments.dtype, **words(arguments))
-    except ValueError as error:  # of the file's, or numbers that float16 cannot hold
+        match = convert(source, target, dtype=arguments.dtype, **given(arguments, HINTS))
+    except ValueError as error:
         raise UsageError(str(error)) from None
+    size = target.stat().st_size
     if arguments.json:
-        told = {"network": match.network, "options": match.options, "convention": match.convention}
-        told |= {"undecided": match.undecided, "notes": match.notes, "file": str(target)}
-        print_json(told | {"bytes": target.stat().st_size}, indent=None)
+        names = ("network", "options", "convention", "undecided", "notes")
+        values = {name: getattr(match, name) for name in names}
+        print_json({**values, "file": str(target), "bytes": size}, indent=None)
         return 0
     prefix = f"; all began with {match.prefix}" if match.prefix else ""
     say(f"{match.network}, {len(match.names)} arrays; their names were: {match.convention}{prefix}")
     for note in match.notes:
         say(f"note: {note}")
     if match.undecided:
-        say(f"assumed: {', '.join(match.undecided)}; the metadata say so")
-    say(f"{target}  {target.stat().st_size:,} bytes")
+        say(f"assumed: {', '.join(match.undecided)}; marked in the metadata")
+    say(f"{target}  {size:,} bytes")
     return 0
 
 
-def _writable(source: Path, target: Path, force: bool) -> None:
-    """What cannot be written should not be read first."""
-    from minires.training.checkpoint import is_checkpoint
-
+def _check_target(source: Path, target: Path, force: bool) -> None:
+    """Refuses a target before the source is read."""
     if target.suffix != ".safetensors":
         raise UsageError(f"OUT must end with .safetensors, got {target}")
     if not target.parent.is_dir():

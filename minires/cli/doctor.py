@@ -1,39 +1,42 @@
-"""`minires doctor`."""
+"""Versions, backends, threads, BLAS, compilers, GPU, MPI, and the data sets found."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
 
-from minires.cli.words import print_json, print_table
+import numpy as np
+from threadpoolctl import threadpool_info
+
+import minires
+from minires import backends, data
+from minires.backends.native.compiled import default_winograd, instruction_set, native
+from minires.cli.common import print_json
+from minires.cli.parser import Parser, add
+from minires.cli.tables import print_table
+
+EXAMPLES = ("doctor", "doctor --data-dir data --json")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "doctor",
-        help="what is here and what is missing",
-        description="Versions, backends, threads, BLAS, compilers, GPU, and the data sets found.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_doctor)
-    parser.add_argument("--data-dir", metavar="DIR", help="look for data here first")
-    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
-    return parser
+def flags(parser: Parser) -> None:
+    add(parser, "--data-dir --json")
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    told = {
+def run(arguments: argparse.Namespace) -> int:
+    sections = {
         "versions": _versions(),
         "processor": _processor(),
         "backends": _backends(),
         "data": _data_found(arguments.data_dir),
     }
     if arguments.json:
-        print_json(told)
+        print_json(sections)
         return 0
     rows, last = [], []
-    for section, facts in told.items():
+    for section, facts in sections.items():
         rows += [(section if i == 0 else "", name, str(fact)) for i, (name, fact) in enumerate(facts.items())]
         last.append(len(rows) - 1)
     title = "what is here, and what is missing"
@@ -42,11 +45,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    import minires
-
     versions = {"minires": minires.__version__, "python": platform.python_version()}
     for name in ("numpy", "safetensors", "pillow", "matplotlib", "rich", "threadpoolctl"):
         try:
@@ -57,14 +55,6 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> dict[str, str]:
-    import platform
-    import shutil
-
-    import numpy as np
-    from threadpoolctl import threadpool_info
-
-    import minires
-
     np.dot(np.ones(2), np.ones(2))  # NumPy's BLAS is loaded by now
     facts = {"machine": f"{platform.system()} {platform.machine()}", "threads": str(minires.get_num_threads())}
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -80,10 +70,7 @@ def _processor() -> dict[str, str]:
 
 
 def _mpi() -> str:
-    """Found without starting MPI, which may be done once in a process and takes a moment."""
-    import shutil
-    from importlib.metadata import PackageNotFoundError, version
-
+    """The MPI library, found without starting MPI: a process may start it only once."""
     mpirun = shutil.which("mpirun") or "no mpirun"
     try:
         found = f"mpi4py {version('mpi4py')}"
@@ -93,9 +80,7 @@ def _mpi() -> str:
 
     mpi4py.rc.initialize = False
     try:
-        from minires.parallel import library
-
-        return f"{library()}, {found}, {mpirun}"
+        return f"{minires.parallel.library()}, {found}, {mpirun}"
     except (ImportError, RuntimeError) as error:
         return f"{found}, which finds no MPI library ({' '.join(str(error).split())}); {mpirun}"
 
@@ -114,8 +99,6 @@ def _gpu() -> str:
 
 
 def _backends() -> dict[str, str]:
-    from minires import backends
-
     told = {name: reason or "available" for name, reason in backends.available().items()}
     if told["native"] == "available":
         told["native"] += f": {_instruction_sets()}"
@@ -127,15 +110,11 @@ def _backends() -> dict[str, str]:
 
 
 def _instruction_sets() -> str:
-    """Those of the native backend that this processor has, and what it uses of them."""
-    from minires.backends.native.compiled import default_winograd, instruction_set, native
-
+    """Instruction sets of the native backend on this processor, and the one in use."""
     here = [name for name, kernels in native().instruction_sets().items() if kernels is not None]
     winograd = "on" if default_winograd() else "off"
     return f"{', '.join(here)}; uses {instruction_set('auto').name}, winograd {winograd}"
 
 
 def _data_found(data_dir: str | None) -> dict[str, str]:
-    from minires import data
-
     return {name: str(data.find(name, data_dir) or "not found") for name in data.names()}

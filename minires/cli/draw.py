@@ -1,51 +1,38 @@
-"""`minires draw`."""
+"""Draw networks side by side, as SVG and PNG: one box a weight layer; shortcuts solid, or dotted where dimensions
+increase.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from minires.cli.words import UsageError, folder_for_output, known_network, say, write
+from minires import models
+from minires.cli.common import UsageError, folder_for_output, print_files, write
+from minires.cli.parser import OPTIONS, Parser, add, given
+from minires.paper import drawing
 
-
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "draw",
-        help="networks drawn as in Figure 3",
-        description="Draws networks side by side from the models themselves: one box a weight layer, shortcuts solid, "
-        "or dotted where dimensions increase; as SVG and PNG.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_draw)
-    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="see `minires models`")
-    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
-    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
-    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
-    parser.add_argument("--out", metavar="STEM", help="files STEM.svg and STEM.png (default: the networks' names)")
-    return parser
+EXAMPLES = ("draw resnet50", "draw plain34 resnet34 --out build/figure3")
 
 
-def _draw(arguments: argparse.Namespace) -> int:
-    from minires.paper import drawing
+def flags(parser: Parser) -> None:
+    add(parser, "NETWORK", nargs="+")
+    add(parser, "--shortcut --stride-in --width")
+    add(parser, "--out", metavar="STEM", help="path of the files STEM.svg and STEM.png (default: the networks' names)")
+    add(parser, "--json")
 
-    stem = Path(arguments.out or "-".join(arguments.networks))
+
+def run(arguments: argparse.Namespace) -> int:
+    stem = Path(arguments.out or "-".join(arguments.network))
     folder_for_output(stem.parent)
-    drawings = [_drawing(name, arguments) for name in arguments.networks]
-    for kind in ("svg", "png"):
-        say(write(stem.parent / f"{stem.name}.{kind}", drawing.picture(drawings, kind)), indent=None)
-    return 0
-
-
-def _drawing(name: str, arguments: argparse.Namespace) -> Any:
-    from minires import models
-    from minires.paper import drawing
-
-    known_network(name)
-    chosen = {"shortcut": arguments.shortcut, "stride_in": arguments.stride_in, "width": arguments.width}
-    options = {option: value for option, value in chosen.items() if value is not None}
-    options = {option: value for option, value in options.items() if option in models.options(name)}
+    chosen = given(arguments, OPTIONS)
     try:
-        return drawing.named(name, **options)
+        drawings = [
+            drawing.named(name, **{option: chosen[option] for option in chosen if option in models.options(name)})
+            for name in arguments.network
+        ]
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
+    files = [write(Path(f"{stem}.{kind}"), drawing.picture(drawings, kind)) for kind in ("svg", "png")]
+    print_files(files, arguments.json)
+    return 0

@@ -1,75 +1,45 @@
-"""`minires export`."""
+"""Write a network, in evaluation mode, as an ONNX file: input `images` (batch, C, H, W), output `logits`.
+
+The weights keep their names.  The metadata hold the network and its options.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from minires.cli.summary import _image_shape
-from minires.cli.words import (
-    WORDS,
-    UsageError,
-    checkpoint,
-    folder_for_output,
-    is_run,
-    known_network,
-    print_json,
-    say,
-    weight_file,
-    write,
-)
+import minires as mr
+from minires import models, weights
+from minires.cli.common import UsageError, folder_for_output, print_json, say, write
+from minires.cli.parser import OPTIONS, Parser, add, given, network, not_with
+from minires.cli.runs import checkpoint, is_run, weight_file
+from minires.inspect import summary
+from minires.nn import Module
+from minires.training import load_checkpoint
 
-if TYPE_CHECKING:
-    from minires.nn import Module
-
-OPTIONS = {name: name for name in ("shortcut", "stride_in", "zero_channels", "width")} | {"classes": "num_classes"}
+EXAMPLES = ("export resnet50 --out resnet50.onnx", "export runs/resnet20-digits-1 --fuse --out digits.onnx")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "export",
-        help="a network as an ONNX file",
-        description="Writes a network, in evaluation mode, as an ONNX file with input `images` (batch, C, H, W) and "
-        "output `logits`. Its weights keep their names; what network it is stands in its metadata.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_export)
-    parser.add_argument(
-        "network", metavar="NETWORK", help="see `minires models`; or a run: its network with its weights"
-    )
-    parser.add_argument("--onnx", metavar="FILE", required=True, help="the file to write")
-    parser.add_argument("--weights", metavar="FILE", help="a run, or a weight file (default: initialised)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
-    parser.add_argument("--input", type=_image_shape, metavar="CxHxW", help="e.g. 3x224x224 (default: the network's)")
-    parser.add_argument("--batch", metavar="N|dynamic", default="dynamic", help="images at a time (default: dynamic)")
-    parser.add_argument("--fuse", action="store_true", help="fold each batch norm into the convolution before it")
-    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
-    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
-    parser.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are (default: end)")
-    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
-    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer")
-    parser.add_argument("--force", action="store_true", help="replace the file of --onnx if it exists")
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
-    return parser
+def flags(parser: Parser) -> None:
+    add(parser, "NETWORK", type=str, help="network, or a run: its network with its weights")
+    add(parser, "--out", metavar="FILE", required=True, help="ONNX file to write")
+    add(parser, "--weights --seed --input")
+    add(parser, "--batch-size", type=_batch, metavar="N|dynamic", help="images at a time (default: dynamic)")
+    parser.add_argument("--fuse", action="store_true", help="each batch norm folded into the convolution before it")
+    add(parser, "--shortcut --stride-in --zero-channels --width --num-classes --force --json")
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    from minires.inspect import summary
-    from minires.weights import exported
-
+def run(arguments: argparse.Namespace) -> int:
     _take_run(arguments)
-    known_network(arguments.network)
-    batch = _batch(arguments.batch)
-    out = Path(arguments.onnx)
+    batch, out = arguments.batch_size or None, Path(arguments.out)
     if out.is_dir():
-        raise UsageError(f"--onnx must be a file, got the folder {out}")
+        raise UsageError(f"--out must be a file, got the folder {out}")
     if not out.parent.is_dir():
-        raise UsageError(f"--onnx: there is no folder {out.parent}")
+        raise UsageError(f"--out: there is no folder {out.parent}")
     if out.exists() and not arguments.force:
-        raise UsageError(f"--onnx: {out} exists: --force replaces it")
-    folder_for_output(out.parent, "--onnx")
+        raise UsageError(f"--out: {out} exists: --force replaces it")
+    folder_for_output(out.parent)
     model, shape, told, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
     try:
         summary(model, shape)
@@ -79,7 +49,7 @@ def _export(arguments: argparse.Namespace) -> int:
         model.fuse()
     metadata = {"network": arguments.network, "input": "x".join(map(str, shape)), **told}
     metadata["fused"] = str(arguments.fuse).lower()
-    content = exported(model, shape, batch, name=arguments.network, metadata=metadata)
+    content = weights.exported(model, shape, batch, name=arguments.network, metadata=metadata)
     write(out, content)
     if arguments.json:
         print_json({"file": str(out), "bytes": len(content), "batch": batch, **metadata, "notes": notes}, indent=None)
@@ -94,66 +64,53 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _take_run(arguments: argparse.Namespace) -> None:
     """`minires export RUN` is `minires export NETWORK --weights RUN`, with the network of the run."""
-    from minires import models
-    from minires.training import load_checkpoint
-
     run = arguments.network
-    if run in models.names() or not is_run(run):
-        return
-    if arguments.weights is not None:
-        raise UsageError(f"--weights cannot be given with the run {run}: the run has its own")
-    arguments.network, arguments.weights = load_checkpoint(checkpoint(run, "NETWORK")).config.network, run
+    if run not in models.names() and is_run(run):
+        if arguments.weights is not None:
+            raise UsageError(f"--weights cannot be given with the run {run}: the run has its own")
+        arguments.network, arguments.weights = load_checkpoint(checkpoint(run, "NETWORK")).config.network, run
+    try:
+        network(arguments.network)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from None
 
 
-def _batch(word: str) -> int | None:
+def _batch(word: str) -> int:
+    """0: any number, chosen when the file is used."""
     if word == "dynamic":
-        return None
+        return 0
     if not (word.isascii() and word.isdecimal()) or not 1 <= int(word) < 2**31:
-        raise UsageError(f"--batch must be a number from 1 on, or dynamic, got {word!r}")
+        raise argparse.ArgumentTypeError(f"must be a number from 1 on, or dynamic, got {word!r}")
     return int(word)
 
 
-# model, (C, H, W), what the file says of it, and what the user should know
-Found = tuple["Module", tuple[int, int, int], dict[str, str], tuple[str, ...]]
+# model, (C, H, W), metadata, and notes for the user
+Found = tuple[Module, tuple[int, int, int], dict[str, str], tuple[str, ...]]
 
 
 def _initialised(arguments: argparse.Namespace) -> Found:
-    import minires as mr
-
-    shape = mr.models.input_shape(arguments.network) if arguments.input is None else arguments.input
-    given = {option: getattr(arguments, flag) for flag, option in OPTIONS.items()}
-    options = {option: value for option, value in given.items() if value is not None} | {"in_channels": shape[0]}
+    shape = models.input_shape(arguments.network) if arguments.input is None else arguments.input
+    options = given(arguments, OPTIONS) | {"in_channels": shape[0]}
+    mr.manual_seed(arguments.seed or 0)
     try:
-        mr.manual_seed(0 if arguments.seed is None else arguments.seed)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
-    try:
-        model = mr.models.create(arguments.network, **options)
+        model = models.create(arguments.network, **options)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error).replace("num_classes", "--classes")) from None
-    return model, shape, {"options": json.dumps(mr.models.options(arguments.network) | options)}, ()
+        raise UsageError(str(error).replace("num_classes", "--num-classes")) from None
+    return model, shape, {"options": json.dumps(models.options(arguments.network) | options)}, ()
 
 
 def _restored(arguments: argparse.Namespace) -> Found:
-    """The network of --weights: a run's, which knows the size of its images, or that of another program's file."""
-    from minires import models, weights
-    from minires.training import load_checkpoint
-
+    """The network of --weights: of a run, which has the size of its images, or of another program's file."""
     run = is_run(arguments.weights)
-    for flag in (*(name for name in OPTIONS if run or name not in WORDS), "seed", *(("input",) if run else ())):
-        if getattr(arguments, flag) is not None:
-            raise UsageError(
-                f"--{flag.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
-            )
+    own = (*OPTIONS, "seed", "input") if run else ("shortcut", "width", "num_classes", "seed")
+    not_with(arguments, own, f"cannot be given with --weights: the {'run' if run else 'file'} has its own")
     path = checkpoint(arguments.weights, "--weights") if run else weight_file(arguments.weights)
     found = load_checkpoint(path) if run else None
     if found is not None and found.config.network != arguments.network:
         raise UsageError(f"--weights: {arguments.weights} holds a {found.config.network}, not a {arguments.network}")
     try:
-        model, match = weights.load(
-            path, network=arguments.network, **{word: getattr(arguments, word) for word in WORDS}
-        )
-    except ValueError as error:  # of a word that is none
+        model, match = weights.load(path, network=arguments.network, **given(arguments, ("stride_in", "zero_channels")))
+    except ValueError as error:
         raise UsageError(str(error)) from None
     options = models.options(match.network) | match.options
     told = {"options": json.dumps(options)} | ({"classes": json.dumps(match.classes)} if match.classes else {})

@@ -1,4 +1,10 @@
-"""`minires lockstep`."""
+"""Run one forward and backward through two backends.
+
+Own error: the second backend's, on the operands of the first.  Grown error: the difference of the two runs.  Both are
+printed for every node, as a relative norm and in units in the last place (of the array's root mean square).  Exit code
+1 reports an own error above its tolerance: the operands of the first such node are saved, with the lines that reproduce
+it.
+"""
 
 from __future__ import annotations
 
@@ -8,60 +14,49 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from minires._checks import choice
-from minires.cli.subject import add_subject, subject
-from minires.cli.words import ERRORS, UsageError, folder_for_output, own_backend, print_json, print_table, raised, say
+from minires import backends
+from minires.cli.common import ERRORS, UsageError, folder_for_output, own_backend, print_json, raised, say
+from minires.cli.model_and_batch import add_flags, model_and_batch
+from minires.cli.parser import Parser, add
+from minires.cli.tables import print_table
+from minires.verify.lockstep import lockstep
+
+EXAMPLES = ("lockstep resnet20 --backends reference,native", "lockstep resnet20 --backends native,native:winograd=0")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "lockstep",
-        help="the same batch through two backends, node by node",
-        description="One forward and backward through two backends.  At every node: the second backend's own error, on "
-        "the first one's operands, and the grown one, of the two runs; as relative norm and in units in the last place "
-        "(of the array's root mean square).  Ends with 1 if an own error leaves its tolerance; the operands of the "
-        "first such node are saved, with the lines that reproduce it.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_lockstep)
-    parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
+def flags(parser: Parser) -> None:
+    add(parser, "NETWORK")
     parser.add_argument(
-        "--backends", default="reference,native", metavar="A,B", help="names, or module:object, your own; the second "
-        "may have options, as in native:isa=portable or native:winograd=0 (default: reference,native)",
+        "--backends", default="reference,native", metavar="A,B", help="two names, or module:object for your own; the "
+        "second may have options, as in native:isa=portable (default: reference,native)",
     )  # fmt: skip
-    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
-    parser.add_argument("--out", default=".", metavar="DIR", help="where operands go (default: here)")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    add_subject(parser, backend=False)
-    return parser
+    dtypes = ("float32", "float64")
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="type of the computation (default: float32)")
+    add(parser, "--out", default=".", metavar="DIR", help="folder for the operands of a wrong node (default: .)")
+    add(parser, "--json")
+    add_flags(parser, backend=False)
 
 
-def _lockstep(arguments: argparse.Namespace) -> int:
-    from minires.verify.lockstep import lockstep
-
+def run(arguments: argparse.Namespace) -> int:
     first, second, options = _backends(arguments.backends)
-    try:
-        choice(arguments.dtype, "dtype", ("float32", "float64"))
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
     folder = folder_for_output(Path(arguments.out))
-    with subject(arguments.network, arguments) as found:
+    with model_and_batch(arguments.network, arguments) as found:
         model = found.model.to("cpu").astype(arguments.dtype)
         images = found.images.numpy().astype(arguments.dtype)
         _usable(first, second, options)
         try:
             result = lockstep(model, images, found.labels, (first, second), **options)
-        except ERRORS as error:  # of an operation: a finding
+        except ERRORS as error:  # a finding
             if arguments.json:
-                told = {"subject": found.told, "first": first, "second": second, "passed": False}
+                told = {"subject": found.title, "first": first, "second": second, "passed": False}
                 print_json(told | {"error": raised(error)})
             else:
-                say(f"{found.told}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
+                say(f"{found.title}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
             return 1
     fault, path = result.fault, result.save_fault(folder)
     if arguments.json:
         rows = [asdict(step) for step in result.steps]
-        said: dict[str, Any] = {"subject": found.told, "first": first, "second": second, "losses": result.losses}
+        said: dict[str, Any] = {"subject": found.title, "first": first, "second": second, "losses": result.losses}
         said |= {"passed": result.passed, "other_form": result.other_form}
         said["fault"] = asdict(fault) if fault else None
         print_json({**said, "file": str(path) if path else None, "steps": rows})
@@ -75,7 +70,7 @@ def _lockstep(arguments: argparse.Namespace) -> int:
         for step in result.steps
     ]  # fmt: skip
     head = ("phase", "module", "operation", "worst", "own", "ulp", "grown", "ulp", "tolerance of own")
-    title = f"{found.told}: {second} beside {first}, {arguments.dtype}"
+    title = f"{found.title}: {second} beside {first}, {arguments.dtype}"
     print_table(head, lines, title, drop=("ulp", "worst", "grown", "operation", "tolerance of own"))
     say(f"loss           {result.losses[0]:.9g} {first}, {result.losses[1]:.9g} {second}", indent=15)
     own = max(result.steps, key=lambda step: (isnan(step.own), step.own / step.tolerance))
@@ -101,8 +96,6 @@ def _lockstep(arguments: argparse.Namespace) -> int:
 
 
 def _usable(first: str, second: str, options: dict[str, Any]) -> None:
-    from minires import backends
-
     try:
         with backends.backend(first), backends.backend(second, **options):
             pass
@@ -116,8 +109,6 @@ def _place(step: Any) -> str:
 
 def _backends(text: str) -> tuple[str, str, dict[str, Any]]:
     """'reference,native:winograd=0' -> names, and the options of the second."""
-    from minires import backends
-
     parts = text.split(",", 1)
     if len(parts) != 2:
         raise UsageError(f"--backends must name two, such as reference,native; got {text!r}")

@@ -1,4 +1,7 @@
-"""`minires predict`."""
+"""Print the classes and probabilities of pictures: those named, and all in the folders named and below.
+
+A file that cannot be decoded is reported on stderr, the other pictures are still classified, and the exit code is 4.
+"""
 
 from __future__ import annotations
 
@@ -8,68 +11,53 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minires._checks import integer
-from minires.cli.counting import counting
-from minires.cli.words import (
-    UsageError,
-    add_machine,
-    checkpoint,
-    computing_on,
-    folder_for_output,
-    known_network,
-    no_mere_folder,
-    print_json,
-    say,
-    write,
+from PIL import Image
+
+from minires import backends, prediction
+from minires.cli.common import UsageError, computing_on, folder_for_output, print_json, say, write
+from minires.cli.parser import Parser, add, given, not_with
+from minires.cli.progress import counting
+from minires.cli.runs import checkpoint, weight_file
+from minires.data import DataFileError, Preprocessing
+from minires.inspect import summary
+from minires.prediction import Classifier, Prediction
+from minires.prediction.figure import MOST_ON_A_SHEET
+from minires.training.checkpoint import is_checkpoint
+
+EXAMPLES = (
+    "predict cat.jpg --weights runs/resnet20-digits-1",
+    "predict pictures --weights resnet50.pth --stride-in 3x3 --classes names.txt --top 3",
 )
 
-if TYPE_CHECKING:
-    from minires.data import DataFileError, Preprocessing
-    from minires.prediction import Classifier, Prediction
 
-
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "predict",
-        help="what a trained network sees in pictures",
-        description="Classes and probabilities of pictures: of those named, and of all in the folders named and below. "
-        "A file that cannot be decoded is reported on stderr, the others are still answered, and the exit code is 4.",
-        allow_abbrev=False,
-    )
-    parser.remedies = {"--plot": "; --out DIR is where it writes"}  # type: ignore[attr-defined]
-    parser.set_defaults(command=_predict)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, or a folder of pictures")
-    network = parser.add_argument_group("the network")
+def flags(parser: Parser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture, or folder of pictures")
+    network = parser.add_argument_group("The network")
+    add(network, "--weights", required=True, help="run, checkpoint or weight file")
+    add(network, "--network --stride-in --zero-channels")
     network.add_argument(
-        "--weights", metavar="FILE", required=True, help="a weight file, or a run folder or checkpoint of minires"
+        "--classes",
+        metavar="FILE",
+        help="names of the classes, one a line or JSON (default: the weights' own)",
     )
-    network.add_argument(
-        "--model", "--network", metavar="NETWORK", help="see `minires models` (default: what the weights fit)"
+    pictures = parser.add_argument_group(
+        "The preprocessing", "default: the weights' own, else ImageNet's; CIFAR networks: 32 pixels without a margin"
     )
-    network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
-    network.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are")
-    network.add_argument(
-        "--classes", metavar="FILE", help="their names: one a line, or JSON (default: the weights' own, else numbers)"
-    )
-    eyes = parser.add_argument_group(
-        "the preprocessing",
-        "default: what the weights say, else ImageNet's, and for the CIFAR networks 32 pixels without a margin",
-    )
-    eyes.add_argument("--resize", type=int, metavar="N", help="pixels of the shorter side (256)")
-    eyes.add_argument("--crop", type=int, metavar="N", help="side of the square cut from the centre (224)")
-    eyes.add_argument("--mean", type=_numbers, metavar="R,G,B", help="subtracted, in units of [0, 1]")
-    eyes.add_argument("--std", type=_numbers, metavar="R,G,B", help="divided by")
-    told = parser.add_argument_group("the answer")
-    told.add_argument("--top", type=int, metavar="N", help="so many classes a picture (5)")
-    told.add_argument("--json", action="store_true", help="print the result as JSON")
-    told.add_argument("--plot", action="store_true", help="write the pictures with their classes as bars")
-    told.add_argument("--out", metavar="DIR", help="where --plot writes (predictions)")
-    parser.add_argument("--batch-size", type=int, metavar="N", default=32, help="pictures at once (32)")
-    add_machine(parser)
-    parser.set_defaults(workers=2)
-    return parser
+    pictures.add_argument("--resize", type=int, metavar="N", help="pixels of the shorter side (default: 256)")
+    pictures.add_argument("--crop", type=int, metavar="N", help="side of the central square in pixels (default: 224)")
+    pictures.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean to subtract, in units of [0, 1]")
+    pictures.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation to divide by")
+    answer = parser.add_argument_group("The answer")
+    answer.add_argument("--top", type=int, metavar="N", help="classes per picture (default: 5)")
+    add(answer, "--json --quiet")
+    answer.add_argument("--plot", action="store_true", help="a plot of each picture, with its classes as bars")
+    add(answer, "--out", metavar="DIR", help="folder of the plots (default: predictions)")
+    add(parser, "--batch-size", default=32, help="pictures at a time (default: 32)")
+    machine = parser.add_argument_group("The machine")
+    add(machine, "--backend --threads")
+    add(machine, "--workers", default=2)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -79,39 +67,30 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"must be numbers such as 0.5,0.5,0.5, got {text!r}") from None
 
 
-def _predict(arguments: argparse.Namespace) -> int:
-    from PIL import Image
-
-    from minires import backends
-    from minires.prediction import find_pictures
-
-    try:
-        integer(arguments.batch_size, "batch-size", 1)
-        integer(arguments.workers, "workers", 0, 256)
-        if arguments.threads is not None:
-            backends.set_num_threads(arguments.threads)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.threads is not None:
+        backends.set_num_threads(arguments.threads)
     if arguments.out is not None and not arguments.plot:
-        raise UsageError("--out requires --plot: --out is where --plot writes")
-    paths = find_pictures(arguments.images)
+        raise UsageError("--out requires --plot")
+    paths = prediction.find_pictures(arguments.images)
     with computing_on(arguments.backend), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but below what Pillow refuses
         classifier = _classifier(arguments)
         top = _top(arguments.top, classifier)
         out = folder_for_output(Path(arguments.out or "predictions")) if arguments.plot else None
         results = _counted(paths, arguments, classifier)
-        told, files = _told(paths, results, classifier, top, out, aloud=not arguments.json)
+        images, files = _answers(paths, results, classifier, top, out, aloud=not arguments.json)
     if arguments.json:
-        eyes = classifier.preprocessing.to_json()
-        print_json({"network": classifier.network, "preprocessing": eyes, "images": told, "files": files}, indent=None)
-    broken = sum("error" in one for one in told)
+        steps = classifier.preprocessing.to_json()
+        values = {"network": classifier.network, "preprocessing": steps, "images": images, "files": files}
+        print_json(values, indent=None)
+    broken = sum("error" in one for one in images)
     if broken:
-        say(f"minires: {broken:,} of {len(paths):,} pictures cannot be decoded", error=True)
+        say(f"error: {broken:,} of {len(paths):,} pictures cannot be decoded", error=True)
     return 4 if broken else 0
 
 
-def _told(
+def _answers(
     paths: Sequence[Path],
     results: Iterator[Prediction | DataFileError],
     classifier: Classifier,
@@ -119,22 +98,18 @@ def _told(
     out: Path | None,
     aloud: bool,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One object a picture, and the files written; `aloud`: said on stdout as they come."""
-    from minires.data import DataFileError
-    from minires.prediction import annotated, sheet
-    from minires.prediction.figure import MOST_ON_A_SHEET
-
+    """One object a picture, and the files written; `aloud`: printed on stdout at once."""
     answer = say if aloud else lambda *words, **form: None
     names = {} if out is None else _free_names(paths)
     told: list[dict[str, Any]] = []
     files: list[str] = []
     kept: list[Prediction] = []  # for the sheet
     for note in classifier.notes:
-        say(f"minires: {note}", error=True)
+        say(f"note: {note}", error=True)
     answer(f"{classifier.network}, {classifier.outputs:,} classes; pictures: {classifier.preprocessing}")
     for path, result in zip(paths, results, strict=True):
         if isinstance(result, DataFileError):
-            say(f"minires: {result}", error=True)
+            say(f"error: {result}", error=True)
             told.append({"image": str(path), "error": str(result)})
             continue
         best = result.top(top)
@@ -144,10 +119,10 @@ def _told(
         classes = [{"class": classifier.name(i), "index": i, "probability": probability} for i, probability in best]
         told.append({"image": str(path), "classes": classes})
         if out is not None:
-            files.append(str(write(out / names[path], annotated(result, classifier, top))))
+            files.append(str(write(out / names[path], prediction.annotated(result, classifier, top))))
             kept += [result] if len(kept) < MOST_ON_A_SHEET else []
     if out is not None and len(kept) > 1:
-        files.append(str(write(out / names[Path()], sheet(kept, classifier))))
+        files.append(str(write(out / names[Path()], prediction.sheet(kept, classifier))))
     for file in files:
         answer(file, indent=None)
     return told, files
@@ -170,28 +145,19 @@ def _free_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _classifier(arguments: argparse.Namespace) -> Classifier:
-    """The network of the flags, its preprocessing and the names of its classes; that they fit is checked."""
-    from minires import backends, prediction
-    from minires.training.checkpoint import is_checkpoint
-
-    path = Path(arguments.weights)
-    if not path.exists() and not is_checkpoint(path):  # RUN/best is no file
-        raise UsageError(f"--weights: no such file or folder {path}")
-    no_mere_folder(path, "--weights: ")
-    if arguments.model is not None:
-        known_network(arguments.model)
+    """The network of the flags, its preprocessing and the names of its classes; they must fit."""
+    path = weight_file(arguments.weights)
     if is_checkpoint(path):
-        for name in ("stride_in", "zero_channels"):
-            if getattr(arguments, name) is not None:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} cannot be given with --weights of a run: the run has its own")
+        not_with(
+            arguments, ("stride_in", "zero_channels"), "cannot be given with --weights of a run: the run has its own"
+        )
         backend = backends.path_of(backends.active())  # not the one that trained it
         found = prediction.of_run(checkpoint(arguments.weights, "--weights"), backend=backend)
-        if arguments.model not in (None, found.network):
-            raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.model}")
+        if arguments.network not in (None, found.network):
+            raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.network}")
     else:
         try:
-            found = prediction.of_weights(path, arguments.model, arguments.stride_in, arguments.zero_channels)
+            found = prediction.of_weights(path, arguments.network, arguments.stride_in, arguments.zero_channels)
         except ValueError as error:
             raise UsageError(str(error)) from None
         if backends.on_gpu():
@@ -212,21 +178,18 @@ def _classifier(arguments: argparse.Namespace) -> Classifier:
 
 
 def _preprocessing(found: Preprocessing, arguments: argparse.Namespace) -> Preprocessing:
-    given = {name: getattr(arguments, name) for name in ("resize", "crop", "mean", "std")}
     try:
-        return replace(found, **{name: value for name, value in given.items() if value is not None})
+        return replace(found, **given(arguments, ("resize", "crop", "mean", "std")))
     except (TypeError, ValueError) as error:
         raise UsageError(f"--{error}") from None
 
 
 def _fits(classifier: Classifier) -> None:
-    from minires.inspect import summary
-
-    eyes = classifier.preprocessing
+    crop = classifier.preprocessing.crop
     try:
-        summary(classifier.model, (eyes.channels, eyes.crop, eyes.crop))
+        summary(classifier.model, (classifier.preprocessing.channels, crop, crop))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"--crop: {classifier.network} cannot take {eyes.crop}×{eyes.crop} pixels: {error}") from None
+        raise UsageError(f"--crop: {classifier.network} cannot take {crop}×{crop} pixels: {error}") from None
 
 
 def _top(top: int | None, classifier: Classifier) -> int:
@@ -240,12 +203,10 @@ def _top(top: int | None, classifier: Classifier) -> int:
 def _counted(
     paths: Sequence[Path], arguments: argparse.Namespace, classifier: Classifier
 ) -> Iterator[Prediction | DataFileError]:
-    """The results, counted on stderr where they don't scroll by on the same terminal."""
-    from minires.prediction import predict
-
-    results = predict(classifier, paths, arguments.batch_size, arguments.workers)
+    """The results, counted on stderr unless they are printed on the same terminal."""
+    results = prediction.predict(classifier, paths, arguments.batch_size, arguments.workers)
     scrolling = sys.stdout.isatty() and not arguments.json
-    if scrolling or len(paths) <= arguments.batch_size:
+    if scrolling or arguments.quiet or len(paths) <= arguments.batch_size:
         yield from results
         return
     with counting("pictures", len(paths)) as count:

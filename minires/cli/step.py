@@ -1,4 +1,8 @@
-"""`minires step`."""
+"""Run one forward and backward and stop in the debugger, in the frame of an operation's forward or backward, after its
+card is printed.
+
+`c` continues to the next stop, `q` ends.  PYTHONBREAKPOINT names another debugger than pdb.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +11,38 @@ import bdb
 import warnings
 from typing import Any
 
+from minires import inspect
 from minires._checks import suggest
-from minires.cli.subject import add_subject, subject
-from minires.cli.words import UsageError, say
+from minires.cli.common import UsageError, say
+from minires.cli.model_and_batch import add_flags, model_and_batch
+from minires.cli.parser import Parser, Whole, add
+
+EXAMPLES = ("step resnet20 --at layer2.0.conv1 --when backward", "step resnet20 --not-finite --backend reference")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "step",
-        help="stop in a debugger inside an operation",
-        description="Runs one forward and backward and stops in the debugger in the frame of an operation's forward or "
-        "backward, after printing its card.  `c` goes on to the next stop, `q` ends.  PYTHONBREAKPOINT chooses another "
-        "debugger than pdb.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_step)
-    parser.add_argument("network", metavar="NETWORK", help="see `minires models`")
-    where = parser.add_argument_group("where it stops")
+def flags(parser: Parser) -> None:
+    add(parser, "NETWORK")
+    where = parser.add_argument_group("Where it stops")
     where.add_argument(
-        "--at", metavar="PLACE", help="module path such as layer2.0, a pattern of one, or an operation's name"
+        "--at",
+        metavar="PLACE",
+        help="module path such as layer2.0, a pattern of one, or the name of an operation (default: everywhere)",
     )
-    where.add_argument("--when", metavar="PHASE", default="forward", help="forward, backward or both")
-    where.add_argument("--stop", metavar="WHERE", default="entry", help="entry, or return: with the result at hand")
-    where.add_argument("--not-finite", action="store_true", help="only where an array holds a NaN or an Inf")
-    where.add_argument("--norm-above", type=float, metavar="X", help="only where an array's norm is above X")
-    where.add_argument("--times", type=int, metavar="N", help="at most so often")
-    add_subject(parser)
-    return parser
+    phases, ends = ("forward", "backward", "both"), ("entry", "return")
+    where.add_argument("--when", choices=phases, default="forward", help="phase (default: forward)")
+    where.add_argument(
+        "--stop",
+        choices=ends,
+        default="entry",
+        help="its start, or its end with the result (default: entry)",
+    )
+    where.add_argument("--not-finite", action="store_true", help="only stops where an array holds a NaN or an Inf")
+    where.add_argument("--norm-above", type=float, metavar="X", help="only stops where an array's norm is above X")
+    where.add_argument("--times", type=Whole(1), metavar="N", help="largest number of stops (default: no limit)")
+    add_flags(parser)
 
 
-def _step(arguments: argparse.Namespace) -> int:
-    from minires import inspect
-
+def run(arguments: argparse.Namespace) -> int:
     try:
         conditions: list[Any] = [inspect.not_finite] if arguments.not_finite else []
         if arguments.norm_above is not None:
@@ -52,8 +56,8 @@ def _step(arguments: argparse.Namespace) -> int:
         )
     except (TypeError, ValueError) as error:
         raise UsageError("--" + str(error).replace("limit", "norm-above", 1)) from None
-    with subject(arguments.network, arguments) as found:
-        say(found.told)
+    with model_and_batch(arguments.network, arguments) as found:
+        say(found.title)
         try:
             with warnings.catch_warnings(), stop:
                 warnings.simplefilter("ignore")

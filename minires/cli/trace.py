@@ -1,43 +1,41 @@
-"""`minires trace`."""
+"""Record one forward and backward, node by node, and write one HTML file that opens from disk: the network as a graph,
+the source of every operation, arrays and gradients as pictures, and charts over depth.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from minires.cli.subject import add_subject, subject
-from minires.cli.words import UsageError, folder_for_output, say, write
+from minires.cli.common import UsageError, folder_for_output, print_json, say, write
+from minires.cli.model_and_batch import add_flags, model_and_batch
+from minires.cli.parser import Parser, add, network
+from minires.inspect import trace
+from minires.inspect.tracing.page import page
 
 SUFFIXES = {"html": "html", "chrome": "json", "dot": "dot"}
+EXAMPLES = (
+    "trace resnet20 --data digits --index 3 --out build/trace.html",
+    "trace --compare plain56 resnet56 --out build/compare.html",
+)
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "trace",
-        help="record a forward and backward, to look at",
-        description="Records one forward and backward, node by node, and writes one HTML file that opens from disk and "
-        "needs nothing else: the network as a graph, every operation's source, arrays and gradients as pictures, and "
-        "charts over depth.",
-        allow_abbrev=False,
+def flags(parser: Parser) -> None:
+    add(parser, "NETWORK", nargs="?")
+    parser.add_argument(
+        "--compare", nargs=2, type=network, metavar="NETWORK", help="two networks on one page, instead of NETWORK"
     )
-    parser.set_defaults(command=_trace)
-    parser.add_argument("network", nargs="?", metavar="NETWORK", help="see `minires models`")
-    parser.add_argument("--compare", nargs=2, metavar="NETWORK", help="two networks beside one another, on one page")
-    parser.add_argument("--out", metavar="FILE", help="default: trace.html, trace.json or trace.dot")
-    parser.add_argument("--format", metavar="NAME", default="html", help="html, chrome (for Perfetto) or dot")
-    add_subject(parser)
-    return parser
+    add(parser, "--out", metavar="FILE", help="file to write (default: trace.html, trace.json or trace.dot)")
+    parser.add_argument(
+        "--format", choices=SUFFIXES, default="html", help="page, timeline for Perfetto, or graph (default: html)"
+    )
+    add(parser, "--json")
+    add_flags(parser)
 
 
-def _trace(arguments: argparse.Namespace) -> int:
-    from minires.inspect import trace
-    from minires.inspect.tracing.page import page
-
+def run(arguments: argparse.Namespace) -> int:
     if (arguments.network is None) == (arguments.compare is None):
-        raise UsageError("a NETWORK is needed, or --compare with two of them")
-    if arguments.format not in SUFFIXES:
-        raise UsageError(f"--format must be one of {', '.join(SUFFIXES)}, got {arguments.format!r}")
+        raise UsageError("a NETWORK is needed, or --compare with two networks")
     if arguments.compare is not None and arguments.format != "html":
         raise UsageError("--compare makes a page: --format must be html")
     if arguments.compare is not None and arguments.weights is not None:
@@ -47,11 +45,16 @@ def _trace(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--out must be a file, got the folder {out}")
     folder_for_output(out.parent)
     traces = []
-    for network in arguments.compare or [arguments.network]:
-        with subject(network, arguments) as found:
-            traces.append(trace(found.model, found.images, found.labels, found.told))
+    for name in arguments.compare or [arguments.network]:
+        with model_and_batch(name, arguments) as found:
+            traces.append(trace(found.model, found.images, found.labels, found.title))
     made = {"html": lambda: page(traces), "chrome": traces[0].timeline, "dot": traces[0].graph}[arguments.format]()
-    for recorded in traces:
-        say(f"{recorded.title}: loss {recorded.loss:.4f}, {len(recorded.events)} steps")
-    say(write(out, made.encode()), indent=None)
+    write(out, made.encode())
+    if arguments.json:
+        runs = [{"title": one.title, "loss": one.loss, "steps": len(one.events)} for one in traces]
+        print_json({"file": str(out), "traces": runs})
+        return 0
+    for one in traces:
+        say(f"{one.title}: loss {one.loss:.4f}, {len(one.events)} steps")
+    say(out, indent=None)
     return 0

@@ -1,4 +1,9 @@
-"""`minires verify`."""
+"""Verify a network in float64: every element of the gradients of each operation that it uses; each layer's own gradient
+inside the whole network, along a random direction; the gradient of the whole network with respect to each parameter.
+
+If the last is wrong, the report names the first layer in backward order whose own gradient is wrong, with its input,
+index and both numbers.  Without a NETWORK, every operation is checked.
+"""
 
 from __future__ import annotations
 
@@ -8,76 +13,61 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from minires.cli.words import (
-    BACKEND_HELP,
-    ERRORS,
-    UsageError,
-    computing_on,
-    console,
-    known_network,
-    own_backend,
-    print_json,
-    print_table,
-    raised,
-    say,
-)
+import numpy as np
 
+import minires as mr
+from minires import BackendUnavailable, backends
+from minires.cli import gradcheck
+from minires.cli.common import ERRORS, UsageError, computing_on, own_backend, print_json, raised, say
+from minires.cli.parser import OPTIONS, Parser, Whole, add, given
+from minires.cli.tables import console, print_table
+from minires.models import input_shape
+from minires.tensor import Tensor
+from minires.verify import network as verification
+from minires.verify import planted
+
+EXAMPLES = ("verify resnet20 --against reference", "verify --ops conv2d batch_norm")
 SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "verify",
-        help="a network's gradients against finite differences, layer by layer",
-        description="In float64: every element of the gradients of each operation that the network uses; each layer's "
-        "own gradient inside the whole network, along a random direction; the gradient of the whole network with "
-        "respect to each parameter.  If that is wrong, the first layer in backward order whose own gradient is off is "
-        "named, with its input, index and both numbers.  Without a NETWORK: every operation.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_verify)
-    parser.add_argument("network", nargs="?", metavar="NETWORK", help="see `minires models`")
+def flags(parser: Parser) -> None:
+    add(parser, "NETWORK", nargs="?")
     parser.add_argument(
-        "--against", metavar="WHAT", help="torch or a backend (a name or module:object): compared with it too"
+        "--ops", nargs="*", metavar="OPERATION", help="operations to check, as in `minires gradcheck` (default: all)"
     )
-    parser.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
-    parser.add_argument("--cases", type=int, metavar="N", help="awkward cases of each operation (default: 5)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of weights, images and directions (default: 0)")
-    parser.add_argument("--batch", type=int, metavar="N", help="images (default: 2)")
     parser.add_argument(
-        "--size", type=int, metavar="N", help="height and width (default: 16 for CIFAR networks, else 48)"
+        "--against", metavar="WHAT", help="second implementation: torch, a backend, or module:object (default: none)"
     )
-    parser.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
-    parser.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
-    parser.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
-    parser.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: as in training)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add(parser, "--backend")
+    parser.add_argument(
+        "--cases", type=Whole(1), metavar="N", help="awkward cases per operation (default: 5; with --ops: 20)"
+    )
+    add(parser, "--seed", type=Whole(0), help="seed of weights, images and directions (default: 0)")
+    add(parser, "--batch-size", help="number of images (default: 2)")
+    parser.add_argument(
+        "--size",
+        type=Whole(1),
+        metavar="N",
+        help="height and width in pixels (default: 16 for CIFAR, else 48)",
+    )
+    add(parser, "--shortcut --stride-in --width --eval --json")
     parser.add_argument(
         "--planted", nargs="?", const="operations", metavar="WHAT", help="instead: plant bugs in the source of "
         "operations and layers, one at a time; each must be caught (WHAT: operations, the default)",
     )  # fmt: skip
-    return parser
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    from minires import backends
-
-    for name, least in (("cases", 1), ("seed", 0), ("batch", 1), ("size", 1)):
-        value = getattr(arguments, name)
-        if value is not None and not least <= value < 2**31:
-            raise UsageError(f"--{name} must be at least {least} and below 2^31, got {value}")
+def run(arguments: argparse.Namespace) -> int:
     if arguments.planted is not None:
         return _planted(arguments)
-    given = _given(arguments)
-    if arguments.network is None and (useless := [flag for flag in given if flag in OF_A_NETWORK]):
+    if arguments.ops is not None and arguments.network is not None:
+        raise UsageError("--ops checks operations: it cannot be given with a NETWORK")
+    if arguments.network is None and (useless := [flag for flag in _given(arguments) if flag in OF_A_NETWORK]):
         raise UsageError(f"{useless[0]} needs a NETWORK")
-    arguments.cases, arguments.seed = arguments.cases or 5, arguments.seed or 0
+    arguments.cases, arguments.seed = arguments.cases or (5 if arguments.ops is None else 20), arguments.seed or 0
     if arguments.network is None:
-        from minires.cli.gradcheck import run
-
-        return run((), arguments)
-    arguments.batch = arguments.batch or 2
-    known_network(arguments.network)
+        return gradcheck.check(arguments.ops or (), arguments)
+    arguments.batch_size = arguments.batch_size or 2
     against = arguments.against
     if against is not None and against != "torch" and against not in backends.names() and not own_backend(against):
         known = ", ".join(backends.names())
@@ -90,19 +80,16 @@ def _verify(arguments: argparse.Namespace) -> int:
         return _network(arguments)
 
 
-OF_A_NETWORK = ("--against", "--batch", "--size", "--shortcut", "--stride-in", "--width", "--eval")
+OF_A_NETWORK = ("--against", "--batch-size", "--size", "--shortcut", "--stride-in", "--width", "--eval")
 
 
 def _given(arguments: argparse.Namespace) -> list[str]:
     """The flags that stand on the command line, but for --json and --planted."""
-    flags = ("backend", "cases", "seed", *(flag[2:].replace("-", "_") for flag in OF_A_NETWORK))
-    values = {name: getattr(arguments, name) for name in flags}
-    return [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None and value is not False]
+    names = ("ops", "backend", "cases", "seed", *(flag[2:].replace("-", "_") for flag in OF_A_NETWORK))
+    return [f"--{name.replace('_', '-')}" for name in given(arguments, names)]
 
 
 def _planted(arguments: argparse.Namespace) -> int:
-    from minires.verify import planted
-
     others = [*(["a NETWORK"] if arguments.network is not None else []), *_given(arguments)]
     if others:
         raise UsageError(f"--planted stands alone, but for --json: {others[0]} says nothing about it")
@@ -121,23 +108,15 @@ def _planted(arguments: argparse.Namespace) -> int:
 
 
 def _network(arguments: argparse.Namespace) -> int:
-    import numpy as np
-
-    from minires import backends
-    from minires.models import input_shape
-    from minires.tensor import Tensor
-    from minires.verify import network as verification
-
     name, against = arguments.network, arguments.against
     C, side, _ = input_shape(name)
     size = arguments.size or SIDES[side]
     rng = np.random.default_rng(arguments.seed)
-    chosen = {option: getattr(arguments, option) for option in ("shortcut", "stride_in", "width")}
-    options = {option: value for option, value in chosen.items() if value is not None}
+    options = given(arguments, OPTIONS)
     model = _made(name, options, arguments, rng)
     narrow = options | {"width": 1, "num_classes": 3} | ({"hidden": 4} if name.startswith("vgg") else {})
     small = _made(name, narrow, arguments, rng)
-    images = rng.standard_normal((arguments.batch, C, size, size))
+    images = rng.standard_normal((arguments.batch_size, C, size, size))
     small_images = rng.standard_normal((2, C, 33, 35) if side == 224 else (2, C, 9, 12))
     backend = backends.active()
     if getattr(backend, "array_module", np) is not np:
@@ -222,20 +201,15 @@ def _network(arguments: argparse.Namespace) -> int:
 
 
 def _made(name: str, options: dict[str, Any], arguments: argparse.Namespace, rng: Any) -> Any:
-    import minires as mr
-    from minires.verify.network import disturb
-
     mr.manual_seed(arguments.seed)
     try:
         model = mr.models.create(name, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
-    return disturb(model.astype("float64").train(not arguments.eval), rng)
+    return verification.disturb(model.astype("float64").train(not arguments.eval), rng)
 
 
 def _peer(name: str, options: dict[str, Any]) -> Any:
-    from minires import BackendUnavailable
-
     try:
         from minires.verify import torch_networks
     except ModuleNotFoundError as error:

@@ -1,93 +1,66 @@
-"""`minires weights`."""
+"""The contents of weight files: the format, the convention of the names, and the network that fits.
+
+Files of PyTorch, safetensors and ONNX are read; no code in a file is executed.  Exit code 0: all files fit a network;
+1: one does not; 4: one cannot be read.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minires.cli.words import UsageError, checkpoint, known_network, no_mere_folder, print_json, print_table, say
+import numpy as np
 
-if TYPE_CHECKING:
-    from minires.weights import Match, WeightFile
+from minires.cli.common import print_json, say
+from minires.cli.parser import Parser, add, given
+from minires.cli.runs import weight_file
+from minires.cli.tables import print_table
+from minires.weights import Match, WeightFile, WeightsError, WeightsMismatch, impossible, read_any, recognise
 
 BEYOND = 20  # names that a line lists without --all
+HINTS = ("network", "stride_in", "zero_channels")
+EXAMPLES = ("weights resnet50.pth", "weights runs/resnet20-digits-1 model.safetensors --all")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "weights",
-        help="what is in a weight file, and which network it fits",
-        description="What is in weight files of PyTorch and safetensors, whose names these are, and which network they "
-        "fit. Nothing in a file is executed. Exit code 0: all fit; 1: one does not; 4: one cannot be read.",
-        allow_abbrev=False,
-    )
-    parser.set_defaults(command=_weights)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a weight file, or a run folder or checkpoint")
-    add_words(parser)
-    parser.add_argument("--all", action="store_true", help="list every tensor, not parts of the network")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
+def flags(parser: Parser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="weight file, run or checkpoint")
+    add_hints(parser)
+    parser.add_argument("--all", action="store_true", help="every tensor, instead of parts of the network")
+    add(parser, "--json")
 
 
-def add_words(parser: argparse.ArgumentParser) -> None:
-    """What names and shapes may leave open."""
-    group = parser.add_argument_group("what the file does not tell")
-    group.add_argument(
-        "--network", metavar="NETWORK", help="see `minires models`; plain20 has resnet20's names and shapes"
-    )
-    group.add_argument("--stride-in", choices=("1x1", "3x3"), help="which convolution of a bottleneck has the stride")
-    group.add_argument("--zero-channels", choices=("end", "both"), help="where option A's zeros are (default: end)")
+def add_hints(parser: Parser) -> None:
+    """Flags for what names and shapes leave open."""
+    group = parser.add_argument_group("What names and shapes leave open")
+    add(group, "--network", help="network (default: recognised); plain20 has the names and shapes of resnet20")
+    add(group, "--stride-in --zero-channels")
 
 
-def words(arguments: argparse.Namespace) -> dict[str, str]:
-    """The words given, for `recognise`."""
-    if arguments.network is not None:
-        known_network(arguments.network)
-    given = {name: getattr(arguments, name) for name in ("network", "stride_in", "zero_channels")}
-    return {name: word for name, word in given.items() if word is not None}
-
-
-def existing(name: str) -> Path:
-    from minires.training.checkpoint import is_checkpoint
-
-    path = Path(name)
-    if not path.exists():
-        if is_checkpoint(path):  # RUN/best
-            return checkpoint(name, "FILE")
-        raise UsageError(f"no such file or folder: {name}")
-    no_mere_folder(path)
-    return path
-
-
-def _weights(arguments: argparse.Namespace) -> int:
-    from minires.weights import WeightsError
-
-    given = words(arguments)
-    code, told = 0, []
-    for path in [existing(name) for name in arguments.files]:
+def run(arguments: argparse.Namespace) -> int:
+    hints = given(arguments, HINTS)
+    code, files = 0, []
+    for path in [weight_file(name, "FILE") for name in arguments.files]:
         try:
-            one, fits = _one(path, given, arguments)
+            one, fits = _one(path, hints, arguments)
         except WeightsError as error:
-            say(f"minires: {error}", error=True)
+            say(f"error: {error}", error=True)
             one, code = {"file": str(path), "error": str(error)}, 4
         else:
             code = max(code, 0 if fits else 1)
-        told.append(one)
+        files.append(one)
     if arguments.json:
-        print_json({"files": told})
+        print_json({"files": files})
     return code
 
 
-def _one(path: Path, given: dict[str, str], arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
-    """What is told of a file, said on stdout unless --json is given, and whether it fits."""
-    from minires.weights import WeightsMismatch, impossible, read_any, recognise
-
+def _one(path: Path, hints: dict[str, str], arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """The JSON of a file, or its lines on stdout, and whether it fits."""
     file = read_any(path)
     match, mismatch = None, ""
     try:
-        match = recognise(file, **given)
+        match = recognise(file, **hints)
     except WeightsMismatch as error:
         mismatch = str(error)
     wrong = impossible(file.arrays)
@@ -125,7 +98,7 @@ def _parts(file: WeightFile, match: Match | None) -> list[tuple[str, ...]]:
 
 
 def _common(names: Sequence[str]) -> str:
-    """The name of one, what all begin with for several: module.layer1.*"""
+    """The name, or the beginning that several names share: module.layer1.*"""
     if len(names) == 1:
         return names[0]
     parts = [name.split(".") for name in names]
@@ -148,7 +121,7 @@ def _every_tensor(file: WeightFile, match: Match | None) -> list[tuple[str, ...]
 def _lines(
     file: WeightFile, match: Match | None, mismatch: str, wrong: Sequence[str], everything: bool
 ) -> list[tuple[str, str]]:
-    """What is said below the table: a word, and what it is."""
+    """The lines below the table: a label and a text each."""
     lines = [("format", file.format + (f', under "{file.inside}"' if file.inside else ""))]
     if match is None:
         return [*lines, ("network", mismatch), *(("broken", line) for line in wrong)]
@@ -180,8 +153,6 @@ def _parameters(file: WeightFile, match: Match) -> int:
 
 
 def _word(value: Any) -> str:
-    import numpy as np
-
     if isinstance(value, np.ndarray):
         return f"image {'×'.join(map(str, value.shape))}"
     if isinstance(value, bool):
@@ -197,27 +168,12 @@ def _as_json(file: WeightFile, match: Match | None, mismatch: str, wrong: Sequen
     told |= {"metadata": file.metadata, "broken": list(wrong), "tensors": tensors}
     if match is None:
         return {**told, "network": None, "error": mismatch}
-    return {
-        **told,
-        "network": match.network,
-        "options": match.options,
-        "convention": match.convention,
-        "prefix": match.prefix,
-        "parameters": _parameters(file, match),
-        "missing": match.missing,
-        "left_over": match.left_over,
-        "different": match.different,
-        "hint": match.hint,
-        "undecided": match.undecided,
-        "notes": match.notes,
-        "preprocessing": {name: _plain(value) for name, value in match.preprocessing.items()},
-        "classes": match.classes,
-        "names": match.names,
-    }
+    names = ("network", "options", "convention", "prefix", "missing", "left_over", "different", "hint", "undecided")
+    told |= {name: getattr(match, name) for name in (*names, "notes", "classes", "names")}
+    preprocessing = {name: _plain(value) for name, value in match.preprocessing.items()}
+    return told | {"parameters": _parameters(file, match), "preprocessing": preprocessing}
 
 
 def _plain(value: Any) -> Any:
     """A mean image as the mean of each channel."""
-    import numpy as np
-
     return value.mean(axis=(0, 1)).tolist() if isinstance(value, np.ndarray) else value

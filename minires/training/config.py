@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from minires import backends, models
@@ -19,84 +20,132 @@ class ConfigError(ValueError):
     """A setting that cannot be; the message names it, what came and what is allowed."""
 
 
+NETWORK, DATA, LENGTH, UPDATE = "The network and its images", "The data", "The length", "The update"
+RUN, MACHINE = "The run", "The machine"
+
+
+def setting(
+    default: Any,
+    help: str,
+    group: str,
+    check: Callable[[Any, str], object] | None = None,
+    *,
+    choices: Sequence[str] = (),
+    metavar: str | None = None,
+    resume: bool = False,
+) -> Any:
+    """A field of `Config`.
+
+    help      what it is, its unit, and the default unless that is the same for every run
+    group     heading of its flag in `minires train --help`
+    check     raises TypeError or ValueError, of a value and the setting's name; None is checked only if not the default
+    resume    whether a resumed run may have another value
+    """
+    words = {"help": help, "group": group, "choices": choices, "metavar": metavar, "resume": resume}
+    return field(default=default, metadata={"check": check} | words)
+
+
+def at_least(minimum: int, maximum: int = 2**63 - 1) -> Callable[[Any, str], int]:
+    return partial(integer, minimum=minimum, maximum=maximum)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All that decides what a training run computes, and how often it looks up.  The defaults are the paper's recipe.
+    """All settings of a training run.  The defaults are the paper's recipe.
 
-    network, data     names of `models.names()` and `data.names()`
-    data_dir          where to look for the data first; None: the usual places
-    size              side of the images, where the data set lets it be chosen; None: its own
-    test_fraction     of a folder without train/ and test/: the share of each class's images that are test images, drawn
-                      from the seed; None: the folder has both
-    shortcut, stride_in, width   options of the network; None: its own default
-    dtype             float32 or float64
-    epochs            length of the run, or
-    iterations          the number of updates: one of the two
-    batch_size        images per update
-    micro_batch       of these, how many go through the network at a time, their gradients added up; batch norm takes
-                      its statistics over them.  None: all
-    sync_batch_norm   with several ranks: whether batch norm takes its statistics over all of them, as one process
-                      would; else each rank's are of its own images, and rank 0's running statistics are kept
-    lr, momentum, weight_decay, nesterov    of `optim.SGD`
-    schedule          "step" (lr · lr_factor at each of the milestones) or "constant"
-    milestones        in iterations, or below 1 as fractions of the run; of a run that goes on to another length, the
-                      fractions are of the new one
-    warmup            "none", a number of iterations, or "error": at warmup_lr until the training error is below 80 %
-    label_smoothing   in [0, 1]
-    augment           whether training images are padded, cropped and flipped as suits the data set
-    seed              of initialisation, order, augmentation and dropout
-    log_every         iterations between rows of the history; None: 100, or an epoch where that is shorter
-    eval_every        iterations between measurements of the test error; None: an epoch
-    checkpoint_every  iterations between checkpoints; None: an epoch
-    keep              newest checkpoints that are kept
-    keep_best         whether the checkpoint with the lowest test error is kept too, the earliest among equals
-    fuse              whether the network computes with fused operations (`Module.fuse(training=True)`): same bits
-    capture           whether forward and backward of whole batches are captured (`mr.capture`): same bits.  Without
-                      effect where `Update` cannot capture: several ranks, micro-batches, dropout, other backends
-    backend           name of a backend; None: the active one.  A run that your own backend trained records its
-                      "module:class": it goes on where that backend is active
-    threads           of the CPU backends; None: all processors
-    workers           threads that prepare batches; None: the loader's default
-
+    Each setting is declared once, with its help and its check: `minires train` makes its flags from the settings.
     Raises ConfigError.
     """
 
-    network: str = "resnet20"
-    data: str = "digits"
-    data_dir: str | None = None
-    size: int | None = None
-    test_fraction: float | None = None
-    shortcut: str | None = None
-    stride_in: str | None = None
-    width: int | None = None
-    dtype: str = "float32"
-    epochs: float | None = None
-    iterations: int | None = None
-    batch_size: int = 128
-    micro_batch: int | None = None
-    sync_batch_norm: bool = False
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    nesterov: bool = False
-    schedule: str = "step"
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    lr_factor: float = 0.1
-    warmup: str | int = "none"
-    warmup_lr: float = 0.01
-    label_smoothing: float = 0.0
-    augment: bool = True
-    seed: int = 0
-    log_every: int | None = None
-    eval_every: int | None = None
-    checkpoint_every: int | None = None
-    keep: int = 1
-    keep_best: bool = False
-    fuse: bool = True
-    capture: bool = True
-    backend: str | None = None
-    threads: int | None = None
-    workers: int | None = None
+    network: str = setting("resnet20", "network; `minires models` lists them", NETWORK)
+    data: str = setting("digits", "data set: digits, fashion-mnist, cifar10, folder, or one that you registered", DATA)
+    data_dir: str | None = setting(
+        None, "folder to search first (default: $MINIRES_DATA, then the usual places)", DATA, metavar="DIR", resume=True
+    )
+    size: int | None = setting(
+        None,
+        "side of the images in pixels, for fashion-mnist and folder (default: the data set's)",
+        NETWORK,
+        at_least(1),
+    )
+    test_fraction: float | None = setting(
+        None, "share of each class's images to test on, drawn from the seed; for a folder without train/ and test/",
+        DATA, metavar="X",
+    )  # fmt: skip
+    shortcut: str | None = setting(
+        None, "shortcuts where dimensions increase (default: A for the CIFAR family, B for ImageNet's)", NETWORK,
+        choices=("A", "B", "C"),
+    )  # fmt: skip
+    stride_in: str | None = setting(
+        None, "convolution of a bottleneck that has the stride (default: 1x1)", NETWORK, choices=("1x1", "3x3")
+    )
+    width: int | None = setting(None, "filters of the first stage (default: the network's)", NETWORK, at_least(1))
+    dtype: str = setting("float32", "type of weights and activations", NETWORK, choices=("float32", "float64"))
+    epochs: float | None = setting(
+        None, "length of the run in passes through the training set (default: the data set's)", LENGTH,
+        partial(number, minimum=0, maximum=1e9, open_minimum=True), resume=True,
+    )  # fmt: skip
+    iterations: int | None = setting(
+        None, "length of the run in updates, instead of epochs", LENGTH, at_least(1), resume=True
+    )
+    batch_size: int = setting(128, "images per update (default: 128; folder: 256)", UPDATE, at_least(1))
+    micro_batch: int | None = setting(
+        None, "images at a time, to save memory: their gradients add up to the batch's, and batch norm takes its "
+        "statistics over them (default: the whole batch)", UPDATE, at_least(1),
+    )  # fmt: skip
+    sync_batch_norm: bool = setting(
+        False, "batch norm's statistics over the images of all ranks, instead of each rank's own images", UPDATE, flag
+    )
+    lr: float = setting(0.1, "learning rate", UPDATE, partial(number, minimum=0, open_minimum=True))
+    momentum: float = setting(0.9, "momentum of SGD", UPDATE, partial(number, minimum=0))
+    weight_decay: float = setting(1e-4, "weight decay", UPDATE, partial(number, minimum=0))
+    nesterov: bool = setting(False, "Nesterov's momentum", UPDATE, flag)
+    schedule: str = setting(
+        "step",
+        "learning rate over the run: reduced at each milestone, or constant",
+        UPDATE,
+        choices=("step", "constant"),
+    )
+    milestones: tuple[float, ...] = setting(
+        (0.5, 0.75), "updates at which the rate is reduced; below 1: fractions of the run, also of a resumed run's new "
+        "length (default: 0.5,0.75; folder: 1/3 and 2/3)", UPDATE, metavar="A,B",
+    )  # fmt: skip
+    lr_factor: float = setting(0.1, "factor of the rate at each milestone", UPDATE, partial(number, minimum=0))
+    warmup: str | int = setting(
+        "none", "start at the warm-up rate: for N updates, or until the training error is below 80 % (the word error); "
+        "or none (default: none; resnet110: error)", UPDATE, metavar="N|error|none",
+    )  # fmt: skip
+    warmup_lr: float = setting(0.01, "learning rate of the warm-up", UPDATE, partial(number, minimum=0))
+    label_smoothing: float = setting(0.0, "label smoothing in [0, 1]", UPDATE, partial(number, minimum=0, maximum=1))
+    augment: bool = setting(True, "padding, crops and flips of training images, as suits the data set", DATA, flag)
+    seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", RUN, at_least(0))
+    log_every: int | None = setting(
+        None, "updates between rows of the history (default: 100, at most an epoch)", RUN, at_least(1)
+    )
+    eval_every: int | None = setting(
+        None, "updates between measurements of the test error (default: an epoch)", RUN, at_least(1)
+    )
+    checkpoint_every: int | None = setting(None, "updates between checkpoints (default: an epoch)", RUN, at_least(1))
+    keep: int = setting(1, "number of newest checkpoints to keep", RUN, at_least(1))
+    keep_best: bool = setting(
+        False, "also keep the checkpoint with the lowest test error, the earliest among equals, as RUN/best", RUN, flag
+    )
+    fuse: bool = setting(
+        True, "fused operations, bit-identical: batch norm, skip-add and ReLU in one pass", MACHINE, flag, resume=True
+    )
+    capture: bool = setting(
+        True, "replay of recorded kernel calls without Python between them, bit-identical; without effect with several "
+        "ranks, micro-batches, dropout, or a backend that records no calls", MACHINE, flag, resume=True,
+    )  # fmt: skip
+    backend: str | None = setting(
+        None, "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)",
+        MACHINE, resume=True,
+    )  # fmt: skip
+    threads: int | None = setting(
+        None, "threads of the CPU backends, BLAS included (default: all processors)", MACHINE,
+        at_least(1, MOST_THREADS), resume=True,
+    )  # fmt: skip
+    workers: int | None = setting(None, "threads that prepare batches (default: 2)", MACHINE, at_least(0), resume=True)
 
     def __post_init__(self) -> None:
         try:
@@ -114,42 +163,32 @@ class Config:
                 own = " minires.data.register adds your own." if name == "data" else ""
                 told = f"unknown {kind} {shown(value)}; known are {', '.join(known)}"
                 raise ValueError(f"{told}.{suggest(value, known)}{own}")
-        choice(self.dtype, "dtype", ("float32", "float64"))
-        for name in ("nesterov", "augment", "keep_best", "sync_batch_norm", "fuse", "capture"):
-            flag(getattr(self, name), name)
+        for one in fields(self):
+            value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
+            if value is None and one.default is None:
+                continue
+            if check is not None:
+                check(value, one.name)
+            if choices:
+                choice(value, one.name, choices)
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError(
                 f"give one of epochs and iterations, got epochs {self.epochs!r} and iterations {self.iterations!r}"
             )
-        for name in ("iterations", "batch_size", "micro_batch", "log_every", "eval_every", "checkpoint_every", "keep"):
-            if getattr(self, name) is not None:
-                integer(getattr(self, name), name, 1)
-        if self.threads is not None:
-            integer(self.threads, "threads", 1, MOST_THREADS)
         if self.micro_batch is not None and self.micro_batch > self.batch_size:
             told = f"batch_size {self.batch_size}, of which it is a part"
             raise ValueError(f"micro_batch must be at most the {told}, got {self.micro_batch}")
-        integer(self.seed, "seed", 0)
         if self.test_fraction is not None:
             if number(self.test_fraction, "test_fraction", 0, 1, open_minimum=True) == 1:
                 raise ValueError("test_fraction must be below 1, got 1")
             if self.data != "folder":
                 raise ValueError(f"test_fraction cannot be chosen for {self.data}, got {self.test_fraction}")
-        if self.workers is not None:
-            integer(self.workers, "workers", 0)
-        if self.epochs is not None:
-            number(self.epochs, "epochs", 0, 1e9, open_minimum=True)
-        number(self.lr, "lr", 0, open_minimum=True)
-        for name in ("momentum", "weight_decay", "lr_factor", "warmup_lr"):
-            number(getattr(self, name), name, 0)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum!r}")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got momentum 0")
-        number(self.label_smoothing, "label_smoothing", 0, 1)
         if self.data_dir is not None and not isinstance(self.data_dir, str):
             raise TypeError(f"data_dir must be a path, got {shown(self.data_dir)}")
-        choice(self.schedule, "schedule", ("step", "constant"))
         self._check_milestones()
         if self.schedule == "step":
             try:
@@ -166,16 +205,8 @@ class Config:
         for name in self.network_options():
             if name not in allowed:
                 raise ValueError(f"{self.network} has no option {name}; it has {', '.join(allowed)}")
-        if self.shortcut is not None:
-            choice(self.shortcut, "shortcut", ("A", "B", "C"))
-        if self.stride_in is not None:
-            choice(self.stride_in, "stride_in", ("1x1", "3x3"))
-        if self.width is not None:
-            integer(self.width, "width", 1)
-        if self.size is not None:
-            integer(self.size, "size", 1)
-            if self.data not in ("fashion-mnist", "folder"):
-                raise ValueError(f"size cannot be chosen for {self.data}, got {self.size}")
+        if self.size is not None and self.data not in ("fashion-mnist", "folder"):
+            raise ValueError(f"size cannot be chosen for {self.data}, got {self.size}")
 
     def _check_milestones(self) -> None:
         if not isinstance(self.milestones, (tuple, list)):
@@ -279,3 +310,8 @@ class Config:
             if name == "milestones" and not isinstance(value, list):
                 raise ConfigError(f"milestones must be a list, got {shown(value)}")
         return cls(**values)
+
+
+Config.__doc__ = f"{Config.__doc__}\n" + "".join(
+    f"    {one.name:17} {one.metadata['help']}\n" for one in fields(Config)
+)

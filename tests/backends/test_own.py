@@ -252,12 +252,12 @@ def test_errors_of_module_and_object(module, capsys, monkeypatch, name, message)
     for command in (*(f"{command} --backend" for command in commands), "verify resnet20 --against"):
         argv = [*command.split(), name]
         assert cli.main(argv) == 2
-        assert re.match(f"minires: {argv[-2]}.*{message}", capsys.readouterr().err)
+        assert re.match(f"error: {argv[-2]}.*{message}", capsys.readouterr().err)
     assert cli.main(["lockstep", "resnet20", "--backends", f"reference,{name}"]) == 2
     assert re.search(message, capsys.readouterr().err)
     monkeypatch.setenv("MINIRES_BACKEND", name)
     assert cli.main(["gradcheck", "relu"]) == 2
-    assert re.match(f"minires: MINIRES_BACKEND.*{message}", capsys.readouterr().err)
+    assert re.match(f"error: MINIRES_BACKEND.*{message}", capsys.readouterr().err)
 
 
 def test_an_error_inside_the_module_passes_through(module, tmp_path):
@@ -271,7 +271,7 @@ def test_commands_take_module_and_object(module, capsys):
     assert json.loads(capsys.readouterr().out)["backend"] == "Mine"
     assert cli.main(["gradcheck", "relu", "--backend", f"{module}:leaky"]) == 1
     capsys.readouterr()
-    argv = ["lockstep", "resnet20", "--batch", "2", "--width", "2", "--backends"]
+    argv = ["lockstep", "resnet20", "--batch-size", "2", "--width", "2", "--backends"]
     assert cli.main([*argv, f"reference,{module}:Mine"]) == 0
     assert cli.main([*argv, f"{module}:Mine,reference"]) == 0
     capsys.readouterr()
@@ -299,7 +299,7 @@ def test_a_run_of_an_own_backend_goes_on_where_it_is_active(module, capsys):
     assert cli.main(["evaluate", "whole"]) == 2
     message = capsys.readouterr().err
     assert message.startswith(
-        "minires: --backend must be None or a name for this run, which your own backend own_backend"
+        "error: --backend must be None or a name for this run, which your own backend own_backend"
     )
     assert cli.main(["evaluate", "whole", *own]) == 0
     assert cli.main(["evaluate", "whole", "--backend", "reference"]) == 0

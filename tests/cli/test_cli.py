@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.said import one_line
 from threadpoolctl import threadpool_limits
+from usage import error_names
 
 import minires
 from minires import backends, models
@@ -132,7 +132,6 @@ def test_resume(call, run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], ["command is missing", "train"]),
         (["trian"], ["'trian'", "Did you mean 'train'?"]),
         (["--verbose"], ["--verbose"]),
         (["train", "resnet21"], ["'resnet21'", "Did you mean 'resnet"]),
@@ -194,7 +193,7 @@ def test_resume(call, run, tmp_path):
         (["train", "--resume", "nowhere"], ["nowhere"]),
         (["evaluate"], ["RUN"]),
         (["evaluate", "nowhere"], ["nowhere"]),
-        (["evaluate", __file__], ["is no checkpoint: weight files are for minires predict and minires convert"]),
+        (["evaluate", __file__], ["is a weight file: --data specifies the images"]),
         (["train", "--resume", __file__], ["is no checkpoint"]),
         (["predict", "x.png", "--weight", "y"], ["'--weight'", "Did you mean '--weights'?"]),
         (["predict", "x.png", "--weight=y"], ["'--weight=y'", "Did you mean '--weights'?"]),
@@ -202,7 +201,7 @@ def test_resume(call, run, tmp_path):
         (["predict", __file__, "--weights", "."], ["--weights: . is a folder without a checkpoint"]),
         (["weights", "."], [". is a folder without a checkpoint"]),
         (["convert", ".", "x.safetensors"], [". is a folder without a checkpoint"]),
-        (["export", "resnet20", "--onnx", "x", "--weights", "."], [". holds no checkpoint"]),
+        (["export", "resnet20", "--out", "x", "--weights", "."], [". holds no checkpoint"]),
         (["paper", "gradients", "--steps", "-1"], ["--steps must be at least 0"]),
         (["paper", "table6", "--step", "1"], ["'--step'"]),
         (["evaluate", ".", "--split", "valid"], ["--split", "valid"]),
@@ -221,7 +220,7 @@ def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, 
     code, out, err = call(*words)
     assert (code, out) == (2, "")
     lines = [line for line in err.splitlines() if ", seed 0" not in line]  # what it set out to do
-    one_line("\n".join(lines), *told)
+    error_names("\n".join(lines), *told)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,20 +228,20 @@ def test_settings_of_a_run_cannot_change_when_it_goes_on(call, run):
     for words in (["--lr", "1"], ["--seed", "3"], ["--no-augment"], ["plain20"]):
         code, _, err = call("train", "--resume", run, *words)
         assert code == 2
-        one_line(err, "--resume", {"--no-augment": "--augment", "plain20": "NETWORK"}.get(words[0], words[0]))
+        error_names(err, "--resume", {"--no-augment": "--augment", "plain20": "NETWORK"}.get(words[0], words[0]))
 
 
 def test_a_run_is_not_overwritten(call, run):
     code, out, err = call("train", *TINY, "--out", run, "--quiet")
     assert (code, out) == (2, "")
-    one_line(err, str(run), "--resume")
+    error_names(err, str(run), "--resume")
 
 
 def test_missing_data_is_exit_1(call, tmp_path, monkeypatch):
     monkeypatch.delenv("MINIRES_DATA", raising=False)
     code, out, err = call("train", "--data", "folder", "--data-dir", tmp_path, "--out", tmp_path / "run", "--quiet")
     assert (code, out) == (1, "")
-    one_line(err, str(tmp_path))
+    error_names(err, str(tmp_path))
     assert not (tmp_path / "run").exists()
 
 
@@ -250,7 +249,7 @@ def test_missing_data_names_the_folders_in_a_sentence(call, tmp_path, monkeypatc
     monkeypatch.delenv("MINIRES_DATA", raising=False)
     code, _, err = call("train", "--data", "cifar10", "--data-dir", tmp_path, "--out", tmp_path / "run", "--quiet")
     assert code == 1
-    one_line(err, f" in {tmp_path}, {tmp_path}/cifar10, ", "/cifar10; put the binary version of CIFAR-10 into ")
+    error_names(err, f" in {tmp_path}, {tmp_path}/cifar10, ", "/cifar10; put the binary version of CIFAR-10 into ")
 
 
 def test_missing_backend_is_exit_3(call, tmp_path):
@@ -259,7 +258,7 @@ def test_missing_backend_is_exit_3(call, tmp_path):
         pytest.skip("every backend is available here")
     code, _, err = call("train", *TINY, "--backend", missing, "--out", tmp_path / "run", "--quiet")
     assert code == 3
-    one_line(err, missing)
+    error_names(err, missing)
     assert not (tmp_path / "run").exists()
 
 
@@ -268,14 +267,14 @@ def test_wrong_default_backend_is_exit_2(call, tmp_path, monkeypatch):
     monkeypatch.setenv("MINIRES_BACKEND", "nonsense")
     code, _, err = call("train", *TINY, "--out", tmp_path / "run", "--quiet")
     assert code == 2
-    one_line(err, "MINIRES_BACKEND", "nonsense")
+    error_names(err, "MINIRES_BACKEND", "nonsense")
 
 
 def test_diverging_run_is_exit_1(call, tmp_path):
     words = ("--width", 2, "--iterations", 50, "--lr", 1e30, "--workers", 0, "--quiet", "--out", tmp_path / "run")
     code, out, err = call("train", *words)
     assert (code, out) == (1, "")
-    one_line(err, "finite", "learning rate")
+    error_names(err, "finite", "learning rate")
 
 
 def test_broken_checkpoint_is_exit_4(call, run, tmp_path):
@@ -286,12 +285,12 @@ def test_broken_checkpoint_is_exit_4(call, run, tmp_path):
     for words in (["evaluate", tmp_path], ["train", "--resume", tmp_path], ["evaluate", tensors]):
         code, out, err = call(*words)
         assert (code, out) == (4, "")
-        one_line(err, "damaged", tensors.name)
+        error_names(err, "damaged", tensors.name)
     foreign = tmp_path / "foreign.json"
     foreign.write_text("{}")
     code, _, err = call("evaluate", foreign)
     assert code == 4
-    one_line(err, "foreign.json")
+    error_names(err, "foreign.json")
 
 
 def test_evaluate(call, run):
@@ -333,7 +332,7 @@ def test_evaluate_on_data_that_do_not_fit(call, run, tmp_path):
             Image.new("RGB", (300, 260)).save(folder / "a.png")
     code, out, err = call("evaluate", run, "--data", "folder", "--data-dir", tmp_path)
     assert (code, out) == (2, "")
-    one_line(err, "folder", "trained for")
+    error_names(err, "folder", "trained for")
 
 
 def test_models(call, monkeypatch):
@@ -353,7 +352,7 @@ def test_summary(call):
     out = call("summary", "resnet20")[1]
     for told in ("layer3.2.conv2", "269,722", "40,551,040", "64×8×8"):
         assert told in out
-    words = ("--input", "1x28x28", "--shortcut", "C", "--width", 4, "--classes", 7, "--json")
+    words = ("--input", "1x28x28", "--shortcut", "C", "--width", 4, "--num-classes", 7, "--json")
     told = json.loads(call("summary", "resnet20", *words)[1])
     assert told["input"] == [1, 28, 28]
     assert told["rows"][-1]["output_shape"] == [7]
@@ -398,7 +397,7 @@ def test_doctor_where_the_native_backend_is_missing():
     assert ended.stderr == ""
     wrong = subprocess.run(command, capture_output=True, text=True, env=environment | {"MINIRES_BACKEND": "nativ"})
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("minires: MINIRES_BACKEND must be one of")
+    assert wrong.stderr.startswith("error: MINIRES_BACKEND must be one of")
 
 
 def test_help_and_version(call):
@@ -460,7 +459,7 @@ def test_an_unknown_default_backend_is_one_line(call, monkeypatch):
     monkeypatch.setenv("MINIRES_BACKEND", "foo")
     code, out, err = call("models")
     assert (code, out) == (2, "")
-    one_line(err, "MINIRES_BACKEND must be one of reference", "'foo'")
+    error_names(err, "MINIRES_BACKEND must be one of reference", "'foo'")
 
 
 @pytest.mark.parametrize(("variable", "word"), [("MINIRES_ISA", "sse"), ("MINIRES_WINOGRAD", "no")])
@@ -469,7 +468,7 @@ def test_a_wrong_word_in_the_environment_is_one_line(call, monkeypatch, variable
     for command in ("doctor", "models"):
         code, _, err = call(command)
         assert code == 2
-        one_line(err, f"{variable} must be one of", repr(word))
+        error_names(err, f"{variable} must be one of", repr(word))
 
 
 @pytest.mark.skipif(bool(backends.available()["emulated"]), reason="the emulator is not built")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from usage import error_line
 
 import minires as mr
 from minires.cli import main
@@ -24,8 +25,8 @@ def run(tmp_path):
 def test_an_initialised_network(tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     out = tmp_path / "net.onnx"
-    flags = "--width 2 --classes 7 --shortcut C --input 1x16x24 --batch 5 --fuse --seed 3"
-    assert main(["export", "resnet20", *flags.split(), "--onnx", str(out)]) == 0
+    flags = "--width 2 --num-classes 7 --shortcut C --input 1x16x24 --batch-size 5 --fuse --seed 3"
+    assert main(["export", "resnet20", *flags.split(), "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
     file = onnx.load(out)
     told = {entry.key: entry.value for entry in file.metadata_props}
@@ -39,7 +40,7 @@ def test_a_trained_network(run, tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "net.onnx"
-    assert main(["export", "resnet20", "--weights", str(run), "--onnx", str(out), "--json"]) == 0
+    assert main(["export", "resnet20", "--weights", str(run), "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["file"], told["bytes"], told["batch"]) == (str(out), out.stat().st_size, None)
     assert json.loads(told["classes"]) == list("0123456789")
@@ -57,32 +58,37 @@ def test_a_trained_network(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["resnet20"], "the following arguments are required: --onnx"),
-        (["resnet21", "--onnx", "x"], "unknown network 'resnet21'"),
-        (["resnet20", "--onnx", "."], "--onnx must be a file, got the folder ."),
-        (["resnet20", "--onnx", "x", "--batch", "0"], "--batch must be a number from 1 on, or dynamic, got '0'"),
-        (["resnet20", "--onnx", "x", "--batch", "many"], "--batch must be a number from 1 on, or dynamic, got 'many'"),
-        (["resnet20", "--onnx", "x", "--input", "3x32"], "must be channels, height and width"),
-        (["vgg16", "--onnx", "x", "--width", "1", "--input", "3x8x8"], "--input: images of 3×8×8 do not fit"),
-        (["resnet20", "--onnx", "x", "--shortcut", "D"], "shortcut must be one of"),
-        (["plain20", "--onnx", "x", "--shortcut", "A"], "plain20 has no option 'shortcut'"),
-        (["resnet20", "--onnx", "x", "--classes", "0"], "--classes must be at least 1, got 0"),
-        (["resnet20", "--onnx", "x", "--seed", "-1"], "--seed must be"),
-        (["resnet20", "--onnx", "x", "--weights", "nowhere"], "--weights: no file nowhere"),
-        (["resnet20", "--onnx", "x", "--weights", "r", "--width", "2"], "--width cannot be given with --weights"),
-        (["resnet20", "--onnx", "x", "--wieghts", "r"], "Did you mean '--weights'?"),
-        (["resnet20", "--onnx", "/proc/1/x"], "--onnx: nothing can be written in /proc/1"),
-        (["resnet20", "--onnx", "none/x"], "--onnx: there is no folder none"),
-        (["resnet20", "--onnx", "x", "--zero-channels", "middle"], "--zero-channels must be one of"),
-        (["plain20", "--onnx", "x", "--zero-channels", "both"], "plain20 has no option 'zero_channels'"),
+        (["resnet20"], "the following arguments are required: --out"),
+        (["resnet21", "--out", "x"], "unknown network 'resnet21'"),
+        (["resnet20", "--out", "."], "--out must be a file, got the folder ."),
+        (
+            ["resnet20", "--out", "x", "--batch-size", "0"],
+            "--batch-size must be a number from 1 on, or dynamic, got '0'",
+        ),
+        (
+            ["resnet20", "--out", "x", "--batch-size", "many"],
+            "--batch-size must be a number from 1 on, or dynamic, got 'many'",
+        ),
+        (["resnet20", "--out", "x", "--input", "3x32"], "must be channels, height and width"),
+        (["vgg16", "--out", "x", "--width", "1", "--input", "3x8x8"], "--input: images of 3×8×8 do not fit"),
+        (["resnet20", "--out", "x", "--shortcut", "D"], "--shortcut must be one of"),
+        (["plain20", "--out", "x", "--shortcut", "A"], "plain20 has no option 'shortcut'"),
+        (["resnet20", "--out", "x", "--num-classes", "0"], "--num-classes must be at least 1, got 0"),
+        (["resnet20", "--out", "x", "--seed", "-1"], "--seed must be"),
+        (["resnet20", "--out", "x", "--weights", "nowhere"], "--weights: no such file or folder: nowhere"),
+        (["resnet20", "--out", "x", "--weights", "r", "--width", "2"], "--width cannot be given with --weights"),
+        (["resnet20", "--out", "x", "--wieghts", "r"], "Did you mean '--weights'?"),
+        (["resnet20", "--out", "/proc/1/x"], "--out: nothing can be written in /proc/1"),
+        (["resnet20", "--out", "none/x"], "--out: there is no folder none"),
+        (["resnet20", "--out", "x", "--zero-channels", "middle"], "--zero-channels must be one of"),
+        (["plain20", "--out", "x", "--zero-channels", "both"], "plain20 has no option 'zero_channels'"),
     ],
 )
 def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *words]) == 2
     printed = capsys.readouterr()
-    assert told in printed.err
-    assert printed.err.count("\n") == 1
+    assert told in error_line(printed.err)
     assert not printed.out
     assert not list(tmp_path.iterdir()), "something was written"
 
@@ -90,16 +96,16 @@ def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypat
 def test_a_run_stands_for_its_network_and_weights(run, tmp_path, capsys):
     pytest.importorskip("onnx")
     one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
-    assert main(["export", "resnet20", "--weights", str(run), "--onnx", str(one)]) == 0
-    assert main(["export", str(run), "--onnx", str(two)]) == 0
+    assert main(["export", "resnet20", "--weights", str(run), "--out", str(one)]) == 0
+    assert main(["export", str(run), "--out", str(two)]) == 0
     assert one.read_bytes() == two.read_bytes()
     capsys.readouterr()
-    assert main(["export", str(run), "--weights", str(run), "--onnx", str(two), "--force"]) == 2
+    assert main(["export", str(run), "--weights", str(run), "--out", str(two), "--force"]) == 2
     assert "--weights cannot be given with the run" in capsys.readouterr().err
 
 
 def test_weights_of_another_network(run, tmp_path, capsys):
-    assert main(["export", "resnet32", "--weights", str(run), "--onnx", str(tmp_path / "x")]) == 2
+    assert main(["export", "resnet32", "--weights", str(run), "--out", str(tmp_path / "x")]) == 2
     assert "holds a resnet20, not a resnet32" in capsys.readouterr().err
 
 
@@ -108,7 +114,7 @@ def test_weights_of_another_program(tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     file = Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th"
     out = tmp_path / "x.onnx"
-    assert main(["export", "resnet20", "--weights", str(file), "--onnx", str(out)]) == 0
+    assert main(["export", "resnet20", "--weights", str(file), "--out", str(out)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "resnet20: images batch×3×32×32 -> logits, 1.0 MiB"
     assert said[1].startswith("note: residual, with option A's zero channels on both sides")
@@ -116,17 +122,17 @@ def test_weights_of_another_program(tmp_path, capsys):
     assert '"zero_channels": "both"' in told["options"]
     assert "assumed" not in told
     out.unlink()
-    assert main(["export", "resnet32", "--weights", str(file), "--onnx", str(out)]) == 2
+    assert main(["export", "resnet32", "--weights", str(file), "--out", str(out)]) == 2
     assert "does not fit resnet32" in capsys.readouterr().err
-    assert main(["export", "resnet20", "--weights", str(file), "--onnx", str(out), "--input", "1x32x32"]) == 2
+    assert main(["export", "resnet20", "--weights", str(file), "--out", str(out), "--input", "1x32x32"]) == 2
     assert "--input must have the network's 3 channels, got 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_without_onnx(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert main(["export", "resnet20", "--width", "2", "--onnx", str(tmp_path / "x")]) == 3
-    told = "minires: ONNX files need the package onnx: pip install 'minires[export]'\n"
+    assert main(["export", "resnet20", "--width", "2", "--out", str(tmp_path / "x")]) == 3
+    told = "error: ONNX files need the package onnx: pip install 'minires[export]'\n"
     assert capsys.readouterr().err == told
     assert not list(tmp_path.iterdir())
 
@@ -140,7 +146,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out), "--force"]) == 1
+    assert main(["export", "resnet20", "--width", "2", "--out", str(out), "--force"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
@@ -149,10 +155,10 @@ def test_a_file_is_replaced_by_force_alone(tmp_path, capsys):
     pytest.importorskip("onnx")
     out = tmp_path / "x.onnx"
     out.write_text("old")
-    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out)]) == 2
-    assert capsys.readouterr().err == f"minires: --onnx: {out} exists: --force replaces it\n"
+    assert main(["export", "resnet20", "--width", "2", "--out", str(out)]) == 2
+    assert error_line(capsys.readouterr().err) == f"error: --out: {out} exists: --force replaces it"
     assert out.read_text() == "old"
-    assert main(["export", "resnet20", "--width", "2", "--onnx", str(out), "--force"]) == 0
+    assert main(["export", "resnet20", "--width", "2", "--out", str(out), "--force"]) == 0
     assert out.stat().st_size > 3
 
 
@@ -164,7 +170,7 @@ def test_where_the_zero_channels_are(tmp_path, capsys):
     out, file = str(tmp_path / "x.onnx"), tmp_path / "x.safetensors"
 
     def told(*words):
-        assert main(["export", "resnet20", "--onnx", out, "--force", *words]) == 0
+        assert main(["export", "resnet20", "--out", out, "--force", *words]) == 0
         metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
         notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
         return json.loads(metadata["options"])["zero_channels"], metadata.get("assumed"), len(notes)
@@ -173,7 +179,7 @@ def test_where_the_zero_channels_are(tmp_path, capsys):
     safetensors.numpy.save_file(mr.models.create("resnet20", width=2).state_dict(), file)
     assert told("--weights", str(file)) == ("end", '["zero_channels"]', 1)
     assert told("--weights", str(file), "--zero-channels", "both") == ("both", None, 0)
-    assert main(["export", "resnet20", "--onnx", out, "--force", "--weights", str(file), "--json"]) == 0
+    assert main(["export", "resnet20", "--out", out, "--force", "--weights", str(file), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["notes"]) == 1
-    assert main(["export", "resnet20", "--onnx", out, "--force", "--weights", str(file), "--zero-channels", "x"]) == 2
+    assert main(["export", "resnet20", "--out", out, "--force", "--weights", str(file), "--zero-channels", "x"]) == 2
     assert "--zero-channels must be one of 'end', 'both'" in capsys.readouterr().err

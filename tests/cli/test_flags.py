@@ -7,20 +7,25 @@ What a flag accepts is stopped where the network would begin to compute.  Every 
 from __future__ import annotations
 
 import argparse
+import ast
 import functools
 import re
 import shutil
 import signal
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from minires import cli
 from minires.autograd import Function
-from minires.cli import COMMANDS, main
-from minires.cli.words import Parser
+from minires.cli import ALIASES, COMMANDS, main, parser_of
+from minires.cli.paper import ITEMS
+from minires.cli.parser import FORMER_FLAGS, Whole
 from minires.context import context
 from minires.inspect.summary import _Recorder
+from minires.training import Config
 
 # Words that make a command small and quick, and what its positional arguments are otherwise.  {run}, {weights},
 # {picture} and {new} stand for files.
@@ -36,18 +41,19 @@ BASE = {
     "verify": ["resnet20"],
     "lockstep": ["resnet20", "--out={new}"],
     "gradcheck": ["relu", "--cases=1"],
-    "paper": ["table1"],
+    "paper": [],
+    **{f"paper {item}": ["--out={new}"] for item in ITEMS},
     "kernels": [],
     "bench": ["--quick"],
     "weights": ["{weights}"],
     "convert": ["{weights}", "{new}.safetensors"],
-    "export": ["resnet20", "--width=1", "--onnx={new}"],
+    "export": ["resnet20", "--width=1", "--out={new}"],
     "doctor": [],
 }
 CALLED = {
     "networks": "unknown network",
     "network": "unknown network",
-    "model": "unknown network",
+    "compare": "unknown network",
     "data": "unknown data set",
 }
 CODES = {1, 2, 3, 4}
@@ -74,10 +80,10 @@ class Began(BaseException):
 
 @functools.cache
 def parsers():
-    """Command -> its parser."""
-    parser = Parser(prog="minires")
-    commands = parser.add_subparsers(parser_class=Parser)
-    return {command.__name__.rpartition(".")[2]: command.add(commands) for command in COMMANDS}
+    """Command -> its parser; those of paper's items as "paper ITEM"."""
+    found = {command: parser_of(command) for command in COMMANDS}
+    (items,) = (action for action in found["paper"]._actions if isinstance(action, argparse._SubParsersAction))
+    return found | {f"paper {item}": parser for item, parser in items.choices.items()}
 
 
 def flags():
@@ -124,6 +130,7 @@ def call(places, tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(Function, "__call__", begin)
     monkeypatch.setattr(subprocess, "Popen", begin_process)
+    monkeypatch.setattr("minires.cli.paper._reproduce", begin_process)
 
     def call(*words):
         new = tmp_path / "new"
@@ -152,19 +159,19 @@ def spelled(command, action, value):
     """The whole command line with this value."""
     base = BASE[command]
     if action.nargs == 0:
-        return [command, *base, f"{max(action.option_strings, key=len)}{value}"]
+        return [*command.split(), *base, f"{max(action.option_strings, key=len)}{value}"]
     if action.option_strings:
         flag = max(action.option_strings, key=len)
         if action.nargs in (None, "?"):
             given = [f"{flag}={value}"]  # so that a value may begin with a dash
         else:
             given = [flag, *[value] * (action.nargs if isinstance(action.nargs, int) else 1)]
-        return [command, *without(base, action), *given]
+        return [*command.split(), *without(base, action), *given]
     words = [word for word in base if not word.startswith("-")]
     place = [a for a in parsers()[command]._actions if not a.option_strings].index(action)
     words[place : place + 1] = [value]
     flags = [word for word in base if word.startswith("-")]
-    return [command, *words] if action.nargs == argparse.REMAINDER else [command, *flags, "--", *words]
+    return [command, *words] if action.nargs == argparse.PARSER else [*command.split(), *flags, "--", *words]
 
 
 def without(base, action):
@@ -181,7 +188,9 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
     for value in ["=1", "=", "=no"] if action.nargs == 0 else words:  # some flags take none
         code, told, left = call(*spelled(command, action, value))
         if code in (None, 0):
-            if action.nargs == 0 or (value == NO_NUMBER and (action.type in (int, float) or action.choices)):
+            if action.nargs == 0 or (
+                value == NO_NUMBER and (isinstance(action.type, Whole) or action.type in (int, float) or action.choices)
+            ):
                 wrong.append((value, code, "was accepted"))
             for path in left:
                 remove(path)
@@ -204,7 +213,9 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
         several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them
         if code not in CODES:
             wrong.append((value[:80], code, told[:300]))
-        elif len(lines) != 1 + several or not all(line.startswith("minires: ") for line in lines) or len(told) > 1500:
+        elif code == 2 and (lines[1][:15], lines[2][:12]) != ("usage: minires ", "try minires "):
+            wrong.append((value[:80], code, f"no usage line: {told[:600]}"))
+        elif len(lines) != 1 + several + 2 * (code == 2) or not lines[0].startswith("error: ") or len(told) > 1500:
             wrong.append((value[:80], code, f"not one line: {told[:600]}"))
         elif not any(name in told for name in names):
             wrong.append((value[:80], code, f"names none of {names[:4]}: {told[:300]}"))
@@ -221,3 +232,62 @@ def remove(path):
 
 def test_every_command_has_a_base():
     assert set(BASE) == set(parsers())
+
+
+def test_every_flag_has_a_help_that_is_a_noun_phrase():
+    for command, parser in parsers().items():
+        for action in parser._actions:
+            told = action.help if not isinstance(action, argparse._SubParsersAction) else "items"
+            assert told, (command, action.dest)
+            assert not re.match(r"(of|what|these|default)\b", told), (command, action.dest, told)
+            assert max(len(sentence.split()) for sentence in re.split(r"[.;:] ", told)) <= 25, (command, told)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_examples_that_parse(command):
+    parser = parser_of(command)
+    examples = re.findall(r"^  minires (.*)$", parser.epilog, flags=re.M)
+    assert len(examples) == 2
+    for name, *words in map(str.split, examples):
+        assert name == command
+        assert callable(parser.understand(words).command)
+
+
+def test_former_names_of_flags_are_hidden_aliases():
+    tested = set()
+    for command, parser in parsers().items():
+        for old, new in FORMER_FLAGS.items():
+            if new in parser.flags() and old not in parser.flags():
+                assert parser._renamed(old) == new
+                assert parser._renamed(f"{old}=--x") == f"{new}=--x"
+                assert f"{old} " not in parser.format_help()
+                tested.add((command.partition(" ")[0], old))
+    batch = {"summary", "step", "trace", "lockstep", "verify", "export", "bench"}
+    assert {(command, "--batch") for command in batch} <= tested
+    assert {("predict", "--model"), ("bench", "--networks"), ("export", "--onnx"), ("summary", "--classes")} <= tested
+    assert ("predict", "--classes") not in tested
+    assert parser_of("export").understand(["resnet20", "--onnx", "x", "--classes=3"]).num_classes == 3
+
+
+def test_former_and_other_names_of_commands():
+    assert ALIASES == {"debug": "step", "compare": "lockstep"}
+    for alias, command in ALIASES.items():
+        assert main([alias, "--help"]) == main([command, "--help"]) == 0
+
+
+def test_the_flags_of_train_are_the_settings():
+    settings = {field.name for field in fields(Config)}
+    others = {"help", "out", "resume", "json", "quiet", "download"}
+    assert {action.dest for action in parsers()["train"]._actions} == settings | others
+
+
+def test_no_file_of_the_command_line_imports_inside_a_function():
+    """Files load when their command is chosen; third-party packages that may be missing load when they are needed."""
+    optional = {"cupy", "mpi4py", "minires.verify"}  # torch_networks needs torch
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                for node in ast.walk(function):
+                    names = [node.module] if isinstance(node, ast.ImportFrom) else []
+                    names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                    assert set(names) <= optional, (path.name, function.name, names)

@@ -8,14 +8,14 @@ import os
 import numpy as np
 import pytest
 import safetensors.numpy
-from cli.said import one_line
 from PIL import Image
 from threadpoolctl import threadpool_limits
+from usage import error_names
 
 import minires as mr
 from minires import backends, data
 from minires.backends import threads
-from minires.cli import counting, main
+from minires.cli import main, progress
 from minires.training import restore
 from minires.training.evaluation import predict as logits_of
 from minires.weights import save
@@ -81,7 +81,7 @@ def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tm
 
 
 def test_a_colour_picture_for_a_network_of_grey_ones(call, run, photos):
-    code, out, _ = call("predict", photos[0], "--weights", run / "checkpoints", "--model", "resnet20", "--top", 2)
+    code, out, _ = call("predict", photos[0], "--weights", run / "checkpoints", "--network", "resnet20", "--top", 2)
     assert code == 0
     head, picture, *classes = out.splitlines()
     assert head == "resnet20, 10 classes; pictures: in grey, shorter side 8, centre 8×8, minus the mean image"
@@ -108,14 +108,14 @@ def test_what_a_weight_file_leaves_open_is_said(call, weights, photos, tmp_path)
     safetensors.numpy.save_file(state, bare)
     code, out, err = call("predict", photos[0], "--weights", bare)
     assert code == 0
-    assert [line.startswith("minires: ") for line in err.splitlines()] == [True, True]
+    assert [line.startswith("note: ") for line in err.splitlines()] == [True, True]
     assert "plain20 has the same names and shapes" in err
     assert "zero channels" in err
     assert out == call("predict", photos[0], "--weights", weights)[1]
-    words = ("--weights", bare, "--model", "resnet20", "--zero-channels")
+    words = ("--weights", bare, "--network", "resnet20", "--zero-channels")
     assert call("predict", photos[0], *words, "end") == (0, out, "")
     assert call("predict", photos[0], *words, "both")[1] != out
-    assert call("predict", photos[0], "--weights", bare, "--model", "plain20")[1].startswith("plain20, 10 classes")
+    assert call("predict", photos[0], "--weights", bare, "--network", "plain20")[1].startswith("plain20, 10 classes")
 
 
 def test_what_a_weight_file_says_is_followed(call, weights, photos, tmp_path):
@@ -171,7 +171,7 @@ def test_broken_pictures_are_reported_and_the_others_answered(call, weights, pho
         first, second, last = err.splitlines()[-3:]
         assert "0?.png: cannot be decoded" in first
         assert "1.png: cannot be decoded" in second
-        assert last == "minires: 2 of 5 pictures cannot be decoded"
+        assert last == "error: 2 of 5 pictures cannot be decoded"
     code, out, _ = call("predict", photos[0].parent, "--weights", weights, "--json")
     assert code == 4
     assert ["error" in one for one in json.loads(out)["images"]] == [False, True, True, False, False]
@@ -207,7 +207,7 @@ def test_plots(call, weights, photos, tmp_path, monkeypatch):
 
 
 def test_progress_goes_to_stderr(call, weights, photos, monkeypatch):
-    monkeypatch.setattr(counting.time, "monotonic", iter(range(0, 1000, 4)).__next__)
+    monkeypatch.setattr(progress.time, "monotonic", iter(range(0, 1000, 4)).__next__)
     code, out, err = call("predict", photos[0].parent, "--weights", weights, "--batch-size", 1, "--json")
     assert code == 0
     assert len(json.loads(out)["images"]) == 4
@@ -247,9 +247,9 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg"], ["--weights"]),
         (["nowhere.jpg", "--weights", "W"], ["nowhere.jpg: no such file or folder"]),
         (["empty", "--weights", "W"], ["empty: no pictures (of .jpg"]),
-        (["a.jpg", "--weights", "nowhere"], ["--weights: no such file or folder nowhere"]),
-        (["a.jpg", "--weights", "W", "--model", "resnet2"], ["'resnet2'", "Did you mean 'resnet"]),
-        (["a.jpg", "--weights", "R", "--model", "resnet32"], ["holds a resnet20, not a resnet32"]),
+        (["a.jpg", "--weights", "nowhere"], ["--weights: no such file or folder: nowhere"]),
+        (["a.jpg", "--weights", "W", "--network", "resnet2"], ["'resnet2'", "Did you mean 'resnet"]),
+        (["a.jpg", "--weights", "R", "--network", "resnet32"], ["holds a resnet20, not a resnet32"]),
         (["a.jpg", "--weights", "R", "--stride-in", "3x3"], ["--stride-in", "the run has its own"]),
         (["a.jpg", "--weights", "R", "--zero-channels", "end"], ["--zero-channels", "the run has its own"]),
         (["a.jpg", "--weights", "W", "--stride-in", "3x3"], ["--stride-in says nothing about the resnet20"]),
@@ -275,7 +275,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
             ["a.jpg", "--weights", "W", "--backend", "cudaa"],
             ["--backend must be one of reference, ", "Did you mean 'cuda'?"],
         ),
-        (["a.jpg", "--weights", "W", "--out", "there"], ["--out is where --plot writes"]),
+        (["a.jpg", "--weights", "W", "--out", "there"], ["--out requires --plot"]),
         (["a.jpg", "--weights", "W", "--plot", "--out", "/dev/null/x"], ["--out", "/dev/null/x"]),
         (["a.jpg", "--weights", "W", "--classes", "nowhere"], ["--classes: nowhere: No such file"]),
         (["a.jpg", "--weights", "W", "--classes", "empty"], ["--classes: empty: Is a directory"]),
@@ -292,7 +292,7 @@ def test_wrong_usage_is_one_line_and_exit_2(call, run, weights, tmp_path, monkey
     before = set(tmp_path.iterdir())
     code, out, err = call("predict", *({"W": weights, "R": run}.get(word, word) for word in words))
     assert (code, out) == (2, "")
-    one_line(err, *told)
+    error_names(err, *told)
     assert set(tmp_path.iterdir()) == before
 
 
@@ -301,11 +301,11 @@ def test_broken_files_are_exit_4(call, run, weights, photos, tmp_path):
         (tmp_path / name).write_bytes(content)
         code, out, err = call("predict", photos[0], "--weights", tmp_path / name)
         assert (code, out) == (4, "")
-        one_line(err, name)
+        error_names(err, name)
     (tmp_path / "names.json").write_text('{"0": ')
     code, out, err = call("predict", photos[0], "--weights", weights, "--classes", tmp_path / "names.json")
     assert (code, out) == (4, "")
-    one_line(err, "names.json", "no names of classes")
+    error_names(err, "names.json", "no names of classes")
 
 
 def test_a_run_is_not_bound_to_the_backend_that_trained_it(call, run, photos, tmp_path):
@@ -327,7 +327,7 @@ def test_missing_backend_is_exit_3(call, weights, photos):
         pytest.skip("every backend is available here")
     code, out, err = call("predict", photos[0], "--weights", weights, "--backend", missing)
     assert (code, out) == (3, "")
-    one_line(err, missing)
+    error_names(err, missing)
 
 
 def test_outputs_that_are_not_finite_are_exit_1(call, weights, photos, tmp_path):
@@ -336,4 +336,4 @@ def test_outputs_that_are_not_finite_are_exit_1(call, weights, photos, tmp_path)
     save(state, tmp_path / "w.safetensors", network="resnet20", options={"width": 4})
     code, _, err = call("predict", photos[0], "--weights", tmp_path / "w.safetensors")
     assert code == 1
-    one_line(err, "not finite")
+    error_names(err, "not finite")

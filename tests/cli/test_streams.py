@@ -35,15 +35,15 @@ def test_an_error_behind_a_full_stderr_keeps_its_code(tmp_path):
 def test_a_training_outlives_its_stdout_too(tmp_path):
     ended = run(TRAIN, ">&-", tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1] == "minires: stdout is closed: the result cannot be printed"
+    assert ended.stderr.splitlines()[-1] == "error: stdout is closed: the result cannot be printed"
     assert load_checkpoint(find_checkpoint(tmp_path / "run")).iteration == 2
 
 
 @pytest.mark.parametrize(
     ("redirection", "told"),
     [
-        (">&-", "minires: stdout is closed: the result cannot be printed\n"),
-        (">/dev/full", "minires: [Errno 28] No space left on device\n"),
+        (">&-", "error: stdout is closed: the result cannot be printed\n"),
+        (">/dev/full", "error: [Errno 28] No space left on device\n"),
     ],
 )
 def test_a_result_that_cannot_be_printed_is_exit_1(tmp_path, redirection, told):

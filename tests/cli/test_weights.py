@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from cli.said import one_line
+from usage import error_names
 from weights.named import renamed, state
 
 from minires import weights
@@ -113,14 +113,14 @@ def test_impossible_numbers(call, put):
     assert lines(out)["fits"] == ["no: impossible numbers"]
     code, _, err = call("convert", put(arrays), put(arrays).with_name("y.safetensors"))
     assert code == 4
-    one_line(err, "is broken: fc.bias")
+    error_names(err, "is broken: fc.bias")
 
 
 def test_several_files_one_of_them_unreadable(call, put, tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"nonsense")
     code, out, err = call("weights", tmp_path / "bad.pth", PUBLISHED, put({"a": np.zeros(3, np.float32)}))
     assert code == 4
-    one_line(err, "bad.pth: is no weight file")
+    error_names(err, "bad.pth: is no weight file")
     assert "resnet20" in out
     code, out, _ = call("weights", tmp_path / "bad.pth", PUBLISHED, "--json")
     assert code == 4
@@ -170,7 +170,7 @@ def test_wrong_words(call, put, tmp_path, monkeypatch, words, told):
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     code, out, err = call(*words)
     assert (code, out) == (2, "")
-    one_line(err, told)
+    error_names(err, told)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -201,7 +201,7 @@ def test_convert_says_what_it_took_for_granted(call, put, tmp_path):
     code, out, _ = call("convert", put(state("plain20")), tmp_path / "y.safetensors")
     assert code == 0
     assert [line.split(" ")[1] for line in out.splitlines()[1:3]] == ["plain20", "option"]
-    assert out.splitlines()[3] == "assumed: network, zero_channels; the metadata say so"
+    assert out.splitlines()[3] == "assumed: network, zero_channels; marked in the metadata"
     code, out, _ = call("weights", tmp_path / "y.safetensors")
     assert lines(out)["undecided"] == ["network, zero_channels"]
     assert weights.load(tmp_path / "y.safetensors")[1].options["zero_channels"] == "end"
@@ -224,4 +224,4 @@ def test_a_run(call, tmp_path):
     tensors = next((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
     code, _, err = call("convert", tmp_path / "run", tensors, "--force")
     assert code == 2
-    one_line(err, "a part of a checkpoint")
+    error_names(err, "a part of a checkpoint")

@@ -317,7 +317,7 @@ def test_the_largest_workspace_of_a_convolution_counts_once(monkeypatch):
 
 
 def test_the_command(capsys):
-    assert cli.main(["summary", "resnet20", "--width", "4", "--batch", "16"]) == 0
+    assert cli.main(["summary", "resnet20", "--width", "4", "--batch-size", "16"]) == 0
     assert "training step with 16 images: peak about" in capsys.readouterr().out
     assert cli.main(["summary", "resnet20", "--width", "4", "--csv"]) == 0
     assert capsys.readouterr().out.startswith("module,operation,output_shape,params,macs,backward_macs")
@@ -329,8 +329,8 @@ def test_the_command(capsys):
     for flag, told in (("--depth=0", "--depth must be at least 1, got 0"), ("--sort=size", "--sort must be one of")):
         assert cli.main(["summary", "resnet20", flag]) == 2
         assert told in capsys.readouterr().err
-    assert cli.main(["summary", "resnet20", "--batch", "0"]) == 2
-    assert capsys.readouterr().err == "minires: --batch must be at least 1, got 0\n"
+    assert cli.main(["summary", "resnet20", "--batch-size", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --batch-size must be at least 1, got 0\n")
 
 
 @pytest.mark.parametrize(

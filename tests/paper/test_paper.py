@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from usage import error_line
 
 import minires as mr
 from minires import models
@@ -268,7 +269,7 @@ def test_a_network_that_diverges_on_the_way_has_no_turns():
 def test_wrong_steps_are_one_line(call):
     code, _, err = call("paper", "gradients", "--steps", "-1")
     assert code == 2
-    assert err == "minires: --steps must be at least 0, got -1\n"
+    assert error_line(err) == "error: --steps must be at least 0, got -1"
 
 
 # -- the command

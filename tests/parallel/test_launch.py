@@ -86,7 +86,7 @@ def test_an_error_before_mpi_is_said_by_rank_0_and_by_another_that_is_left_over(
     started_by_mpirun(monkeypatch, rank, 2)
     assert cli.main(["models"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("minires: mpirun starts" if rank == 0 else "minires: rank 1 failed: mpirun starts")
+    assert told.startswith("error: mpirun starts" if rank == 0 else "error: rank 1 failed: mpirun starts")
     assert waited == ([] if rank == 0 else [10])
 
 
@@ -108,7 +108,7 @@ def test_an_error_of_one_rank_aborts_all(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--bogus"])
     assert ranks.aborted == [2]
-    assert "minires: rank 1 (here, process 7) failed: unknown argument '--bogus'" in capsys.readouterr().err
+    assert "error: rank 1 (here, process 7) failed: unknown argument '--bogus'" in capsys.readouterr().err
 
 
 def test_an_error_that_nobody_catches_aborts_all(monkeypatch, capsys):

@@ -200,7 +200,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        ("MemoryError('a planted one')", "minires: rank 1 ("),
+        ("MemoryError('a planted one')", "error: rank 1 ("),
         ("KeyError('a bug')", "KeyError: 'a bug'"),  # with its traceback
     ],
 )
@@ -221,18 +221,18 @@ def test_an_error_of_one_rank_ends_the_job_by_name(tmp_path, error, told):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["train", "--bogus"], 2, "minires: unknown argument '--bogus'"),
-        (["train", "--lr", "-1"], 2, "minires: --lr must be above 0, got -1"),
-        (["train", "--batch-size", "1"], 2, "minires: --batch-size must be at least 2, an image a rank, got 1"),
-        (["train", "--width", "2", "--lr", "1e30", "--quiet"], 1, "minires: iteration"),
-        (["models"], 2, "minires: mpirun starts several processes"),
+        (["train", "--bogus"], 2, "error: unknown argument '--bogus'"),
+        (["train", "--lr", "-1"], 2, "error: --lr must be above 0, got -1"),
+        (["train", "--batch-size", "1"], 2, "error: --batch-size must be at least 2, an image a rank, got 1"),
+        (["train", "--width", "2", "--lr", "1e30", "--quiet"], 1, "error: iteration"),
+        (["models"], 2, "error: mpirun starts several processes"),
     ],
 )
 def test_what_all_ranks_find_wrong_is_said_once(tmp_path, monkeypatch, words, code, told):
     monkeypatch.chdir(tmp_path)
     found, stdout, stderr = ended(mpirun(2, sys.executable, "-m", "minires", *words))
     assert found == code, stderr
-    assert stderr.count("minires: ") == 1
+    assert stderr.count("error: ") == 1
     assert told in stderr
     assert "Traceback" not in stderr
     assert stdout == ""
@@ -244,6 +244,6 @@ def test_without_mpi4py_it_is_an_error_and_no_number_of_independent_runs(tmp_pat
     process = mpirun(2, *TRAIN, "--out", str(tmp_path / "run"), environment={**ENVIRONMENT, "PYTHONPATH": path})
     code, _, stderr = ended(process)
     assert code == 3
-    assert stderr.count("minires: ") == 1
+    assert stderr.count("error: ") == 1
     assert "minires[mpi]" in stderr
     assert not (tmp_path / "run").exists()

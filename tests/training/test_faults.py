@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from usage import error_line
 
 from minires.cli import main
 from minires.training import (
@@ -377,7 +378,7 @@ def test_a_folder_that_cannot_be_written(whole, tmp_path, monkeypatch, capsys):
     with Disk(tmp_path / "run", read_only):
         assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 1
         assert main(["train", "--out", str(tmp_path / "run"), "--quiet"]) == 1
-    told = f"minires: nothing can be written in {tmp_path / 'run'}: Read-only file system\n"
+    told = f"error: nothing can be written in {tmp_path / 'run'}: Read-only file system\n"
     assert capsys.readouterr().err == 2 * told
     assert names(tmp_path / "run") == before
     with Disk(tmp_path / "run", lambda operation: None if ".lock" in operation.path else read_only(operation)):
@@ -390,9 +391,9 @@ def test_a_path_below_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     words = ["train", "--width", "1", "--iterations", "1", "--workers", "0", "--quiet"]
     assert main([*words, "--out", str(tmp_path / "file" / "run")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = error_line(capsys.readouterr().err)
     path = tmp_path / "file" / "run"
-    assert line == f"minires: --out must be a folder, new or empty; none can be made at {path}: Not a directory"
+    assert line == f"error: --out must be a folder, new or empty; none can be made at {path}: Not a directory"
 
 
 @pytest.mark.parametrize(
@@ -413,7 +414,7 @@ def test_a_checkpoint_of_another_network_or_version(whole, tmp_path, capsys, cha
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     before = {name: (out / name).read_bytes() for name in names(out) if (out / name).is_file()}
     assert main(["train", "--resume", str(out), "--quiet"]) == code
-    (line,) = capsys.readouterr().err.splitlines()
+    line = error_line(capsys.readouterr().err)
     assert told in line
     assert {name: (out / name).read_bytes() for name in names(out) if (out / name).is_file()} == before
 

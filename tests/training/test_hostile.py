@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from usage import error_line
 
 from minires import _atomic
 from minires.cli import main
@@ -99,7 +100,7 @@ def test_a_lock_that_is_not_one(tmp_path, capsys, plant, how):
     before = content(run)
     words = ["--width", "1", "--iterations", "1", "--workers", "0"] if how == "--out" else []
     assert main(["train", how, str(run), *words, "--quiet"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    line = error_line(capsys.readouterr().err)
     assert str(lock) in line or plant == "folder"
     assert precious.read_bytes() == b"precious"
     assert not (tmp_path / "new").exists()
@@ -195,7 +196,7 @@ def test_a_checkpoint_of_a_stranger(finished, tmp_path, capsys, harm):
     HARM[harm](path)
     for words in (["evaluate", str(run)], ["train", "--resume", str(run), "--quiet"]):
         assert main(words) == 4
-        (line,) = capsys.readouterr().err.splitlines()
+        line = error_line(capsys.readouterr().err)
         assert len(line) < 1000
         assert str(run) in line
 

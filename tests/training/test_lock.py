@@ -65,7 +65,7 @@ def test_the_command_line_says_so_in_one_line_and_exit_1(tmp_path, capsys, words
     with locked(run):
         assert main(["train", "--quiet", *(word.format(run=run) for word in words)]) == 1
     told = capsys.readouterr().err
-    assert told == f"minires: {run} is in use: this very process ({os.getpid()}) trains in it\n"
+    assert told == f"error: {run} is in use: this very process ({os.getpid()}) trains in it\n"
     assert {file: (run / file).stat().st_mtime_ns for file in files(run)} == before
 
 

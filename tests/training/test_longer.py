@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from usage import error_line
 
 from minires.cli import main
 from minires.training import Config, ConfigError, find_checkpoint, load_checkpoint, resume_config, train
@@ -54,7 +55,7 @@ def test_fractions_are_of_the_new_length(tmp_path, capsys):
     assert resume_config(run).epochs == 4  # from now on it is the run's
     assert main(["train", "--resume", str(run), "--iterations", "9", "--quiet"]) == 2
     told = capsys.readouterr().err
-    assert told == "minires: iterations: the checkpoint is of iteration 12, a run of this length ends at 9\n"
+    assert error_line(told) == "error: iterations: the checkpoint is of iteration 12, a run of this length ends at 9"
 
 
 def test_a_run_that_stopped_early_may_become_shorter(tmp_path):

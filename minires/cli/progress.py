@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress on stderr: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from minires.cli.words import say
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from minires.cli.common import say
 
 
 @contextmanager
 def counting(what: str, total: int, every: float = 5.0) -> Iterator[Callable[[], None]]:
-    """A function to be called after each of `total` things, such as "pictures"."""
+    """A function to call after each of `total` items, such as "pictures"."""
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
-        # stdout is left alone: it may be a file, where the results belong.
+        # stdout may be a file, for the results.
         with Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False) as progress:
             task = progress.add_task(what, total=total)
             yield lambda: progress.advance(task)

@@ -1,4 +1,4 @@
-"""The network and the images that `step` and `trace` look into."""
+"""The network and the images of `step`, `trace` and `lockstep`."""
 
 from __future__ import annotations
 
@@ -7,96 +7,83 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minires.cli.words import (
-    BACKEND_HELP,
-    WORDS,
-    UsageError,
-    checkpoint,
-    computing_on,
-    is_run,
-    known_network,
-    say,
-    weight_file,
-)
+import numpy as np
 
-if TYPE_CHECKING:
-    import minires as mr
+import minires as mr
+from minires import data as sets
+from minires import prediction
+from minires.arrays import array_module
+from minires.cli.common import UsageError, computing_on, say
+from minires.cli.parser import OPTIONS, Parser, Whole, add, given, not_with
+from minires.cli.runs import checkpoint, is_run, weight_file
+from minires.data import FolderImages, Preprocessing, Transform
+from minires.data.preprocess import margin
+from minires.functional import cross_entropy
+from minires.inspect import summary
+from minires.models import input_shape
+from minires.training.evaluation import on_device
+from minires.training.restore import restore
 
-PHOTO_LABEL = 652  # "military uniform": what ImageNet calls the photograph that comes with matplotlib
+# It comes with matplotlib, which need not be loaded.
+PHOTO = Path(getattr(find_spec("matplotlib"), "origin", "")).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
+PHOTO_LABEL = 652  # "military uniform": ImageNet's class of the photograph that comes with matplotlib
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network, images (N, C, H, W) that want a gradient, labels (N,), and a line that says what they are."""
+class ModelAndBatch:
+    """A network, images (N, C, H, W) that require a gradient, labels (N,), and a line that describes them."""
 
     model: mr.nn.Module
     images: mr.Tensor
     labels: Any
-    told: str
+    title: str
 
     def run(self) -> None:
         """One forward and backward."""
-        from minires import functional as F
-
-        F.cross_entropy(self.model(self.images), self.labels).backward()
+        cross_entropy(self.model(self.images), self.labels).backward()
 
 
-def add_subject(parser: argparse.ArgumentParser, backend: bool = True) -> None:
-    images = parser.add_argument_group("the images", "default: digits for the CIFAR family, else a photograph")
-    images.add_argument("--data", metavar="NAME", help="digits, fashion-mnist, cifar10 or folder: its test images")
-    images.add_argument("--data-dir", metavar="DIR", help="look for the data here first")
-    images.add_argument("--index", type=int, metavar="N", help="the first test image (default: 0)")
-    images.add_argument("--batch", type=int, metavar="N", help="how many from there on (default: 8)")
-    images.add_argument("--image", metavar="FILE", help="a picture: scaled, centre crop (as the run does)")
+def add_flags(parser: Parser, backend: bool = True) -> None:
+    images = parser.add_argument_group("The images", "default: digits for the CIFAR family, else a photograph")
+    add(images, "--data", help="data set whose test images are used: digits, fashion-mnist, cifar10 or folder")
+    add(images, "--data-dir")
+    images.add_argument("--index", type=Whole(0), metavar="N", help="first test image (default: 0)")
+    add(images, "--batch-size", help="number of test images (default: 8)")
+    images.add_argument("--image", metavar="FILE", help="picture, scaled and cut as in training (default: none)")
     images.add_argument("--label", type=int, metavar="N", help="class of the picture (default: 0)")
-    network = parser.add_argument_group("the network")
-    network.add_argument("--weights", metavar="FILE", help="a run, or a weight file (default: initialised)")
-    network.add_argument("--seed", type=int, metavar="N", help="of the initialisation (default: 0)")
-    network.add_argument("--shortcut", metavar="A|B|C", help="default: the network's")
-    network.add_argument("--stride-in", metavar="1x1|3x3", help="which convolution of a bottleneck has the stride")
-    network.add_argument("--zero-channels", metavar="end|both", help="where option A's zeros are (default: end)")
-    network.add_argument("--width", type=int, metavar="N", help="filters of the first stage")
-    network.add_argument("--eval", action="store_true", help="running statistics, no dropout (default: with --weights)")
+    network = parser.add_argument_group("The network")
+    add(network, "--weights --seed --shortcut --stride-in --zero-channels --width")
+    add(network, "--eval", help="running statistics and no dropout (default: with --weights)")
     if backend:
-        parser.add_argument("--backend", metavar="NAME", help=BACKEND_HELP)
-    else:
-        parser.set_defaults(backend=None)
+        add(parser, "--backend")
 
 
 @contextlib.contextmanager
-def subject(network: str, arguments: argparse.Namespace) -> Iterator[Subject]:
-    """The subject that the flags describe; within it its backend is the active one."""
-    known_network(network)
-    with computing_on(arguments.backend):
+def model_and_batch(network: str, arguments: argparse.Namespace) -> Iterator[ModelAndBatch]:
+    """The network and images of the flags; within it the backend of --backend is the active one."""
+    with computing_on(getattr(arguments, "backend", None)):
         yield _make(network, arguments)
 
 
-def _make(network: str, arguments: argparse.Namespace) -> Subject:
-    import minires as mr
-    from minires.models import input_shape
-
+def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
     if arguments.image is not None and arguments.data is not None:
         raise UsageError("--image and --data cannot be given together")
-    if (arguments.index or 0) < 0:
-        raise UsageError(f"--index must be at least 0, got {arguments.index}")
-    if arguments.batch is not None and arguments.batch < 1:
-        raise UsageError(f"--batch must be at least 1, got {arguments.batch}")
-
-    trained = None
-    if arguments.weights is not None:
-        trained = _restored(network, arguments)
+    trained = None if arguments.weights is None else _restored(network, arguments)
     config = None if trained is None else trained.config
     data = arguments.data
     if data is None and arguments.image is None:
         small = input_shape(network)[1] == 32 and trained is None
         data = config.data if config is not None else "digits" if small else None
-    what = "one picture (--data chooses others)" if data is None else f"the test images of {data}"
-    for flag in ("index", "batch", "data_dir") if data is None else ("label",):
-        if getattr(arguments, flag) is not None:
-            raise UsageError(f"--{flag.replace('_', '-')} says nothing about {what}")
+    if data is None:
+        not_with(
+            arguments, ("index", "batch_size", "data_dir"), "says nothing about one picture (--data chooses others)"
+        )
+    else:
+        not_with(arguments, ("label",), f"says nothing about the test images of {data}")
     if data is not None:
         mean = None if trained is None else trained.mean
         options = {} if config is None else {"size": config.size}
@@ -115,12 +102,8 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
         if trained.input_shape not in (None, x.shape[1:]):
             raise UsageError(f"{told} has shape {x.shape[1:]}; the network takes {trained.input_shape}")
     else:
-        try:
-            mr.manual_seed(0 if arguments.seed is None else arguments.seed)
-        except ValueError as error:
-            raise UsageError(f"--{error}") from None
-        chosen = {name: getattr(arguments, name) for name in ("shortcut", "stride_in", "zero_channels", "width")}
-        options = {name: value for name, value in chosen.items() if value is not None} | {"in_channels": x.shape[1]}
+        mr.manual_seed(arguments.seed or 0)
+        options = given(arguments, OPTIONS) | {"in_channels": x.shape[1]}
         options |= {} if classes is None else {"num_classes": classes}
         try:
             model = mr.models.create(network, **options)
@@ -132,16 +115,15 @@ def _make(network: str, arguments: argparse.Namespace) -> Subject:
     if model.training and _normalised_alone(model, x):
         raise UsageError(
             f"batch norm in training needs more than the one value per channel that one image of shape {x.shape[1:]} "
-            "leaves: --batch takes more images, --eval uses the running statistics"
+            "leaves: --batch-size takes more images, --eval uses the running statistics"
         )
     outputs = _outputs(model, x)
     for label in labels:
         if not 0 <= label < outputs:
             raise UsageError(f"--label must lie in [0, {outputs}), got {label}")
-    from minires.training.evaluation import on_device
-
     images = mr.tensor(on_device(model, x), requires_grad=True)
-    return Subject(model, images, _like(images, labels), f"{network}, {told}")
+    labels = array_module(images.data).asarray(np.asarray(labels, np.int64))
+    return ModelAndBatch(model, images, labels, f"{network}, {told}")
 
 
 def _normalised_alone(model: Any, x: Any) -> bool:
@@ -151,26 +133,16 @@ def _normalised_alone(model: Any, x: Any) -> bool:
 
 
 def _outputs(model: Any, x: Any) -> int:
-    """How many classes the network tells apart; the images must fit it."""
+    """The number of classes; the images must fit the network."""
     outputs: int = _summary(model, x).rows[-1].output_shape[0]
     return outputs
 
 
 def _summary(model: Any, x: Any) -> Any:
-    from minires.inspect import summary
-
     try:
         return summary(model, x.shape[1:])
     except (TypeError, ValueError) as error:
         raise UsageError(f"images of shape {x.shape[1:]} do not fit the network: {error}") from None
-
-
-def _like(images: Any, labels: Any) -> Any:
-    import numpy as np
-
-    from minires.arrays import array_module
-
-    return array_module(images.data).asarray(np.asarray(labels, np.int64))
 
 
 @dataclass(frozen=True)
@@ -185,23 +157,17 @@ class _Trained:
 
 
 def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
-    from minires import prediction
-    from minires.training.restore import restore
-
     run = is_run(arguments.weights)
-    for name in ("shortcut", "width", "seed", *(WORDS if run else ())):
-        if getattr(arguments, name) is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')} cannot be given with --weights: the {'run' if run else 'file'} has its own"
-            )
+    names = [name for name in (*OPTIONS, "seed") if run or name not in ("stride_in", "zero_channels")]
+    not_with(arguments, names, f"cannot be given with --weights: the {'run' if run else 'file'} has its own")
     if not run:
         path = weight_file(arguments.weights)
         try:
             found = prediction.of_weights(path, network, arguments.stride_in, arguments.zero_channels)
-        except ValueError as error:  # of a word that is none
+        except ValueError as error:
             raise UsageError(str(error)) from None
         for note in found.notes:
-            say(f"minires: {note}", error=True)
+            say(f"note: {note}", error=True)
         return _Trained(found.model, found.preprocessing)
     changes = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
     trained = restore(checkpoint(arguments.weights, "--weights"), **changes)
@@ -215,18 +181,14 @@ def _test_images(
     data: str, arguments: argparse.Namespace, mean: Any, options: dict[str, Any]
 ) -> tuple[Any, Any, int, str]:
     """x (N, C, H, W), labels (N,), how many classes, and what it is; `options` as for `minires.data.load`."""
-    import numpy as np
-
-    from minires import data as sets
-    from minires.data import FolderImages, Transform
-
     try:
         dataset = sets.load(data, "test", arguments.data_dir, **options)
         if mean is None and data != "folder":
             mean = sets.pixel_mean(sets.load(data, "train", arguments.data_dir, **options))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    first, last = arguments.index or 0, (arguments.index or 0) + (arguments.batch or 8)
+    first = arguments.index or 0
+    last = first + (arguments.batch_size or 8)
     if first >= len(dataset):
         raise UsageError(f"--index must be below {len(dataset):,}, the number of test images, got {first}")
     last = min(last, len(dataset))
@@ -240,14 +202,8 @@ def _test_images(
 
 def _picture(path: str | None, network: str, trained: Any) -> tuple[Any, str]:
     """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, as the network is used to."""
-    from minires.data import Preprocessing
-    from minires.data.preprocess import margin
-    from minires.models import input_shape
-
     if path is None:
-        from matplotlib.cbook import get_sample_data
-
-        file, told = str(get_sample_data("grace_hopper.jpg", asfileobj=False)), "a photograph of Grace Hopper"
+        file, told = str(PHOTO), "a photograph of Grace Hopper"
     else:
         file, told = path, Path(path).name
         if not Path(path).is_file():

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
+from usage import error_line
 
 import minires as mr
 from minires import data
 from minires.cli import main
-from minires.cli.subject import add_subject, subject
+from minires.cli.model_and_batch import add_flags, model_and_batch
+from minires.cli.parser import Parser
 
 
 def seen(*words):
     """What the network is given."""
-    parser = argparse.ArgumentParser()
-    add_subject(parser)
-    with subject("resnet20", parser.parse_args([str(word) for word in words])) as found:
+    parser = Parser()
+    add_flags(parser)
+    with model_and_batch("resnet20", parser.parse_args([str(word) for word in words])) as found:
         return found.images.numpy()
 
 
@@ -30,7 +31,7 @@ def test_a_picture_of_the_runs_own_data(tmp_path):
     words = ["--width", "2", "--iterations", "1", "--workers", "0", "--quiet"]
     assert main(["train", "resnet20", *words, "--out", str(run)]) == 0
     Image.fromarray(data.load("digits", "test").images[7, :, :, 0]).save(tmp_path / "7.png")
-    stored = seen("--weights", run, "--index", 7, "--batch", 1)
+    stored = seen("--weights", run, "--index", 7, "--batch-size", 1)
     np.testing.assert_array_equal(seen("--weights", run, "--image", tmp_path / "7.png"), stored)
 
 
@@ -52,7 +53,7 @@ def test_a_picture_for_a_run_on_a_folder(tmp_path, rng):
     words += ["--iterations", "1", "--workers", "0", "--quiet", "--out", str(tmp_path / "run")]
     assert main(["train", "resnet20", *words]) == 0
     run = ("--weights", tmp_path / "run")
-    stored = seen(*run, "--data-dir", tmp_path, "--index", 2, "--batch", 1)
+    stored = seen(*run, "--data-dir", tmp_path, "--index", 2, "--batch-size", 1)
     np.testing.assert_array_equal(seen(*run, "--image", tmp_path / "val" / "class 1" / "1.png"), stored)
 
 
@@ -66,7 +67,7 @@ def test_weights_of_another_program(capsys):
     assert main(["lockstep", "resnet20", "--weights", file, "--width", "4"]) == 2
     assert "--width cannot be given with --weights: the file has its own" in capsys.readouterr().err
     assert main(["lockstep", "resnet20", "--weights", "nowhere.pth"]) == 2
-    assert "--weights: no file nowhere.pth" in capsys.readouterr().err
+    assert "--weights: no such file or folder: nowhere.pth" in capsys.readouterr().err
 
 
 def test_where_the_zero_channels_are(tmp_path, capsys):
@@ -77,9 +78,11 @@ def test_where_the_zero_channels_are(tmp_path, capsys):
 
     def before(*words):
         """How many zero channels stand before the others at the first shortcut that has some."""
-        parser = argparse.ArgumentParser()
-        add_subject(parser)
-        with subject("resnet20", parser.parse_args([*words, "--image", str(tmp_path / "x.png"), "--eval"])) as found:
+        parser = Parser()
+        add_flags(parser)
+        with model_and_batch(
+            "resnet20", parser.parse_args([*words, "--image", str(tmp_path / "x.png"), "--eval"])
+        ) as found:
             return found.model.layer2[0].downsample.pad[1][0]
 
     assert before("--width", "2") == 0
@@ -106,7 +109,8 @@ def test_wrong_zero_channels(command, tmp_path, monkeypatch, capsys):
 def test_a_single_value_is_not_normalised(command, tmp_path, monkeypatch, capsys):
     """ResNet-18 leaves one pixel of an 8×8 digit."""
     monkeypatch.chdir(tmp_path)
-    assert main([command, "resnet18", "--width", "2", "--data", "digits", "--batch", "1"]) == 2
-    err = capsys.readouterr().err
-    assert "more than the one value per channel that one image of shape (1, 8, 8) leaves: --batch takes more" in err
-    assert err.count("\n") == 1
+    assert main([command, "resnet18", "--width", "2", "--data", "digits", "--batch-size", "1"]) == 2
+    err = error_line(capsys.readouterr().err)
+    assert (
+        "more than the one value per channel that one image of shape (1, 8, 8) leaves: --batch-size takes more" in err
+    )
