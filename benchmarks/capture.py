@@ -23,7 +23,7 @@ import minires as mr
 import minires.functional as F
 from benchmarks.memory import MIB, in_a_process, peak, resident
 from minires.bench.machine import describe
-from minires.bench.race import forget_peak
+from minires.bench.race import reset_peak
 from minires.optim import SGD
 
 RESULTS = Path(__file__).parent / "results" / "capture.json"
@@ -50,7 +50,7 @@ def measure(side: str, network: str, batch: int, steps: int) -> dict[str, int]:
     with mr.backend("native"):
         call: Any = mr.capture(step, images, labels, 0.0) if side == "captured" else step
         before_steps = peak()
-        forget_peak()
+        reset_peak()
         for _ in range(WARM_UP):
             call(images, labels, 1e-3)
         warm = resident()

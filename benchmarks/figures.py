@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from minires.bench.peers import CAPTURED
 from minires.bench.report import Table, percent, seconds
-from minires.bench.sides import CAPTURED
 
 RESULTS = Path(__file__).parent / "results"
 

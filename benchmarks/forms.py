@@ -13,9 +13,9 @@ from benchmarks import figures
 from benchmarks.native import machine
 from benchmarks.tables import FRONT, write_between_markers
 from minires import backends
-from minires.bench.plan import Plan
+from minires.bench.peers import CAPTURED, missing
 from minires.bench.report import Table, seconds
-from minires.bench.sides import CAPTURED, missing
+from minires.bench.run import Plan
 from minires.cli import bench
 
 NETWORKS, PEERS = ("resnet20", "resnet18", "resnet50"), ("torch", "onnxruntime", "openvino")

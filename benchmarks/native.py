@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.tables import write_between_markers
 from minires.bench import report
-from minires.bench.plan import Plan
-from minires.bench.sides import missing
+from minires.bench.peers import missing
+from minires.bench.run import Plan
 from minires.cli import bench
 from minires.cli.words import UsageError
 

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from minires._shown import printable
+from minires._repr import printable
 
 Cell = str | Text
 

@@ -24,7 +24,7 @@ from minires.cli.words import (
 )
 
 if TYPE_CHECKING:
-    from minires.bench.plan import Plan, Say
+    from minires.bench.run import Plan, Progress
 
 WHAT = ("layers", "networks", "all")
 
@@ -78,7 +78,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def measured(plan: Plan) -> tuple[dict[str, Any], bool]:
     """What the run found, and whether all results agree; where not, stderr says whose."""
     from minires.bench import report
-    from minires.bench.plan import run
+    from minires.bench.run import run
 
     _announce(plan)
     with progress() as report_progress:
@@ -91,8 +91,8 @@ def measured(plan: Plan) -> tuple[dict[str, Any], bool]:
 
 def _announce(plan: Plan) -> None:
     """Which peers are missing, and how long the run takes, before it begins."""
+    from minires.bench.peers import missing
     from minires.bench.race import FEWEST
-    from minires.bench.sides import missing
 
     for peer, reason in missing(plan.peers).items():
         say(f"without {peer}: {reason}; to add it: pip install 'minires[bench]'", error=True)
@@ -107,8 +107,8 @@ def _announce(plan: Plan) -> None:
 def plan_of(arguments: argparse.Namespace) -> Plan:
     from minires import backends
     from minires.backends.threads import MOST_THREADS
-    from minires.bench import plan
-    from minires.bench.sides import PEERS
+    from minires.bench.peers import PEERS
+    from minires.bench.run import RACED, TABLE_1, Plan
 
     if arguments.what not in WHAT:
         raise UsageError(f"{arguments.what!r} is not one of {', '.join(WHAT)}.{suggest(arguments.what, WHAT)}")
@@ -134,16 +134,16 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     for peer in peers:
         if peer not in PEERS:
             raise UsageError(f"--peers: {peer!r} is not one of {', '.join(PEERS)}.{suggest(peer, PEERS)}")
-    layers, networks = (("resnet18",), ("resnet20",)) if arguments.quick else (plan.TABLE_1, plan.RACED)
-    rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else plan.Plan.rounds
-    return plan.Plan(
+    layers, networks = (("resnet18",), ("resnet20",)) if arguments.quick else (TABLE_1, RACED)
+    rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else Plan.rounds
+    return Plan(
         layers=(names or layers) if arguments.what != "networks" else (),
         networks=(names or networks) if arguments.what != "layers" else (),
         batch=arguments.batch,
         threads=arguments.threads or backends.get_num_threads(),
         rounds=rounds,
-        minutes=arguments.minutes or plan.Plan.minutes,
-        backend=arguments.backend or plan.Plan.backend,
+        minutes=arguments.minutes or Plan.minutes,
+        backend=arguments.backend or Plan.backend,
         peers=peers,
         quick=arguments.quick,
     )
@@ -154,7 +154,7 @@ def _list(words: str | None) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Say]:
+def progress() -> Iterator[Progress]:
     """How far it is, on stderr: a bar on a terminal, a line for everything that begins elsewhere."""
     if not sys.stderr.isatty():
         yield lambda done, total, told: say(f"{done}/{total}  {told}", error=True)

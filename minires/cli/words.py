@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minires._checks import suggest
-from minires._shown import printable
+from minires._repr import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

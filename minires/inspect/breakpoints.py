@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from minires._checks import choice, flag, integer, iterable, number
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, as_array, is_array
 from minires.autograd import Function
 from minires.context import Observer

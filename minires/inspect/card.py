@@ -12,7 +12,7 @@ from typing import Any
 
 from minires.arrays import Array, is_array
 from minires.autograd import Function
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 from minires.statistics import Statistics, html_table
 from minires.tensor import Tensor
 

@@ -16,12 +16,12 @@ from rich.text import Text
 from minires import backends
 from minires._checks import LARGEST_SIZE, choice, instance, integer
 from minires._html import table_html
-from minires._shown import shown
+from minires._repr import shown
 from minires._table import FittedTable
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
-from minires.inspect.counting import memory_owners, multiply_adds
+from minires.inspect.cost import memory_owners, multiply_adds
 from minires.inspect.shapes import Shapes
 from minires.nn import Module
 from minires.nn.fusing import in_form

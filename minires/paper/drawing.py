@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minires import models
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, no_grad
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 from minires.inspect.summary import blank_images
 from minires.nn import Module
 from minires.nn.module import evaluating

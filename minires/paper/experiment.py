@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.data import FolderImages
 from minires.training import Config, load_checkpoint, resume_config, train
 from minires.training.batches import evaluation_loader, images

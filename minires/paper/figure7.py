@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minires import models, random
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, no_grad

@@ -16,7 +16,7 @@ import numpy as np
 from minires import functional as F
 from minires import models, random
 from minires._checks import integer
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.nn import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires import models
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.context import no_grad
 from minires.inspect import summary
 from minires.models.blocks import Bottleneck

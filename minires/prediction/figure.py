@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minires._checks import instance, integer, iterable
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.prediction.classifier import Classifier
 from minires.prediction.predict import Prediction
 

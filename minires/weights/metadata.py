@@ -22,7 +22,7 @@ import numpy as np
 
 from minires import models
 from minires._checks import iterable, mapping
-from minires._shown import shown
+from minires._repr import shown
 from minires.weights.file import WeightsError, quoted
 from minires.weights.told import Told
 

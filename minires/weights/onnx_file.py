@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minires._checks import LARGEST_SIZE, instance, integer, mapping
-from minires._shown import shown
+from minires._repr import shown
 from minires.nn import Module
 from minires.weights.recording import Constant, Named, Recording, Result, Source, Step, record
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from minires import models
 from minires._checks import choice, instance, suggest
-from minires._shown import shown
+from minires._repr import shown
 from minires.weights import beside, checkpoints, metadata, structure, variants
 from minires.weights.conventions import Translation, translate
 from minires.weights.file import WeightFile, WeightsError, plain, quoted

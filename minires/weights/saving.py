@@ -12,7 +12,7 @@ import safetensors.numpy
 from minires import _checks
 from minires._atomic import write_bytes
 from minires._checks import choice
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, is_array, on_cpu
 from minires.nn import Module
 from minires.weights import metadata, structure

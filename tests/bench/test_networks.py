@@ -10,8 +10,8 @@ import pytest
 from minires import backends
 from minires.bench import networks
 from minires.bench.networks import OpenVino, Ours, Torch, Workload
-from minires.bench.race import CannotTakePart, players
-from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, PEERS, TORCH, TUNED, missing
+from minires.bench.peers import CAPTURED, CHANNELS_LAST, COMPILED, PEERS, TORCH, TUNED, missing
+from minires.bench.race import CannotTakePart, workers
 
 INFERENCE, TRAINING = Workload("resnet20", "inference", 2), Workload("resnet20", "training", 2)
 THREADS = backends.get_num_threads()
@@ -42,7 +42,7 @@ def assert_near(found, expected):
 
 
 def names(work, backend, peers):
-    return [side.name for side in networks.sides(work, "files", 2, backend, peers)]
+    return [side.name for side in networks.contenders(work, "files", 2, backend, peers)]
 
 
 def test_who_takes_part():
@@ -55,7 +55,7 @@ def test_who_takes_part():
 
 
 def test_every_side_has_the_same_threads_and_float32():
-    for side in networks.sides(INFERENCE, "files", 3, "native", tuple(PEERS)):
+    for side in networks.contenders(INFERENCE, "files", 3, "native", tuple(PEERS)):
         assert side.environment["OMP_NUM_THREADS"] == "3"
         assert side.environment["ONEDNN_DEFAULT_FPMATH_MODE"] == "STRICT"
 
@@ -160,10 +160,10 @@ def test_compiled_torch_with_a_cpp_compiler(files, torch, work, tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("torch.compile calls g++")
     given = prepared(work, files)
-    (side,) = (side for side in networks.sides(*given, "native", ("torch.compile",)) if side.name == COMPILED)
-    with players([side]) as (player,):
-        player.ask("run")
-        assert_near(player.ask("result"), computed(Torch(*given, True), calls=2))
+    (side,) = (side for side in networks.contenders(*given, "native", ("torch.compile",)) if side.name == COMPILED)
+    with workers([side]) as (worker,):
+        worker.ask("run")
+        assert_near(worker.ask("result"), computed(Torch(*given, True), calls=2))
 
 
 @pytest.mark.slow
@@ -171,9 +171,9 @@ def test_without_a_cpp_compiler_it_is_left_out(files, torch, tmp_path, monkeypat
     monkeypatch.setenv("CXX", "/nonexistent/c++")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     given = prepared(INFERENCE, files)
-    (side,) = (side for side in networks.sides(*given, "native", ("torch.compile",)) if side.name == COMPILED)
+    (side,) = (side for side in networks.contenders(*given, "native", ("torch.compile",)) if side.name == COMPILED)
     left_out = {}
-    with players([side], left_out) as ready:
+    with workers([side], left_out) as ready:
         assert ready == []
     assert list(left_out) == [COMPILED]
     assert "No working C++ compiler" in left_out[COMPILED]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minires.bench import machine, race
-from minires.bench.race import Side, players
+from minires.bench.race import Contender, workers
 
 
 class Sleeper:
@@ -62,7 +62,7 @@ def quick(monkeypatch):
 
 def test_turns_alternate_and_never_overlap(quick, tmp_path):
     log = tmp_path / "log"
-    with players([Side(name, partial(Sleeper, log, s)) for name, s in (("slow", 0.02), ("fast", 0.005))]) as sides:
+    with workers([Contender(name, partial(Sleeper, log, s)) for name, s in (("slow", 0.02), ("fast", 0.005))]) as sides:
         names = {str(side.ask("told", "")[0]): side.name for side in sides}
         log.unlink(missing_ok=True)
         seconds = race.race(sides, ("run",), rounds=4, budget=60)["run"]
@@ -80,7 +80,7 @@ def test_turns_alternate_and_never_overlap(quick, tmp_path):
 
 
 def test_a_budget_ends_the_race_but_not_before_three_rounds(quick, tmp_path):
-    with players([Side("one", partial(Sleeper, tmp_path / "log", 0.001))]) as sides:
+    with workers([Contender("one", partial(Sleeper, tmp_path / "log", 0.001))]) as sides:
         assert len(race.race(sides, ("run",), rounds=50, budget=0)["run"]["one"]) == race.FEWEST
         assert len(race.race(sides, ("run",), rounds=1, budget=0)["run"]["one"]) == 1
 
@@ -94,7 +94,7 @@ def test_how_often_a_turn_calls(seconds, calls):
 
 
 def test_of_several_calls_the_first_does_not_count(quick, tmp_path, monkeypatch):
-    with players([Side("one", partial(Sleeper, tmp_path / "log", 0.001))]) as (side,):
+    with workers([Contender("one", partial(Sleeper, tmp_path / "log", 0.001))]) as (side,):
         monkeypatch.setattr(side, "answer", lambda: [9.0, 1.0, 2.0, 4.0])
         assert side.turn({"run": 4}) == {"run": 2.0}
 
@@ -103,10 +103,10 @@ def test_a_process_has_its_own_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("MINIRES_TEST", "outer")
     log = tmp_path / "log"
     sides = [
-        Side("changed", partial(Sleeper, log, 0), {"MINIRES_TEST": "inner", "MINIRES_OTHER": "1"}),
-        Side("same", partial(Sleeper, log, 0)),
+        Contender("changed", partial(Sleeper, log, 0), {"MINIRES_TEST": "inner", "MINIRES_OTHER": "1"}),
+        Contender("same", partial(Sleeper, log, 0)),
     ]
-    with players(sides) as (changed, same):
+    with workers(sides) as (changed, same):
         assert changed.ask("told", "MINIRES_TEST")[1] == "inner"
         assert same.ask("told", "MINIRES_TEST")[1] == "outer"
         assert same.ask("told", "MINIRES_OTHER")[1] is None
@@ -117,31 +117,37 @@ def test_a_process_has_its_own_environment(monkeypatch, tmp_path):
 
 
 def test_an_error_names_its_side():
-    with pytest.raises(ValueError, match="no such luck") as caught, players([Side("unlucky", broken)]):
+    with pytest.raises(ValueError, match="no such luck") as caught, workers([Contender("unlucky", broken)]):
         pass
     assert "in the process of unlucky" in caught.value.__notes__
     with (
         pytest.raises(ChildProcessError, match="dying: its process ended with exit code 7"),
-        players([Side("dying", die)]),
+        workers([Contender("dying", die)]),
     ):
         pass
 
 
 def test_a_side_that_cannot_take_part_is_left_out_with_its_reason(quick, tmp_path):
-    given = [Side("one", partial(Sleeper, tmp_path / "log", 0.001)), Side("absent", partial(absent, "no compiler"))]
+    given = [
+        Contender("one", partial(Sleeper, tmp_path / "log", 0.001)),
+        Contender("absent", partial(absent, "no compiler")),
+    ]
     left_out = {}
-    with players(given, left_out) as ready:
-        assert [player.name for player in ready] == ["one"]
+    with workers(given, left_out) as ready:
+        assert [worker.name for worker in ready] == ["one"]
         assert len(race.race(ready, ("run",), rounds=1, budget=0)["run"]["one"]) == 1
     assert left_out == {"absent": "no compiler"}
-    with pytest.raises(race.CannotTakePart, match="no compiler"), players(given):
+    with pytest.raises(race.CannotTakePart, match="no compiler"), workers(given):
         pass
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="writes /proc")
 def test_peak_memory_is_of_that_process_alone(tmp_path):
     np.ones(400 << 20, np.uint8)  # of ours, before
-    with players([Side(name, partial(Sleeper, tmp_path / "log", 0)) for name in ("small", "large")]) as (small, large):
+    with workers([Contender(name, partial(Sleeper, tmp_path / "log", 0)) for name in ("small", "large")]) as (
+        small,
+        large,
+    ):
         small.ask("hold", 1)
         large.ask("hold", 200)
         difference = large.usage()[0] - small.usage()[0]
@@ -151,8 +157,8 @@ def test_peak_memory_is_of_that_process_alone(tmp_path):
 def test_who_computes_out_of_turn_is_told(monkeypatch, tmp_path):
     """Spinning for a while after a turn is what the rest is for; spinning on is not."""
     log = tmp_path / "log"
-    sides = [Side(name, partial(Sleeper, log, 0.02, busy)) for name, busy in (("polite", 0.03), ("rude", 30.0))]
-    with players(sides) as (polite, rude):
+    sides = [Contender(name, partial(Sleeper, log, 0.02, busy)) for name, busy in (("polite", 0.03), ("rude", 30.0))]
+    with workers(sides) as (polite, rude):
         race.race([polite, rude], ("run",), rounds=2, budget=0)
         assert polite.usage()[1] < 0.03
         assert rude.usage()[1] > 0.1

@@ -6,7 +6,7 @@ import pytest
 
 from minires.bench import networks, report
 from minires.bench.networks import Workload, workloads
-from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, TORCH, TUNED
+from minires.bench.peers import CAPTURED, CHANNELS_LAST, COMPILED, TORCH, TUNED
 
 
 def side(seconds, peak=2**30, gradient=0.0, rounds=3):

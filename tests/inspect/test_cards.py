@@ -8,7 +8,7 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires.inspect.card import backward_card, saved_by_name
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 
 
 def leaf(rng, *shape):

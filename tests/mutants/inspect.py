@@ -24,7 +24,7 @@ SUMMARY = (
         ],
     ),
     *within(
-        "minires/inspect/counting.py",
+        "minires/inspect/cost.py",
         "tests/inspect/test_summary.py",
         [
             ("sum(node.needs_input_grad[:2])", "sum(node.needs_input_grad)", "the bias counts as a product"),

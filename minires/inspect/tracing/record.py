@@ -18,7 +18,7 @@ from minires.arrays import Array, on_cpu
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
-from minires.inspect.counting import memory_owners, multiply_adds
+from minires.inspect.cost import memory_owners, multiply_adds
 from minires.inspect.tracing import graph, notebook, page, pictures, timeline
 from minires.nn import Module
 from minires.statistics import Statistics
