@@ -136,8 +136,8 @@ def remarks(found: dict[str, Any]) -> list[str]:
         ", ".join(f"{name} {value:.0f}" for name, value in limits[key].items()) for key in ("gemm_gflops", "add_gbs")
     )
     lines = [
-        f"the processor's peak: {limits['peak_gflops']:.0f} GFLOP/s (product of 2048×2048 matrices in float32: {gemm}); "
-        f"memory: {limits['bandwidth_gbs']:.0f} GB/s (adding two arrays of 128 MiB: {add})"
+        f"the processor's peak: {limits['peak_gflops']:.0f} GFLOP/s (product of 2048×2048 matrices in float32: "
+        f"{gemm}); memory: {limits['bandwidth_gbs']:.0f} GB/s (adding two arrays of 128 MiB: {add})"
     ]
     if rows:
         lines.append(f"medians of {rounds(found)} rounds; the run took {found['minutes']:.1f} minutes")

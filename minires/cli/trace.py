@@ -50,8 +50,12 @@ def _trace(arguments: argparse.Namespace) -> int:
     for network in arguments.compare or [arguments.network]:
         with subject(network, arguments) as found:
             traces.append(trace(found.model, found.images, found.labels, found.told))
-    made = {"html": lambda: page(traces), "chrome": traces[0].timeline, "dot": traces[0].graph}[arguments.format]()
-    for recorded in traces:
-        say(f"{recorded.title}: loss {recorded.loss:.4f}, {len(recorded.events)} steps")
+    made = {
+        "html": lambda: page([traced.content() for traced in traces]),
+        "chrome": traces[0].timeline,
+        "dot": traces[0].graph,
+    }[arguments.format]()
+    for traced in traces:
+        say(f"{traced.title}: loss {traced.loss:.4f}, {len(traced.events)} steps")
     say(write(out, made.encode()), indent=None)
     return 0

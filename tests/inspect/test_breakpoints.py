@@ -309,7 +309,7 @@ def test_without_source_it_says_so():
         forward = lambda self, x: x  # noqa: E731
 
     for operation in (space["Typed"], Lambda):
-        with pytest.raises(RuntimeError, match=r"source of .* is not at hand"), mr.inspect.breakpoint():
+        with pytest.raises(RuntimeError, match=r"source of .* is not available"), mr.inspect.breakpoint():
             operation()(mr.tensor(np.ones(1)))
 
 

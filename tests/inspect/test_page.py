@@ -147,7 +147,7 @@ def test_two_traces_side_by_side(browser, recorded, tmp_path):
         x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
         traces.append(mr.inspect.trace(model, x, np.array([1, 2]), title=name))
     path = tmp_path / "two.html"
-    path.write_text(page(traces), encoding="utf-8")
+    path.write_text(page([trace.content() for trace in traces]), encoding="utf-8")
     opened(browser, path, "#1/backward/3")
     heads = browser.execute_script("return [...document.querySelectorAll('.card h2')].map(h => h.textContent)")
     assert heads[0] == "Conv2d of conv1 · forward"

@@ -14,8 +14,8 @@ from PIL import Image
 import minires as mr
 import minires.functional as F
 from minires import cli
-from minires.inspect.tracing import Trace, notebook, pictures, record
-from minires.inspect.tracing.record import Recorder
+from minires.inspect.tracing import Trace, notebook, pictures, tracer
+from minires.inspect.tracing.tracer import Tracer
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ class Clock:
     ("ticks", "runs", "seconds"), [((0.009, 0.001, 0.002, 0.001, 0.05), 5, 0.002), ((1.5, 0.5, 0.5), 1, 1.5)]
 )
 def test_times_are_medians_of_warm_runs(rng, monkeypatch, ticks, runs, seconds):
-    monkeypatch.setattr(record, "time", Clock(ticks))
+    monkeypatch.setattr(tracer, "time", Clock(ticks))
     trace = mr.inspect.trace(mr.nn.Linear(4, 3), rng.standard_normal((2, 4)).astype(np.float32), np.array([1, 2]))
     assert trace.runs == runs  # no more than begin within ten seconds
     assert [e.seconds for e in trace.events] == pytest.approx([seconds] * 4)
@@ -165,7 +165,7 @@ def test_nothing_finite_is_shown_as_nothing(subject):
     model, x, _ = subject
     x[...] = 1e38
     trace = Trace("bad")
-    with np.errstate(all="ignore"), Recorder(trace, {}):
+    with np.errstate(all="ignore"), Tracer(trace, {}):
         model(mr.tensor(x))
     (held,) = told(trace)
     assert any(view["infs"] or view["nans"] for event in held["events"] for view in event["out"])
