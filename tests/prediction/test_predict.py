@@ -242,8 +242,8 @@ def test_a_run_knows_its_classes(tmp_path):
     ("channels", "told", "message"),
     [
         (4, {}, "takes 4 channels; a picture has 3, or 1 in grey"),
-        (3, {"mean": (0.5,)}, "its preprocessing cannot be followed: mean must be 3 numbers"),
-        (3, {"whiten": True}, "its preprocessing cannot be followed: .*whiten"),
+        (3, {"mean": (0.5,)}, "invalid preprocessing: mean must be 3 numbers"),
+        (3, {"whiten": True}, "invalid preprocessing: .*whiten"),
     ],
 )
 def test_weights_for_which_no_picture_can_be_made(monkeypatch, channels, told, message):
