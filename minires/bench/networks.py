@@ -299,9 +299,9 @@ def measure(
     return {**workload, "sides": rows, "disagree": disagreeing(rows), "left_out": left_out}
 
 
-def off(found: np.ndarray, expected: np.ndarray) -> float:
+def off(found: Any, expected: Any, xp: Any = np) -> float:
     """Relative difference in norm; infinity in place of NaN."""
-    value = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    value = float(xp.linalg.norm(found - expected) / xp.linalg.norm(expected))
     return value if value == value else float("inf")
 
 
