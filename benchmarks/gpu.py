@@ -241,23 +241,23 @@ def network_rows(bench: Bench) -> list[dict[str, Any]]:
             with mr.no_grad():
                 forward_seconds = bench.seconds(partial(ours, x))
             step_seconds, loss = bench.seconds(step), step()
-        theirs = torch_networks.create(name).cuda().to(memory_format=torch.channels_last)
+        network = torch_networks.create(name).cuda().to(memory_format=torch.channels_last)
         state = {key: torch.from_numpy(value) for key, value in ours.to("cpu").state_dict().items()}
-        theirs.load_state_dict(state, strict=False)
-        theirs.train()
+        network.load_state_dict(state, strict=False)
+        network.train()
         tx = torch.from_dlpack(images).contiguous(memory_format=torch.channels_last)
         tl = torch.from_dlpack(labels)
-        peer = torch.optim.SGD(theirs.parameters(), 0.0, 0.9, weight_decay=1e-4)
+        peer = torch.optim.SGD(network.parameters(), 0.0, 0.9, weight_decay=1e-4)
 
-        def peer_step(theirs: Any = theirs, peer: Any = peer, tx: Any = tx, tl: Any = tl) -> float:
+        def peer_step(network: Any = network, peer: Any = peer, tx: Any = tx, tl: Any = tl) -> float:
             peer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(theirs(tx), tl)
+            loss = torch.nn.functional.cross_entropy(network(tx), tl)
             loss.backward()
             peer.step()
             return float(loss.item())
 
         with torch.no_grad():
-            peer_forward = bench.seconds(partial(theirs, tx))
+            peer_forward = bench.seconds(partial(network, tx))
         peer_seconds = bench.seconds(peer_step)
         rows.append(
             {

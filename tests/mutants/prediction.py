@@ -47,11 +47,7 @@ CLASSIFIER = within(
     "minires/prediction/classifier.py",
     "tests/prediction/test_predict.py",
     [
-        (
-            "usual | match.preprocessing",
-            "match.preprocessing | usual",
-            "the usual preprocessing overrides the file's",
-        ),
+        ("usual | match.preprocessing", "match.preprocessing | usual", "the usual preprocessing overrides the file's"),
         ("stride_in=stride_in, zero_channels=zero_channels)", "stride_in=stride_in)", "zero_channels ignored"),
         (
             "models.options(match.network) | dict(match.options)",
@@ -78,11 +74,7 @@ FIGURE = within(
             "rows = len(shown) // columns",
             "the last row of pictures is missing",
         ),
-        (
-            "math.ceil(math.sqrt(len(shown)))",
-            "math.isqrt(len(shown))",
-            "more rows than columns",
-        ),
+        ("math.ceil(math.sqrt(len(shown)))", "math.isqrt(len(shown))", "more rows than columns"),
         ("    bars.invert_yaxis()\n", "", "the most probable class at the bottom"),
         (
             "[100 * probability for _, probability in best]",
