@@ -1,1 +1,1 @@
-"""What is timed, side by side with peers; `results/` holds the tables that these commands wrote."""
+"""Measurements beside peers; `results/` holds the numbers that these commands stored."""

@@ -3,9 +3,9 @@
     python -m benchmarks.capture [--network NAME] [--batch N] [--steps N] [--replays N] [--threads N] [--write]
 
 Each side is a process of its own.  Both train the fused network on one batch, on the native backend: "eager" calls the
-step, "captured" captures the step and replays it.  The peak is the most resident memory of the process, libraries
-included.  For "captured" the peak includes the capture, and the peak of the replays alone stands beside it.  The growth
-is the resident memory after the last step minus that after step WARM_UP.
+step, "captured" captures the step and replays it.  The peak is the process's peak resident memory, libraries included.
+For "captured" it includes the capture; the next column is the peak of the replays alone.  The growth is the resident
+memory after the last step minus that after step WARM_UP.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.memory import MIB, in_a_process, peak, resident
+from benchmarks.memory import MIB, in_a_process, resident
+from benchmarks.tables import show
 from minires.bench.machine import describe
-from minires.bench.race import forget_peak
+from minires.bench.race import peak_bytes, reset_peak
 from minires.optim import SGD
 
 RESULTS = Path(__file__).parent / "results" / "capture.json"
@@ -32,7 +31,7 @@ WARM_UP = 3
 
 
 def measure(side: str, network: str, batch: int, steps: int) -> dict[str, int]:
-    """Bytes of this process, which must be fresh."""
+    """Bytes of this process, which must have done nothing else."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, *mr.models.input_shape(network)), np.float32)
     labels = rng.integers(0, mr.models.options(network)["num_classes"], batch)
@@ -49,14 +48,15 @@ def measure(side: str, network: str, batch: int, steps: int) -> dict[str, int]:
 
     with mr.backend("native"):
         call: Any = mr.capture(step, images, labels, 0.0) if side == "captured" else step
-        before_steps = peak()
-        forget_peak()
+        before_steps = peak_bytes()
+        reset_peak()
         for _ in range(WARM_UP):
             call(images, labels, 1e-3)
         warm = resident()
         for _ in range(steps - WARM_UP):
             call(images, labels, 1e-3)
-    return {"peak": max(before_steps, peak()), "peak_of_steps": peak(), "growth": resident() - warm}
+    peak = peak_bytes()
+    return {"peak": max(before_steps, peak), "peak_of_steps": peak, "growth": resident() - warm}
 
 
 def rows_of(found: dict[str, dict[str, int]]) -> list[list[str]]:
@@ -91,12 +91,7 @@ def main() -> int:
         given = (args.network, args.batch, steps)
         found[side] = {"steps": steps, **in_a_process(side, *given, threads=args.threads, module="benchmarks.capture")}
     machine = describe(args.threads, "numpy")
-    table = Table(
-        *HEAD, title=f"{args.network}, batch {args.batch}: " + ", ".join(f"{k} {v}" for k, v in machine.items())
-    )
-    for row in rows_of(found):
-        table.add_row(*row)
-    Console(width=140).print(table)
+    show(HEAD, rows_of(found), {"network": args.network, "batch": args.batch, **machine})
     if args.write:
         stored = {"machine": machine, "network": args.network, "batch": args.batch, "sides": found}
         RESULTS.write_text(json.dumps(stored, indent=2) + "\n")

@@ -2,9 +2,9 @@
 
     python -m benchmarks.figure1 [--iterations N] [--rounds K] [--jobs N] [--write]
 
-Both sides train the same four networks from the same weights on the same batches, evaluate on the test images at the
-same iterations, and run as many at a time, each in a process with one thread; the sides take turns.  What is compared
-is the time from the start of the four to the end of the last, processes and imports included.
+Both sides train the same four networks from the same weights on the same batches, and evaluate the test images at the
+same iterations.  Each network is a process with one thread; as many run at a time on both sides, and the sides take
+turns.  The time runs from the start of the four networks to the end of the last, processes and imports included.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.tables import write_between_markers
+from benchmarks.tables import show, write_between_markers
 from minires import backends, data, random
 from minires.bench.machine import describe
 from minires.paper import experiment, figure1
@@ -40,14 +38,14 @@ RESULTS = Path(__file__).parent / "results" / "figure1-speed.json"
 
 
 def train_minires(plan: Plan, network: str, folder: Path, report: Silent) -> list[float]:
-    """The curve that `minires paper figure1` trains; its training errors, test errors last."""
+    """The training errors of the curve that `minires paper figure1` trains, and last its final test error."""
     curve = experiment.run(plan, network, 0, folder, None, report)
     return [row.training_error for row in curve.rows] + [curve.rows[-1].test_error or 0.0]
 
 
 def train_torch(plan: Plan, network: str, report: Silent) -> list[float]:
     """The same in PyTorch: weights, batches, descent, evaluations."""
-    import torch
+    import torch  # optional, as is the next module, which imports it
 
     from minires.verify import torch_networks
 
@@ -83,13 +81,13 @@ def train_torch(plan: Plan, network: str, report: Silent) -> list[float]:
             wrong = seen = 0
         if iteration % eval_every == 0 or iteration == total:
             test_error = _error(model, config, test, mean)
-    # minires measures the training error at the end on images as they are.
+    # minires measures the final training error too, without augmentation.
     _error(model, config, replace(training, images=training.images[:10_000], labels=training.labels[:10_000]), mean)
     return [*errors, test_error]
 
 
 def _error(model: Any, config: Config, dataset: Any, mean: Any) -> float:
-    import torch
+    import torch  # optional
 
     model.eval()
     wrong = 0
@@ -102,9 +100,9 @@ def _error(model: Any, config: Config, dataset: Any, mean: Any) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--iterations", type=int, default=300, help="of each network (default: 300)")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each side (default: 1)")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="networks at a time")
     parser.add_argument("--write", action="store_true", help="write results/ and the table of benchmarks/README.md")
     args = parser.parse_args()
     if min(args.iterations, args.rounds, args.jobs) < 1:
@@ -112,7 +110,7 @@ def main() -> int:
 
     plan = replace(figure1.plan(quick=True, residual=True), iterations=args.iterations)
     order = sorted(plan.networks, key=lambda name: -int(name[-2:]))  # the deepest first
-    backends.set_num_threads(args.jobs)  # of this process: one for each of those that it begins
+    backends.set_num_threads(args.jobs)  # shared by the processes: one thread each
     seconds: dict[str, list[float]] = {"minires": [], "torch": []}
     errors: dict[str, list[list[float]]] = {}
     for _ in range(args.rounds):
@@ -131,26 +129,23 @@ def main() -> int:
     head = ["side", "four networks", "ratio", *(f"{name}, test error" for name in order)]
     rows = []
     for side in seconds:
-        found = [f"{values[-1]:.1f} %" for values in errors[side]]
-        rows.append([side, f"{median[side]:.0f} s", f"{median[side] / median['torch']:.2f}", *found])
+        last = [f"{values[-1]:.1f} %" for values in errors[side]]
+        rows.append([side, f"{median[side]:.0f} s", f"{median[side] / median['torch']:.2f}", *last])
     machine = describe(1, "numpy", "torch") | {
         "networks at a time": args.jobs,
         "iterations": args.iterations,
         "rounds": args.rounds,
     }
-    shown = Table(*head, title=", ".join(f"{k} {v}" for k, v in machine.items()))
-    for row in rows:
-        shown.add_row(*row)
-    Console(width=160).print(shown)
-    # Rounding errors grow with every update, so that the ends of the curves differ; the first points must agree.
-    first = max(abs(ours[0] - theirs[0]) for ours, theirs in zip(errors["minires"], errors["torch"], strict=True))
+    show(head, rows, machine)
+    # Rounding errors grow with every update, so the ends of the curves differ; the first points must agree.
+    first = max(abs(ours[0] - peer[0]) for ours, peer in zip(errors["minires"], errors["torch"], strict=True))
     print(f"four networks: {ratio:.2f}× PyTorch's time; training errors of the first point at most {first:.2f} apart")
     if not first <= 5:
         print("the sides disagree: the times above compare different computations", file=sys.stderr)
         return 1
     if args.write:
-        told = {"machine": machine, "seconds": seconds, "ratio": ratio, "errors": errors}
-        RESULTS.write_text(json.dumps(told, indent=2) + "\n")
+        found = {"machine": machine, "seconds": seconds, "ratio": ratio, "errors": errors}
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
         write_between_markers("figure1", head, rows, machine)
         print(f"written: {RESULTS.relative_to(Path.cwd())}, benchmarks/README.md")
     return 0

@@ -1,4 +1,4 @@
-"""Three forms of minires, plain, fused and captured, beside the fastest peer: whole networks of `minires bench`.
+"""Whole networks of `minires bench`: minires plain, fused and captured, beside the fastest peer.
 
 python -m benchmarks.forms [--minutes M] [--rounds K] [--threads N] [--write]
 """
@@ -13,9 +13,9 @@ from benchmarks import figures
 from benchmarks.native import machine
 from benchmarks.tables import FRONT, write_between_markers
 from minires import backends
-from minires.bench.plan import Plan
+from minires.bench.peers import CAPTURED, missing
 from minires.bench.report import Table, seconds
-from minires.bench.sides import CAPTURED, missing
+from minires.bench.run import Plan
 from minires.cli import bench
 
 NETWORKS, PEERS = ("resnet20", "resnet18", "resnet50"), ("torch", "onnxruntime", "openvino")
@@ -35,7 +35,7 @@ def table(found: dict[str, Any]) -> Table:
 
 
 def write_tables(found: dict[str, Any]) -> None:
-    """The table of benchmarks/README.md, five rows of it in README.md, and their chart."""
+    """The table of benchmarks/README.md, and the five rows of README.md with their chart."""
     write_between_markers("forms", *table(found), machine(found))
     write_between_markers("race", *figures.race_table(found), machine(found), FRONT)
     figures.write(["race"], figures.RESULTS)
@@ -43,7 +43,7 @@ def write_tables(found: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9, metavar="M", help="that all of it should take (default: 9)")
+    parser.add_argument("--minutes", type=float, default=9, metavar="M", help="of the whole run (default: 9)")
     parser.add_argument("--rounds", type=int, default=Plan.rounds, metavar="K", help="at most (default: 9)")
     parser.add_argument("--threads", type=int, metavar="N", help="of every side (default: all)")
     parser.add_argument("--write", action="store_true", help="write results/forms.json and the tables of the READMEs")

@@ -1,12 +1,12 @@
 """The hand-written kernels beside cuBLAS, cuDNN and PyTorch eager, on the GPU at hand.
 
     python -m benchmarks.gpu [--minutes 8] [--write]       needs CuPy, PyTorch with CUDA, and a GPU
-    python -m benchmarks.gpu --rehearse                    every rung on tiny shapes in the emulator: right, not timed
+    python -m benchmarks.gpu --rehearse                    checks every rung on tiny shapes in the emulator, untimed
 
-Three tables: the GEMM ladder beside cuBLAS, the convolution ladder beside cuDNN (through PyTorch, cudnn.benchmark on)
-on the distinct shapes of Table 1's networks, and whole networks beside PyTorch eager.  Both sides in the same precision
-(TF32 off unless the rung is about it) and layout (channels-last), timed by events, L2 flushed before each repeat,
-medians; each result is compared with the peer's on the very buffers that were timed.
+Three tables: the GEMM ladder beside cuBLAS; the convolution ladder beside cuDNN (through PyTorch, cudnn.benchmark on)
+on the distinct shapes of Table 1's networks; whole networks beside PyTorch eager.  Both sides have the same precision
+(TF32 off, except in the TF32 rung) and the same layout (channels-last).  Times are medians, measured by events, with L2
+flushed before each repeat.  Each timed result is compared with the peer's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.tables import write_between_markers
+from benchmarks.tables import one_line, show, write_between_markers
 from minires.arrays import channels_last
 from minires.backends import reference
 from minires.backends.kernels import conv2d
@@ -37,9 +35,10 @@ from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Emulator, Provider, device
 from minires.bench.layers import convolutions
 from minires.bench.machine import describe
+from minires.bench.networks import off
 
 RESULTS = Path(__file__).parent / "results"
-# Relative difference in norm that rounding explains: float32 sums in another order, tf32 (11 bits), bf16 (8 bits).
+# Relative difference in norm that the rounding of tf32 (11 bits) and bf16 (8 bits) explains.
 ALLOWED = {"tf32": 4 * 2**-11, "bf16": 4 * 2**-8}
 FLUSH = 256 << 20  # bytes: more than the L2 of any GPU
 
@@ -51,7 +50,7 @@ class Row:
     table: str
     shape: str
     kernel: str
-    operations: int  # multiply-adds · 2
+    operations: int  # two for each multiply-add
     seconds: float | None
     peer_seconds: float | None
     difference: float
@@ -83,7 +82,7 @@ class Bench:
         return False
 
     def seconds(self, run: Callable[[], Any]) -> float | None:
-        """Median of the device's time, after two runs to warm up."""
+        """Median time on the device, after two runs to warm up."""
         if self.rehearse:
             run()
             return None
@@ -102,10 +101,8 @@ class Bench:
         return statistics.median(measured)
 
     def difference(self, found: Any, expected: Any) -> float:
-        """Relative, in norm; NaN is infinitely far."""
-        norm = self.xp.linalg.norm
-        value = float(norm(found - expected) / norm(expected))
-        return value if value == value else float("inf")
+        """Relative difference in norm; infinity in place of NaN."""
+        return off(found, expected, self.xp)
 
 
 # -- products of matrices
@@ -124,17 +121,17 @@ def gemm_shapes(bench: Bench) -> list[tuple[str, int, int, int]]:
 
 def gemm_rows(bench: Bench) -> Iterator[Row]:
     xp = bench.xp
-    for told, M, N, K in gemm_shapes(bench):
-        if not bench.in_time(f"gemm {told}"):
+    for shape, M, N, K in gemm_shapes(bench):
+        if not bench.in_time(f"gemm {shape}"):
             continue
         a, b, expected = bench.normal(M, K), bench.normal(K, N), xp.empty((M, N), np.float32)
         peer = bench.seconds(partial(xp.matmul, a, b, out=expected))  # TF32 is off by default
         for rung in GEMMS:
             if rung < "gemm_04" and M * N * K > 2**33:
-                continue  # seconds a product
+                continue  # a product takes seconds
             out = xp.full((M, N), np.nan, np.float32)
             seconds = bench.seconds(partial(gemm, bench.device, rung, a, b, out))
-            yield Row("gemm", told, rung, 2 * M * N * K, seconds, peer, bench.difference(out, expected))
+            yield Row("gemm", shape, rung, 2 * M * N * K, seconds, peer, bench.difference(out, expected))
 
 
 # -- convolutions
@@ -150,13 +147,13 @@ def conv_rows(bench: Bench) -> Iterator[Row]:
     for batch in batches:
         for x_shape, w_shape, stride, padding in shapes:
             geometry = conv2d.Geometry.of((batch, *x_shape), w_shape, stride, padding, (1, 1), 1)
-            told = f"{batch}×{'×'.join(map(str, x_shape))} {w_shape[2]}×{w_shape[3]}/{stride[0]} → {w_shape[0]}"
-            if bench.in_time(f"convolution {told}"):
-                yield from one_convolution(bench, told, geometry, x_shape, w_shape, batch)
+            shape = f"{batch}×{'×'.join(map(str, x_shape))} {w_shape[2]}×{w_shape[3]}/{stride[0]} → {w_shape[0]}"
+            if bench.in_time(f"convolution {shape}"):
+                yield from one_convolution(bench, shape, geometry, x_shape, w_shape, batch)
 
 
 def one_convolution(
-    bench: Bench, told: str, g: conv2d.Geometry, x_shape: Any, w_shape: Any, batch: int
+    bench: Bench, shape: str, g: conv2d.Geometry, x_shape: Any, w_shape: Any, batch: int
 ) -> Iterator[Row]:
     xp, operations = bench.xp, 2 * g.pixels * g.O * g.depth
     C, H, W = x_shape
@@ -170,17 +167,17 @@ def one_convolution(
             continue
         y = xp.full((batch, g.OH, g.OW, g.O), np.nan, np.float32)
         run = bench.seconds(partial(conv2d.forward, bench.device, rung, "auto", x, w, y, g))
-        yield Row("forward", told, rung, operations, run, peers.forward_seconds, bench.difference(y, peers.y))
+        yield Row("forward", shape, rung, operations, run, peers.forward_seconds, bench.difference(y, peers.y))
     for rung in ("conv_02_im2col", "auto"):
         name = "conv_backward" if rung == "auto" else rung
         grad_x, grad_w = xp.full(x.shape, np.nan, np.float32), xp.full(w.shape, np.nan, np.float32)
         run = bench.seconds(partial(conv2d.backward_input, bench.device, rung, "auto", grad, w, grad_x, g))
         yield Row(
-            "data gradient", told, name, operations, run, peers.data_seconds, bench.difference(grad_x, peers.grad_x)
+            "data gradient", shape, name, operations, run, peers.data_seconds, bench.difference(grad_x, peers.grad_x)
         )
         run = bench.seconds(partial(conv2d.backward_weight, bench.device, rung, "auto", grad, x, grad_w, g))
-        off = bench.difference(grad_w, peers.grad_w)
-        yield Row("weight gradient", told, name, operations, run, peers.weight_seconds, off)
+        difference = bench.difference(grad_w, peers.grad_w)
+        yield Row("weight gradient", shape, name, operations, run, peers.weight_seconds, difference)
 
 
 class Peers:
@@ -195,7 +192,7 @@ class Peers:
             self.grad_x = channels_last(reference.conv2d_backward_input(cotangent, oihw, nchw.shape, *options))
             self.grad_w = channels_last(reference.conv2d_backward_weight(cotangent, nchw, oihw.shape, *options))
             return
-        import torch
+        import torch  # optional
 
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -220,7 +217,7 @@ def network_rows(bench: Bench) -> list[dict[str, Any]]:
     """Images per second of forward and of a training step, beside PyTorch eager."""
     if bench.rehearse:
         return []
-    import torch
+    import torch  # optional, as is the next module, which imports it
 
     from minires.verify import torch_networks
 
@@ -244,23 +241,23 @@ def network_rows(bench: Bench) -> list[dict[str, Any]]:
             with mr.no_grad():
                 forward_seconds = bench.seconds(partial(ours, x))
             step_seconds, loss = bench.seconds(step), step()
-        theirs = torch_networks.create(name).cuda().to(memory_format=torch.channels_last)
+        network = torch_networks.create(name).cuda().to(memory_format=torch.channels_last)
         state = {key: torch.from_numpy(value) for key, value in ours.to("cpu").state_dict().items()}
-        theirs.load_state_dict(state, strict=False)
-        theirs.train()
+        network.load_state_dict(state, strict=False)
+        network.train()
         tx = torch.from_dlpack(images).contiguous(memory_format=torch.channels_last)
         tl = torch.from_dlpack(labels)
-        peer = torch.optim.SGD(theirs.parameters(), 0.0, 0.9, weight_decay=1e-4)
+        peer = torch.optim.SGD(network.parameters(), 0.0, 0.9, weight_decay=1e-4)
 
-        def peer_step(theirs: Any = theirs, peer: Any = peer, tx: Any = tx, tl: Any = tl) -> float:
+        def peer_step(network: Any = network, peer: Any = peer, tx: Any = tx, tl: Any = tl) -> float:
             peer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(theirs(tx), tl)
+            loss = torch.nn.functional.cross_entropy(network(tx), tl)
             loss.backward()
             peer.step()
             return float(loss.item())
 
         with torch.no_grad():
-            peer_forward = bench.seconds(partial(theirs, tx))
+            peer_forward = bench.seconds(partial(network, tx))
         peer_seconds = bench.seconds(peer_step)
         rows.append(
             {
@@ -279,7 +276,7 @@ def network_rows(bench: Bench) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes in the emulator; checks, does not time")
-    parser.add_argument("--minutes", type=float, default=8, help="begin no row after so long (default: 8)")
+    parser.add_argument("--minutes", type=float, default=8, help="time after which no row begins (default: 8)")
     parser.add_argument("--write", action="store_true", help="write results/ and the tables of benchmarks/README.md")
     args = parser.parse_args()
     try:
@@ -302,16 +299,9 @@ def main() -> int:
         ]
         for row in rows
     ]  # fmt: skip
-    shown = Table(*head)
-    for line in cells:
-        shown.add_row(*line)
-    Console(width=140).print(shown)
+    show(head, cells, describe(1, "numpy"))
     for row in networks:
-        print(
-            ", ".join(
-                f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-            )
-        )
+        print(one_line({key: f"{value:.3g}" if isinstance(value, float) else value for key, value in row.items()}))
     for what in bench.left_out:
         print(f"left out, no time: {what}", file=sys.stderr)
     for row in wrong:
@@ -319,12 +309,11 @@ def main() -> int:
     if args.write and not args.rehearse and not wrong:
         name = bench.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
         machine = {**describe(1, "numpy", "torch"), "device": name, "best TFLOP/s": f"{(peak or 0) / 1e12:.1f}"}
-        told = {"machine": machine, "rows": [vars(row) for row in rows], "networks": networks}
-        (RESULTS / f"{name.lower().replace(' ', '-')}.json").write_text(json.dumps(told, indent=2) + "\n")
+        found = {"machine": machine, "rows": [vars(row) for row in rows], "networks": networks}
+        (RESULTS / f"{name.lower().replace(' ', '-')}.json").write_text(json.dumps(found, indent=2) + "\n")
         write_between_markers("gpu", head, cells, machine)
-    if not args.rehearse:
-        return 1 if wrong else 0
-    print(f"{len(rows)} results compared, {len(wrong)} wrong; nothing was timed")
+    if args.rehearse:
+        print(f"{len(rows)} results compared, {len(wrong)} wrong; nothing was timed")
     return 1 if wrong else 0
 
 

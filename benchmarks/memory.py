@@ -1,15 +1,15 @@
-"""Memory of training: the peak that is predicted beside the one that the system measures, and the growth over a run.
+"""Memory of training: the predicted peak beside the measured peak, and the growth over a run.
 
     python -m benchmarks.memory [--threads N] [--write]
     python -m benchmarks.memory --growth [--repeats K] [--threads N] [--write]
 
-Each row is a process of its own.  Measured is how far its resident memory rises above where it stood when the
-libraries were loaded and a tiny network had been trained; predicted are `peak_memory`'s arrays, and what the run is
-held against before it begins: the arrays and the gaps that the allocator leaves between them.
+Each row is a process of its own.  The measured peak is the rise of its resident memory after the libraries are loaded
+and a tiny network is trained.  The predictions are the arrays of `peak_memory`, and the number that a run is checked
+against: the arrays with an allowance for allocator fragmentation.
 
-Growth: `minires train` with its defaults (resnet20 on digits), whose resident memory is read when 300 updates, 25
-epochs with their checkpoints, are done, and again a hundred epochs, 1,200 updates, later: at the same place of an
-epoch, because some of what an epoch has taken goes back to the system at its end.
+Growth: `minires train` with its defaults (resnet20 on digits).  Its resident memory is read after 300 updates (25
+epochs with their checkpoints), and again a hundred epochs (1,200 updates) later.  Both readings are at the same place
+of an epoch, because an epoch's end returns some memory to the system.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 import minires as mr
-from benchmarks.tables import write_between_markers
+from benchmarks import figures
+from benchmarks.tables import show, write_between_markers
 from minires.bench.machine import describe
+from minires.bench.race import peak_bytes
 from minires.optim import SGD
 from minires.training import Config, memory, train
 from minires.training.progress import Silent
@@ -52,21 +52,15 @@ CASES = [
         ("vgg16", 64, 32, None),
     )
 ]
-WARM_UP, STEPS = 300, 1200  # of 12 an epoch
+WARM_UP, STEPS = 300, 1200  # updates; an epoch has 12
 
 
 def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def peak() -> int:
-    """Bytes; getrusage's would be that of the process before exec, if that was bigger."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-
-
 def measure(backend: str, network: str, size: int, batch: int, micro_batch: int | None) -> dict[str, int]:
-    """Of this process, which nothing else may have been done in."""
+    """Bytes of this process, which must have done nothing else."""
     rng = np.random.default_rng(0)
 
     def updates(model: mr.nn.Module, images: int, side: int, micro_batch: int | None) -> None:
@@ -80,15 +74,15 @@ def measure(backend: str, network: str, size: int, batch: int, micro_batch: int 
         before = resident()
         model = mr.models.create(network)
         updates(model, batch, size, micro_batch)
-        measured = peak() - before
+        measured = peak_bytes() - before
         arrays = mr.inspect.peak_memory(model, (3, size, size), micro_batch or batch)
-        if micro_batch:  # the whole batch's images and the sums of gradients lie beside what a part takes
+        if micro_batch:  # also the images of the whole batch and the sums of gradients
             arrays += 4 * (3 * size * size * batch + sum(p.size for p in model.parameters()))
     return {"arrays": arrays, "predicted": int(arrays * memory.GAPS[backend]), "measured": measured}
 
 
 class Reader(Silent):
-    """Reads the resident memory at two moments of a run."""
+    """Reads the resident memory twice during a run."""
 
     def __init__(self) -> None:
         self.read: list[int] = []
@@ -113,8 +107,8 @@ def in_a_process(what: str, *arguments: Any, threads: int, module: str = "benchm
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     words += ["--threads", str(threads)]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=True, env=environment, cwd=RESULTS.parents[2])
-    told: dict[str, int] = json.loads(done.stdout)
-    return told
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
 
 
 def peaks(threads: int) -> tuple[list[str], list[list[str]]]:
@@ -122,9 +116,9 @@ def peaks(threads: int) -> tuple[list[str], list[list[str]]]:
     rows = []
     for case in CASES:
         backend, network, size, batch, micro_batch = case
-        told = in_a_process("measure", *case, threads=threads)
-        numbers = [f"{told[name] / MIB:,.0f} MiB" for name in ("arrays", "predicted", "measured")]
-        ratio = f"{told['predicted'] / told['measured']:.2f}"
+        found = in_a_process("measure", *case, threads=threads)
+        numbers = [f"{found[name] / MIB:,.0f} MiB" for name in ("arrays", "predicted", "measured")]
+        ratio = f"{found['predicted'] / found['measured']:.2f}"
         rows.append([network, f"3×{size}×{size}", backend, str(batch), str(micro_batch or batch), *numbers, ratio])
         print(" ".join(rows[-1]), file=sys.stderr)
     return head, rows
@@ -135,8 +129,8 @@ def growth(threads: int, repeats: int) -> tuple[list[str], list[list[str]]]:
     rows = []
     for backend in ("native", "reference"):
         for repeat in range(1, repeats + 1):
-            told = in_a_process("grow", backend, threads=threads)
-            before, after = told["before"], told["after"]
+            found = in_a_process("grow", backend, threads=threads)
+            before, after = found["before"], found["after"]
             sizes = [f"{before / MIB:,.2f} MiB", f"{after / MIB:,.2f} MiB"]
             rows.append([backend, str(repeat), *sizes, f"{100 * (after - before) / before:+.2f} %"])
             print(" ".join(rows[-1]), file=sys.stderr)
@@ -145,9 +139,9 @@ def growth(threads: int, repeats: int) -> tuple[list[str], list[list[str]]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--growth", action="store_true", help="the growth over a run in place of the peaks")
+    parser.add_argument("--repeats", type=int, default=3, help="runs with --growth (default: 3)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process (default: 1)")
     parser.add_argument("--write", action="store_true", help="write results/ and the tables of benchmarks/README.md")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -160,17 +154,15 @@ def main() -> int:
         head, rows = growth(arguments.threads, arguments.repeats)
     else:
         head, rows = peaks(arguments.threads)
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=140).print(table)
+    machine = describe(arguments.threads, "numpy")
+    show(head, rows, machine)
     if arguments.write:
-        machine = describe(arguments.threads, "numpy")
         name = "growth" if arguments.growth else "peaks"
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         results[name] = {"machine": machine, "head": head, "rows": rows}
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         write_between_markers(f"memory-{name}", head, rows, machine)
+        figures.write(["memory"], figures.RESULTS)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The native backend beside PyTorch, onnxruntime, OpenVINO and the reference backend: `minires bench`, written down.
+"""Stores `minires bench`: the native backend beside PyTorch, onnxruntime, OpenVINO and the reference backend.
 
 python -m benchmarks.native [--write] [the flags of minires bench]
 """
@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import figures
 from benchmarks.tables import write_between_markers
 from minires.bench import report
-from minires.bench.plan import Plan
-from minires.bench.sides import missing
+from minires.bench.peers import missing
+from minires.bench.run import Plan
 from minires.cli import bench
 from minires.cli.common import UsageError
 
@@ -21,7 +22,7 @@ RESULTS = Path(__file__).parent / "results" / "native.json"
 
 
 def machine(found: dict[str, Any]) -> dict[str, object]:
-    """What the line below each table holds."""
+    """The contents of the line below each table."""
     limits = found["limits"]
     return found["machine"] | {
         "peak": f"{limits['peak_gflops']:.0f} GFLOP/s",
@@ -32,15 +33,15 @@ def machine(found: dict[str, Any]) -> dict[str, object]:
 
 
 def write_tables(found: dict[str, Any]) -> None:
-    """The tables of benchmarks/README.md."""
+    """The tables of benchmarks/README.md, and the heat map of the convolutions."""
     write_between_markers("native-goals", *report.goal_table(found), machine(found))
     write_between_markers("native-networks", *report.network_table(found), machine(found))
-    write_between_markers("native-layers", *report.layer_table(found), machine(found))
+    figures.write(["convolutions"], figures.RESULTS)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write results/ and the tables of the READMEs")
+    parser.add_argument("--write", action="store_true", help="write results/ and the tables of benchmarks/README.md")
     bench.add_flags(parser)
     args = parser.parse_args()
     try:
@@ -49,7 +50,7 @@ def main() -> int:
         parser.error(str(error))
     if args.write:
         if plan != Plan(threads=plan.threads, rounds=plan.rounds, minutes=plan.minutes):
-            parser.error("--write goes with everything, not with a part of it or with --quick")
+            parser.error("--write stores a whole run; omit --quick and the flags that select a part")
         for reason in missing(plan.peers).values():
             parser.error(f"--write: {reason}")
 

@@ -1,11 +1,11 @@
-"""What observing costs while nobody observes: training steps with the engine as it is, and with a bare one.
+"""The cost of being observable, without an observer: training steps with the engine and with a bare engine.
 
     python -m benchmarks.observers [--threads N] [--rounds K] [--write]
 
-The bare engine's node runs forward and backward with their checks and nothing else: it calls no observers, notes no
-place of the call, guards no array, adds no notes to errors.  Both train the same network in one process, taking turns
-step by step; what is compared is the median over the rounds of the ratio within a round, because the speed of a shared
-machine drifts.  The engine as it is also makes the arrays of a live tape read-only, which is told apart.
+The bare engine's nodes only run and check forward and backward.  They call no observers, store no place of the call,
+freeze no arrays and add no notes to errors.  Both engines train the same network in one process and take turns step by
+step.  The figure is the median over the rounds of the ratio within a round, because the speed of a shared machine
+drifts.  A third side is the whole engine, which also makes the arrays of a live tape read-only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.tables import write_between_markers
+from benchmarks.tables import show, write_between_markers
 from minires import autograd
-from minires.arrays import as_array
+from minires._returned import checked_gradients, checked_output
 from minires.bench.machine import describe
 from minires.context import context
 
@@ -38,23 +36,21 @@ WORKLOADS = (("resnet20", 128, 32), ("resnet56", 128, 14), ("resnet50", 2, 224))
 
 
 def bare_call(node: Any, *inputs: Any) -> mr.Tensor:
-    """`Function.__call__` without what observing needs."""
+    """`Function.__call__` without the code for observers."""
     node.serial, node.module = next(autograd._serials), context.module
     node.needs_input_grad = tuple(t is not None and t.requires_grad for t in inputs)
     node.parents = tuple((t.node or t) if t is not None and t.requires_grad else None for t in inputs)
     arrays = tuple(None if t is None else t.data for t in inputs)
     node.backend = mr.backends.for_arrays(arrays, node.name)
     node.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-    recorded, output = any(node.needs_input_grad), as_array(node.forward(*arrays))
+    node.input_dtypes = tuple(None if a is None else a.dtype for a in arrays)
+    recorded, output = any(node.needs_input_grad), checked_output(node, node.forward(*arrays), arrays)
     return mr.Tensor(output, requires_grad=recorded, node=node if recorded else None)
 
 
 def bare_backward(node: Any, grad_output: Any) -> tuple[Any, ...]:
-    """`Function.run_backward` without what observing needs."""
-    grads = node.backward(grad_output)
-    grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
-    node._check_gradients(grads)
-    return grads
+    """`Function.run_backward` without the code for observers."""
+    return checked_gradients(node, node.backward(grad_output))
 
 
 WHOLE = {"__call__": mr.Function.__call__, "run_backward": mr.Function.run_backward}
@@ -83,7 +79,7 @@ def stepper(network: str, batch: int, size: int) -> Callable[[], None]:
 
 
 def race(network: str, batch: int, size: int, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians of the steps' seconds and of their ratios to the bare engine's."""
+    """(median seconds of a step, median ratio to the bare engine) of each side."""
     step = stepper(network, batch, size)
     freeze = autograd.freeze
     sides: dict[str, tuple[dict[str, Any], Any]] = {
@@ -92,7 +88,7 @@ def race(network: str, batch: int, size: int, rounds: int) -> tuple[dict[str, fl
         "as it is": (WHOLE, freeze),
     }
     times: dict[str, list[float]] = {side: [] for side in sides}
-    orders = itertools.cycle(itertools.permutations(sides))  # nobody is always first
+    orders = itertools.cycle(itertools.permutations(sides))  # the first place alternates
     for number in range(rounds + 2):
         for side in next(orders):
             methods, autograd.freeze = sides[side]
@@ -110,8 +106,8 @@ def race(network: str, batch: int, size: int, rounds: int) -> tuple[dict[str, fl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
+    parser.add_argument("--rounds", type=int, default=30, help="counted rounds (default: 30)")
     parser.add_argument("--write", action="store_true", help="write results/ and the table of benchmarks/README.md")
     args = parser.parse_args()
     if args.rounds < 1 or args.threads < 1:
@@ -126,10 +122,7 @@ def main() -> int:
         rows.append([f"{network} at {size}×{size}", str(batch), shown["bare"], shown["observable"]])
         rows[-1] += [f"{ratios['observable']:.3f}", shown["as it is"], f"{ratios['as it is']:.3f}"]
     machine = describe(args.threads, "numpy") | {"backend": mr.backends.active().name, "rounds": args.rounds}
-    table = Table(*head, title=", ".join(f"{k} {v}" for k, v in machine.items()))
-    for row in rows:
-        table.add_row(*row)
-    Console(width=140).print(table)
+    show(head, rows, machine)
     for found in kept:
         ratio = found["ratios"]["observable"]
         met = "met" if ratio <= TARGET else "missed"

@@ -1,12 +1,12 @@
-"""Training on two processes beside training on one, one thread a process; and what to expect of many GPUs.
+"""Training on two processes beside training on one, one thread a process; and a calculation for many GPUs.
 
     python -m benchmarks.parallel [--rounds K] [--networks NAME,NAME] [--write]
     python -m benchmarks.parallel --expect
 
-The sides take turns, each in processes of its own that mpirun starts; a side's figure is the median over the rounds of
-the median step of a round, its efficiency the median of the ratios within a round.  Efficiency is images per second and
-process, over those of one process alone with as many images a process (weak scaling).  What two processes lose without
-exchanging anything ("apart") is the machine's: they share its memory and its caches.
+The sides take turns, each in processes of its own that mpirun starts.  A side's figure is the median over the rounds of
+the median step of a round; its efficiency is the median of the ratios within a round.  Efficiency compares images per
+second and process with those of one process alone that has as many images (weak scaling).  Two processes that exchange
+nothing ("apart") lose time because they share memory and caches.
 
 --expect prints a calculation, not a measurement: see `expect`.
 """
@@ -22,16 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import minires as mr
-from benchmarks.tables import write_between_markers
+from benchmarks.tables import show, write_between_markers
 from minires.bench.machine import Others, describe
 from minires.bench.report import markdown
 from minires.parallel import Alone, Buckets, launched, library, synchronise, world
@@ -44,7 +41,7 @@ PROCESSES = 2
 
 
 class Afterwards(Buckets):
-    """The ablation: nothing is summed before backward has ended."""
+    """The ablation: sums all gradients after backward has ended."""
 
     def ready(self, leaf: mr.Tensor) -> None: ...
 
@@ -55,7 +52,7 @@ class Afterwards(Buckets):
 
 
 def measure(network: str, side: str, steps: int) -> float:
-    """Seconds of the median step of this process; the processes of a side run it together."""
+    """Seconds of this process's median step; all processes of a side call it together."""
     mr.set_num_threads(1)
     ranks = Alone() if side in ("alone", "apart") else world()
     images, size = NETWORKS[network]
@@ -80,7 +77,7 @@ def run(network: str, side: str, steps: int) -> float:
     """Seconds of the median step, of the slower process."""
     count = 1 if side == "alone" else PROCESSES
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    with tempfile.TemporaryDirectory() as folder:  # what several write to one pipe comes mixed
+    with tempfile.TemporaryDirectory() as folder:  # lines of several processes would mix in one pipe
         words = [sys.executable, "-m", "benchmarks.parallel", "--measure", network, side, str(steps), folder]
         command = ["mpirun", "-n", str(count), "--bind-to", "core", "--oversubscribe", *words]
         subprocess.run(command, check=True, env=environment)
@@ -92,7 +89,7 @@ def run(network: str, side: str, steps: int) -> float:
 def race(network: str, rounds: int, steps: int) -> dict[str, dict[str, float]]:
     """Median seconds and efficiency of every side."""
     times: dict[str, list[float]] = {side: [] for side in SIDES}
-    orders = itertools.cycle([SIDES, SIDES[::-1]])  # nobody is always first
+    orders = itertools.cycle([SIDES, SIDES[::-1]])  # the first place alternates
     for _ in range(rounds):
         for side in next(orders):
             times[side].append(run(network, side, steps))
@@ -110,8 +107,8 @@ def race(network: str, rounds: int, steps: int) -> dict[str, dict[str, float]]:
 PARAMETERS = 25_557_032  # of ResNet-50
 BUCKETS = 4  # of at most 25 MB
 BATCH = 32  # images a GPU
-# GPUs, what joins them, bytes a second that a GPU sends and receives, seconds until a message arrives.  A ring through
-# several machines goes out of each by one network adapter: the slowest link is the ring's.
+# GPUs, their link, bytes a second that a GPU sends and receives, seconds until a message arrives.  A ring through
+# several machines leaves each through one network adapter, so its speed is that of the slowest link.
 LINKS = (
     (8, "NVLink in one machine, 200 GB/s", 200e9, 3e-6),
     (64, "InfiniBand between 8 machines, 25 GB/s", 25e9, 5e-6),
@@ -123,16 +120,16 @@ HEAD = ("GPUs", "joined by", "images/s alone", "step", "all sums", "not hidden",
 
 
 def expect() -> list[list[str]]:
-    """What data-parallel training of ResNet-50 on ImageNet would come to, row by row, for weak scaling.
+    """Calculates data-parallel training of ResNet-50 on ImageNet, with weak scaling.
 
     K GPUs sum S = 4 · parameters bytes by rings: each bucket of S/B bytes takes
 
         2 (K − 1)/K · S/B / bandwidth  +  2 (K − 1) · latency
 
     because every GPU sends its share around twice, in 2 (K − 1) messages (Patarasuk and Yuan, 2009).  Backward is 2/3
-    of a step.  The B sums follow one another, the first when 1/B of backward is done, and the last can begin only when
-    backward has ended: what of them ends later lengthens the step.  Where 2 (K − 1) latencies are most of a sum,
-    libraries go over to trees, with some 2 log₂ K of them; these figures are a ring's.
+    of a step.  The B sums run one after another: the first begins when 1/B of backward is done, the last when backward
+    has ended.  The time after the end of backward lengthens the step.  If 2 (K − 1) latencies are most of a sum,
+    libraries use trees instead, with some 2 log₂ K latencies; these figures are for rings.
     """
     rows = []
     for speed, (K, joined, bandwidth, latency) in itertools.product(SPEEDS, LINKS):
@@ -150,19 +147,12 @@ def expect() -> list[list[str]]:
     return rows
 
 
-def show(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    table = Table(*head, title=title)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=150).print(table)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expect", action="store_true", help="print the calculation and measure nothing")
-    parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=10, help="of each side in a round")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
+    parser.add_argument("--steps", type=int, default=10, help="of each side in a round (default: 10)")
     parser.add_argument("--write", action="store_true", help="write results/ and the table of benchmarks/README.md")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -189,7 +179,7 @@ def main() -> int:
     share = others.share()
     machine = describe(1, "numpy", "mpi4py") | {"mpi": library(), "rounds": args.rounds}
     machine |= {} if share is None else {"others": f"{100 * share:.0f} % of the processors"}
-    show(head, rows, ", ".join(f"{k} {v}" for k, v in machine.items()))
+    show(head, rows, machine)
     if args.write:
         RESULTS.write_text(json.dumps({"machine": machine, "races": kept}, indent=2) + "\n")
         write_between_markers("parallel", head, rows, machine)

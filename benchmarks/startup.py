@@ -1,4 +1,4 @@
-"""How long `import minires` takes, beside `import numpy` alone, and which modules take the most of it.
+"""The time of `import minires` beside `import numpy` alone, and the slowest modules.
 
     python -m benchmarks.startup
 
@@ -16,7 +16,7 @@ SHOWN = 12  # of the slowest modules
 
 
 def import_times(module: str) -> dict[str, tuple[int, int]]:
-    """Module -> (own, with what it imports) in microseconds, as one new interpreter imports `module`."""
+    """Module -> (its own time, with its imports) in microseconds, in one new interpreter that imports `module`."""
     command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
     rows = (line.removeprefix("import time:").split("|") for line in lines[1:] if line.startswith("import time:"))

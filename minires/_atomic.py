@@ -1,7 +1,7 @@
-"""The one door to the disk: whole files, never through a link, and no reading from a device.
+"""Atomic writes that follow no link, and reads of regular files only.
 
-A file is written under a temporary name and renamed, so that a reader finds the old content or the new one.  Neither
-step follows a link that stands at one of these names.
+A file is written under a temporary name and renamed, so a reader finds the old or the new content.  Neither step
+follows a link at one of these names.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import BinaryIO
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Replaces `path` by a file of this content; whatever goes wrong on the way, there is the old file or the new one.
+    """Replaces `path` atomically: after any failure there is the old file or the new one.
 
-    Raises OSError that names `path`, such as of a full disk, with nothing else left behind.
+    Raises OSError that names `path`, for example if the disk is full; no other file is left behind.
     """
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "a folder is in the place of the file", str(path))
     written = temporary(path)
     try:
-        written.unlink(missing_ok=True)  # left by a killed process, or a link planted there
-        with open(written, "xb") as file:  # creates the file itself
+        written.unlink(missing_ok=True)  # of a killed process, or a hostile link
+        with open(written, "xb") as file:  # "x" follows no link
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # the bytes are on the disk before the name is
+            os.fsync(file.fileno())  # the content must reach the disk before the name
         os.replace(written, path)
         sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             written.unlink()
         if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the original lacks the name
         raise
 
 
 def temporary(path: Path) -> Path:
-    """The name under which a file is written, before it gets its own."""
+    """The temporary name of a file that is being written."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
@@ -49,14 +49,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 class NotRegularError(OSError):
-    """A FIFO, a socket, a device or a folder in the place of a file."""
+    """A FIFO, a socket, a device or a folder in place of a file."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A file open for reading, or the file that a link leads to.
+    """Opens a regular file, or a link to one, for reading.
 
-    Raises OSError, which is NotRegularError for what is no regular file: a FIFO would wait for a writer, a device may
-    have no end.
+    Raises OSError; NotRegularError for other kinds of files, because a FIFO blocks and a device may be endless.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(descriptor).st_mode
@@ -68,17 +67,17 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a regular file.  Raises what `open_regular` does, and ValueError for more than `most` bytes."""
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file.  Raises as `open_regular`, and ValueError for more than `limit` bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise ValueError(f"the file has {size:,} bytes; at most {most:,} are read")
+        if size > limit:
+            raise ValueError(f"the file has {size:,} bytes; at most {limit:,} are read")
         return file.read(size)
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it that are missing, so that they last as what is written into them does."""
+    """Makes a folder and its missing parents; their names survive a power failure."""
     missing = [folder for folder in path.parents if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in (path, *missing):
@@ -86,30 +85,30 @@ def make_folder(path: Path) -> None:
 
 
 def refuse_link(folder: Path) -> None:
-    """Raises OSError where a link stands in the place of a folder: what is written into it would end up elsewhere."""
+    """Raises OSError if a link is in place of the folder, because files would be written elsewhere."""
     if folder.is_symlink():
         raise OSError(errno.ELOOP, f"{folder} is a link; replace it by a folder", str(folder))
 
 
 def sweep(folder: Path, *patterns: str) -> None:
-    """Removes what was left behind where a process was killed while it wrote files of such names."""
+    """Removes the temporary files of killed processes, for files of such names."""
     for pattern in patterns:
         for file in folder.glob(f".{pattern}.*.tmp"):
             file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last through a power failure, where the system can do that."""
+    """Makes the names in a folder survive a power failure, where the system supports that."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:  # what may not be read cannot be synced
+    except PermissionError:  # an unreadable folder cannot be synced
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # of file systems that have no such thing
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # file systems without fsync of folders
             raise
     finally:
         os.close(descriptor)

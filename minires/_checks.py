@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minires._shown import shown
+from minires._repr import shown
 
 T = TypeVar("T")
 Pair = int | Sequence[int]

@@ -1,4 +1,4 @@
-"""Tables for notebooks."""
+"""HTML tables for notebooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def table_html(
     """An HTML table of texts.
 
     right    heads of right-aligned columns
-    totals   how many rows at the end are the table's foot
+    totals   number of rows at the end that form the foot
     """
     styles = ["text-align:right" if name in right else "text-align:left" for name in head]
 

@@ -1,4 +1,4 @@
-"""What IPython and its Jupyter kernel need, so that breakpoints stop and a failed cell leaves no weights read-only."""
+"""Hooks for IPython and its Jupyter kernel: breakpoints stop, and a failed cell leaves no weights read-only."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ def release_failed_cell(shell: Any, next_cell: str) -> None:
     if next_cell.lstrip().startswith("%"):
         return
     result = shell.last_execution_result
-    for error in (getattr(sys, "last_value", None), result and result.error_in_exec):  # the latter: the debugger's `q`
+    for error in (
+        getattr(sys, "last_value", None),
+        result and result.error_in_exec,
+    ):  # the second: `q` of the debugger
         while error is not None:
             frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
             if any(_holds_tape(frame) for frame in frames):
                 traceback.clear_frames(error.__traceback__)
-                _ = [frame.f_locals for frame in frames]  # up to Python 3.12 a copy, which this access updates
+                _ = [frame.f_locals for frame in frames]  # up to Python 3.12 a copy; the access updates it
             error = error.__cause__ or error.__context__
 
 
 def _holds_tape(frame: FrameType) -> bool:
-    session = frame.f_locals is frame.f_globals  # the cell's own frame: its variables are the notebook's
+    session = frame.f_locals is frame.f_globals  # the frame of a cell: its variables are the notebook's
     return not session and any(isinstance(value, (Tensor, Function)) for value in frame.f_locals.values())
 
 

@@ -1,4 +1,4 @@
-"""The public names of a module: `dir()` lists these alone, and some of them load on first use (PEP 562)."""
+"""Public names of a module: `dir()` lists only them, and some load on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def directory(module: dict[str, Any]) -> Callable[[], list[str]]:
-    """The `__dir__` of a module with these globals: what `__all__` names, and the names that Python gave it."""
+    """The `__dir__` of a module with these globals: the names in `__all__`, and Python's own such as `__file__`."""
     return lambda: [*module["__all__"], *(name for name in module if name.startswith("__") and name.endswith("__"))]
 
 
 def loader(module: dict[str, Any], places: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package with these globals, which Python asks for names that the package lacks.
+    """The `__getattr__` of a package with these globals; Python calls it for names that the package lacks.
 
     places   name -> the module that defines it; a submodule's name -> ""
     """

@@ -1,6 +1,6 @@
-"""The losses of classification beyond what one operation computes: weights, ignored labels, probabilities as labels.
+"""Classification losses with class weights, ignored labels, or probabilities as labels.
 
-All of them are compositions of operations, so that their gradients are theirs.
+All are compositions of operations, which define their gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def classification_loss(
     weight: Any,
     ignore_index: int | None,
 ) -> Tensor:
-    """`cross_entropy`, or `nll_loss` where label_smoothing is None; `argument` is what that one calls the scores."""
+    """`cross_entropy`, or `nll_loss` if label_smoothing is None; `argument` is that function's name of the scores."""
     scores = as_tensor(scores, argument)
     choice(reduction, "reduction", ("mean", "sum", "none"))
     if scores.ndim < 1:
@@ -34,11 +34,11 @@ def classification_loss(
     nested = source is None and not is_array(labels)
     try:
         labels = xp.asarray(labels if source is None else source.data)
-        labels = backends.optional(backends.active(xp.__name__), "copied")(labels)  # backward needs it as it is
+        labels = backends.optional(backends.active(xp.__name__), "copied")(labels)  # backward needs them unchanged
     except ValueError as error:
         raise ValueError(f"labels cannot be made from this nested list: {error}") from None
     if nested and labels.dtype.kind == "f":
-        labels = labels.astype(scores.dtype)  # Python's numbers have none of their own
+        labels = labels.astype(scores.dtype)  # Python's numbers take the scores' dtype
     one = scores.ndim == 1
     if one:  # a single label
         _check_shape(argument, scores, labels, label_smoothing is not None)
@@ -81,9 +81,9 @@ def _of_weighted_labels(
     weight: Array | None,
     ignored: Array | None,
 ) -> Tensor:
-    """Each label's loss times what it counts: its class's weight, or 0."""
+    """Each label's loss times its class's weight; ignored labels count 0."""
     xp = array_module(labels)
-    if ignored is not None:  # whatever stands in for such a label has a finite loss, which counts 0
+    if ignored is not None:  # the substitute has a finite loss
         labels = xp.where(ignored, scores.data.argmax(axis=1), labels)
     counts = xp.ones(labels.shape, scores.dtype) if weight is None else weight[labels]
     if ignored is not None:
@@ -91,13 +91,13 @@ def _of_weighted_labels(
     total = counts.sum()
     if reduction == "mean":
         if not total:
-            told = "labels must hold one that is not ignored" if weight is None else "weight must not sum to 0"
-            raise ValueError(f"{told} for the mean over the labels of {argument} {scores.shape}")
+            need = "labels must hold one that is not ignored" if weight is None else "weight must not sum to 0"
+            raise ValueError(f"{need} for the mean over the labels of {argument} {scores.shape}")
         counts = counts / total
     if weight is None or not label_smoothing:
         losses = ops.Mul()(_loss(labels, label_smoothing, "none")(scores), Tensor(counts))
         return losses if reduction == "none" else ops.Sum(tuple(range(losses.ndim)), False)(losses)
-    # The smoothed target has a part in every class, and each class its own weight.
+    # The smoothed target spreads over all classes, and each class has its own weight.
     C = scores.shape[1]
     target = (1 - label_smoothing) * (xp.arange(C) == labels[..., None]) + label_smoothing / C  # (N, ..., C)
     kept = 1.0 if ignored is None else ~ignored
@@ -110,7 +110,7 @@ def _of_weighted_labels(
 def _of_probabilities(
     argument: str, scores: Tensor, target: Tensor, label_smoothing: float, reduction: str, weight: Array | None
 ) -> Tensor:
-    """target (N, C, ...) like scores: what the probability of each class should be."""
+    """The loss for target (N, C, ...), like scores: the probability of each class."""
     xp = array_module(scores.data)
     if target.dtype != scores.dtype:
         raise TypeError(f"labels must have the dtype {scores.dtype} of {argument} as probabilities, got {target.dtype}")
@@ -140,12 +140,12 @@ def _expected(scores: Tensor, target: Tensor, reduction: str) -> Tensor:
 
 
 def _class_weights(weight: Any, scores: Tensor) -> Array:
-    """(C,) as a plain array."""
+    """The class weights (C,) as a plain array."""
     weight = as_tensor(weight, "weight", 1, "(C,)")
     if weight.requires_grad:
         raise ValueError("weight must be constant: a Tensor that requires a gradient gets none here")
     if weight.dtype != scores.dtype:
-        raise TypeError(f"weight must have the dtype {scores.dtype} of what it weighs, got {weight.dtype}")
+        raise TypeError(f"weight must have the dtype {scores.dtype} of the scores, got {weight.dtype}")
     if weight.shape != (scores.shape[1],):
         raise ValueError(f"weight must have shape ({scores.shape[1]},), one a class, got {weight.shape}")
     xp = array_module(scores.data)

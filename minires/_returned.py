@@ -1,4 +1,4 @@
-"""What forward and backward of an operation return, checked where it is returned."""
+"""Checks what an operation's forward and backward return."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def checked_output(node: Function, output: Any, arrays: tuple[Array | None, ...]) -> Array:
-    """What forward returned, if it is one array that can be differentiated; TypeError otherwise.
+    """forward's result, if it is one array of its inputs' dtype; TypeError otherwise.
 
-    Another dtype than the inputs' would spread through the whole network.
+    A different dtype would spread through the whole network.
     """
     output = as_array(output)
     if not is_array(output):
@@ -27,16 +27,16 @@ def checked_output(node: Function, output: Any, arrays: tuple[Array | None, ...]
 
 
 def checked_gradients(node: Function, grads: Any) -> tuple[Array | None, ...]:
-    """What backward returned, always as a tuple with one entry per input; RuntimeError for anything wrong.
+    """backward's result as a tuple with one entry per input; RuntimeError for wrong counts, types, shapes, dtypes.
 
-    A wrong shape would broadcast into a wrong gradient further on: it is an error here, where it was made.
+    A wrong shape would later broadcast into a wrong gradient, so it is an error here.
     """
     if isinstance(grads, list) and len(node.input_shapes) > 1:
         raise RuntimeError(f"backward of {node!r} returned a list; several gradients are a tuple")
     grads = tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
     if len(grads) != len(node.input_shapes):
         counted = f"{len(grads)} gradients for {len(node.input_shapes)} inputs"
-        raise RuntimeError(f"backward of {node!r} returned {counted}; None stands for one that is not wanted")
+        raise RuntimeError(f"backward of {node!r} returned {counted}; None stands for a gradient that is not needed")
     inputs = zip(grads, node.input_shapes, node.input_dtypes, strict=True)
     for position, (grad, shape, dtype) in enumerate(inputs):
         if grad is None or not node.needs_input_grad[position]:

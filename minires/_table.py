@@ -11,21 +11,23 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from minires._shown import printable, wrapped
+from minires._repr import printable, wrapped
 
 Cell = str | Text
 
 
 @dataclass(frozen=True)
 class FittedTable:
-    """A rich renderable that takes the first form that fits: ruled; light, without vertical rules; the light form
-    without the columns of `drop`, one more at a time; a block of `name  value` lines for each row.
+    """A rich renderable that takes the first form that fits.
 
-    head, rows   shown literally: control characters as ?, markup as it stands.  A Text keeps its style
+    The forms are: with all rules; without vertical rules; without the columns of `drop`, one more at a time; and a
+    block of `name  value` lines for each row.
+
+    head, rows   printed literally, control characters as ?; a Text keeps its style
     title        above the table
     right        names of right-aligned columns (numbers with their units), whose cells are never wrapped
-    drop         names of columns that a narrow terminal may lack, the least important first
-    sections     indices of the rows after which there is a rule
+    drop         names of columns that a narrow terminal leaves out, the least important first
+    sections     indices of the rows that a rule follows
     """
 
     head: Sequence[str]
@@ -52,17 +54,17 @@ class FittedTable:
                 return
         for row in self.rows:
             for name, cell in zip(map(printable, self.head), row, strict=True):
-                for line in _text(cell).plain.splitlines():  # none, where a cell is empty
+                for line in _text(cell).plain.splitlines():  # empty cells have no lines
                     yield from _lines(f"{name}  {line}".strip(), width, indent=2)
             yield Text()
 
     def fits(self, width: int) -> bool:
-        """Whether every column of the light form has its place."""
+        """Whether the form without vertical rules has all columns."""
         kept = range(len(self.head))
         return bool(self._widths(kept, width - 2 * (len(kept) - 1)))
 
     def _widths(self, kept: Sequence[int], available: int) -> list[int]:
-        """Widths of these columns: the widest cells get less first.  Empty: not every word fits."""
+        """Widths of these columns; the widest columns shrink first.  Empty if a word does not fit."""
         limits = [self._limits(i) for i in kept]
         if sum(low for low, _ in limits) > available:
             return []
@@ -72,7 +74,7 @@ class FittedTable:
         return widths
 
     def _limits(self, column: int) -> tuple[int, int]:
-        """The width of a column's longest word (its longest line, where nothing is wrapped) and of its longest line."""
+        """Widths of a column's longest word (longest line, if never wrapped) and longest line."""
         lines = [line for row in self.rows for line in _text(row[column]).plain.splitlines()]
         head = printable(self.head[column])
         whole = self.head[column] in self.right

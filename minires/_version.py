@@ -1,4 +1,4 @@
-"""The installed version; its look-up is slow, so that it waits for the first use of `minires.__version__`."""
+"""The installed version; looked up at the first use of `minires.__version__`, because the look-up is slow."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -16,7 +16,7 @@ from minires import _checks, ops
 from minires._checks import Pair, axes, choice, flag, integer, number, pair, real
 from minires._lazy import directory
 from minires._losses import classification_loss
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, plain_array
 from minires.readonly import unpin
 from minires.tensor import Tensor, as_tensor

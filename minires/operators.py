@@ -11,7 +11,7 @@ import numpy as np
 from minires import _checks
 from minires import functional as F
 from minires._checks import flag, real
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, as_array, is_array, plain_array
 from minires.autograd import Function, backward
 from minires.ops import Add, Div, Max, Mean, Mul, Neg, Pow, Slice, Sub, Sum, Transpose

@@ -11,7 +11,7 @@ import numpy as np
 from minires import backends
 from minires._checks import flag, integer, iterable, mapping, number
 from minires._lazy import directory
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, is_array
 from minires.readonly import REMEDY, unpin
 from minires.tensor import Tensor

@@ -1,4 +1,4 @@
-"""What an array holds, told in a line: what cards, tables and `repr` show instead of a million numbers."""
+"""Statistics of an array, for cards, tables and `repr`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minires.arrays import Array, on_cpu
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean, std (population), min, max and norm (Euclidean) are of the finite elements, NaN where there is none."""
+    """mean, std (population), min, max and norm (Euclidean) are of the finite elements; NaN if there are none."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -28,26 +28,24 @@ class Statistics:
 
     @classmethod
     def of(cls, array: Array) -> Statistics:
-        """Of any real array, NumPy's or CuPy's; computed in float64."""
+        """The statistics of a real array of NumPy or CuPy, computed in float64."""
         values = on_cpu(array).astype(np.float64).ravel()
         finite = values[np.isfinite(values)]
         nans = int(np.isnan(values).sum())
         infs = values.size - finite.size - nans
         zeros = int((values == 0).sum())
-        shown = (float("nan"),) * 5
+        moments = (float("nan"),) * 5
         if finite.size:
-            with np.errstate(over="ignore", invalid="ignore"):  # float64 inputs near the end of their range
+            with np.errstate(over="ignore", invalid="ignore"):  # float64 near the end of its range
                 norm = float(np.linalg.norm(finite))
-                shown = float(finite.mean()), float(finite.std()), float(finite.min()), float(finite.max()), norm
-        return cls(tuple(array.shape), str(array.dtype), values.size, *shown, zeros, nans, infs)
+                moments = float(finite.mean()), float(finite.std()), float(finite.min()), float(finite.max()), norm
+        return cls(tuple(array.shape), str(array.dtype), values.size, *moments, zeros, nans, infs)
 
     def numbers(self) -> list[tuple[str, str]]:
-        """(name, value) pairs, as they are shown; zeros, NaNs and Infs only where there are any."""
-        told = [("mean", f"{self.mean:.4g}"), ("std", f"{self.std:.4g}"), ("min", f"{self.min:.4g}")]
-        told += [("max", f"{self.max:.4g}"), ("norm", f"{self.norm:.4g}")]
-        told += [("zeros", f"{100 * self.zeros / self.size:.0f} %")] if self.zeros else []
-        told += [("NaN", f"{self.nans:,}")] if self.nans else []
-        return told + ([("Inf", f"{self.infs:,}")] if self.infs else [])
+        """(name, value) pairs in words; zeros, NaNs and Infs only if there are any."""
+        pairs = [(name, f"{getattr(self, name):.4g}") for name in ("mean", "std", "min", "max", "norm")]
+        pairs += [("zeros", f"{100 * self.zeros / self.size:.0f} %")] if self.zeros else []
+        return pairs + [(name, f"{n:,}") for name, n in (("NaN", self.nans), ("Inf", self.infs)) if n]
 
     def __str__(self) -> str:
         return f"{self.shape} {self.dtype}: " + ", ".join(f"{name} {value}" for name, value in self.numbers())
@@ -57,8 +55,8 @@ def html_table(rows: list[tuple[str, Statistics]], caption: str) -> str:
     """Named arrays as an HTML table, for notebooks."""
     cell = '<td style="text-align:left">'
     lines = []
-    for name, told in rows:
-        numbers = ", ".join(f"{key} {value}" for key, value in told.numbers())
-        cells = (name, str(told.shape), told.dtype, numbers)
+    for name, statistics in rows:
+        numbers = ", ".join(f"{key} {value}" for key, value in statistics.numbers())
+        cells = (name, str(statistics.shape), statistics.dtype, numbers)
         lines.append("<tr>" + "".join(f"{cell}{escape(text)}</td>" for text in cells) + "</tr>")
     return f'<table><caption style="text-align:left">{escape(caption)}</caption>{"".join(lines)}</table>'

@@ -72,7 +72,7 @@ TABLE = {
     "cross_entropy: weight's dtype": (
         lambda: F.cross_entropy(z, labels, weight=np.ones(3, np.float32)),
         TypeError,
-        "weight must have the dtype float64 of what it weighs, got float32",
+        "weight must have the dtype float64 of the scores, got float32",
     ),
     "nll_loss: weight requires a gradient": (
         lambda: F.nll_loss(z, labels, weight=mr.tensor(np.ones(3), requires_grad=True)),

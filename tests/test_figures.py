@@ -1,4 +1,4 @@
-"""README.md shows what is stored: the pictures that `benchmarks.figures` draws, the race that was measured."""
+"""The READMEs show stored results: the pictures of `benchmarks.figures`, and the measured tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_house import LEVEL
 
-from minires.bench.report import goal_table, layer_table, markdown, network_table
+from minires.bench.report import goal_table, markdown, network_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,11 +26,33 @@ def forms(figures):
     return importlib.import_module("benchmarks.forms")
 
 
-@pytest.mark.parametrize("name", ["architecture", "race"])
-def test_the_stored_picture_is_what_the_command_draws(figures, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "document"), [("architecture", ""), ("race", ""), ("convolutions", "benchmarks"), ("memory", "benchmarks")]
+)
+def test_the_stored_picture_is_what_the_command_draws(figures, tmp_path, name, document):
     figures.write([name], tmp_path)
     assert (tmp_path / f"{name}.svg").read_bytes() == (figures.RESULTS / f"{name}.svg").read_bytes()
-    assert f"results/{name}.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"results/{name}.svg" in (ROOT / document / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_heat_map_has_all_convolutions_and_its_colours_their_side(figures):
+    found = figures.stored("native")
+    picture = figures.convolutions(found)
+    assert picture.count("<rect") == 1 + 2 * len(found["layers"])
+    for row in found["layers"]:
+        sides = row["sides"]
+        peer = min(sides["torch"]["seconds"], sides["torch channels_last"]["seconds"])
+        assert f">{row['convolution']}<" in picture
+        assert f">{sides['native']['seconds'] / peer:.2f}<" in picture
+    assert (figures.tint(figures.BLUE, 0), figures.tint(figures.BLUE, 1)) == ("#ffffff", figures.BLUE)
+
+
+def test_the_bars_of_memory_are_in_proportion(figures):
+    head = ["network", "images", "backend", "batch", "at a time", *figures.MEMORY]
+    row = ["resnet20", "3×32×32", "native", "8", "4", "1,000 MiB", "2,000 MiB", "1,500 MiB"]
+    picture = figures.memory({"head": head, "rows": [row]})
+    assert [f'width="{width}" height="11"' in picture for width in (260, 390)] == [True, True]
+    assert "native: resnet20, 8 × 3×32×32, 4 at a time" in picture
 
 
 def test_the_rooms_stand_in_the_order_of_imports(figures):
@@ -50,14 +72,14 @@ def test_the_tables_hold_the_stored_results(figures, forms):
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert markdown(figures.race_table(figures.stored())) in (ROOT / "README.md").read_text(encoding="utf-8")
     assert markdown(forms.table(figures.stored())) in text
-    for table in (goal_table, network_table, layer_table):
+    for table in (goal_table, network_table):
         assert markdown(table(figures.stored("native"))) in text
 
 
 def test_the_race_is_against_the_fastest_peer_and_shows_losses(figures):
     rows = figures.race_rows(figures.stored())
     assert len(rows) == 5
-    assert any(ours > theirs for _, ours, _, _, theirs in rows)
+    assert any(ours > best for _, ours, _, _, best in rows)
     sides = {"native": {"seconds": 3.0}, "reference": {"seconds": 0.5}, "a": {"seconds": 2.0}, "b": {"seconds": 1.0}}
     assert figures.fastest_peer(sides) == "b"
     forms = {f"native, {form}": {"seconds": 0.1} for form in ("plain", "unfused", "captured")}
@@ -77,12 +99,13 @@ def test_writing_the_tables_again_changes_nothing(figures, forms, monkeypatch, t
         write(name, head, rows, machine, copies[document])
 
     stored = {name: figures.stored(name) for name in ("native", "forms")}
-    race = (figures.RESULTS / "race.svg").read_bytes()
-    shutil.copy(figures.RESULTS / "forms.json", tmp_path)
+    drawn = {name: (figures.RESULTS / name).read_bytes() for name in ("race.svg", "convolutions.svg")}
+    for name in stored:
+        shutil.copy(figures.RESULTS / f"{name}.json", tmp_path)
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     for command, name in ((native, "native"), (forms, "forms")):
         monkeypatch.setattr(command, "write_between_markers", write_copy)
         command.write_tables(stored[name])
     for path, copy in copies.items():
         assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
-    assert (tmp_path / "race.svg").read_bytes() == race
+    assert {name: (tmp_path / name).read_bytes() for name in drawn} == drawn

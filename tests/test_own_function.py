@@ -72,7 +72,7 @@ def test_what_forward_may_return():
 @pytest.mark.parametrize(
     ("backward", "message"),
     [
-        (lambda self, g: g, "returned 1 gradients for 2 inputs; None stands for one that is not wanted"),
+        (lambda self, g: g, "returned 1 gradients for 2 inputs; None stands for a gradient that is not needed"),
         (lambda self, g: (g, g, g), "returned 3 gradients for 2 inputs"),
         (lambda self, g: [g, g], "returned a list; several gradients are a tuple"),
         (lambda self, g: (g, g.sum(0)), r"returned for input 1 an array of shape \(3,\); the input has \(2, 3\)"),

@@ -19,7 +19,7 @@ from typing import Any
 
 from minires._checks import suggest
 from minires._lazy import directory
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import array_module
 from minires.backends import composed, own
 from minires.backends.contract import Backend, Reference

@@ -1,14 +1,14 @@
 """Single convolutions: every distinct one of some networks, forward, data gradient and weight gradient.
 
-GFLOP/s count the multiply-adds of the definition, twice each.  Winograd's algorithm needs fewer, so that it can exceed
-the processor's peak.
+GFLOP/s count the multiply-adds of the definition, twice each.  Winograd's algorithm needs fewer, so it can exceed the
+processor's peak.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,12 +17,12 @@ import numpy as np
 from minires import backends, context, models
 from minires.arrays import channels_first
 from minires.bench.networks import off
-from minires.bench.race import Player, Side, players, race, statistics_of
-from minires.bench.sides import CHANNELS_LAST, TORCH, environment
+from minires.bench.peers import CHANNELS_LAST, TORCH, environment
+from minires.bench.race import Contender, Worker, race, statistics_of, workers
 from minires.tensor import tensor
 
 DIRECTIONS = ("forward", "data_gradient", "weight_gradient")
-ALLOWED = 1e-4  # relative difference in norm: float32 sums in another order, and Winograd's transformations
+ALLOWED = 1e-4  # relative difference in norm, from the order of float32 sums and Winograd's transformations
 
 
 class Convolution(NamedTuple):
@@ -47,7 +47,7 @@ class Convolution(NamedTuple):
         return 2 * batch * math.prod(self.y) * math.prod(self.w[1:])
 
     def arrays(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """x (N, C, H, W) and a cotangent of y, channels-last in memory, and w"""
+        """x (N, C, H, W), w and a cotangent of y; x and the cotangent are channels-last in memory."""
         rng = np.random.default_rng(0)
         (C, H, W), (O, OH, OW) = self.x, self.y
         x, grad = (rng.standard_normal((batch, *shape), np.float32) for shape in ((H, W, C), (OH, OW, O)))
@@ -55,7 +55,7 @@ class Convolution(NamedTuple):
 
 
 def convolutions(networks: Sequence[str]) -> dict[Convolution, list[str]]:
-    """Every distinct convolution of these networks, and which of them have it."""
+    """Every distinct convolution of these networks -> the networks that contain it."""
     found: dict[Convolution, list[str]] = {}
 
     class Watch(context.Observer):
@@ -72,76 +72,85 @@ def convolutions(networks: Sequence[str]) -> dict[Convolution, list[str]]:
     return found
 
 
-class Ours:
-    """minires; which backend computes, the environment says."""
+class Directions:
+    """One convolution, computed in each direction; the last result of each is kept."""
 
-    def __init__(self, threads: int) -> None:
-        backends.set_num_threads(threads)
-        self.backend = backends.active()
-        self.found: dict[str, np.ndarray] = {}  # direction -> what it last gave
+    calls: dict[str, Callable[[], Any]]  # direction -> its computation
 
-    def take(self, convolution: Convolution, batch: int) -> None:
-        self.x, self.w, self.grad = convolution.arrays(batch)
-        self.geometry = convolution.stride, convolution.padding, (1, 1), 1
+    def __init__(self) -> None:
+        self.found: dict[str, Any] = {}
 
     def forward(self) -> None:
-        self.found["forward"] = self.backend.conv2d_forward(self.x, self.w, None, *self.geometry)
+        self.found["forward"] = self.calls["forward"]()
 
     def data_gradient(self) -> None:
-        found = self.backend.conv2d_backward_input(self.grad, self.w, self.x.shape, *self.geometry)
-        self.found["data_gradient"] = found
+        self.found["data_gradient"] = self.calls["data_gradient"]()
 
     def weight_gradient(self) -> None:
-        found = self.backend.conv2d_backward_weight(self.grad, self.x, self.w.shape, *self.geometry)
-        self.found["weight_gradient"] = found
+        self.found["weight_gradient"] = self.calls["weight_gradient"]()
+
+
+class Ours(Directions):
+    """minires on the backend that the environment names."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        backends.set_num_threads(threads)
+        self.backend = backends.active()
+
+    def take(self, convolution: Convolution, batch: int) -> None:
+        x, w, grad = convolution.arrays(batch)
+        geometry = convolution.stride, convolution.padding, (1, 1), 1
+        self.calls = {
+            "forward": partial(self.backend.conv2d_forward, x, w, None, *geometry),
+            "data_gradient": partial(self.backend.conv2d_backward_input, grad, w, x.shape, *geometry),
+            "weight_gradient": partial(self.backend.conv2d_backward_weight, grad, x, w.shape, *geometry),
+        }
 
     def result(self, direction: str) -> np.ndarray:
         return np.ascontiguousarray(self.found.pop(direction))
 
 
-class Torch:
+class Torch(Directions):
     """PyTorch: the operations that its autograd calls."""
 
     def __init__(self, threads: int, channels_last: bool) -> None:
-        import torch
+        import torch  # optional
 
+        super().__init__()
         self.torch = torch
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")
         torch.set_grad_enabled(False)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.found: dict[str, Any] = {}
 
     def take(self, convolution: Convolution, batch: int) -> None:
+        torch, stride, padding = self.torch, convolution.stride, convolution.padding
         arrays = convolution.arrays(batch)
-        self.x, self.w, self.grad = (self.torch.from_numpy(a).contiguous(memory_format=self.layout) for a in arrays)
-        self.stride, self.padding = convolution.stride, convolution.padding
-
-    def forward(self) -> None:
-        self.found["forward"] = self.torch.nn.functional.conv2d(self.x, self.w, None, self.stride, self.padding)
-
-    def data_gradient(self) -> None:
-        self.found["data_gradient"] = self._backward([True, False, False])[0]
-
-    def weight_gradient(self) -> None:
-        self.found["weight_gradient"] = self._backward([False, True, False])[1]
-
-    def _backward(self, wanted: list[bool]) -> Any:
-        same = (self.grad, self.x, self.w, None, self.stride, self.padding, [1, 1], False, [0, 0], 1)
-        return self.torch.ops.aten.convolution_backward(*same, wanted)
+        x, w, grad = (torch.from_numpy(a).contiguous(memory_format=self.layout) for a in arrays)
+        backward = partial(
+            torch.ops.aten.convolution_backward, grad, x, w, None, stride, padding, [1, 1], False, [0, 0], 1
+        )
+        self.calls = {
+            "forward": partial(torch.nn.functional.conv2d, x, w, None, stride, padding),
+            "data_gradient": lambda: backward([True, False, False])[0],
+            "weight_gradient": lambda: backward([False, True, False])[1],
+        }
 
     def result(self, direction: str) -> np.ndarray:
         found: np.ndarray = self.found.pop(direction).contiguous().numpy()
         return found
 
 
-def sides(threads: int, backend: str, peers: tuple[str, ...]) -> list[Side]:
-    """Who takes part; the first is ours."""
+def contenders(threads: int, backend: str, peers: tuple[str, ...]) -> list[Contender]:
+    """minires first, then the peers."""
     ours = [backend] + (["reference"] if "reference" in peers and backend != "reference" else [])
-    found = [Side(name, partial(Ours, threads), environment(threads, name)) for name in ours]
+    found = [Contender(name, partial(Ours, threads), environment(threads, name)) for name in ours]
     if "torch" in peers:
         layouts = {TORCH: False, CHANNELS_LAST: True}
-        found += [Side(name, partial(Torch, threads, last), environment(threads)) for name, last in layouts.items()]
+        found += [
+            Contender(name, partial(Torch, threads, last), environment(threads)) for name, last in layouts.items()
+        ]
     return found
 
 
@@ -149,15 +158,15 @@ def measure(
     shapes: Mapping[Convolution, Sequence[str]], batch: int, threads: int, rounds: int, until: float, backend: str,
     peers: tuple[str, ...],
 ) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
-    """For each convolution three rows, one a direction.
+    """Three rows for each convolution, one a direction.
 
-    shapes   convolutions, and the networks that have them
-    until    when it should be over, as `time.monotonic` tells it: each convolution has its share of the time left
+    shapes   convolution -> the networks that contain it
+    until    end of the time, by `time.monotonic`; each convolution gets an equal share of the time left
     """
-    with players(sides(threads, backend, peers)) as ready:
+    with workers(contenders(threads, backend, peers)) as ready:
         for number, (convolution, networks) in enumerate(shapes.items()):
-            for player in ready:
-                player.ask("take", convolution, batch)
+            for worker in ready:
+                worker.ask("take", convolution, batch)
             budget = (until - time.monotonic()) / (len(shapes) - number)
             seconds = race(ready, DIRECTIONS, rounds, budget)
             yield [
@@ -174,9 +183,9 @@ def measure(
 
 
 def _compared(
-    ready: Sequence[Player], direction: str, seconds: dict[str, list[float]], operations: int
+    ready: Sequence[Worker], direction: str, seconds: dict[str, list[float]], operations: int
 ) -> dict[str, Any]:
-    results = {player.name: player.ask("result", direction) for player in ready}
+    results = {worker.name: worker.ask("result", direction) for worker in ready}
     judge = next((name for name in (TORCH, "reference") if name in results), ready[0].name)
     rows = {
         name: {**statistics_of(taken, operations), "difference": off(results[name], results[judge])}

@@ -1,4 +1,4 @@
-"""What machine a figure was measured on."""
+"""The machine on which a figure was measured."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor's name and what of its vector units matters here."""
+    """The processor's name and its widest vector instructions."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()
-    lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-    told = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = told.get("flags", told.get("Features", "")).split()
+    pairs = (line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in pairs}
+    flags = fields.get("flags", fields.get("Features", "")).split()
     vectors = next((name for name in ("avx512f", "avx2", "avx", "asimd") if name in flags), "scalar")
-    return f"{told.get('model name', platform.machine())} ({vectors})"
+    return f"{fields.get('model name', platform.machine())} ({vectors})"
 
 
 class Others:
-    """How much others take, from now on, of the processors that this process may use: it disturbs what is measured."""
+    """The load of other programs, from now on, on the processors that this process may use."""
 
     def __init__(self) -> None:
         self.began, self.busy, self.own = time.monotonic(), _busy_seconds(), sum(os.times()[:4])
 
     def share(self) -> float | None:
-        """Of all their time, none of it this process's or that of its children which have ended; None: unknown."""
+        """Their share of the processors' time; None if unknown.
+
+        The time of this process and of its children that have ended does not count.
+        """
         busy = _busy_seconds()
         if busy is None or self.busy is None:
             return None
@@ -38,7 +41,7 @@ class Others:
 
 
 def _busy_seconds() -> float | None:
-    """Seconds that these processors were not idle, or were taken away from this virtual machine."""
+    """Seconds in which these processors were not idle, or were taken by another virtual machine."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
@@ -52,13 +55,12 @@ def _busy_seconds() -> float | None:
 
 
 def describe(threads: int, *packages: str) -> dict[str, str | int]:
-    """Machine, date and versions, for the head of a table."""
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    """Machine, date and versions, for the line below a table."""
     return {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "processors": os.cpu_count() or 1,
         "threads": threads,
         "python": platform.python_version(),
-        **versions,
+        **{name: importlib.metadata.version(name) for name in packages},
     }

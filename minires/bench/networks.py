@@ -1,19 +1,18 @@
-"""Whole networks: inference and training steps, every side with the same weights, images and labels.
+"""Whole networks: inference and training steps, every contender with the same weights, images and labels.
 
-Ours trains with fused operations (`model.fuse(training=True)`) and infers with batch norm folded into the convolutions
-(`model.fuse()`), as onnxruntime, OpenVINO and compiled PyTorch do and PyTorch eager does not.  "plain" does neither.
-"captured" is fused and replays a recording (`mr.capture`) of the inference or of the whole training step.  Only the
-native backend records.
+minires trains with fused operations (`model.fuse(training=True)`).  It infers with batch norm folded into the
+convolutions (`model.fuse()`), as onnxruntime, OpenVINO and compiled PyTorch do; PyTorch eager does not.  "plain" is
+minires without either.  "captured" is fused and replays a capture (`mr.capture`) of the inference or of the whole
+training step.  Only the native backend captures.
 
-Every side computes in float32: OpenVINO and PyTorch are configured not to use bfloat16, onnxruntime keeps the dtype of
-the ONNX file.  Captures are recorded and PyTorch's networks compiled before anything is timed.  Where `torch.compile`
-fails, the side "torch compiled" is left out and the reason is reported.
+Every contender computes in float32: OpenVINO and PyTorch are configured not to use bfloat16, onnxruntime keeps the
+dtype of the ONNX file.  Captures and compilations happen before anything is timed.  If `torch.compile` fails, "torch
+compiled" is left out and the reason is reported.
 
-The peak memory of a side is its process's from the moment when the side is ready: that of "captured" includes the
-recording, not the runs that test it.
+The peak memory of a contender is its process's, from the moment when the contender is ready.  For "captured" it
+includes the capture, not the runs that test the capture.
 
-The results that are compared are those of the last call that was timed: the logits, or the loss and the gradient of the
-first convolution.
+The results of the last timed calls are compared: the logits, or the loss and the gradient of the first convolution.
 """
 
 from __future__ import annotations
@@ -22,32 +21,35 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from minires import backends, models, random
 from minires import functional as F
-from minires.bench.race import CannotTakePart, Side, players, race, statistics_of
-from minires.bench.sides import CAPTURED, CHANNELS_LAST, COMPILED, FREEZING, TORCH, TUNED, TUNED_ALLOCATOR, environment
+from minires.arrays import channels_first, channels_last
+from minires.bench.peers import CAPTURED, CHANNELS_LAST, COMPILED, FREEZING, TORCH, TUNED, TUNED_ALLOCATOR, environment
+from minires.bench.race import CannotTakePart, Contender, race, statistics_of, workers
 from minires.capture import capture
 from minires.context import no_grad
 from minires.inspect import summary
-from minires.nn import BatchNorm2d, Module
+from minires.nn import BatchNorm2d
 from minires.optim import SGD
 from minires.tensor import Tensor, tensor
+from minires.weights import exported
 
 Arrays = dict[str, np.ndarray]
 
-ONNX = "network.onnx"  # OpenVINO recognises the format by the suffix
+WEIGHTS, ONNX = "weights", "network.onnx"  # OpenVINO recognises the format by the suffix
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A network on a batch of random images of the size that the paper's was made for; task: inference or training."""
+    """A network on a batch of random images of its usual size; task: "inference" or "training"."""
 
     network: str
     task: str
@@ -64,14 +66,14 @@ class Workload:
         return rng.standard_normal(shape, np.float32), rng.integers(0, classes, self.batch)
 
     def operations(self) -> int:
-        """Of the convolutions and the linear layer, a multiply-add counted as two."""
+        """Operations of the convolutions and the linear layer: two for each multiply-add."""
         counted = summary(models.create(self.network), models.input_shape(self.network))
         macs = counted.macs + (counted.backward_macs if self.task == "training" else 0)
         return 2 * self.batch * macs
 
 
 def workloads(network: str, batch: int | None = None, quick: bool = False) -> list[Workload]:
-    """What is measured of a network; `batch` replaces the usual ones."""
+    """The workloads of a network; `batch` replaces the usual batches."""
     usual = 128 if models.input_shape(network)[1] == 32 else 16
     batches = {"inference": (8,), "training": (16,)} if quick else {"inference": (1, 8, 32), "training": (1, usual)}
     if batch is not None:
@@ -79,18 +81,19 @@ def workloads(network: str, batch: int | None = None, quick: bool = False) -> li
     return [Workload(network, task, n) for task, sizes in batches.items() for n in sizes]
 
 
-# -- the sides
+# -- the contenders
 
 
 class Ours:
-    """minires on the backend that the environment names; form: fused, plain or captured (and fused)."""
+    """minires on the backend that the environment names; form: "fused", "plain" or "captured" (and fused)."""
 
     def __init__(self, work: Workload, files: Path, threads: int, form: str) -> None:
         backends.set_num_threads(threads)
-        self.model = _restored(work, files)
+        self.model = models.create(work.network)
+        self.model.load_state_dict(load_file(files / WEIGHTS))
+        self.model.train()
         x, self.labels = work.data()
-        # Channels-last in memory, as PyTorch's side of that name has its images.
-        self.x = tensor(np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+        self.x = tensor(channels_first(channels_last(x)))  # channels-last in memory, as for "torch channels_last"
         if form != "plain":
             self.model.fuse(training=work.task == "training")
         self.call: Callable[..., Any]
@@ -131,7 +134,7 @@ class Torch:
     """PyTorch, eager or compiled."""
 
     def __init__(self, work: Workload, files: Path, threads: int, channels_last: bool, compiled: bool = False) -> None:
-        import torch
+        import torch  # optional, as are the modules that import it
         from safetensors.torch import load_file
 
         from minires.verify import torch_networks
@@ -140,7 +143,7 @@ class Torch:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")
         self.model = torch_networks.create(work.network)
-        self.model.load_state_dict(load_file(files / "weights"), strict=False)
+        self.model.load_state_dict(load_file(files / WEIGHTS), strict=False)
         x, labels = work.data()
         self.x, self.labels = torch.from_numpy(x), torch.from_numpy(labels)
         if channels_last:
@@ -158,7 +161,7 @@ class Torch:
                 self.call = torch.compile(self.model)
                 self.run()  # compiles
             except Exception as error:
-                reason = str(error).partition("\n\n")[0] or type(error).__name__  # then come hints for debugging
+                reason = str(error).partition("\n\n")[0] or type(error).__name__  # without the hints for debugging
                 raise CannotTakePart(textwrap.shorten(f"could not compile: {reason}", 200)) from error
 
     def infer(self) -> None:
@@ -179,10 +182,10 @@ class Torch:
 
 
 class OnnxRuntime:
-    """onnxruntime with its own defaults, but for the number of threads."""
+    """onnxruntime with its default settings, except for the number of threads."""
 
     def __init__(self, work: Workload, files: Path, threads: int) -> None:
-        import onnxruntime
+        import onnxruntime  # optional
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -197,10 +200,10 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """OpenVINO in float32, tuned by itself for the latency of one request."""
+    """OpenVINO in float32, with its latency hint."""
 
     def __init__(self, work: Workload, files: Path, threads: int) -> None:
-        import openvino
+        import openvino  # optional
 
         options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         self.compiled = openvino.Core().compile_model(str(files / ONNX), "CPU", options)
@@ -217,14 +220,14 @@ class OpenVino:
 ONNX_READERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
 
 
-def sides(work: Workload, files: Path, threads: int, backend: str, peers: tuple[str, ...]) -> list[Side]:
-    """Who takes part; the first is ours."""
+def contenders(work: Workload, files: Path, threads: int, backend: str, peers: tuple[str, ...]) -> list[Contender]:
+    """minires first, then the peers."""
 
-    def ours(name: str, backend: str, form: str = "fused") -> Side:
-        return Side(name, partial(Ours, work, files, threads, form), environment(threads, backend))
+    def ours(name: str, backend: str, form: str = "fused") -> Contender:
+        return Contender(name, partial(Ours, work, files, threads, form), environment(threads, backend))
 
-    def peer(name: str, kind: Callable[..., Any], *form: bool, more: dict[str, str] | None = None) -> Side:
-        return Side(name, partial(kind, work, files, threads, *form), environment(threads, more=more))
+    def peer(name: str, kind: Callable[..., Any], *form: bool, more: dict[str, str] | None = None) -> Contender:
+        return Contender(name, partial(kind, work, files, threads, *form), environment(threads, more=more))
 
     found = [ours(backend, backend), ours(f"{backend}, plain", backend, "plain")]
     if backend == "native":
@@ -241,42 +244,24 @@ def sides(work: Workload, files: Path, threads: int, backend: str, peers: tuple[
     return found
 
 
-# -- what they are given
+# -- their files
 
 
 def prepare(work: Workload, files: Path, onnx: bool) -> None:
-    """Writes the weights, and the network as an ONNX file if asked for."""
-    from safetensors.numpy import save_file
+    """Writes the weights, and the network as an ONNX file if asked for.
 
+    The running statistics are those of a batch.  With fresh ones, every block would double the activations.
+    """
     random.manual_seed(0)
     model = models.create(work.network)
-    _settle(model, work)
-    save_file({name: np.ascontiguousarray(array) for name, array in model.state_dict().items()}, files / "weights")
-    if onnx:
-        from minires.weights import exported
-
-        (files / ONNX).write_bytes(exported(model, models.input_shape(work.network), work.batch))
-
-
-def _settle(model: Module, work: Workload) -> None:
-    """Running statistics as training leaves them: else every block of an untrained network doubles the activations."""
     norms = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    x, _ = Workload(work.network, work.task, 8).data()
     with no_grad():
-        model.train()(tensor(x))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _restored(work: Workload, files: Path) -> Module:
-    from safetensors.numpy import load_file
-
-    model = models.create(work.network)
-    model.load_state_dict(load_file(files / "weights"))
-    return model.train()
+        model.train()(tensor(replace(work, batch=8).data()[0]))
+    save_file({name: np.ascontiguousarray(array) for name, array in model.state_dict().items()}, files / WEIGHTS)
+    if onnx:
+        (files / ONNX).write_bytes(exported(model, models.input_shape(work.network), work.batch))
 
 
 # -- the race
@@ -285,20 +270,20 @@ def _restored(work: Workload, files: Path) -> Module:
 def measure(
     work: Workload, threads: int, rounds: int, until: float, backend: str, peers: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One workload: for each side its time, rate, peak of memory, and how far its result is from the judge's.
+    """One workload: each contender's time, rate, peak memory, and the difference of its result from the judge's.
 
-    until   when it should be over, as `time.monotonic` tells it
+    until   end of the time, by `time.monotonic`
     """
     left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         prepare(work, files, onnx=work.task == "inference" and not ONNX_READERS.keys().isdisjoint(peers))
-        with players(sides(work, files, threads, backend, peers), left_out) as ready:
+        with workers(contenders(work, files, threads, backend, peers), left_out) as ready:
             began = time.monotonic()
             seconds = race(ready, ("run",), rounds, until - began)["run"]
             lasted = time.monotonic() - began
-            results = {player.name: player.ask("result") for player in ready}
-            usage = {player.name: player.usage() for player in ready}
+            results = {worker.name: worker.ask("result") for worker in ready}
+            usage = {worker.name: worker.usage() for worker in ready}
     judge = next((name for name in (TORCH, "reference") if name in results), backend)
     operations = work.operations()
     rows = {}
@@ -310,26 +295,20 @@ def measure(
             "out_of_turn": out_of_turn / lasted,
             "difference": {key: off(found, results[judge][key]) for key, found in results[name].items()},
         }
-    workload = {
-        "network": work.network,
-        "task": work.task,
-        "batch": work.batch,
-        "operations": operations,
-        "judge": judge,
-    }
+    workload = {**asdict(work), "operations": operations, "judge": judge}
     return {**workload, "sides": rows, "disagree": disagreeing(rows), "left_out": left_out}
 
 
-def off(found: np.ndarray, expected: np.ndarray) -> float:
-    """Relative difference in norm; NaN is infinitely far."""
-    value = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def off(found: Any, expected: Any, xp: Any = np) -> float:
+    """Relative difference in norm; infinity in place of NaN."""
+    value = float(xp.linalg.norm(found - expected) / xp.linalg.norm(expected))
     return value if value == value else float("inf")
 
 
 def disagreeing(rows: dict[str, Any]) -> list[str]:
-    """The sides whose results differ from the judge's by more than rounding explains."""
-    # float32 rounding grows on its way back through up to 53 layers of batch statistics, in PyTorch as well: its two
-    # layouts of memory say by how much.  A wrong gradient would differ by the order of 1.
+    """The contenders whose results differ from the judge's by more than rounding explains."""
+    # float32 rounding grows in backward through up to 53 layers of batch statistics, in PyTorch as well.  PyTorch's two
+    # memory layouts show by how much.  A wrong gradient would differ by about 1.
     rounding = rows.get(CHANNELS_LAST, {}).get("difference", {}).get("gradient", 0.05)
     allowed = {"logits": 1e-3, "loss": 1e-3, "gradient": min(max(0.02, 3 * rounding), 0.2)}
     return [

@@ -1,8 +1,8 @@
-"""A race: every side computes in a process of its own, and they take turns, one at a time.
+"""A race: every contender computes in a process of its own, and the contenders take turns.
 
-Processes of their own, because sides in one process would inherit each other's memory, and because the threads of one
-side's pool spin for a while after its work and would take the processors from the next.  So before each turn there is
-a short rest, in which they fall asleep.  That they did is measured: a side tells how long it computed after its rest.
+In one process, contenders would inherit each other's memory.  The threads of a contender's pool spin for a while after
+its work and would take the processors from the next contender.  So each turn begins with a short rest, in which these
+threads fall asleep.  The race measures that they did: `Worker.usage` is the processor time used after the rest.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from typing import Any
 
 from minires.training.side_by_side import interrupts_ignored
 
-REST = 0.1  # seconds before a turn: OpenBLAS's and onnxruntime's threads spin for some 50 ms, OpenMP's for less
+REST = 0.1  # seconds before a turn: threads of OpenBLAS and onnxruntime spin for some 50 ms, of OpenMP for less
 TURN = 0.25  # seconds that a turn should last
-COLD = 0.1  # seconds of a call beside which caches that others have filled don't matter
-WARM_UP = 2  # rounds that don't count
-FEWEST = 3  # rounds that count, even if the time is over
+COLD = 0.1  # seconds of a call; for longer calls it does not matter that other contenders have filled the caches
+WARM_UP = 2  # rounds that are not counted
+FEWEST = 3  # rounds that are counted even if the time is over
 
 
 class CannotTakePart(RuntimeError):
-    """A side cannot be made on this machine."""
+    """A contender cannot be made on this machine."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """Who takes part.
+class Contender:
+    """One party of a race.
 
-    make          makes the object whose methods are called, in the side's process (a partial that pickle can name)
-    environment   variables of that process, beside those of this one
+    make          makes the object whose methods are called, in the contender's process; pickle must be able to send it
+    environment   variables of that process, in addition to this one's
     """
 
     name: str
@@ -50,27 +50,27 @@ class Side:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class Player:
-    """A side's process, seen from here."""
+class Worker:
+    """A handle on a contender's process."""
 
-    def __init__(self, side: Side) -> None:
-        self.name = side.name
+    def __init__(self, contender: Contender) -> None:
+        self.name = contender.name
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, side.make), daemon=True)
-        with _environment(side.environment), interrupts_ignored():
+        self.pipe, far_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(far_end, contender.make), daemon=True)
+        with _environment(contender.environment), interrupts_ignored():
             self.process.start()
-        theirs.close()
+        far_end.close()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What the side's method returns."""
+        """Calls a method of the contender's object and returns its result."""
         self.pipe.send((method, arguments, 0))
         return self.answer()
 
     def turn(self, calls: Mapping[str, int]) -> dict[str, float]:
-        """After a rest, each method as often as said: the median of its seconds.
+        """After a rest, calls each method the given number of times; the median of its seconds.
 
-        Of several calls the first, which finds cold caches, does not count.
+        The first of several calls finds cold caches and is not counted.
         """
         time.sleep(REST)
         found = {}
@@ -85,15 +85,15 @@ class Player:
             kind, value = self.pipe.recv()
         except EOFError:
             self.process.join()
-            told = f"{self.name}: its process ended with exit code {self.process.exitcode}"
-            raise ChildProcessError(told) from None
+            ended = f"{self.name}: its process ended with exit code {self.process.exitcode}"
+            raise ChildProcessError(ended) from None
         if kind == "error":
             value.add_note(f"in the process of {self.name}")
             raise value
         return value
 
     def usage(self) -> tuple[int, float]:
-        """The peak of its memory in bytes since it was ready, and the seconds of processor that it took out of turn."""
+        """(peak memory in bytes since the contender was ready, processor seconds used outside its turns)"""
         self.pipe.send((None, (), 0))
         peak, idle = self.answer()
         return peak, idle
@@ -106,77 +106,72 @@ class Player:
 
 
 @contextlib.contextmanager
-def players(sides: Sequence[Side], left_out: dict[str, str] | None = None) -> Iterator[list[Player]]:
-    """The processes of these sides, all of them ready.
+def workers(contenders: Sequence[Contender], left_out: dict[str, str] | None = None) -> Iterator[list[Worker]]:
+    """The processes of these contenders, all of them ready.
 
-    left_out   receives name -> reason of each side that raises CannotTakePart; None: the exception is raised
+    left_out   receives name -> reason of each contender that raises CannotTakePart; None: the exception is raised
     """
-    started: list[Player] = []
-    ready: list[Player] = []
+    started: list[Worker] = []
+    ready: list[Worker] = []
     try:
-        for side in sides:
-            started.append(Player(side))
-        for player in started:
+        for contender in contenders:
+            started.append(Worker(contender))
+        for worker in started:
             try:
-                player.answer()
-                ready.append(player)
+                worker.answer()
+                ready.append(worker)
             except CannotTakePart as reason:
                 if left_out is None:
                     raise
-                left_out[player.name] = str(reason)
+                left_out[worker.name] = str(reason)
         yield ready
     finally:
-        for player in started:
-            player.pipe.close()  # on which the process ends
-        for player in started:
-            player.end()
+        for worker in started:
+            worker.pipe.close()  # ends the process
+        for worker in started:
+            worker.end()
 
 
 def race(
-    sides: Sequence[Player], methods: Sequence[str], rounds: int, budget: float
+    ready: Sequence[Worker], methods: Sequence[str], rounds: int, budget: float
 ) -> dict[str, dict[str, list[float]]]:
-    """For each method the seconds of each side, a number a round.
+    """For each method the seconds of each contender, one number a round.
 
-    methods   what a side computes in its turn, one after the other
-    rounds    at most so many that count
-    budget    seconds after which no further round begins, once FEWEST (or `rounds`) have counted
+    methods   called in each turn, one after the other
+    rounds    at most this many are counted
+    budget    seconds after which no further round begins, once FEWEST (or `rounds`) have been counted
 
-    All sides make the same number of calls in a turn.
+    All contenders make the same number of calls in a turn.
     """
     began = time.monotonic()
     for _ in range(WARM_UP):
-        first = [player.turn(dict.fromkeys(methods, 1)) for player in sides]
+        first = [worker.turn(dict.fromkeys(methods, 1)) for worker in ready]
     calls = {method: _calls([found[method] for found in first], TURN / len(methods)) for method in methods}
-    seconds: dict[str, dict[str, list[float]]] = {m: {player.name: [] for player in sides} for m in methods}
+    seconds: dict[str, dict[str, list[float]]] = {m: {worker.name: [] for worker in ready} for m in methods}
     for number in range(rounds):
         if number >= FEWEST and time.monotonic() - began > budget:
             break
-        for player in sides if number % 2 == 0 else sides[::-1]:  # nobody is always first
-            for method, taken in player.turn(calls).items():
-                seconds[method][player.name].append(taken)
+        for worker in ready if number % 2 == 0 else ready[::-1]:  # the first place alternates
+            for method, taken in worker.turn(calls).items():
+                seconds[method][worker.name].append(taken)
     return seconds
 
 
 def _calls(seconds: Sequence[float], turn: float) -> int:
-    """One, where a cold start matters to nobody; else one more than the slowest side needs to fill its turn."""
+    """Calls per turn: 1 for long calls, otherwise enough to fill a turn, plus one warm-up."""
     return 1 if min(seconds) > COLD else 1 + math.ceil(turn / max(seconds))
 
 
 def statistics_of(seconds: Sequence[float], operations: int) -> dict[str, Any]:
-    """What is told of a side's rounds: the median, its rate, and how far the rounds lie apart."""
+    """Median, rate and spread of a contender's rounds."""
     median = statistics.median(seconds)
-    return {
-        "seconds": median,
-        "gflops": operations / median / 1e9,
-        "fastest": min(seconds),
-        "slowest": max(seconds),
-        "rounds": len(seconds),
-    }
+    spread = {"fastest": min(seconds), "slowest": max(seconds), "rounds": len(seconds)}
+    return {"seconds": median, "gflops": operations / median / 1e9, **spread}
 
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """What a process that is started now inherits."""
+    """Sets variables for the processes that are started inside the context."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -188,17 +183,17 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-# -- in the side's process
+# -- in the contender's process
 
 
 def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
-    """Does what it is asked to, one request at a time, until nobody is left who asks."""
+    """Makes the contender's object, then answers requests until the pipe is closed."""
     made: list[Any] = []
     idle = 0.0
-    with contextlib.suppress(EOFError, OSError):  # of the pipe
+    with contextlib.suppress(EOFError, OSError):  # raised by the closed pipe
         pipe.send(_answer(lambda: made.append(make())))
         gc.collect()
-        forget_peak()
+        reset_peak()
         while True:
             pipe.poll(REST)
             stopped = time.process_time()
@@ -215,7 +210,7 @@ def _answer(work: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "answer", work()
     except Exception as error:
-        error.add_note(traceback.format_exc())  # a traceback does not travel
+        error.add_note(traceback.format_exc())  # pickle drops the traceback
         return "error", error
 
 
@@ -228,21 +223,21 @@ def _seconds(call: Callable[[], Any], calls: int) -> list[float]:
     return taken
 
 
-def forget_peak() -> None:
-    """Has the peak of this process's memory begin anew, where the system can do that."""
+def reset_peak() -> None:
+    """Restarts the measurement of this process's peak memory, where the system supports that."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held.
+    """The peak resident memory of this process.
 
-    Where the system tells it, not `ru_maxrss`: a process begins with that of the one that started it.
+    Read from /proc where possible: `ru_maxrss` of a process begins with that of its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():
-        told = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in told:
-            return 1024 * int(told["VmHWM"].split()[0])
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if "VmHWM" in fields:
+            return 1024 * int(fields["VmHWM"].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,10 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from minires import backends
 from minires._checks import number, suggest
-from minires.bench import plan, report
-from minires.bench.plan import Plan, Say
+from minires.bench import report
+from minires.bench.peers import PEERS, missing
 from minires.bench.race import FEWEST
-from minires.bench.sides import PEERS, missing
+from minires.bench.run import RACED, TABLE_1, Plan, Report
+from minires.bench.run import run as measure
 from minires.cli.common import UsageError, computing_on, folder_for_output, own_backend, print_json, say, write
 from minires.cli.parser import Parser, Whole, add, names_of, network
 from minires.cli.tables import print_table
@@ -90,7 +91,7 @@ def measured(chosen: Plan, quiet: bool = False) -> tuple[dict[str, Any], bool]:
     if not quiet:
         _announce(chosen)
     with contextlib.nullcontext(lambda *_: None) if quiet else progress() as report_progress:
-        found = plan.run(chosen, report_progress)
+        found = measure(chosen, report_progress)
     wrong = report.disagreements(found)
     for who in wrong:
         say(f"error: {who} disagree: their times are of different computations", error=True)
@@ -124,7 +125,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
             raise UsageError("--peers: 'none' stands alone")
         peers = () if arguments.peers == ("none",) else arguments.peers
     names, what = arguments.network, arguments.what
-    layers, networks = (("resnet18",), ("resnet20",)) if arguments.quick else (plan.TABLE_1, plan.RACED)
+    layers, networks = (("resnet18",), ("resnet20",)) if arguments.quick else (TABLE_1, RACED)
     rounds = arguments.rounds if arguments.rounds is not None else 1 if arguments.quick else Plan.rounds
     return Plan(
         layers=(names or layers) if what != "networks" else (),
@@ -140,7 +141,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Say]:
+def progress() -> Iterator[Report]:
     """Progress on stderr: a bar on a terminal, elsewhere a line for each measurement."""
     if not sys.stderr.isatty():
         yield lambda done, total, told: say(f"{done}/{total}  {told}", error=True)

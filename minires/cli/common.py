@@ -16,7 +16,7 @@ from typing import Any
 
 from minires import backends
 from minires._atomic import write_bytes
-from minires._shown import printable, wrapped
+from minires._repr import printable, wrapped
 
 # Errors that a wrong operation may raise.
 ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

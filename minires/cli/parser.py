@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import minires
 from minires import backends, models
 from minires._checks import integer, suggest
-from minires._shown import shown
+from minires._repr import shown
 from minires.backends.threads import MOST_THREADS
 from minires.cli.common import UsageError
 

@@ -48,7 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     for name in arguments.compare or [arguments.network]:
         with model_and_batch(name, arguments) as found:
             traces.append(trace(found.model, found.images, found.labels, found.title))
-    made = {"html": lambda: page(traces), "chrome": traces[0].timeline, "dot": traces[0].graph}[arguments.format]()
+    made = {
+        "html": lambda: page([traced.content() for traced in traces]),
+        "chrome": traces[0].timeline,
+        "dot": traces[0].graph,
+    }[arguments.format]()
     write(out, made.encode())
     if arguments.json:
         runs = [{"title": one.title, "loss": one.loss, "steps": len(one.events)} for one in traces]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from minires import _checks
 from minires._checks import choice, flag, instance, integer, suggest
 from minires._lazy import directory
-from minires._shown import shown
+from minires._repr import shown
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
 from minires.data.dataset import DataError, DataFileError, DataPathError, Dataset

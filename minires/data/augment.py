@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minires._checks import flag, instance, integer, number
-from minires._shown import shown
+from minires._repr import shown
 from minires.data.dataset import Dataset
 from minires.data.folder import FolderImages, spread
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minires._checks import instance
-from minires._shown import shown
+from minires._repr import shown
 
 if TYPE_CHECKING:
     from minires.data.folder import FolderImages

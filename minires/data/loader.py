@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minires._checks import flag, instance, integer
-from minires._shown import shown
+from minires._repr import shown
 from minires.data.augment import Part, Transform
 from minires.data.dataset import DataError, Dataset
 from minires.data.folder import FolderImages

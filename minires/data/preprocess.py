@@ -16,7 +16,7 @@ from PIL import Image
 
 from minires import _checks
 from minires._checks import choice, flag, integer, number
-from minires._shown import shown
+from minires._repr import shown
 from minires.data.dataset import DataFileError
 from minires.data.decode import decode
 

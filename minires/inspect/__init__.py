@@ -1,4 +1,4 @@
-"""Looking into a network and into a run, all of it through observers of the tape."""
+"""Tools that look into a network and into a run, all of them observers of the tape."""
 
 from minires._lazy import directory
 from minires.inspect.anomaly import AnomalyError, detect_anomaly

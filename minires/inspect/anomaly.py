@@ -1,4 +1,4 @@
-"""The first node that makes a NaN or an Inf."""
+"""Finds the first node that makes a NaN or an Inf."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from minires.inspect import rewrite
 from minires.inspect.card import input_names
 from minires.statistics import Statistics
 
+Named = list[tuple[str, Array]]
+
 
 class AnomalyError(ArithmeticError):
-    """A result is not finite; its traceback ends in the frame of the forward or backward that computed it.
+    """A result is not finite.  The traceback ends in the frame of the forward or backward that computed it.
 
-    (Of a class without source, such as one typed at the prompt, that frame is gone.)
+    That frame is missing for a class without source, such as one typed at the prompt.
 
     node    the operation
     phase   "forward" or "backward"
@@ -30,15 +32,15 @@ class AnomalyError(ArithmeticError):
 
 
 class detect_anomaly(Observer):
-    """Within it the first result that holds a NaN or an Inf, forward or backward, raises AnomalyError.
+    """A context manager: the first result that holds a NaN or an Inf, forward or backward, raises AnomalyError.
 
         with mr.inspect.detect_anomaly():
             loss = F.cross_entropy(model(x), labels)
             loss.backward()
 
-    The error names the inputs of the node that were not finite.  In the frame that it comes from, the result is `y` in
-    forward and `grads` in backward.
-    Every result is looked at, which costs a pass over each.  NumPy's own warnings of overflow are silent meanwhile.
+    The error names the node's inputs that were not finite.  In the error's last frame the result is `y` in forward and
+    `grads` in backward.
+    Each check costs one pass over a result.  NumPy's own overflow warnings are off inside the context.
     """
 
     def __enter__(self) -> Any:
@@ -47,8 +49,7 @@ class detect_anomaly(Observer):
         return super().__enter__()
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
-        names = input_names(node)
-        given = [(name, a) for name, a in zip(names, arrays, strict=True) if a is not None]
+        given = [(name, a) for name, a in zip(input_names(node), arrays, strict=True) if a is not None]
         self._watch(node, "forward", lambda output: _judge(node, "forward", [("the output", output)], given))
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
@@ -59,8 +60,8 @@ class detect_anomaly(Observer):
 
         def look(grads: Any) -> AnomalyError | None:
             grads = grads if isinstance(grads, tuple) else (grads,)
-            wanted = zip(names, grads, node.needs_input_grad, strict=False)
-            results = [(f"the gradient of {name}", g) for name, g, needed in wanted if g is not None and needed]
+            needed = zip(names, grads, node.needs_input_grad, strict=False)
+            results = [(f"the gradient of {name}", g) for name, g, needs in needed if g is not None and needs]
             return _judge(node, "backward", results, [("grad_output", grad_output)])
 
         self._watch(node, "backward", look)
@@ -72,13 +73,13 @@ class detect_anomaly(Observer):
         self.watched, self.look_later = (node, method), None
         try:
             rewrite.install(node, method, rewrite.RAISE, look)
-        except rewrite.SourceMissing:  # then the error comes from here, after the frame is gone
+        except rewrite.SourceMissing:  # `_unwatch` raises the error, after the frame is gone
             self.look_later = look
 
     def _unwatch(self, result: Any) -> None:
         rewrite.uninstall(*self.watched)
         if self.look_later is not None and (error := self.look_later(result)) is not None:
-            error.add_note("the source of this class is not at hand, so that the frame that made it cannot be shown")
+            error.add_note("the source of this class is not available, so the traceback lacks the operation's frame")
             raise error
 
     def __exit__(self, *exc_info: object) -> None:
@@ -88,26 +89,23 @@ class detect_anomaly(Observer):
         self.quiet.__exit__(None, None, None)
 
 
-def _judge(
-    node: Function, phase: str, results: list[tuple[str, Array]], given: list[tuple[str, Array]]
-) -> AnomalyError | None:
-    bad = [f"{name} holds {told}" for name, told in _not_finite(results)]
+def _judge(node: Function, phase: str, results: Named, given: Named) -> AnomalyError | None:
+    bad = [f"{name} holds {counts}" for name, counts in _not_finite(results)]
     if not bad:
         return None
-    already = [f"{name} ({told})" for name, told in _not_finite(given)]
+    already = [f"{name} ({counts})" for name, counts in _not_finite(given)]
     origin = f"already bad: {', '.join(already)}" if already else "all of its inputs are finite"
     of = f" of {node.module}" if node.module else ""
     place = f"; its forward was called at {node.place}" if node.place else ""
     return AnomalyError(f"{phase} of {node.name}{of}: {'; '.join(bad)}; {origin}{place}", node, phase)
 
 
-def _not_finite(arrays: list[tuple[str, Array]]) -> list[tuple[str, str]]:
-    """Those of the named arrays that hold NaN or Inf, and how many."""
+def _not_finite(arrays: Named) -> list[tuple[str, str]]:
+    """The named arrays that hold NaN or Inf: (name, counts in words)."""
     found = []
     for name, array in ((name, as_array(value)) for name, value in arrays):
         if not bool(array_module(array).isfinite(array).all()):
-            told = Statistics.of(array)
-            parts = [f"{told.nans:,} NaN"] if told.nans else []
-            parts += [f"{told.infs:,} Inf"] if told.infs else []
-            found.append((name, f"{' and '.join(parts)} among {told.size:,} numbers"))
+            held = Statistics.of(array)
+            parts = [f"{count:,} {what}" for count, what in ((held.nans, "NaN"), (held.infs, "Inf")) if count]
+            found.append((name, f"{' and '.join(parts)} among {held.size:,} numbers"))
     return found

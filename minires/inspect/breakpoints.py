@@ -1,8 +1,8 @@
-"""A debugger that stops at a node of the tape.
+"""Stops a debugger at a node of the tape.
 
 pdb      `breakpoint(at="layer3.0.conv2")` around a run, or a line and a condition from the shell:
              python -m pdb -c "b minires/ops/conv2d.py:36, self.module == 'layer3.0.conv2'" -c c script.py
-         A line of your own that says `breakpoint()` stops too; `s` steps from there into `model(x)`.
+         `breakpoint()` in your own code stops too; from there `s` steps into `model(x)`.
 VS Code  The debugger skips installed packages by default.  With this `.vscode/launch.json` it stops in them too:
              {
                "version": "0.2.0",
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from minires._checks import choice, flag, integer, iterable, number
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, as_array, is_array
 from minires.autograd import Function
 from minires.context import Observer
@@ -44,7 +44,7 @@ SKIPPED = 'the debugger skips installed packages and does not stop in {file}: se
 
 
 def not_finite(node: Function, arrays: Sequence[Array]) -> bool:
-    """Condition: an array holds a NaN or an Inf."""
+    """Condition: any of the arrays holds a NaN or an Inf."""
     for a in iterable(arrays, "arrays", "arrays"):
         if not is_array(a):
             raise TypeError(f"arrays must hold arrays, got {type(a).__name__}")
@@ -54,7 +54,7 @@ def not_finite(node: Function, arrays: Sequence[Array]) -> bool:
 
 
 def norm_above(limit: float) -> Condition:
-    """Condition: the Euclidean norm of an array is above the limit (or is NaN)."""
+    """Condition: the Euclidean norm of any array is above the limit, or is NaN."""
     number(limit, "limit", 0)
 
     def condition(node: Function, arrays: Sequence[Array]) -> bool:
@@ -64,26 +64,26 @@ def norm_above(limit: float) -> Condition:
 
 
 class breakpoint(Observer):
-    """Within it the debugger stops in the frame of a node's forward or backward, and the node's card is printed.
+    """A context manager: the debugger stops in the frame of a node's forward or backward, and prints the node's card.
 
         with mr.inspect.breakpoint(at="layer3.0.conv2", when="backward"):
             loss.backward()
 
-    at          module path (and all below it), glob pattern of one ("layer?.0.conv*"), or name of an operation
-                ("BatchNorm"); None: any
+    at          a module's path (with all modules below it), a glob pattern of paths ("layer?.0.conv*"), or an
+                operation's name ("BatchNorm"); None: any node
     when        "forward", "backward" or "both"
-    condition   a function of the node and its arrays that says whether to stop, such as `not_finite` or
-                `norm_above(x)`; None: always
-    stop        "entry": before the first line, the arrays are the inputs, in backward grad_output; "return": before
-                the result is returned, which is `y` in forward and `grads` in backward, the arrays are the results
-    times       how often at most; None: whenever it holds
-    card        whether to print the card
+    condition   a function of the node and its arrays, such as `not_finite` or `norm_above(x)`; a true result stops the
+                debugger.  None: every node at the place stops it
+    stop        "entry": before the first line; the arrays are the inputs, in backward grad_output.  "return": before
+                the result is returned; the arrays are the results, `y` in forward and `grads` in backward
+    times       number of stops at most; None: no limit
+    card        print the card
 
-    Stops by Python's `breakpoint()`, so that pdb, VS Code, PyCharm and whatever PYTHONBREAKPOINT names do what they do.
-    Where VS Code's debugger skips the operation's file, a line on stderr names the setting to change.
-    In a Jupyter notebook IPython's debugger asks below the cell, unless a visual debugger is attached.
-    Warns when it ends and no node was at the place.  A node is watched by one breakpoint or detect_anomaly at a time: a
-    second one is a RuntimeError.  Raises TypeError or ValueError that names the argument.
+    The debugger is the one that Python's `breakpoint()` opens: pdb, VS Code's, PyCharm's or that of PYTHONBREAKPOINT.
+    If VS Code's debugger skips the operation's file, a line on stderr names the setting to change.
+    In a Jupyter notebook IPython's debugger opens below the cell, unless a visual debugger is attached.
+    Warns at the end if no node was at the place.  RuntimeError for a node that another breakpoint or detect_anomaly
+    already watches.  TypeError or ValueError names the argument.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class breakpoint(Observer):
 
 
 def _skipped_by_debugpy(file: str) -> bool:
-    """Whether VS Code's debugger is attached and skips this file, as by default it does with installed packages."""
+    """Whether VS Code's debugger is attached and skips this file; by default it skips installed packages."""
     debugger: Any = getattr(sys.modules.get("pydevd"), "get_global_debugger", lambda: None)()
-    if not hasattr(debugger, "get_use_libraries_filter"):  # none, or another program's
+    if not hasattr(debugger, "get_use_libraries_filter"):  # no debugger, or another one
         return False
     return bool(debugger.get_use_libraries_filter() and not debugger.in_project_roots_filename_uncached(file))

@@ -1,4 +1,4 @@
-"""A node's card: everything about one operation that fits on a screen."""
+"""A node's card: one operation on one screen."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 from minires.arrays import Array, is_array
 from minires.autograd import Function
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 from minires.statistics import Statistics, html_table
 from minires.tensor import Tensor
 
 
 @dataclass(frozen=True)
 class Card:
-    """What `str` and notebooks show of a node.
+    """A node as `str` and notebooks show it.
 
     node     the operation
-    phase    "forward", "backward", or "" for a node that lies on the tape
+    phase    "forward", "backward", or "" for a node on the tape
     arrays   name -> statistics, in the order of the computation
     """
 
@@ -36,24 +36,24 @@ class Card:
 
     @property
     def facts(self) -> list[str]:
-        """Parameters, multiply-adds and the place of the call, as far as they are known.
+        """Parameters, multiply-adds and the place of the call, where known.
 
-        Parameters are the leaves that get a gradient, except the first input: that is the data.
+        Parameters are the leaves that get a gradient, except the first input, which is the data.
         """
         node = self.node
         leaves = (p for p in node.parents if isinstance(p, Tensor) and p is not node.parents[0])
         parameters = sum(leaf.size for leaf in leaves)
-        told = [f"parameters {parameters:,}"] if parameters else []
         macs = multiply_adds(node, self.phase)
-        told += [f"multiply-adds {macs:,}"] if macs else []
-        return told + ([f"called at {node.place}"] if node.place else [])
+        facts = [f"parameters {parameters:,}"] if parameters else []
+        facts += [f"multiply-adds {macs:,}"] if macs else []
+        return facts + ([f"called at {node.place}"] if node.place else [])
 
     def __repr__(self) -> str:
         return str(self)
 
     def __str__(self) -> str:
         width = max((len(name) for name, _ in self.arrays), default=0)
-        lines = [self.head, *(f"  {name:{width}}  {told}" for name, told in self.arrays)]
+        lines = [self.head, *(f"  {name:{width}}  {statistics}" for name, statistics in self.arrays)]
         return "\n".join(lines + [f"  {fact}" for fact in self.facts])
 
     def _repr_html_(self) -> str:
@@ -61,28 +61,28 @@ class Card:
 
 
 def card(node: Function) -> Card:
-    """The card of a node of the tape, e.g. of `loss.node` or of one of its `parents`, with the arrays it keeps."""
+    """The card of a node of the tape, such as `loss.node` or one of its `parents`, with the arrays that it keeps."""
     if not isinstance(node, Function):
         raise TypeError(f"node must be a Function, such as tensor.node, got {type(node).__name__}")
     return Card(node, "", tuple((name, Statistics.of(a)) for name, a in saved_by_name(node)))
 
 
 def forward_card(node: Function, arrays: Sequence[Array | None]) -> Card:
-    """Of a node whose forward is about to run."""
-    told = zip(input_names(node), arrays, strict=True)
-    return Card(node, "forward", tuple((name, Statistics.of(a)) for name, a in told if a is not None))
+    """The card of a node whose forward is about to run."""
+    named = zip(input_names(node), arrays, strict=True)
+    return Card(node, "forward", tuple((name, Statistics.of(a)) for name, a in named if a is not None))
 
 
 def backward_card(node: Function, grad_output: Array) -> Card:
-    """Of a node whose backward is about to run."""
+    """The card of a node whose backward is about to run."""
     return Card(node, "backward", (("grad_output", Statistics.of(grad_output)), *card(node).arrays))
 
 
 def saved_by_name(node: Function) -> list[tuple[str, Array]]:
-    """The arrays in `saved`, each under the name that it has where the operation's source assigns `self.saved`.
+    """(name, array) of the arrays in `saved`, by their names in the operation's assignment to `self.saved`.
 
-    `self.saved = x, weight` names two, "x" and "weight".  The parts of a tuple `kept` are "kept[0]", "kept[1]", and
-    where the source is ambiguous or not at hand, those of `saved` are "saved[0]", "saved[1]".
+    `self.saved = x, weight` gives "x" and "weight"; the parts of a tuple `kept` are "kept[0]", "kept[1]".  If the
+    source is ambiguous or not available, the names are "saved[0]", "saved[1]".
     """
 
     def arrays(name: str, part: Any) -> list[tuple[str, Array]]:
@@ -100,7 +100,7 @@ def saved_by_name(node: Function) -> list[tuple[str, Array]]:
 
 @functools.cache
 def _saved_names(operation: type[Any], parts: int | None) -> tuple[str, ...] | None:
-    """The names in the one assignment to `self.saved` of a tuple of so many parts; of no tuple where parts is None."""
+    """The names in the one assignment to `self.saved` of a tuple of `parts` elements (None: of no tuple)."""
     for cls in operation.__mro__[: operation.__mro__.index(Function)]:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
@@ -121,7 +121,7 @@ def _saved_names(operation: type[Any], parts: int | None) -> tuple[str, ...] | N
 
 
 def input_names(node: Function) -> list[str]:
-    """What forward calls its inputs."""
+    """The names of forward's parameters, one an input."""
     own = [p for p in inspect.signature(type(node).forward).parameters.values() if p.name != "self"]
     names = [p.name for p in own if p.kind is not p.VAR_POSITIONAL]
     return names + [f"input {i}" for i in range(len(names), len(node.input_shapes))]

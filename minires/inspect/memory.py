@@ -1,4 +1,4 @@
-"""How much memory a training step takes at its peak."""
+"""Predicts the peak memory of a training step."""
 
 from __future__ import annotations
 
@@ -22,38 +22,33 @@ from minires.optim import SGD
 from minires.tensor import Tensor
 
 
-def tried(input_shape: Sequence[int]) -> tuple[int, int]:
-    """How many images: two points of a straight line.
-
-    Small images need more of them: among few, gradients of weights make the peak elsewhere than in a real batch.
-    """
-    return (8, 16) if math.prod(input_shape[1:]) <= 64 * 64 else (2, 4)
-
-
 def peak_memory(model: Module, input_shape: Sequence[int], batch: int) -> int:
-    """Predicted bytes of all arrays at the peak of a training step: weights, gradients, momentum, activations, work.
+    """Predicted bytes of all arrays at the peak of a training step.
+
+    These are weights, gradients, momentum, activations and the kernels' working memory.
 
     input_shape   (C, H, W) of an image, or (features,) of a flat input, without the batch axis
 
-    Two steps with a few images and two with twice as many are run on a copy of the model, NumPy's allocations are
-    watched, and the straight line through both peaks is followed: what an image adds, each adds alike.  The model and
-    the random generator are left as they were.  What the interpreter and BLAS take comes on top, and what the
-    allocator cannot use between arrays: up to a fifth; with the reference backend up to a third, next to nothing where
-    the environment has MALLOC_MMAP_THRESHOLD_=131072.  Arrays of NumPy only.
+    A copy of the model makes two steps with a few images and two steps with twice as many, while NumPy's allocations
+    are measured.  The prediction is the straight line through both peaks, as every image adds the same.  The model and
+    the random generator keep their state.  The interpreter, BLAS and the allocator's fragmentation take more memory:
+    up to a fifth, with the reference backend up to a third.  With MALLOC_MMAP_THRESHOLD_=131072 in the environment,
+    the reference backend's fragmentation nearly vanishes.  Only for arrays of NumPy.
     """
     integer(batch, "batch", 1)
     return PeakMemory(model, input_shape)(batch)
 
 
 class PeakMemory:
-    """`peak_memory` of any number of images, measured once."""
+    """`peak_memory` for any batch, measured once."""
 
     def __init__(self, model: Module, input_shape: Sequence[int]) -> None:
         check_input(model, input_shape)
         self.model, self.input_shape = model, input_shape
         with init.skipped():
-            _measured(Linear(1, 2), (1,), 1)  # a process's first step imports modules, which would count
-        a, b = tried(input_shape)
+            _measured(Linear(1, 2), (1,), 1)  # the first step of a process imports modules, which would count
+        # Two points of a line.  Few small images have the peak at the weights' gradients, unlike a real batch.
+        a, b = (8, 16) if math.prod(input_shape[1:]) <= 64 * 64 else (2, 4)
         low, high = (_measured(model, input_shape, images) for images in (a, b))
         self.per_image = (high - low) / (b - a)
         self.of_none = low - self.per_image * a
@@ -63,7 +58,7 @@ class PeakMemory:
         return int(self.of_none + self.per_image * batch) + _held_by_kernels(self.model, self.input_shape, batch)
 
     def largest_batch(self, limit: int) -> int:
-        """The most images whose peak is within the limit, in bytes; 0 where that of one is not."""
+        """The largest batch whose peak is within the limit in bytes; 0 if one image exceeds it."""
         if self(1) > integer(limit, "limit", 0, 2**50):
             return 0
         fits, too_many = 1, 2 + int((limit - self.of_none) / max(self.per_image, 1))
@@ -74,7 +69,7 @@ class PeakMemory:
 
 
 class _Working(Observer):
-    """The most that the backend's kernels hold beside arrays for any one convolution of a forward pass."""
+    """The largest working memory of the backend's kernels in any convolution of a forward pass."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -89,7 +84,7 @@ class _Working(Observer):
 
 
 def _held_by_kernels(model: Module, input_shape: Sequence[int], batch: int) -> int:
-    """It is not in proportion to the images: with more of them another algorithm may be the faster one."""
+    """Not proportional to the batch: with more images, kernels may choose another algorithm."""
     with no_grad(), np.errstate(all="ignore"), _Working(batch) as working:
         copy.deepcopy(model).eval()(Tensor(blank_images(model, input_shape, 1)))
     return int(working.bytes)

@@ -1,8 +1,8 @@
-"""A method with one statement more, for one node: how a debugger gets into the very frame of an operation.
+"""Adds a statement to a method of one node, so that a debugger stops in the operation's own frame.
 
-A debugger stops in the frame that calls `breakpoint()`, and a post-mortem shows the frame that raised.  So that this
-frame is the operation's own forward or backward, while its file holds no line for it, the method is compiled again
-from its source with the statement in it, under its own file name and line numbers.
+A debugger stops in the frame that calls `breakpoint()`, and a post-mortem shows the frame that raised.  That frame must
+be the operation's forward or backward, whose file contains no such line.  So the method is compiled again from its
+source with the statement added, under its own file name and line numbers.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ return {result}
 
 
 class SourceMissing(RuntimeError):
-    """The source of a method is not at hand, such as of a class that was typed at the prompt."""
+    """The source of a method is not available, such as that of a class typed at the prompt."""
 
 
 def install(node: Function, method: str, statement: str, looked_at: Callable[[Any], Any] | None = None) -> None:
-    """Gives `node` a forward or backward of its own; `uninstall` takes it away again.
+    """Gives `node` its own forward or backward; `uninstall` removes it.
 
-    statement   ENTRY: `breakpoint()` before the first line; RETURN: where `looked_at(result)` is true, before the
-                result is returned; RAISE: the exception that `looked_at(result)` gives, unless None, is raised there
+    statement   ENTRY: `breakpoint()` before the first line
+                RETURN: `breakpoint()` before the result is returned, if `looked_at(result)` is true
+                RAISE: before the result is returned, raises the exception that `looked_at(result)` returns, unless None
 
-    The method's locals stay its own: besides them there is only the result, `y` in forward and `grads` in backward
-    (`_result` where the method uses that name for something else).
+    One local is added: the result, `y` in forward and `grads` in backward (`_result` if the method uses that name for
+    something else).
 
-    Raises SourceMissing, and RuntimeError where another observer was there before.
+    Raises SourceMissing, and RuntimeError if another observer already watches the node.
     """
     if method in node.__dict__:
         raise RuntimeError(f"{node!r} is being watched by another breakpoint or by detect_anomaly already")
@@ -62,21 +63,21 @@ def uninstall(node: Function, method: str) -> None:
 
 @functools.cache
 def _compiled(code: CodeType, file: str, statement: str) -> CodeType:
-    """`file` is part of the key, because code objects of two files may be equal."""
+    """`file` is part of the cache key: code objects of two files may be equal."""
     try:
         lines, first = inspect.getsourcelines(code)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
         tree, first = ast.Module([], []), 0
     definition = tree.body[0] if tree.body else None
-    if not isinstance(definition, ast.FunctionDef):  # nothing, or a lambda
-        raise SourceMissing(f"the source of {code.co_qualname} is not at hand: write it as a method, in a file")
+    if not isinstance(definition, ast.FunctionDef):  # no source, or a lambda
+        raise SourceMissing(f"the source of {code.co_qualname} is not available: write it as a method, in a file")
     if statement == ENTRY:
-        # On the line of the `def`: the debugger then stops at the first line of the body, which has not run yet.
+        # On the line of `def`, so the debugger stops at the body's first line, before it runs.
         definition.body[:0] = _at(definition.lineno, statement)
     else:
         _Returns(statement, code).visit(definition)
-    if code.co_freevars:  # `super()` and the like: free there, so free here
+    if code.co_freevars:  # names such as `__class__` for `super()` must stay free
         names = ", ".join(code.co_freevars)
         factory = ast.parse(f"def factory({names}):\n    pass").body[0]
         assert isinstance(factory, ast.FunctionDef)
@@ -98,7 +99,7 @@ def _find(code: CodeType, name: str) -> CodeType:
 
 
 def _at(line: int, source: str) -> list[ast.stmt]:
-    """The statements of a source, all of them on one line."""
+    """The statements of a source, all on the given line."""
     function: Any = ast.parse(f"def f():\n{textwrap.indent(source.strip(), ' ')}").body[0]
     for statement in function.body:
         for part in ast.walk(statement):
@@ -108,7 +109,7 @@ def _at(line: int, source: str) -> list[ast.stmt]:
 
 
 class _Returns(ast.NodeTransformer):
-    """Puts the statement in place of every return; returns of functions inside stay."""
+    """Replaces every return by the statement, except in nested functions."""
 
     def __init__(self, statement: str, code: CodeType) -> None:
         self.statement, self.code, self.depth = statement, code, 0

@@ -1,4 +1,4 @@
-"""A backend that computes nothing: results of the right shape and type, for whoever only counts."""
+"""A backend that computes only shapes and dtypes, for counting."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Pair = tuple[int, int]
 
 
 class Shapes:
-    """Stands in for the reference backend in forward, operand by operand; what it gives are zeros.
+    """The reference backend's forward with results of zeros.
 
-    The system gives out zeros without touching memory before it is written: a network of any size runs at once.
-    Operations that cost next to nothing are the reference backend's own.
+    The system allocates zeros without touching memory, so a network of any size runs at once.
+    Cheap operations are the reference backend's.
     """
 
     name = "shapes"

@@ -16,34 +16,34 @@ from rich.text import Text
 from minires import backends
 from minires._checks import LARGEST_SIZE, choice, instance, integer
 from minires._html import table_html
-from minires._shown import shown
+from minires._repr import shown
 from minires._table import FittedTable
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
-from minires.inspect.counting import memory_owners, multiply_adds
+from minires.inspect.cost import memory_owners, multiply_adds
 from minires.inspect.shapes import Shapes
 from minires.nn import Module
 from minires.nn.fusing import in_form
 from minires.nn.module import evaluating
 from minires.tensor import Tensor
 
-# What `summary` sorts by -> the field of `Row`.
+# sort -> the field of `Row`
 SORTS = {"macs": "macs", "params": "params", "memory": "kept_bytes"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One operation of the forward pass, or all of a module, for a batch of one image.
+    """One operation of the forward pass, or all operations of a module, for a batch of one image.
 
     module             path of the module that ran it, e.g. "layer1.0.conv1"
     operation          e.g. "Conv2d", or "7 operations"
-    output_shape       without the batch axis; of several operations the last one's
+    output_shape       without the batch axis; that of the last operation
     params             parameters of that module, counted at its first operation
     macs               multiply-adds of the forward pass
-    backward_macs      of the backward pass: once more for the weight's gradient, and for the input's (not the image's)
+    backward_macs      of the backward pass: `macs` for the weight's gradient and for the input's (not for the image's)
     activation_bytes   size of the output
-    kept_bytes         what backward keeps alive because of it, beyond what earlier operations keep and the parameters
+    kept_bytes         what the operation keeps for backward, without parameters and what earlier operations keep
     """
 
     module: str
@@ -58,11 +58,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of the table, in the order that was asked for, and totals.
+    """The rows of the table in the requested order, and totals.
 
-    params, trainable   parameters, and those that require a gradient; each counts once, however often it is used
+    params, trainable   parameters, and parameters that require a gradient; a shared parameter counts once
     input_bytes         size of the image
-    pass_bytes          outputs of the layers with parameters, and as much again for their gradients
+    pass_bytes          outputs of the layers with parameters, twice, because their gradients are as large
     params_bytes        size of the parameters
     sort, depth         arguments of `summary`
     """
@@ -94,17 +94,16 @@ class Summary:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of one image that are alive between forward and backward."""
+        """Bytes of one image that stay alive between forward and backward."""
         return sum(row.kept_bytes for row in self.rows)
 
     def to_csv(self) -> str:
-        """A line an operation, under the names of `Row`'s fields."""
+        """One line an operation; the columns are the fields of `Row`."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])
         for row in self.rows:
-            told = asdict(row) | {"output_shape": "x".join(map(str, row.output_shape))}
-            writer.writerow(told.values())
+            writer.writerow((asdict(row) | {"output_shape": "x".join(map(str, row.output_shape))}).values())
         return out.getvalue()
 
     def __rich__(self) -> Group:
@@ -135,7 +134,7 @@ class Summary:
         return row.module, row.operation, "×".join(map(str, row.output_shape)), params, macs, share, *more
 
     def _totals(self) -> list[tuple[str, str]]:
-        """As torchinfo tells them, in millions of bytes."""
+        """The totals that torchinfo prints; 1 MB is a million bytes."""
         sizes = {
             "input size": self.input_bytes,
             "forward/backward pass size": self.pass_bytes,
@@ -143,8 +142,8 @@ class Summary:
         }
         sizes["estimated total size"] = sum(sizes.values())
         counts = {"total params": self.params, "trainable params": self.trainable, "multiply-adds": self.macs}
-        told = [(label, f"{count:,}") for label, count in counts.items()]
-        return told + [(label, f"{size / 1e6:,.2f} MB") for label, size in sizes.items()]
+        totals = [(label, f"{count:,}") for label, count in counts.items()]
+        return totals + [(label, f"{size / 1e6:,.2f} MB") for label, size in sizes.items()]
 
     def _repr_html_(self) -> str:
         table, totals = self._table(), self._totals()
@@ -155,7 +154,7 @@ class Summary:
         return str(self)
 
     def __str__(self) -> str:
-        # In a notebook rich would display the table itself; elsewhere it adds colours where the output is a terminal.
+        # Without these options rich displays the table itself in a notebook, and adds colours on a terminal.
         console = Console(width=140, force_jupyter=False, color_system=None)
         with console.capture() as capture:
             console.print(self, crop=False)
@@ -169,7 +168,7 @@ def _sum(module: str, rows: Sequence[Row], operation: str = "") -> Row:
 
 
 def _merged(rows: Sequence[Row], depth: int) -> list[Row]:
-    """One row for each module path of at most `depth` names, in the order in which they first ran."""
+    """One row for each module path, cut to `depth` names, in the order of the first operation."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(".".join(row.module.split(".")[:depth]), []).append(row)
@@ -180,32 +179,32 @@ def _merged(rows: Sequence[Row], depth: int) -> list[Row]:
 
 
 def _with_subtotals(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """The rows, each stage of several rows followed by its subtotal, and the indices of the rows that end a section."""
-    told: list[Row] = []
+    """(rows with a subtotal after each stage of several rows, indices of the rows that end a section)"""
+    table: list[Row] = []
     ends = []
     for stage, group in itertools.groupby(rows, key=lambda row: row.module.partition(".")[0]):
         own = list(group)
         if len(own) > 1 and stage:
-            ends += [len(told) - 1] if told else []
-            told += [*own, _sum(f"{stage} subtotal", own)]
-            ends.append(len(told) - 1)
+            ends += [len(table) - 1] if table else []
+            table += [*own, _sum(f"{stage} subtotal", own)]
+            ends.append(len(table) - 1)
         else:
-            told += own
-    return told, [*ends, len(told) - 1]
+            table += own
+    return table, [*ends, len(table) - 1]
 
 
-class _Recorder(Observer):
+class _Counter(Observer):
     def __init__(self, model: Module) -> None:
         self.own_params: dict[str, int] = {}
-        seen: set[int] = set()  # of parameters: two modules may share one
-        for path, module in model.named_modules(model._name):  # a part of a network carries its own name
+        seen: set[int] = set()  # ids of parameters: two modules may share one
+        for path, module in model.named_modules(model._name):  # `_name`: the path of a part within its network
             own = [p for p in module._parameters.values() if id(p) not in seen]
             seen.update(map(id, own))
             self.own_params[path] = sum(p.size for p in own)
         self.with_params = {path for path, module in model.named_modules(model._name) if module._parameters}
         self.pass_bytes = 0
         self.rows: list[Row] = []
-        self.kept: dict[int, Any] = {id(p.data): p.data for p in model.parameters()}  # owners seen, kept alive by this
+        self.kept: dict[int, Any] = {id(p.data): p.data for p in model.parameters()}  # alive, so ids stay unique
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
         kept = 0
@@ -223,26 +222,26 @@ class _Recorder(Observer):
 
 
 def summary(model: Module, input_shape: Sequence[int], *, sort: str | None = None, depth: int | None = None) -> Summary:
-    """Passes one image through the model, by shapes alone, and returns the layer table.
+    """The layer table of one image that passes through the model; computes shapes alone.
 
     input_shape   (C, H, W) of an image, or (features,) of a flat input, without the batch axis
-    sort          "macs", "params" or "memory" (kept for backward): the largest first; None: the order of the pass
-    depth         one row for each module path of so many names (1: the stages); None: one for each operation
+    sort          "macs", "params" or "memory" (kept for backward), the largest first; None: the order of the pass
+    depth         length of the module paths that have one row each (1: the stages); None: one row an operation
 
-    The model's mode and statistics are left as they were.  Counting follows the paper: one multiply-add is 1;
-    convolutions, projections and linear layers count.
+    The model keeps its mode and statistics.  Counting follows the paper: one multiply-add is 1, and convolutions,
+    projections and linear layers count.
     """
     if sort is not None:
         choice(sort, "sort", SORTS)
     if depth is not None:
         integer(depth, "depth", 1)
     images = blank_images(model, input_shape, 1)
-    recorder = _Recorder(model)
-    # In evaluation mode, with a tape: the model's statistics stay, and batch norm keeps as much as in training.
-    # What is counted depends on shapes alone: nothing has to be computed.
-    with evaluating(model), in_form(model, fused=False), backends.using(Shapes()), enable_grad(), recorder:
+    counter = _Counter(model)
+    # Evaluation mode leaves the statistics alone, and with a tape batch norm keeps as much as in training.
+    # All counts depend on shapes alone, so the backend computes nothing else.
+    with evaluating(model), in_form(model, fused=False), backends.using(Shapes()), enable_grad(), counter:
         model(Tensor(images))
-    rows = recorder.rows if depth is None else _merged(recorder.rows, depth)
+    rows = counter.rows if depth is None else _merged(counter.rows, depth)
     if sort is not None:
         rows = sorted(rows, key=lambda row: -getattr(row, SORTS[sort]))
     parameters = list(model.parameters())
@@ -252,7 +251,7 @@ def summary(model: Module, input_shape: Sequence[int], *, sort: str | None = Non
         params=sum(p.size for p in parameters),
         trainable=sum(p.size for p in parameters if p.requires_grad),
         input_bytes=images.nbytes,
-        pass_bytes=recorder.pass_bytes,
+        pass_bytes=counter.pass_bytes,
         params_bytes=sum(p.data.nbytes for p in parameters),
         sort=sort,
         depth=depth,

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from minires._checks import suggest
-from minires._shown import shown
+from minires._repr import shown
 from minires.models.blocks import BasicBlock, Bottleneck
 from minires.models.resnet import ResNet
 from minires.models.vgg import VGG

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minires import functional as F
 from minires._checks import LARGEST_SIZE, choice, flag, integer
-from minires._shown import shown
+from minires._repr import shown
 from minires.models.blocks import BasicBlock, Bottleneck, make_shortcut, norm
 from minires.nn import AdaptiveAvgPool2d, Conv2d, Linear, MaxPool2d, Module, ReLU, Sequential
 from minires.nn.layers import conv_norm_relu

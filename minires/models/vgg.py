@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minires._checks import LARGEST_SIZE, flag, integer, number
-from minires._shown import shown
+from minires._repr import shown
 from minires.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,

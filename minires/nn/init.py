@@ -11,7 +11,7 @@ import numpy as np
 
 from minires import random
 from minires._checks import choice, integer
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array
 
 LARGEST_ARRAY = 2**48  # numbers: more than any machine has bytes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from minires._checks import choice, flag, instance, mapping
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, is_array, on_cpu
 from minires.backends.unavailable import usable_cupy
 from minires.context import context

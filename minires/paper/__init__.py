@@ -1,10 +1,13 @@
-"""What the paper published, as data, and what of it can be reproduced: one module a table or figure.
+"""The paper's published numbers, and reproductions of its tables and figures: one module each.
 
-published    the paper's numbers, each with its place in the paper: never mixed with ours
+published    the paper's numbers, each with its place in the paper, apart from computed ones
 table1       the architectures for ImageNet, with exact multiply-adds
-table6       the CIFAR-10 networks: parameters, and the errors of runs where there are any
-drawing      any network as in Figure 3, drawn from the model itself
-gradients    how gradients change with depth at initialisation, with and without shortcuts and batch norm
+table6       the CIFAR-10 networks: parameters, and the errors of finished runs
+figure1, 4   networks trained side by side, by `experiment`
+figure7      standard deviations of the layers' responses
+drawing      Figure 3, and any other network, drawn from the model
+gradients    gradients over depth at initialisation, with and without shortcuts and batch norm
+items        the options and the `report` of each of them
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Networks drawn as in Figure 3, from the models themselves: what runs is what is drawn."""
+"""Draws networks as in Figure 3, from the operations that a model runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
 from minires import models
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, no_grad
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 from minires.inspect.summary import blank_images
 from minires.nn import Module
 from minires.nn.module import evaluating
@@ -21,7 +24,7 @@ from minires.tensor import Tensor
 
 @dataclass
 class Box:
-    """A weight layer, or a pooling between them.
+    """A layer with weights, or a pooling.
 
     text    e.g. "3×3 conv, 128, /2"
     kind    "conv", "pool" or "fc"
@@ -37,7 +40,7 @@ class Box:
 
 @dataclass
 class Shortcut:
-    """From before box `first` to behind box `last`; dotted where dimensions increase."""
+    """A shortcut from before box `first` to behind box `last`; dotted if it changes the dimensions."""
 
     first: int
     last: int
@@ -56,7 +59,7 @@ class Drawing:
 
 
 class _Walk(Observer):
-    """Notes what runs, in the order it runs."""
+    """Adds a box or a shortcut for each operation."""
 
     def __init__(self, drawing: Drawing) -> None:
         self.drawing = drawing
@@ -72,25 +75,17 @@ class _Walk(Observer):
             drawing.boxes.append(Box(f"{KH}×{KW} conv, {O}{stride}", "conv", size, node.module))
         elif node.name in ("MaxPool2d", "AvgPool2d"):
             drawing.boxes.append(Box(f"pool, /{described['stride'][0]}", "pool", size, node.module))
-        elif node.name == "AdaptiveAvgPool2d" and size != _input_size(arrays):
+        elif node.name == "AdaptiveAvgPool2d" and size != described["input_shapes"][0][2]:
             drawing.boxes.append(Box("avg pool", "pool", size, node.module))
         elif node.name == "Linear":
             drawing.boxes.append(Box(f"fc {output.shape[1]}", "fc", 1, node.module))
         elif node.name == "Add":
-            self._shortcut(node.module, dotted=False)
-
-    def _shortcut(self, block: str, dotted: bool) -> None:
-        inside = [i for i, box in enumerate(self.drawing.boxes) if box.module.startswith(f"{block}.")]
-        self.drawing.shortcuts.append(Shortcut(inside[0], inside[-1], dotted))
-
-
-def _input_size(arrays: tuple[Array | None, ...]) -> int:
-    assert arrays[0] is not None
-    return arrays[0].shape[2]
+            inside = [i for i, box in enumerate(drawing.boxes) if box.module.startswith(f"{node.module}.")]
+            drawing.shortcuts.append(Shortcut(inside[0], inside[-1], dotted=False))
 
 
 def draw(model: Module, input_shape: tuple[int, int, int], title: str) -> Drawing:
-    """Walks one image of zeros through the model.  A shortcut is dotted where its block changes the dimensions."""
+    """Draws the operations of a forward pass.  A shortcut is dotted if its block changes the dimensions."""
     drawing = Drawing(title, input_shape[1])
     with evaluating(model), no_grad(), _Walk(drawing):
         model(Tensor(blank_images(model, input_shape, 1)))
@@ -111,11 +106,8 @@ def named(name: str, **options: Any) -> Drawing:
 
 def picture(drawings: Sequence[Drawing], kind: str) -> bytes:
     """The networks side by side, aligned by output size, as the bytes of a "png" or "svg"."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-
     sizes = sorted({box.size for d in drawings for box in d.boxes}, reverse=True)
-    # Rows of each output size: as many as the network with most boxes of that size needs.
+    # Output size -> rows: the largest number of boxes of that size in any network.
     heights = {size: max(sum(box.size == size for box in d.boxes) for d in drawings) for size in sizes}
     tops, row = {}, 2.0
     for size in sizes:
@@ -128,18 +120,15 @@ def picture(drawings: Sequence[Drawing], kind: str) -> bytes:
     axes.set(xlim=(0, left + pitch * len(drawings)), ylim=(step * (row + 1), 0))
     for size in sizes:
         axes.text(0.1, step * (tops[size] + 0.5), f"output\nsize: {size}", fontsize=7, va="center")
-        axes.plot(
-            [0.05, left + pitch * len(drawings) - 0.05], [step * (tops[size] - 0.35)] * 2, color="0.85", linewidth=0.6
-        )
+        ends = [0.05, left + pitch * len(drawings) - 0.05]
+        axes.plot(ends, [step * (tops[size] - 0.35)] * 2, color="0.85", linewidth=0.6)
     colours = {size: f"C{i % 10}" for i, size in enumerate(sizes)}
     for number, d in enumerate(drawings):
         centre = left + pitch * number + width / 2
-        title = (
-            f"{d.title}\n{d.macs / 1e9:.1f} ×10⁹ multiply-adds"
-            if d.macs >= 1e8
-            else f"{d.title}\n{d.macs:,} multiply-adds"
+        count = f"{d.macs / 1e9:.1f} ×10⁹" if d.macs >= 1e8 else f"{d.macs:,}"
+        axes.text(
+            centre, step * 0.7, f"{d.title}\n{count} multiply-adds", ha="center", va="center", fontsize=9, weight="bold"
         )
-        axes.text(centre, step * 0.7, title, ha="center", va="center", fontsize=9, weight="bold")
         used = dict.fromkeys(sizes, 0)
         places = []
         for box in d.boxes:

@@ -1,7 +1,6 @@
-"""Networks trained side by side, and a verdict on the order of their errors: what Figures 1, 4 and 6 have in common.
+"""Trains networks side by side and judges the order of their errors, for Figures 1, 4 and 6.
 
-Every curve is a training run with a folder of its own: what is there already is not trained again, and what was
-interrupted goes on.
+Every curve is a training run with its own folder.  A finished run is not repeated; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.data import FolderImages
 from minires.training import Config, load_checkpoint, resume_config, train
 from minires.training.batches import evaluation_loader, images
@@ -26,7 +26,7 @@ from minires.training.restore import restore
 from minires.training.run import starting_point
 from minires.training.side_by_side import side_by_side
 
-SAMPLE = 10_000  # training images on which the training error at the end is measured, without augmentation
+SAMPLE = 10_000  # training images for the final training error, which is measured without augmentation
 TWO_ERRORS = (
     "training errors: in the table and in the claims in evaluation mode, on at most 10,000 training images without "
     "augmentation; in the picture and in the CSV file with augmentation, as the mean since the last point"
@@ -35,10 +35,11 @@ TWO_ERRORS = (
 
 @dataclass(frozen=True)
 class Claim:
-    """What must hold of two networks' training errors at the last iteration, in percent points.
+    """A bound on the training error of network `a` minus that of `b` at the last iteration, in percentage points.
 
-    least   error of `a` − error of `b` must be at least this
-    most    or at most this; `either_way`: and at least −most
+    least        lower bound
+    most         upper bound, if `least` is None
+    either_way   `most` bounds the absolute difference
     """
 
     a: str
@@ -48,23 +49,25 @@ class Claim:
     either_way: bool = False
 
     def judge(self, error: Mapping[str, float]) -> tuple[str, bool]:
-        """What was found, and whether the claim holds; NaN never does."""
-        apart = error[self.a] - error[self.b]
-        what = f"{self.a} − {self.b}"
-        if self.least is not None:
-            return f"training error of {what} = {apart:.1f}, at least {self.least:g}", apart >= self.least
-        assert self.most is not None
+        """(the difference and its bound in words, whether the claim holds); NaN fails every claim."""
+        pair, apart = f"{self.a} − {self.b}", error[self.a] - error[self.b]
         if self.either_way:
-            return f"training error of |{what}| = {abs(apart):.1f}, at most {self.most:g}", abs(apart) <= self.most
-        return f"training error of {what} = {apart:.1f}, at most {self.most:g}", apart <= self.most
+            pair, apart = f"|{pair}|", abs(apart)
+        if self.least is not None:
+            bound, holds = f"at least {self.least:g}", apart >= self.least
+        else:
+            assert self.most is not None
+            bound, holds = f"at most {self.most:g}", apart <= self.most
+        return f"training error of {pair} = {apart:.1f}, {bound}", holds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, and what must come out.
+    """The networks to train, and the claims about their errors.
 
-    title      says what is an analogue
-    settings   of `Config`, for every network; `options` for some of them
+    title      names the paper's figure, or its analogue
+    settings   of `Config`, for every network
+    options    of `Config`, for single networks
     """
 
     data: str
@@ -76,7 +79,7 @@ class Plan:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def config(self, network: str, seed: int, data_dir: str | None = None) -> Config:
-        """The run of one curve; raises ConfigError."""
+        """The configuration of one curve's run; raises ConfigError."""
         settings = {**self.settings, **self.options.get(network, {}), "iterations": self.iterations}
         return Config.make(network=network, data=self.data, seed=seed, data_dir=data_dir, **settings)
 
@@ -85,8 +88,8 @@ class Plan:
 class Curve:
     """One trained network: its history, and its errors in percent at the last iteration.
 
-    training_error   of the first 10,000 training images as they are, in evaluation mode; of a folder (sorted by class)
-                     of every n-th, at most 10,000
+    training_error   in evaluation mode, of the first 10,000 training images without augmentation; of a folder, which is
+                     sorted by class, of every n-th image, at most 10,000
     """
 
     network: str
@@ -99,7 +102,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Line:
-    """How a network's column `which` of the history (training_error, test_error) is drawn."""
+    """The style of a curve: a network's column `which` of the history (training_error or test_error)."""
 
     network: str
     which: str
@@ -110,7 +113,7 @@ class Line:
 
 
 def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, report: Silent) -> Curve:
-    """Trains one network into out/<network>-<iterations>-<seed>, or goes on with what is there.
+    """Trains one network in out/<network>-<iterations>-<seed>, or resumes the run that is there.
 
     Raises what `minires.training.train` raises.
     """
@@ -128,7 +131,7 @@ def run(plan: Plan, network: str, seed: int, out: Path, data_dir: str | None, re
     config, rows = trained.checkpoint.config, trained.checkpoint.rows
     dataset = images(config, "train")
     chosen = slice(SAMPLE)
-    if isinstance(dataset.images, FolderImages):  # which are sorted by class
+    if isinstance(dataset.images, FolderImages):  # sorted by class
         chosen = slice(None, None, math.ceil(len(dataset) / SAMPLE))
     sample = replace(dataset, images=dataset.images[chosen], labels=dataset.labels[chosen])
     batches = evaluation_loader(config, sample, trained.checkpoint.mean).epoch()
@@ -148,11 +151,11 @@ def run_all(
     reports: Mapping[tuple[str, int], Silent] | None = None,
 ) -> list[Curve]:
     """Every network with every seed, `jobs` at a time; in the order of seeds and networks."""
-    # The deepest first: no processor is left with a long run alone at the end.
+    # The deepest first, so the last run is short.
     order = sorted(labels(plan, seeds), key=lambda label: (label[1], -_depth(label[0])))
     tasks = [functools.partial(run, plan, network, seed, out, data_dir) for network, seed in order]
-    heard = [Silent() if reports is None else reports[label] for label in order]
-    curves = dict(zip(order, side_by_side(tasks, heard, jobs), strict=True))
+    own = [Silent() if reports is None else reports[label] for label in order]
+    curves = dict(zip(order, side_by_side(tasks, own, jobs), strict=True))
     return [curves[label] for label in labels(plan, seeds)]
 
 
@@ -166,20 +169,18 @@ def _depth(network: str) -> int:
 
 
 def verdict(plan: Plan, curves: Sequence[Curve]) -> list[tuple[str, bool]]:
-    """The plan's claims, seed by seed, and whether each holds."""
+    """(claim in words, whether it holds) for each seed and claim."""
     results = []
     for seed in sorted({curve.seed for curve in curves}):
         error = {curve.network: curve.training_error for curve in curves if curve.seed == seed}
         for claim in plan.claims:
-            told, holds = claim.judge(error)
-            results.append((f"seed {seed}: {told}", holds))
+            found, holds = claim.judge(error)
+            results.append((f"seed {seed}: {found}", holds))
     return results
 
 
 def picture(plan: Plan, curves: Sequence[Curve], panels: Sequence[tuple[str, Sequence[Line]]]) -> bytes:
-    """Errors over iterations, a panel for each (label of its y axis, lines): the bytes of a PNG."""
-    from matplotlib.figure import Figure
-
+    """Errors over iterations, one panel for each (label of the y axis, lines): the bytes of a PNG."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     for axes, (ylabel, lines) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for line in lines:
@@ -189,13 +190,13 @@ def picture(plan: Plan, curves: Sequence[Curve], panels: Sequence[tuple[str, Seq
         axes.grid(alpha=0.3)
         axes.legend()
     seeds = len({curve.seed for curve in curves})
-    told = f"{seeds} seeds: thin lines, bold their mean" if seeds > 1 else "one seed"
-    figure.suptitle(f"{plan.title}\n{told}; training error with augmentation, mean since the last point", fontsize=10)
+    legend = f"{seeds} seeds: thin lines, bold their mean" if seeds > 1 else "one seed"
+    figure.suptitle(f"{plan.title}\n{legend}; training error with augmentation, mean since the last point", fontsize=10)
     return encoded(figure)
 
 
 def _plot(axes: Any, curves: Sequence[Curve], line: Line) -> None:
-    """One network's curve: thin lines a seed where there are several, and their mean."""
+    """The mean over the seeds; if there are several, a thin line for each."""
     seeds = []
     for curve in curves:
         points = [(row.iteration, getattr(row, line.which)) for row in curve.rows]

@@ -1,8 +1,8 @@
-"""Figure 1 (and, with the residual networks, Figure 6): the deeper plain network is worse, on training images too.
+"""Figure 1, and Figure 6 with the residual networks: the deeper plain network has the larger training error.
 
-On CIFAR-10 it is the paper's experiment.  Offline it is an analogue, and says so in its title: Fashion-MNIST averaged
-to 14×14, widths 8, 16 and 32, lr 0.02 (chosen after results had been seen), 2,000 or, quick, 300 iterations.  These
-networks are far from converged: it shows slow optimisation, not that the degradation survives convergence.
+On CIFAR-10 it is the paper's experiment.  Offline it is an analogue with a title of its own: Fashion-MNIST averaged to
+14×14, widths 8, 16 and 32, lr 0.02 (chosen after seeing results), 2,000 iterations, quick: 300.  These networks are far
+from converged.  So the analogue shows slow optimisation; whether the degradation survives convergence stays open.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minires.paper.experiment import Claim, Curve, Line, Plan
 
 
 def plan(dataset: str = "fashion-mnist", *, quick: bool = False, residual: bool = False) -> Plan:
-    """The paper's recipe for cifar10 (64k iterations; quick: 300), the analogue for fashion-mnist."""
+    """The paper's recipe on cifar10 (64k iterations; quick: 300), or the analogue on fashion-mnist."""
     choice(dataset, "data", ("fashion-mnist", "cifar10"))
     networks = ("plain20", "plain56", "resnet20", "resnet56") if residual else ("plain20", "plain56")
     if dataset == "cifar10":
@@ -32,12 +32,12 @@ def plan(dataset: str = "fashion-mnist", *, quick: bool = False, residual: bool 
         ]
         settings = {"size": 14, "width": 8, "lr": 0.02, "eval_every": 50 if quick else 100, "log_every": 25}
         title = "An analogue of Figure 1: Fashion-MNIST at 14×14, widths 8, 16, 32"
-    asked = tuple(claim for claim in claims if {claim.a, claim.b} <= set(networks))
-    return Plan(dataset, title, iterations, networks, settings, asked)
+    chosen = tuple(claim for claim in claims if {claim.a, claim.b} <= set(networks))
+    return Plan(dataset, title, iterations, networks, settings, chosen)
 
 
 def picture(plan: Plan, curves: Sequence[Curve]) -> bytes:
-    """Training error at the left, test error at the right; the bytes of a PNG."""
+    """Training error on the left, test error on the right: the bytes of a PNG."""
     panels = []
     for which in ("training_error", "test_error"):
         lines = [Line(network, which, network, f"C{i}") for i, network in enumerate(plan.networks)]

@@ -1,9 +1,9 @@
-"""Figure 4: 18 and 34 layers, plain and residual; of the plain networks the deeper one is worse, of the others not.
+"""Figure 4: 18 and 34 layers.  The deeper plain network is worse; the deeper residual network is not.
 
-On ImageNet (`folder`) it is the paper's experiment.  Offline it is an analogue, and says so in its title: the same
-networks on Fashion-MNIST at 28×28, a quarter of the widths, lr 0.02, 2,000 or, quick, 300 iterations.  The rate and the
-margins were chosen after results had been seen.  So short a run shows that depth does not hurt a residual network; that
-it helps, as on ImageNet, it does not show.
+On ImageNet (`folder`) it is the paper's experiment.  Offline it is an analogue with a title of its own: the same
+networks on Fashion-MNIST at 28×28, a quarter of the widths, lr 0.02, 2,000 iterations, quick: 300.  The rate and the
+margins were chosen after seeing results.  So short a run shows that depth does not hurt a residual network, but not
+that depth helps, as it does on ImageNet.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ NETWORKS = tuple(name for pair in PANELS for name in pair)
 
 
 def plan(dataset: str = "fashion-mnist", *, quick: bool = False) -> Plan:
-    """The paper's 600k iterations for folder (quick: 300), the analogue for fashion-mnist.
+    """The paper's 600k iterations on folder (quick: 300), or the analogue on fashion-mnist.
 
-    The residual networks have shortcuts A: no parameter more than the plain ones, as in the paper's figure.
+    The residual networks have shortcuts A, so they have the parameters of the plain networks, as in the paper's figure.
     """
     choice(dataset, "data", ("fashion-mnist", "folder"))
     options = {name: {"shortcut": "A"} for name in PANELS[1]}
@@ -43,14 +43,13 @@ def plan(dataset: str = "fashion-mnist", *, quick: bool = False) -> Plan:
 
 
 def picture(plan: Plan, curves: Sequence[Curve]) -> bytes:
-    """Plain networks at the left, residual ones at the right; training error dashed, test error bold; a PNG's bytes."""
-    return experiment.picture(plan, curves, [("error (%)", _lines(networks)) for networks in PANELS])
-
-
-def _lines(networks: Sequence[str]) -> list[Line]:
-    lines = []
-    for network in networks:
-        colour = "C3" if network.endswith("34") else "C0"
-        lines.append(Line(network, "training_error", f"{network}, training", colour, 1, "--"))
-        lines.append(Line(network, "test_error", f"{network}, test", colour))
-    return lines
+    """Plain networks on the left, residual on the right; training error dashed, test error bold: a PNG's bytes."""
+    panels = []
+    for networks in PANELS:
+        lines = []
+        for network in networks:
+            colour = "C3" if network.endswith("34") else "C0"
+            lines.append(Line(network, "training_error", f"{network}, training", colour, 1, "--"))
+            lines.append(Line(network, "test_error", f"{network}, test", colour))
+        panels.append(("error (%)", lines))
+    return experiment.picture(plan, curves, panels)

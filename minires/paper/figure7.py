@@ -1,9 +1,8 @@
-"""Figure 7: how strongly the layers respond, plain and residual.
+"""Figure 7: standard deviations of the layers' responses, plain and residual.
 
-A response is the output of a 3×3 convolution after its batch norm, before ReLU and addition; its standard deviation is
-taken over images, channels and pixels.  The paper's networks are trained on CIFAR-10.  A freshly initialised network
-has the deviation 1 in every layer, because batch norm makes it so: there the curves tell nothing about residuals, and
-the title says so.
+A response is the output of a 3×3 convolution after its batch norm, before ReLU and addition.  Its standard deviation is
+taken over images, channels and pixels.  The paper's networks are trained on CIFAR-10.  At initialisation batch norm
+makes every deviation 1, so the curves show nothing about residuals, as the title states.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from minires import models, random
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, no_grad
@@ -41,7 +41,7 @@ class Responses:
 
 
 class _Deviations(Observer):
-    """Batch norms whose input is the output of a 3×3 convolution."""
+    """Measures batch norms whose input is the output of a 3×3 convolution."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
@@ -55,7 +55,7 @@ class _Deviations(Observer):
 
 
 def initialised(network: str, seed: int = 0) -> Responses:
-    """A network of the CIFAR family as it is before training, on 32 random images, by the batch's own statistics."""
+    """A network of the CIFAR family before training, on 32 random images, in training mode."""
     random.manual_seed(seed)
     model = models.create(network)
     images = np.random.default_rng(seed).standard_normal((32, 3, 32, 32)).astype(np.float32)
@@ -65,8 +65,8 @@ def initialised(network: str, seed: int = 0) -> Responses:
 def of_run(path: Path, data_dir: str | None = None) -> Responses:
     """A trained network on the first 1,000 test images, in evaluation mode.
 
-    Raises what `minires.training.restore` and `minires.data.load` raise, and ValueError where no 3×3 convolution is
-    followed by batch norm.
+    Raises what `minires.training.restore` and `minires.data.load` raise, and ValueError if no batch norm follows a 3×3
+    convolution.
     """
     trained = restore(path, **({} if data_dir is None else {"data_dir": data_dir}))
     config = trained.checkpoint.config
@@ -89,9 +89,7 @@ def _deviations(model: Module, images: Array) -> tuple[float, ...]:
 
 
 def picture(responses: Sequence[Responses]) -> bytes:
-    """Above in the order of the layers, below by size, as in the paper; plain networks dashed; a PNG's bytes."""
-    from matplotlib.figure import Figure
-
+    """In the order of the layers, below it sorted, as in the paper; plain networks dashed: a PNG's bytes."""
     figure = Figure(figsize=(7, 6.6), layout="constrained")
     depths = sorted({len(r.deviations) for r in responses})
     panels = figure.subplots(2, 1)

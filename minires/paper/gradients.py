@@ -1,9 +1,9 @@
-"""How gradients change with depth at initialisation: {plain, residual} × {with, without batch norm}.
+"""Gradients over depth at initialisation: {plain, residual} × {with, without batch norm}.
 
-The usual story, that deep plain networks fail because their gradients vanish, is not what happens here: with batch
-norm the gradients of a plain network *explode* toward the input (Yang et al., arXiv:1902.08129); they vanish in plain
-networks without batch norm, which nobody trains; and the paper itself says that degradation is "unlikely to be caused
-by vanishing gradients" (section 4.1).
+Vanishing gradients are the usual explanation for the failure of deep plain networks.  These measurements contradict it:
+with batch norm, the gradients of a plain network *explode* toward the input (Yang et al., arXiv:1902.08129).  They
+vanish only in plain networks without batch norm, which are not used.  The paper calls degradation "unlikely to be
+caused by vanishing gradients" (section 4.1).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from minires import functional as F
 from minires import models, random
 from minires._checks import integer
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.nn import Conv2d
 from minires.optim import SGD
 from minires.tensor import Tensor
@@ -33,8 +34,8 @@ class Case:
     """One network.
 
     norms    ‖∂L/∂W‖ of every 3×3 convolution, from the input to the output
-    turned   degrees by which each of these weights has turned after the steps asked for; empty without, and where the
-             outputs were no longer finite on the way
+    turned   degrees by which the steps have turned each of these weights; empty without steps, or if the outputs became
+             infinite or NaN
     """
 
     residual: bool
@@ -52,9 +53,9 @@ class Case:
 def measure(
     residual: bool, batch_norm: bool, depth: int, *, seed: int = 0, steps: int = 0, lr: float = 0.1, batch: int = 32
 ) -> Case:
-    """Gradients of the cross-entropy of random images (3, 28, 28) and labels, a freshly initialised network.
+    """Gradients of the cross-entropy for random images (3, 28, 28) and labels, in a freshly initialised network.
 
-    steps   updates by SGD (momentum 0.9) on the same batch, after which the turn of each layer's weights is measured
+    steps   updates by SGD (momentum 0.9) on the same batch, before the turn of each layer's weights is measured
     """
     integer(steps, "steps", 0)
     integer(batch, "batch", 2)
@@ -68,7 +69,7 @@ def measure(
     sgd = SGD(model.parameters(), lr, 0.9)
     first = [layer.weight.data.copy() for layer in layers]
     norms: tuple[float, ...] = ()
-    with np.errstate(over="ignore", invalid="ignore"):  # some of these networks do explode
+    with np.errstate(over="ignore", invalid="ignore"):  # some of these networks explode
         for step in range(steps + 1):
             sgd.zero_grad()
             logits = model(x)
@@ -77,16 +78,12 @@ def measure(
                 break
             F.cross_entropy(logits, labels).backward()
             if step == 0:
-                norms = tuple(float(np.linalg.norm(_grad(layer))) for layer in layers)
+                grads = [np.asarray(layer.weight.grad, np.float64) for layer in layers]  # squares may exceed float32
+                norms = tuple(float(np.linalg.norm(grad)) for grad in grads)
             if step < steps:
                 sgd.step()
     turned = tuple(_angle(a, layer.weight.data) for a, layer in zip(first, layers, strict=True)) if steps else ()
     return Case(residual, batch_norm, depth, norms, turned)
-
-
-def _grad(layer: Conv2d) -> np.ndarray:
-    assert layer.weight.grad is not None
-    return layer.weight.grad.astype(np.float64)  # squares of large gradients leave float32
 
 
 def _angle(a: np.ndarray, b: np.ndarray) -> float:
@@ -96,9 +93,7 @@ def _angle(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def picture(cases: Sequence[Case]) -> bytes:
-    """Gradient norm over depth, one panel for each of the four kinds, as the bytes of a PNG."""
-    from matplotlib.figure import Figure
-
+    """Gradient norm over depth, one panel for each of the four kinds: the bytes of a PNG."""
     figure = Figure(figsize=(9, 6.6), layout="constrained")
     panels = figure.subplots(2, 2, squeeze=False)
     for row, batch_norm in enumerate((True, False)):

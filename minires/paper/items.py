@@ -1,4 +1,4 @@
-"""What of the paper can be reproduced: a function an item, from its options to its `Report`."""
+"""The items of the paper that can be reproduced: one function each, from options to a `Report`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress = Callable[[Sequence[str]], AbstractContextManager[list[Silent]]]
 
 
 def silent(labels: Sequence[str]) -> AbstractContextManager[list[Silent]]:
-    """Progress that nobody sees."""
+    """Progress without output."""
     return nullcontext([Silent() for _ in labels])
 
 
@@ -26,7 +26,7 @@ def reproduce_table1(*, time: bool = False, **options: str) -> Report:
     """Table 1.
 
     time      measure a forward pass of one image
-    options   shortcut, stride_in: for the networks that have them
+    options   shortcut, stride_in; each applies to the networks that have it
     """
     columns = []
     for name in table1.NETWORKS:
@@ -84,17 +84,16 @@ def _trained(
     jobs: int | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Trains what the plan wants, in run folders under out/<name>.
+    """Trains the plan's networks, in run folders under out/<name>.
 
     seeds      runs of each network
-    data_dir   where to look for the data first
-    backend    what computes
+    data_dir   folder that is searched for the data first
     jobs       runs at a time; None: one a processor
     """
     plan = replace(plan, settings={**plan.settings, "backend": backend})
     labels = experiment.labels(plan, seeds)
-    with progress([f"{network}, seed {seed}" if seeds > 1 else network for network, seed in labels]) as heard:
-        reports = dict(zip(labels, heard, strict=True))
+    with progress([f"{network}, seed {seed}" if seeds > 1 else network for network, seed in labels]) as own:
+        reports = dict(zip(labels, own, strict=True))
         curves = experiment.run_all(plan, seeds, out / name, data_dir, jobs, reports)
     head = ["network", "seed", "training error", "test error", "time"]
     lines = [
@@ -110,15 +109,14 @@ def _trained(
     columns = ["network", "seed", "iteration", "training error", "test error"]
     files = {f"{name}.csv": to_csv(columns, points), f"{name}.png": picture(plan, curves)}
     verdict = experiment.verdict(plan, curves)
-    notes = [f"{'holds' if holds else 'FAILS'}: {told}" for told, holds in verdict]
-    notes.append(experiment.TWO_ERRORS)
+    notes = [*(f"{'holds' if holds else 'FAILS'}: {claim}" for claim, holds in verdict), experiment.TWO_ERRORS]
     title = f"{plan.title}: errors at iteration {plan.iterations:,}"
     reproduced = all(holds for _, holds in verdict)
     return Report(name, title, head, lines, files, notes, reproduced, [curve.path for curve in curves], head[1:])
 
 
 def reproduce_figure7(*, runs: Sequence[Path] = (), data_dir: str | None = None, seed: int = 0) -> Report:
-    """Figure 7 of trained networks, or, without runs, of freshly initialised ones."""
+    """Figure 7 of trained networks, or without runs of freshly initialised networks."""
     if runs:
         responses = [figure7.of_run(run, data_dir) for run in runs]
         notes = [f"trained on {', '.join(sorted({r.trained_on for r in responses}))}; the paper's on CIFAR-10"]
@@ -132,13 +130,10 @@ def reproduce_figure7(*, runs: Sequence[Path] = (), data_dir: str | None = None,
         for d in [r.deviations]
     ]
     layers = [[r.network, str(i), repr(value)] for r in responses for i, value in enumerate(r.deviations, start=1)]
-    files = {
-        "figure7.csv": to_csv(["network", "layer", "deviation"], layers),
-        "figure7.png": figure7.picture(responses),
-    }
-    return Report(
-        "figure7", "Figure 7: standard deviation of the layers' responses", head, lines, files, notes, right=head[1:]
-    )
+    csv = to_csv(["network", "layer", "deviation"], layers)
+    files = {"figure7.csv": csv, "figure7.png": figure7.picture(responses)}
+    title = "Figure 7: standard deviation of the layers' responses"
+    return Report("figure7", title, head, lines, files, notes, right=head[1:])
 
 
 def reproduce_gradients(*, steps: int = 0, seed: int = 0) -> Report:

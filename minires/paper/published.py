@@ -1,6 +1,6 @@
-"""The figures that the paper prints (He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015).
+"""Numbers printed in the paper (He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015).
 
-Facts to compare with.  No program of ours computes them, and none of them is ever shown in a column of ours.
+They are for comparison.  Tables show them in columns of their own, apart from computed numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an item of the paper comes to: a table of ours beside the paper's, files, and whether it was reproduced."""
+"""The result of reproducing an item: a table beside the paper's numbers, files, and a verdict."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Report:
     """One table or figure.
 
     lines        cells under the `head`
-    right        names of the columns of numbers
-    drop         names of the columns that a narrow terminal may lack, the least important first
     files        name -> content; pictures as .png or .svg
-    notes        what a reader must know, or the verdict, a line each
-    reproduced   False when a claim failed, or when something that the paper has is missing from our column
-    runs         folders of the training runs behind it
+    notes        remarks or the verdict, a line each
+    reproduced   False if a claim failed, or if a number of the paper has no counterpart
+    runs         folders of the training runs
+    right        names of the columns of numbers
+    drop         names of the columns that a narrow terminal leaves out, the least important first
     """
 
     name: str
@@ -35,7 +35,7 @@ class Report:
 
 
 def to_csv(head: Sequence[str], lines: Sequence[Sequence[str]]) -> bytes:
-    """A line a row; a cell's own lines are joined by semicolons."""
+    """One line a row; the lines of a cell are joined by semicolons."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows([head, *([cell.replace("\n", "; ") for cell in line] for line in lines)])
@@ -45,7 +45,7 @@ def to_csv(head: Sequence[str], lines: Sequence[Sequence[str]]) -> bytes:
 def markdown(reports: Sequence[Report], missing: Mapping[str, str]) -> str:
     """One page with every table and picture.
 
-    missing   title -> why it is not there
+    missing   title -> why the item is missing
     """
     parts = [
         "# The paper, reproduced",

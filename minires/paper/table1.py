@@ -1,4 +1,4 @@
-"""Table 1: the architectures for ImageNet, read off the models themselves."""
+"""Table 1: the architectures for ImageNet, read from the models."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from minires import models
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.context import no_grad
 from minires.inspect import summary
 from minires.models.blocks import Bottleneck
@@ -29,11 +30,11 @@ CONVENTION = (
 class Column:
     """One network.
 
-    blocks    for each stage the bracket's rows, e.g. ("3×3, 64", "3×3, 64"), and how often it is repeated
-    sizes     output side of conv1 and of the stages
-    macs, params    ours, exact
-    printed   the paper's FLOPs in 10⁹
-    seconds   of a forward pass of one image, where it was measured
+    blocks         for each stage the rows of the bracket, e.g. ("3×3, 64", "3×3, 64"), and the number of repetitions
+    sizes          output height of conv1 and of the stages
+    macs, params   of the model, exact
+    printed        the paper's FLOPs in 10⁹
+    seconds        of a forward pass of one image, if measured
     """
 
     network: str
@@ -46,7 +47,7 @@ class Column:
 
 
 def column(network: str, measure: bool = False, **options: Any) -> Column:
-    """Builds the network (options as of `models.create`) and reads its column off it."""
+    """Builds the network (options as of `models.create`) and reads its column from it."""
     model = models.create(network, **options)
     assert isinstance(model, ResNet)
     counted = summary(model, models.input_shape(network))
@@ -65,7 +66,7 @@ def column(network: str, measure: bool = False, **options: Any) -> Column:
 
 
 def _forward_seconds(model: ResNet) -> float:
-    """Median of five, one image, in evaluation mode."""
+    """Median of five forward passes of one image in evaluation mode, after one to warm up."""
     x = Tensor(np.zeros((1, 3, 224, 224), np.float32))
     model.eval()
     times = []
@@ -80,7 +81,7 @@ def _forward_seconds(model: ResNet) -> float:
 def rows(columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table as text; a cell of several lines holds newlines.
 
-    A bracket opens before a block's first convolution and closes after its last: the factor holds for all of them.
+    A bracket holds all convolutions of a block, so the factor behind it applies to all of them.
     """
     head = ["layer name", "output size", *(c.network.replace("resnet", "") + "-layer" for c in columns)]
     first = columns[0]
@@ -106,9 +107,7 @@ def _side(n: int) -> str:
 
 
 def picture(columns: Sequence[Column], kind: str) -> bytes:
-    """The table typeset with ruled lines, as the bytes of a "png" or "svg"."""
-    from matplotlib.figure import Figure
-
+    """The table with ruled lines: the bytes of a "png" or "svg"."""
     head, lines = rows(columns)
     heights = [1, *(1 + cell.count("\n") for line in lines for cell in [max(line, key=lambda c: c.count("\n"))])]
     widths = [1.25, 0.95, *[2.15] * len(columns)]

@@ -1,4 +1,4 @@
-"""Table 6: the residual networks for CIFAR-10, and the errors of runs where there are any."""
+"""Table 6: the residual networks for CIFAR-10, and the errors of finished runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from minires.training import find_checkpoint, load_checkpoint
 
 
 def rows(runs: Sequence[Path] = ()) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: layers, parameters and test error, ours beside the paper's.
+    """Head and lines: layers, parameters and test error beside the paper's.
 
-    runs   run folders; of those on cifar10 that went to their end, the test error at the last iteration is shown
+    runs   run folders; finished runs on cifar10 contribute the test error at the last iteration
 
     Raises what `minires.training.load_checkpoint` raises.
     """

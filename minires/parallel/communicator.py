@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array
 
 T = TypeVar("T")

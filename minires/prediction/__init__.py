@@ -1,4 +1,4 @@
-"""What a network sees in pictures: classes and probabilities."""
+"""Classifies pictures: classes and probabilities."""
 
 from minires._lazy import directory
 from minires.prediction.classes import read_classes

@@ -1,4 +1,4 @@
-"""A trained network with all that is needed to show it a picture."""
+"""A trained network with its preprocessing and the names of its classes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from minires.training import restore
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network in evaluation mode, and its world.
+    """A network in evaluation mode with all that a picture needs.
 
     model           images (N, C, H, W) -> logits (N, classes)
-    network         its name
-    preprocessing   what a picture goes through first
+    network         the network's name
+    preprocessing   the steps from a picture to an image
     outputs         number of classes
-    classes         their names; None where nobody knows them
-    notes           what was assumed of the weights, each in a line
+    classes         names of the classes; None if unknown
+    notes           assumptions about the weights, a line each
     """
 
     model: Module
@@ -44,7 +44,7 @@ class Classifier:
 def of_run(path: str | Path, **changes: Any) -> Classifier:
     """The network of a run folder or checkpoint, with the preprocessing and the classes of its data.
 
-    changes   settings of `Config` that say where it runs, such as backend="reference"
+    changes   settings of `Config` about the machine, such as backend="reference"
 
     Raises what `restore` raises.
     """
@@ -56,29 +56,29 @@ def of_run(path: str | Path, **changes: Any) -> Classifier:
 def of_weights(
     path: str | Path, network: str | None = None, stride_in: str | None = None, zero_channels: str | None = None
 ) -> Classifier:
-    """The network of a weight file, with the preprocessing that the file tells, else the usual one.
+    """The network of a weight file, with the preprocessing in the file or else the usual preprocessing.
 
-    The usual one: ImageNet's mean and standard deviation, shorter side 256 and centre 224; for the networks of CIFAR,
-    whose pictures have no margin, 32 both.
+    The usual preprocessing has ImageNet's mean and standard deviation, a shorter side of 256 and a centre of 224.  For
+    the networks of CIFAR, whose pictures have no margin, both are 32.
 
-    network, stride_in, zero_channels   what the file may leave open, as for `weights.load`
+    network, stride_in, zero_channels   what the file leaves open, as for `weights.load`
 
-    Raises what `weights.load` raises, and WeightsError for a network that takes neither colour nor grey pictures or
-    for a preprocessing that cannot be.
+    Raises what `weights.load` raises, and WeightsError for a network that takes neither colour nor grey pictures, or
+    for an invalid preprocessing.
     """
     model, match = weights.load(path, network=network, stride_in=stride_in, zero_channels=zero_channels)
     options = models.options(match.network) | dict(match.options)
     channels = options["in_channels"]
     if channels not in (1, 3):
         raise weights.WeightsError(f"{path}: its network takes {channels} channels; a picture has 3, or 1 in grey")
-    told = {} if models.input_shape(match.network)[1] == 224 else {"resize": 32, "crop": 32}
-    told |= GREY if channels == 1 else {}
+    usual = {} if models.input_shape(match.network)[1] == 224 else {"resize": 32, "crop": 32}
+    usual |= GREY if channels == 1 else {}
     try:
-        preprocessing = Preprocessing(**(told | match.preprocessing))
+        preprocessing = Preprocessing(**(usual | match.preprocessing))
     except (TypeError, ValueError) as error:
-        raise weights.WeightsError(f"{path}: its preprocessing cannot be followed: {error}") from None
+        raise weights.WeightsError(f"{path}: invalid preprocessing: {error}") from None
     return Classifier(model, match.network, preprocessing, options["num_classes"], match.classes, match.notes)
 
 
-# One number in place of three: the mean of each.
+# Means of ImageNet's three numbers.
 GREY: dict[str, Any] = {"grey": True, "mean": (0.449,), "std": (0.226,)}

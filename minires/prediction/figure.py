@@ -1,4 +1,4 @@
-"""Pictures with what the network makes of them."""
+"""Draws pictures with their predicted classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minires._checks import instance, integer, iterable
-from minires._figures import encoded
+from minires._plotting import encoded
+from minires._repr import printable
 from minires.prediction.classifier import Classifier
 from minires.prediction.predict import Prediction
 
@@ -22,8 +23,8 @@ MOST_ON_A_SHEET = 100
 
 
 def annotated(prediction: Prediction, classifier: Classifier, top: int = 5) -> bytes:
-    """A PNG: the part of the picture that the network saw, beside it the most probable classes as bars."""
-    from matplotlib.figure import Figure
+    """A PNG: the network's part of the picture, and the most probable classes as bars."""
+    from matplotlib.figure import Figure  # slow to import, and most predictions are not drawn
 
     integer(top, "top", 1)
     instance(classifier, "classifier", Classifier)
@@ -35,8 +36,8 @@ def annotated(prediction: Prediction, classifier: Classifier, top: int = 5) -> b
     places = range(len(best))
     bars.barh(places, [100 * probability for _, probability in best], color="C0", alpha=0.4)
     for place, (index, probability) in zip(places, best, strict=True):
-        told = f"{_short(classifier.name(index), 28)}  {100 * probability:.2f} %"
-        bars.text(1, place, _plain(told), va="center", fontsize=10)
+        label = f"{_short(classifier.name(index), 28)}  {100 * probability:.2f} %"
+        bars.text(1, place, _plain(label), va="center", fontsize=10)
     bars.set(xlim=(0, 100), yticks=[], xlabel="probability (%)")
     bars.invert_yaxis()
     bars.set_title(classifier.network, fontsize=10)
@@ -45,7 +46,7 @@ def annotated(prediction: Prediction, classifier: Classifier, top: int = 5) -> b
 
 def sheet(predictions: Sequence[Prediction], classifier: Classifier) -> bytes:
     """A PNG of up to `MOST_ON_A_SHEET` pictures side by side, each under its most probable class."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # as in `annotated`
 
     instance(classifier, "classifier", Classifier)
     shown = iterable(predictions, "predictions", "Predictions")[:MOST_ON_A_SHEET]
@@ -72,14 +73,14 @@ def _show(axes: Axes, prediction: Prediction) -> None:
 
 def _drawn(figure: Figure) -> bytes:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph")  # boxes replace glyphs that the font lacks
         return encoded(figure)
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib draws as it is: no formulas between dollar signs, no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+    """Text that matplotlib draws literally: no formulas between dollar signs, no control characters."""
+    return printable(text).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The files that paths name."""
+"""Finds picture files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from minires.data.decode import SUFFIXES
 
 
 def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Each file as it is named, whatever its suffix; of each folder all pictures in it and below, in sorted order.
-
-    Hidden files and folders in a folder are left out.
+    """Each file, with any suffix; for each folder, all pictures in it and below, sorted, without hidden ones.
 
     Raises DataPathError for a path that is neither file nor folder, and for a folder without a picture.
     """

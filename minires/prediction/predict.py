@@ -1,4 +1,4 @@
-"""Pictures through a network, a batch at a time."""
+"""Predicts the classes of pictures, a batch at a time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Cut = NDArray[np.uint8] | DataFileError
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network makes of one picture.
+    """The prediction for one picture.
 
-    path            its file
-    picture         (H, W, C) uint8: the part of it that the network was shown
+    path            the picture's file
+    picture         (H, W, C) uint8: the part of it that the network received
     probabilities   (classes,) float64, summing to 1
     """
 
@@ -39,7 +39,7 @@ class Prediction:
         return f"<{self.path}: {best}>"
 
     def top(self, k: int) -> list[tuple[int, float]]:
-        """The k most probable classes and their probabilities; of equals the lower number comes first."""
+        """The k most probable classes and their probabilities; among equals the lower number comes first."""
         best = np.argsort(-self.probabilities, kind="stable")[: integer(k, "k", 1)]
         return [(int(index), float(self.probabilities[index])) for index in best]
 
@@ -47,11 +47,11 @@ class Prediction:
 def predict(
     classifier: Classifier, paths: Sequence[Path], batch_size: int = 32, workers: int = 2
 ) -> Iterator[Prediction | DataFileError]:
-    """One result a path, in their order: a Prediction, or the error of a file that cannot be decoded.
+    """One result a path, in order: a Prediction, or the error of a file that cannot be decoded.
 
-    workers   threads that decode one batch while the network computes the one before; 0: the caller's decodes
+    workers   threads that decode the next batch while the network computes; 0: the caller's thread decodes
 
-    At most two batches of pictures are held.  Raises Diverged when the network's outputs are not finite.
+    At most two batches of pictures are in memory.  Raises Diverged if the network's outputs are not finite.
     """
     if not hasattr(classifier, "preprocessing") or not hasattr(classifier, "model"):
         raise TypeError(f"classifier must be a Classifier, got {type(classifier).__name__}")
@@ -59,7 +59,7 @@ def predict(
     integer(batch_size, "batch_size", 1)
     integer(workers, "workers", 0, 256)
     if isinstance(classifier.model, Module):
-        classifier.model.fuse(training=True)  # faster, with the same bits
+        classifier.model.fuse(training=True)  # faster and bit-identical
     batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     for batch, cuts in zip(batches, _decoded(classifier, batches, workers), strict=True):
         whole = [cut for cut in cuts if not isinstance(cut, DataFileError)]
@@ -69,7 +69,7 @@ def predict(
 
 
 def _decoded(classifier: Classifier, batches: Sequence[Sequence[Path]], workers: int) -> Iterator[list[Cut]]:
-    """What `_cut` makes of each path, a batch at a time, the next one in the making."""
+    """The results of `_cut`, a batch at a time; threads already decode the next batch."""
     if workers == 0:
         yield from ([_cut(classifier, path) for path in batch] for batch in batches)
         return
@@ -92,7 +92,7 @@ def _cut(classifier: Classifier, path: Path) -> Cut:
 
 
 def _probabilities(classifier: Classifier, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, H, W, C) -> (N, classes): softmax, in float64 whatever the network computes in."""
+    """(N, H, W, C) -> (N, classes): softmax in float64, for any dtype of the network."""
     with evaluating(classifier.model):
         logits = logits_of(classifier.model, classifier.preprocessing.normalise(pictures)).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

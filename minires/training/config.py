@@ -10,7 +10,7 @@ from typing import Any
 
 from minires import backends, models
 from minires._checks import choice, flag, integer, number, suggest
-from minires._shown import shown
+from minires._repr import shown
 from minires.backends.threads import MOST_THREADS
 from minires.optim import Constant, Schedule, Step, Warmup
 from minires.training.recipes import recipe

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minires._atomic import write_bytes
-from minires._figures import encoded
+from minires._plotting import encoded
 from minires.training.history import Row
 
 

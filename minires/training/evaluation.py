@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minires._checks import instance
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module, is_array
 from minires.context import no_grad
 from minires.nn import Module

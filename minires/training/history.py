@@ -13,7 +13,7 @@ from typing import Any
 
 from minires._atomic import read_bytes, write_text
 from minires._checks import integer
-from minires._shown import shown
+from minires._repr import shown
 
 _LARGEST = 32 << 20  # bytes: more rows than a checkpoint holds
 

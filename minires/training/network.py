@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from minires import backends, models
-from minires._shown import shown
+from minires._repr import shown
 from minires.inspect import Summary, summary
 from minires.nn import Module
 from minires.training.checkpoint import Checkpoint, CheckpointError

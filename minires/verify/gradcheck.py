@@ -30,7 +30,7 @@ import numpy as np
 
 from minires import readonly
 from minires._checks import choice, integer, iterable, number
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array
 from minires.context import no_grad
 from minires.tensor import Tensor

@@ -20,12 +20,12 @@ import numpy as np
 
 from minires import functional as F
 from minires import random
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, array_module
 from minires.autograd import Function
 from minires.backends import backend
 from minires.context import Observer, enable_grad
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 from minires.nn import Module
 from minires.nn.fusing import in_form
 from minires.ops import BatchNorm

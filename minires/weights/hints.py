@@ -20,7 +20,7 @@ import numpy as np
 
 from minires import models
 from minires._checks import iterable, mapping
-from minires._shown import shown
+from minires._repr import shown
 from minires.weights.weight_file import WeightsError, quoted
 
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 from minires import _checks, models
 from minires._atomic import write_bytes
 from minires._checks import choice, flag, mapping
-from minires._shown import shown
+from minires._repr import shown
 from minires.arrays import Array, is_array, on_cpu
 from minires.nn import Module, init
 from minires.weights import hints

@@ -14,7 +14,7 @@ import numpy as np
 
 import minires
 from minires._checks import LARGEST_SIZE, instance, integer, mapping
-from minires._shown import shown
+from minires._repr import shown
 from minires.nn import Module
 from minires.weights.onnx_trace import IMAGES, Source, Step, Trace, trace
 

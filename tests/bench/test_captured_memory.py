@@ -33,10 +33,10 @@ def call(monkeypatch, tmp_path):
 def test_peaks_and_growth(call, capsys, tmp_path):
     assert call("--network", "resnet20", "--batch", 4, "--steps", 5, "--replays", 40, "--write") == 0
     out = capsys.readouterr().out
-    told = json.loads((tmp_path / "capture.json").read_text())
-    assert (told["network"], told["batch"]) == ("resnet20", 4)
-    assert {"date", "processor", "threads"} <= told["machine"].keys()
-    eager, captured = told["sides"]["eager"], told["sides"]["captured"]
+    stored = json.loads((tmp_path / "capture.json").read_text())
+    assert (stored["network"], stored["batch"]) == ("resnet20", 4)
+    assert {"date", "processor", "threads"} <= stored["machine"].keys()
+    eager, captured = stored["sides"]["eager"], stored["sides"]["captured"]
     assert (eager["steps"], captured["steps"]) == (5, 40)
     for side in (eager, captured):
         assert 2**24 < side["peak_of_steps"] <= side["peak"] < 2**30

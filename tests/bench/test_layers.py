@@ -1,4 +1,4 @@
-"""The convolutions of a network, and three directions of one against plain definitions."""
+"""The convolutions of a network, and the three directions of one beside PyTorch."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_both_sides_compute_the_same(channels_last):
         ours = layers.Ours(backends.get_num_threads())
     import torch
 
-    theirs = layers.Torch(torch.get_num_threads(), channels_last)
+    peer = layers.Torch(torch.get_num_threads(), channels_last)
     try:
-        for side in (ours, theirs):
+        for side in (ours, peer):
             side.take(convolution, 2)
         for direction in layers.DIRECTIONS:
-            for side in (ours, theirs):
+            for side in (ours, peer):
                 getattr(side, direction)()
-            found, expected = ours.result(direction), theirs.result(direction)
+            found, expected = ours.result(direction), peer.result(direction)
             assert found.shape == expected.shape
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     finally:

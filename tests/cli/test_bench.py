@@ -11,9 +11,9 @@ import pytest
 from usage import error_line
 
 from minires import backends
-from minires.bench import limits, networks, plan, race, sides
-from minires.bench.race import Side
-from minires.bench.sides import CHANNELS_LAST
+from minires.bench import networks, peers, race, roofline, run
+from minires.bench.peers import CHANNELS_LAST
+from minires.bench.race import Contender
 from minires.cli import bench, main
 
 TINY = ["networks", "--network", "resnet20", "--batch-size", "2", "--rounds", "1"]
@@ -36,7 +36,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(race, "TURN", 0.01)
     monkeypatch.setattr(race, "WARM_UP", 1)
     told = {"peak_gflops": 100.0, "bandwidth_gbs": 10.0, "gemm_gflops": {"numpy": 100.0}, "add_gbs": {"numpy": 10.0}}
-    monkeypatch.setattr(limits, "measure", lambda *_, **__: told)
+    monkeypatch.setattr(roofline, "measure", lambda *_, **__: told)
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_beside_pytorch(call):
 def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
     real = importlib.util.find_spec
     gone = ("torch", "onnx", "onnxruntime", "openvino")
-    monkeypatch.setattr(sides.importlib.util, "find_spec", lambda name: None if name in gone else real(name))
-    real_run = plan.run
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None if name in gone else real(name))
+    real_run = run.run
 
-    def run(chosen, say):
+    def measured(chosen, say):
         told.append(capsys.readouterr().err)  # before anything is measured
         return real_run(chosen, say)
 
     told = []
-    monkeypatch.setattr(plan, "run", run)
+    monkeypatch.setattr(run, "run", measured)
     code, out, _ = call(*TINY, *OURS, "--peers", "torch,torch.compile,onnxruntime,openvino")
     assert code == 0
     install = "(extra bench); to add it: pip install 'minires[bench]'"
@@ -167,9 +167,9 @@ def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
 
 
 def test_a_side_that_cannot_take_part_is_said(call, monkeypatch):
-    whole = networks.sides
-    absent = Side("torch compiled", partial(_absent, "no C++ compiler"))
-    monkeypatch.setattr(networks, "sides", lambda *given: [*whole(*given), absent])
+    whole = networks.contenders
+    absent = Contender("torch compiled", partial(_absent, "no C++ compiler"))
+    monkeypatch.setattr(networks, "contenders", lambda *given: [*whole(*given), absent])
     code, out, err = call(*TINY, *OURS, "--peers", "none")
     assert code == 0
     assert "left out: torch compiled: no C++ compiler" in out
@@ -183,10 +183,10 @@ def _absent(reason):
 def test_results_that_disagree_are_exit_1(call, monkeypatch):
     def found(chosen, say):
         row = {"network": "resnet20", "task": "training", "batch": 2, "judge": "torch", "disagree": ["native"]}
-        limits_told = limits.measure()
+        limits_told = roofline.measure()
         return {"networks": [row], "layers": [], "machine": {}, "limits": limits_told, "left_out": {}}
 
-    monkeypatch.setattr(plan, "run", found)
+    monkeypatch.setattr(run, "run", found)
     code, _, err = call(*TINY, "--json")
     assert code == 1
     assert "resnet20 training 2: native and torch disagree" in err

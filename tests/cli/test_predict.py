@@ -305,7 +305,7 @@ def test_broken_files_are_exit_4(call, run, weights, photos, tmp_path):
     (tmp_path / "names.json").write_text('{"0": ')
     code, out, err = call("predict", photos[0], "--weights", weights, "--classes", tmp_path / "names.json")
     assert (code, out) == (4, "")
-    error_names(err, "names.json", "no names of classes")
+    error_names(err, "names.json", "not a file of class names")
 
 
 def test_a_run_is_not_bound_to_the_backend_that_trained_it(call, run, photos, tmp_path):

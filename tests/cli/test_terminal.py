@@ -17,7 +17,7 @@ import minires as mr
 from minires import cli
 from minires._table import FittedTable, wrapped
 from minires.backends.kernels.catalogue import RUNGS
-from minires.bench.sides import CHANNELS_LAST, TUNED
+from minires.bench.peers import CHANNELS_LAST, TUNED
 from minires.cli import bench, common, doctor, evaluate, main, tables
 from minires.weights import save
 

@@ -36,21 +36,26 @@ print("finished with", model.conv1.weight.grad.shape)
 
 
 def debug(command, words, cwd=None):
-    told = "\n".join(words) + "\n"
-    done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=120, cwd=cwd)
+    typed = "\n".join(words) + "\n"
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
 
 
 def place(method, text):
-    """Where pdb says that it is: the line of an operation's method that holds the text, and the line itself."""
+    """pdb's place: the number of the line that holds the text in an operation's method, and the line."""
     lines, first = inspect.getsourcelines(method)
     (number,) = [i for i, line in enumerate(lines) if text in line]
     return f"{Path(inspect.getfile(method)).name}({first + number}){method.__name__}()\n-> {lines[number].strip()}"
 
 
-def test_a_session_with_pdb(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_a_session_with_pdb(script):
     code, out, err = debug(
         [sys.executable, str(script)],
         ["p 'in', x.shape, self.stride", "n", "c", "p 'grad', grad_output.shape, type(self).__name__", "c"],
@@ -67,9 +72,7 @@ def test_a_session_with_pdb(tmp_path):
     assert "finished with (4, 3, 3, 3)" in out
 
 
-def test_a_session_under_python_m_pdb(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+def test_a_session_under_python_m_pdb(script):
     command = [sys.executable, "-m", "pdb", "-c", "continue", str(script)]
     code, out, err = debug(command, ["p 'in', x.shape", "c", "p 'grad', grad_output.shape", "c", "q"])
     assert code == 0, err
@@ -92,7 +95,7 @@ def test_a_session_with_minires_step(when):
 
 
 def readme_session():
-    """The command and what it prints, as minires/README.md has it."""
+    """The command in minires/README.md and its output there."""
     text = (ROOT / "minires" / "README.md").read_text(encoding="utf-8")
     command, shown = re.search(r"```sh\n(minires step [^\n]*)\n```\n\n```text\n(.*?)\n```", text, flags=re.S).groups()
     return shlex.split(command)[1:], shown
@@ -102,7 +105,7 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[-+]\d+)?|(?<= )-?\d(?=,)")
 
 
 def test_the_session_in_readme_is_what_it_prints(monkeypatch):
-    """Word for word; of the numbers, four digits of a sum over float32, three digits."""
+    """Identical words, and numbers that agree in three of four digits, because they are sums of float32."""
     monkeypatch.setenv("COLUMNS", "200")
     words, shown = readme_session()
     code, out, err = debug([sys.executable, "-m", "minires", *words], ["c"])
@@ -115,9 +118,8 @@ def test_the_session_in_readme_is_what_it_prints(monkeypatch):
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-8)
 
 
-def test_a_line_and_a_condition_given_to_pdb(tmp_path):
+def test_a_line_and_a_condition_given_to_pdb(script):
     """The command of the module's documentation."""
-    script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("with mr.inspect", "if 1:  #"))
     (command,) = re.findall(r"python -m pdb .*script\.py", breakpoints.__doc__)
     words = [sys.executable, *shlex.split(command)[1:-1], str(script)]
@@ -128,9 +130,8 @@ def test_a_line_and_a_condition_given_to_pdb(tmp_path):
     assert out.count("('in'") == 1
 
 
-def test_a_breakpoint_of_ones_own(tmp_path):
+def test_a_breakpoint_in_the_script(script):
     """From `breakpoint()` in a script, `s` leads into the model and on."""
-    script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("with mr.inspect", "breakpoint()  #", 1).replace("    loss = F", "loss = F"))
     _, out, err = debug([sys.executable, str(script)], ["s", "s", "s", "w", "q"])
     assert f"> {script}(7)<module>()\n-> loss = F.cross_entropy(model(x)" in out, err
@@ -138,7 +139,7 @@ def test_a_breakpoint_of_ones_own(tmp_path):
 
 
 def functions():
-    """The frames in which a debugger stops inside of an operation, down to the array code."""
+    """The functions in which a debugger stops inside an operation, down to the array code."""
     for name in ops.__all__:
         yield from (vars(getattr(ops, name)).get(phase) for phase in ("forward", "backward"))
     yield from (value for name, value in vars(reference).items() if inspect.isfunction(value))
@@ -148,7 +149,7 @@ def functions():
 
 
 def test_no_array_has_the_name_of_a_command_of_pdb():
-    """`w` is pdb's stack, `b` a breakpoint, `a` the arguments: who types one wants to see the array."""
+    """`w` is pdb's stack, `b` a breakpoint, `a` the arguments: an array of that name could not be printed."""
     commands = {name.removeprefix("do_") for name in dir(pdb.Pdb) if name.startswith("do_")}
     seen = [function for function in functions() if function is not None]
     assert len(seen) > 60
@@ -164,7 +165,7 @@ def test_q_ends_the_session():
 
 
 class Stops:
-    """Stands in for the debugger: notes the frames in which `breakpoint()` was called."""
+    """Replaces the debugger: stores the frames that call `breakpoint()`."""
 
     def __init__(self, monkeypatch):
         self.frames = []
@@ -221,7 +222,7 @@ scale = y = 3.0
 
 
 class UsesTheName(mr.Function):
-    """`y` is something else than the result, and a global in `backward`."""
+    """`y` is not the result in `forward`, and a global in `backward`."""
 
     def forward(self, x):
         try:
@@ -247,7 +248,7 @@ def test_a_name_that_is_in_use_stays_what_it_is(stops):
     assert backward["grads"].tolist() == [6.0, 18.0]
 
 
-def test_at_the_return_the_result_is_at_hand(run, stops, capsys):
+def test_at_the_return_the_result_is_a_local(run, stops, capsys):
     with mr.inspect.breakpoint(at="conv1", when="both", stop="return", card=False):
         model = run()
     (_, _, forward), (_, _, backward) = stops.frames
@@ -302,7 +303,7 @@ def test_a_class_with_super_and_a_closure(stops):
     assert x.grad.tolist() == [3.0, 3.0]
 
 
-def test_without_source_it_says_so():
+def test_without_source_it_is_an_error():
     space = {"mr": mr}
     exec("class Typed(mr.Function):\n    def forward(self, x):\n        return x\n", space)
 
@@ -310,13 +311,13 @@ def test_without_source_it_says_so():
         forward = lambda self, x: x  # noqa: E731
 
     for operation in (space["Typed"], Lambda):
-        with pytest.raises(RuntimeError, match=r"source of .* is not at hand"), mr.inspect.breakpoint():
+        with pytest.raises(RuntimeError, match=r"source of .* is not available"), mr.inspect.breakpoint():
             operation()(mr.tensor(np.ones(1)))
 
 
 def test_two_on_one_node_are_refused(run, stops):
-    told = "watched by another breakpoint or by detect_anomaly"
-    with pytest.raises(RuntimeError, match=told), mr.inspect.detect_anomaly(), mr.inspect.breakpoint("fc"):
+    message = "watched by another breakpoint or by detect_anomaly"
+    with pytest.raises(RuntimeError, match=message), mr.inspect.detect_anomaly(), mr.inspect.breakpoint("fc"):
         run()
     assert stops.frames == []
 

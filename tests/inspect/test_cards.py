@@ -1,4 +1,4 @@
-"""Cards name what a node keeps, and count what its backward computes."""
+"""Cards: the names of the kept arrays, and the multiply-adds of backward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires.inspect.card import backward_card, saved_by_name
-from minires.inspect.counting import multiply_adds
+from minires.inspect.cost import multiply_adds
 
 
 def leaf(rng, *shape):
@@ -38,7 +38,7 @@ def test_saved_arrays_have_the_names_of_the_source(rng):
 
 
 class TwoWays(mr.Function):
-    """Two assignments of as many parts: the source cannot tell which one ran."""
+    """Two assignments of equal length: from the source it is unclear which one ran."""
 
     def forward(self, x):
         if x.size > 2:

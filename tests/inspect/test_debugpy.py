@@ -119,9 +119,9 @@ class Session:
             self._message()
 
     def stopped(self):
-        """The innermost frame at the next stop, its variables, and the seconds that VS Code would take to show them.
+        """The innermost frame at the next stop, its variables, and the seconds that VS Code would need to show them.
 
-        None where the program ends without a stop.
+        None if the program ends without a stop.
         """
         event = self.event("stopped", "terminated")
         if event["event"] == "terminated":

@@ -37,7 +37,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """The page's file, the trace, and the norm of a parameter's gradient as the engine has it."""
+    """The page's file, the trace, and the norm of a parameter's gradient from the engine."""
     mr.manual_seed(0)
     model = mr.models.create("resnet20", width=4)
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
@@ -91,16 +91,16 @@ def test_the_gradient_shown_is_the_engines(browser, recorded):
     path, trace, norm = recorded
     (event,) = (e for e in trace.events if e.phase == "backward" and any(v.leaf == PARAMETER for v in e.results))
     opened(browser, path, f"#0/backward/{event.number}")
-    told = browser.execute_script(
+    shown = browser.execute_script(
         "const box = document.querySelector(`.array[data-leaf='${arguments[0]}'][data-name='∂weight']`);"
         "const cells = [...box.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent));"
         "return Object.fromEntries(cells)",
         PARAMETER,
     )
-    assert float(told["norm"]) == pytest.approx(norm, rel=1e-3)  # four digits are shown
+    assert float(shown["norm"]) == pytest.approx(norm, rel=1e-3)  # four digits are shown
 
 
-def test_the_page_says_what_its_times_are(browser, recorded):
+def test_the_page_explains_its_times(browser, recorded):
     path, trace, _ = recorded
     opened(browser, path)
     facts = browser.execute_script("return document.querySelector('.facts').textContent")
@@ -147,7 +147,7 @@ def test_two_traces_side_by_side(browser, recorded, tmp_path):
         x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
         traces.append(mr.inspect.trace(model, x, np.array([1, 2]), title=name))
     path = tmp_path / "two.html"
-    path.write_text(page(traces), encoding="utf-8")
+    path.write_text(page([trace.content() for trace in traces]), encoding="utf-8")
     opened(browser, path, "#1/backward/3")
     heads = browser.execute_script("return [...document.querySelectorAll('.card h2')].map(h => h.textContent)")
     assert heads[0] == "Conv2d of conv1 · forward"
@@ -158,7 +158,7 @@ def test_two_traces_side_by_side(browser, recorded, tmp_path):
 
 @pytest.mark.parametrize("largest", [2**21, 2**10])
 def test_a_notebook_shows_the_page_in_a_frame_that_works(browser, recorded, tmp_path, monkeypatch, largest):
-    """Within the notebook's file, and as a file beside it; its scripts run, but cannot read the notebook."""
+    """In the notebook's file, and as a file beside it; its scripts run, but cannot read the notebook."""
     _, trace, _ = recorded
     monkeypatch.setattr(notebook, "LARGEST", largest)
     monkeypatch.chdir(tmp_path)

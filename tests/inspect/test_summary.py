@@ -122,26 +122,15 @@ def test_parameters_of_a_module_used_twice_count_once():
     assert [row.macs for row in summary.rows] == [20 * 36] * 3
     for depth in (1, 2):
         merged = mr.summary(Twice(), (2, 4, 5), depth=depth).rows
-        assert [(row.module, row.params, row.macs) for row in merged] == [
-            ("conv", 38, 2 * 20 * 36),
-            ("other", 2, 20 * 36),
-        ]
+        found = [(row.module, row.params, row.macs) for row in merged]
+        assert found == [("conv", 38, 2 * 20 * 36), ("other", 2, 20 * 36)]
 
 
 def test_a_stage_is_the_sum_of_its_operations():
     model = mr.models.create("resnet20", width=4)
     whole, stages = mr.summary(model, (3, 8, 6)), mr.summary(model, (3, 8, 6), depth=1)
-    assert [row.module for row in stages.rows] == [
-        "conv1",
-        "bn1",
-        "relu",
-        "layer1",
-        "layer2",
-        "layer3",
-        "avgpool",
-        "",
-        "fc",
-    ]
+    stage_names = ["layer1", "layer2", "layer3"]
+    assert [row.module for row in stages.rows] == ["conv1", "bn1", "relu", *stage_names, "avgpool", "", "fc"]
     assert stages.rows[0] == whole.rows[0]
     for number in ("params", "macs", "backward_macs", "activation_bytes", "kept_bytes"):
         assert getattr(stages, number) == getattr(whole, number), number
@@ -160,18 +149,16 @@ def test_a_stage_is_the_sum_of_its_operations():
 def test_the_largest_first(sort, field):
     model = mr.models.create("resnet20", width=4)
     whole, ordered = mr.summary(model, (3, 8, 6)), mr.summary(model, (3, 8, 6), sort=sort)
-    assert [getattr(row, field) for row in ordered.rows] == sorted(
-        (getattr(r, field) for r in whole.rows), reverse=True
-    )
+    values = [getattr(row, field) for row in whole.rows]
+    assert [getattr(row, field) for row in ordered.rows] == sorted(values, reverse=True)
     assert sorted(ordered.rows, key=repr) == sorted(whole.rows, key=repr)
     assert "subtotal" not in str(ordered)
 
 
 def test_wrong_sort_and_depth():
     model = mr.models.create("resnet20", width=4)
-    with pytest.raises(
-        ValueError, match=r"sort must be one of 'macs', 'params', 'memory'; got 'mac'. Did you mean 'macs'"
-    ):
+    message = r"sort must be one of 'macs', 'params', 'memory'; got 'mac'. Did you mean 'macs'"
+    with pytest.raises(ValueError, match=message):
         mr.summary(model, (3, 8, 8), sort="mac")
     for depth, error in ((0, ValueError), (1.5, TypeError), (True, TypeError)):
         with pytest.raises(error, match="depth must be"):
@@ -182,10 +169,10 @@ def test_totals_are_those_of_torchinfo():
     """Its README: resnet152 with 3×224×224, float32."""
     model = mr.models.create("resnet152", stride_in="3x3")
     text = str(mr.summary(model, (3, 224, 224), depth=1))
-    told = {line[:26].strip(): line[26:].strip() for line in text.splitlines()[-7:]}
+    totals = {line[:26].strip(): line[26:].strip() for line in text.splitlines()[-7:]}
     sizes = [float(line.split()[-2]) for line in text.splitlines() if line.endswith(" MB")]
     assert sizes == [0.60, 360.87, 240.77, 602.25]
-    assert told["total params"] == told["trainable params"] == "60,192,808"
+    assert totals["total params"] == totals["trainable params"] == "60,192,808"
 
 
 def test_frozen_parameters_are_not_trainable():
@@ -244,7 +231,7 @@ print(1024 * (kilobytes("VmHWM") - before), mr.inspect.peak_memory(model, (3, {s
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 @pytest.mark.parametrize(("network", "size", "batch"), [("resnet20", 32, 128), ("resnet18", 112, 16)])
 def test_predicted_peak_of_memory_is_within_15_percent(network, size, batch):
-    """Of what the system says.  The allocator gives large blocks back, so that it measures arrays, not its own gaps."""
+    """The system measures the peak.  The allocator returns large blocks at once, so its fragmentation is small."""
     script = MEASURE.format(network=network, size=size, batch=batch)
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
@@ -254,7 +241,7 @@ def test_predicted_peak_of_memory_is_within_15_percent(network, size, batch):
 
 
 def test_the_first_prediction_of_a_process_is_as_large_as_the_second():
-    """A process's first step imports modules, which are no memory of the network."""
+    """The first step of a process imports modules, which do not count."""
     script = """
 import minires as mr
 model = mr.nn.Sequential(mr.nn.Linear(64, 512), mr.nn.ReLU(), mr.nn.Linear(512, 10))
@@ -307,12 +294,8 @@ def test_the_largest_workspace_of_a_convolution_counts_once(monkeypatch):
     with mr.backend("reference"):
         without = mr.inspect.PeakMemory(model, (3, 8, 8))(8)
         workspace = {2: 5 * 10**9, 4: 7 * 10**9, 8: 6 * 10**9}  # by filters: the largest is amid the network
-        monkeypatch.setattr(
-            backends.reference,
-            "conv2d_working_bytes",
-            lambda shape, w, *options: workspace[w.shape[0]] + shape[0],
-            raising=False,
-        )
+        working = lambda shape, w, *options: workspace[w.shape[0]] + shape[0]  # noqa: E731
+        monkeypatch.setattr(backends.reference, "conv2d_working_bytes", working, raising=False)
         assert abs(mr.inspect.PeakMemory(model, (3, 8, 8))(8) - without - 7 * 10**9) < 10**6
 
 
@@ -326,9 +309,9 @@ def test_the_command(capsys):
     assert len(lines) == 1 + 9
     macs = [int(line.split(",")[4]) for line in lines[1:]]
     assert macs == sorted(macs, reverse=True)
-    for flag, told in (("--depth=0", "--depth must be at least 1, got 0"), ("--sort=size", "--sort must be one of")):
+    for flag, message in (("--depth=0", "--depth must be at least 1, got 0"), ("--sort=size", "--sort must be one of")):
         assert cli.main(["summary", "resnet20", flag]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert cli.main(["summary", "resnet20", "--batch-size", "0"]) == 2
     assert capsys.readouterr().err.startswith("error: --batch-size must be at least 1, got 0\n")
 
@@ -351,7 +334,7 @@ def test_shapes_alone_count_what_computing_counts(monkeypatch, name, options):
 
 
 def test_shapes_of_every_kind():
-    """Whatever `Shapes` gives has the shape and type of what the reference backend gives."""
+    """Results of `Shapes` have the shape and dtype of the reference backend's results."""
     named = {name for name in vars(Shapes) if name.endswith("_forward")}
     x, w = np.ones((2, 4, 9, 7), np.float32), np.ones((6, 2, 3, 2), np.float32)
     channel = np.ones(4, np.float32)
@@ -380,11 +363,11 @@ def test_places_in_large_windows_have_the_type_of_the_reference_backend(kernel):
 
 
 def test_every_network_of_the_paper_is_counted_at_once(capsys):
-    """Computed, they take ten times as long."""
+    """Computing the networks would take ten times as long."""
     began = time.process_time()
     assert cli.main(["models", "--json"]) == 0
     assert time.process_time() - began < 5  # 1 s on an idle machine
-    assert {told["network"] for told in json.loads(capsys.readouterr().out)} == set(mr.models.names())
+    assert {row["network"] for row in json.loads(capsys.readouterr().out)} == set(mr.models.names())
 
 
 def test_a_part_of_a_network_has_its_parameters():

@@ -1,4 +1,4 @@
-"""The recording of a forward and backward, and what is made of it."""
+"""Traces: events, times, pages, timelines, graphs, and the command."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from usage import error_line
 import minires as mr
 import minires.functional as F
 from minires import cli
-from minires.inspect.tracing import Trace, notebook, pictures, record
-from minires.inspect.tracing.record import Recorder
+from minires.inspect.tracing import Trace, notebook, pictures, tracer
+from minires.inspect.tracing.tracer import Tracer
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def subject(rng):
     return model, rng.standard_normal((2, 3, 8, 8)).astype(np.float32), np.array([1, 2])
 
 
-def told(trace):
-    """What the page holds."""
+def content_of(trace):
+    """The JSON in the page."""
     text = re.search(r'<script type="application/json" id="traces">(.*?)</script>', trace.page(), re.S)[1]
     return json.loads(text)
 
@@ -83,7 +83,7 @@ def test_memory_rises_to_the_loss_and_falls_to_nothing(subject):
 
 
 class Clock:
-    """Stands in for `time` in five runs of eight moments: of a run, every moment is as far from the one before."""
+    """Replaces `time` for five runs of eight readings; within a run all readings are equally spaced."""
 
     def __init__(self, ticks):
         now, self.calls = 0.0, [0.0]
@@ -101,12 +101,12 @@ class Clock:
     ("ticks", "runs", "seconds"), [((0.009, 0.001, 0.002, 0.001, 0.05), 5, 0.002), ((1.5, 0.5, 0.5), 1, 1.5)]
 )
 def test_times_are_medians_of_warm_runs(rng, monkeypatch, ticks, runs, seconds):
-    monkeypatch.setattr(record, "time", Clock(ticks))
+    monkeypatch.setattr(tracer, "time", Clock(ticks))
     trace = mr.inspect.trace(mr.nn.Linear(4, 3), rng.standard_normal((2, 4)).astype(np.float32), np.array([1, 2]))
     assert trace.runs == runs  # no more than begin within ten seconds
     assert [e.seconds for e in trace.events] == pytest.approx([seconds] * 4)
     assert [e.begin for e in trace.events] == pytest.approx([2 * seconds * i for i in range(4)])
-    assert told(trace)[0]["runs"] == runs
+    assert content_of(trace)[0]["runs"] == runs
 
 
 def test_the_runs_that_are_timed_leave_nothing_behind(rng):
@@ -154,7 +154,7 @@ def test_the_page_needs_nothing_else_and_holds_the_sources(subject):
     assert "<title>a &lt;script> &amp; more</title>" in page
     assert not re.search(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
     assert page.count("</script>") == 2
-    (held,) = told(trace)
+    (held,) = content_of(trace)
     source = held["sources"]["Conv2d"]
     first, last = source["backward"]
     assert source["file"] == "minires/ops/conv2d.py"
@@ -166,15 +166,15 @@ def test_nothing_finite_is_shown_as_nothing(subject):
     model, x, _ = subject
     x[...] = 1e38
     trace = Trace("bad")
-    with np.errstate(all="ignore"), Recorder(trace, {}):
+    with np.errstate(all="ignore"), Tracer(trace, {}):
         model(mr.tensor(x))
-    (held,) = told(trace)
+    (held,) = content_of(trace)
     assert any(view["infs"] or view["nans"] for event in held["events"] for view in event["out"])
 
 
 def test_timeline_nests(subject):
-    told = json.loads(mr.inspect.trace(*subject).timeline())["traceEvents"]
-    spans = [e for e in told if e["ph"] == "X"]
+    entries = json.loads(mr.inspect.trace(*subject).timeline())["traceEvents"]
+    spans = [e for e in entries if e["ph"] == "X"]
     for tid in (1, 2):
         by_name = {}
         for span in (s for s in spans if s["tid"] == tid):
@@ -206,16 +206,15 @@ def test_save(subject, tmp_path):
         mr.inspect.trace(3, *subject[1:])
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (1, 3, 40, 30), (4, 10), (1, 1, 1, 1), (2, 2048, 1, 1), (3, 5000)])
-def test_pictures_open(rng, shape):
-    png = pictures.maps(rng.standard_normal(shape))
-    width, height = Image.open(io.BytesIO(png)).size
-    assert max(width, height) <= 128
+MAPS = [(2, 16, 5, 7), (1, 3, 40, 30), (4, 10), (1, 1, 1, 1), (2, 2048, 1, 1), (3, 5000)]
+FILTERS = [(64, 3, 7, 7), (16, 1, 3, 3), (512, 512, 3, 3), (2048, 512, 1, 1), (10, 64)]
 
 
-@pytest.mark.parametrize("shape", [(64, 3, 7, 7), (16, 1, 3, 3), (512, 512, 3, 3), (2048, 512, 1, 1), (10, 64)])
-def test_filters_open(rng, shape):
-    png = pictures.filters(rng.standard_normal(shape).astype(np.float32))
+@pytest.mark.parametrize(
+    ("draw", "shape"), [*((pictures.maps, shape) for shape in MAPS), *((pictures.filters, shape) for shape in FILTERS)]
+)
+def test_pictures_open(rng, draw, shape):
+    png = draw(rng.standard_normal(shape).astype(np.float32))
     assert max(Image.open(io.BytesIO(png)).size) <= 128
 
 
@@ -322,7 +321,7 @@ def test_a_large_page_is_a_file_beside_the_notebook(subject, tmp_path, monkeypat
     assert len(list(file.parent.iterdir())) == 2  # its times differ: another file
 
 
-def test_a_large_page_without_a_place_is_told(subject, tmp_path, monkeypatch):
+def test_a_large_page_without_a_place_is_reported(subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(notebook, "LARGEST", 1000)
     (tmp_path / "minires-traces").write_text("in the way")

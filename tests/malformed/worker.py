@@ -24,7 +24,7 @@ import minires as mr
 from malformed.good import FACTORIES, Files
 from malformed.judge import Finding, judge, place
 from malformed.values import odd
-from minires._shown import shown
+from minires._repr import shown
 
 SECONDS = 30  # of one call
 MEMORY = 8 << 30  # bytes of address space: what is absurd is a MemoryError, and not the end of the machine

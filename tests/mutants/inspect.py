@@ -24,13 +24,13 @@ SUMMARY = (
         ],
     ),
     *within(
-        "minires/inspect/counting.py",
+        "minires/inspect/cost.py",
         "tests/inspect/test_summary.py",
         [
             ("sum(node.needs_input_grad[:2])", "sum(node.needs_input_grad)", "the bias counts as a product"),
             ("math.prod(weight[1:])", "math.prod(weight[2:])", "input channels not counted"),
-            ("[array.base if is_array(array.base) else array for", "[array for", "a view counts as much as it shows"),
-            ("for part in saved for array", "for part in saved[:1] for array", "only the first saved array counts"),
+            ("[saved.base if is_array(saved.base) else saved]", "[saved]", "a view counts as much as it shows"),
+            ("for part in saved for owner", "for part in saved[:1] for owner", "only the first saved array counts"),
         ],
     ),
 )
@@ -122,7 +122,7 @@ ANOMALY = within(
     "minires/inspect/anomaly.py",
     "tests/inspect/test_anomaly.py",
     [
-        ("if g is not None and needed]", "if g is not None]", "a gradient that is not wanted is judged"),
+        ("if g is not None and needs]", "if g is not None]", "a gradient that is not wanted is judged"),
         ("        self.quiet.__exit__(None, None, None)", "        pass", "NumPy's warnings stay silent"),
         (
             'f" of {node.module}" if node.module',
@@ -131,13 +131,13 @@ ANOMALY = within(
         ),
         ('[("grad_output", grad_output)])', "[])", "a gradient that was bad before is not seen"),
         (
-            "for name, told in _not_finite(given)]",
-            "for name, told in _not_finite(given)[:1]]",
+            "for name, counts in _not_finite(given)]",
+            "for name, counts in _not_finite(given)[:1]]",
             "only the first bad input is named",
         ),
         (
-            "names, arrays, strict=True) if a is not None",
-            "names[1:], arrays[1:], strict=True) if a is not None",
+            "input_names(node), arrays, strict=True) if a is not None",
+            "input_names(node)[1:], arrays[1:], strict=True) if a is not None",
             "the first input is not looked at",
         ),
     ],

@@ -10,8 +10,8 @@ EXPERIMENT = within(
     f"{FIGURES} -k 'not page'",
     [
         ("apart >= self.least", "apart > self.least", "equal errors fail a claim of at least 0"),
-        ('", apart <= self.most', '", apart < self.most', "equal errors fail a claim of at most 0"),
-        ("abs(apart) <= self.most", "apart <= self.most", "either way is one way"),
+        ("apart <= self.most", "apart < self.most", "equal errors fail a claim of at most 0"),
+        ('f"|{pair}|", abs(apart)', 'f"|{pair}|", apart', "either way is one way"),
         ("math.ceil(len(dataset) / SAMPLE)", "len(dataset) // SAMPLE", "more images than the sample"),
         (
             "for seed in range(seeds) for network in plan.networks",

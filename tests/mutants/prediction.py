@@ -30,12 +30,12 @@ CLASSES = within(
     "minires/prediction/classes.py",
     "tests/prediction/test_classes.py",
     [
-        ("if len(content) > _MOST_BYTES:", "if len(content) >= _MOST_BYTES:", "the largest allowed file is refused"),
+        ("if len(content) > _MAX_BYTES:", "if len(content) >= _MAX_BYTES:", "the largest allowed file is refused"),
         ("value = value[-1]", "value = value[0]", "the identifier in place of the name"),
         ("lines.index('') + 1", "lines.index('')", "lines counted from 0"),
         (
-            "told = [told[number] for number in numbers]",
-            "told = [told[number] for number in sorted(numbers)]",
+            "content = [content[number] for number in numbers]",
+            "content = [content[number] for number in sorted(numbers)]",
             "10 before 2",
         ),
         ('content.decode("utf-8-sig")', 'content.decode("utf-8")', "a byte order mark in the first name"),
@@ -47,7 +47,7 @@ CLASSIFIER = within(
     "minires/prediction/classifier.py",
     "tests/prediction/test_predict.py",
     [
-        ("told | match.preprocessing", "match.preprocessing | told", "the usual preprocessing goes before the file's"),
+        ("usual | match.preprocessing", "match.preprocessing | usual", "the usual preprocessing overrides the file's"),
         ("stride_in=stride_in, zero_channels=zero_channels)", "stride_in=stride_in)", "zero_channels ignored"),
         (
             "models.options(match.network) | dict(match.options)",
@@ -74,11 +74,7 @@ FIGURE = within(
             "rows = len(shown) // columns",
             "the last row of pictures is missing",
         ),
-        (
-            "math.ceil(math.sqrt(len(shown)))",
-            "math.isqrt(len(shown))",
-            "more rows than columns",
-        ),
+        ("math.ceil(math.sqrt(len(shown)))", "math.isqrt(len(shown))", "more rows than columns"),
         ("    bars.invert_yaxis()\n", "", "the most probable class at the bottom"),
         (
             "[100 * probability for _, probability in best]",
@@ -86,8 +82,8 @@ FIGURE = within(
             "shares drawn as percent",
         ),
         ("vmin=0, vmax=255", "vmin=None, vmax=None", "grey levels stretched"),
-        ("text if len(text) <= most", "text if len(text) < most", "a name that just fits is cut"),
-        ("{text[: most - 1]}…", "{text[:most]}…", "a cut name is one too long"),
+        ("text if len(text) <= length", "text if len(text) < length", "a name that just fits is cut"),
+        ("{text[: length - 1]}…", "{text[:length]}…", "a cut name is one too long"),
         ("[:MOST_ON_A_SHEET]", "[-MOST_ON_A_SHEET:]", "the last hundred pictures, not the first"),
         (
             "picture[:, :, 0] if picture.shape[2] == 1",

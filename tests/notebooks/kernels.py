@@ -13,7 +13,7 @@ from jupyter_client.manager import start_new_kernel
 
 @dataclass
 class Output:
-    """What a cell left: its text without colours, the data of its results, its error, the prompts that asked."""
+    """A cell's output: text without colours, data of results, error, and prompts for input."""
 
     text: str = ""
     data: list[dict[str, str]] = field(default_factory=list)

@@ -66,12 +66,12 @@ def test_quitting_the_debugger_leaves_a_session_that_works(kernel):
 
 
 def test_an_attached_visual_debugger_keeps_the_hook(kernel):
-    told = "print(sys.breakpointhook is sys.__breakpointhook__, sys.breakpointhook.__module__)"
-    assert kernel.run(told).text == "True sys\n"
+    ask = "print(sys.breakpointhook is sys.__breakpointhook__, sys.breakpointhook.__module__)"
+    assert kernel.run(ask).text == "True sys\n"
     kernel.run("import debugpy; asked, debugpy.is_client_connected = debugpy.is_client_connected, lambda: True")
-    assert kernel.run(told).text == "False debugpy._vendored.force_pydevd\n"
+    assert kernel.run(ask).text == "False debugpy._vendored.force_pydevd\n"
     kernel.run("debugpy.is_client_connected = asked")
-    assert kernel.run(told).text == "True sys\n"
+    assert kernel.run(ask).text == "True sys\n"
 
 
 def test_a_hook_of_the_users_own_stays(kernel):
@@ -87,7 +87,7 @@ def test_pythonbreakpoint_is_followed(kernel):
 
 
 def test_an_interrupted_forward_leaves_a_session_that_works(kernel):
-    """Every array, gradient and path of a module afterwards is what it is without the interrupt."""
+    """All arrays, gradients and module paths are as without the interrupt."""
     cell = """
 kept = {name: array.copy() for name, array in model.state_dict().items()}
 model.eval()

@@ -1,4 +1,4 @@
-"""The same lines in a notebook and at Python's prompt: what a reader sees, and how much of it."""
+"""The same lines in a notebook and at Python's prompt: the outputs and their length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOUR = Path(__file__).with_name("tour.py")
 
 
 def cells():
-    """(is it code, source without what the debugger is told, what the debugger is told) of each cell."""
+    """(is it code, source without the debugger's answers, the answers) of each cell."""
     for head, text in re.findall(r"^# %%(.*)\n((?:(?!# %%).*\n?)*)", TOUR.read_text(encoding="utf-8"), flags=re.M):
         if "markdown" in head:
             yield False, re.sub("^# ?", "", text, flags=re.M).strip(), []
@@ -125,7 +125,7 @@ def test_own_parts_and_results(ran):
 
 
 def test_the_same_lines_at_the_prompt(tmp_path):
-    """Python's own prompt: text alone, and pdb in the place of IPython's debugger."""
+    """Python's own prompt: text alone, and pdb in place of IPython's debugger."""
     typed = []
     for code, source, answers in cells():
         if code:

@@ -1,6 +1,6 @@
 # %% [markdown]
 # # minires in a notebook
-# Cells begin with `# %%`. What the debugger is told stands behind `# ipdb>`.
+# Cells begin with `# %%`. The answers to the debugger follow `# ipdb>`.
 
 # %%
 import matplotlib.pyplot as plt

@@ -1,4 +1,4 @@
-"""What is reproduced of the paper: read off the models, beside the printed figures, never mixed with them."""
+"""Reproductions of the paper: read from the models, beside the printed numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_options_change_the_column():
 
 
 def test_the_lines_of_table_1():
-    """As the paper prints them (page 5), but for the counts."""
+    """As in the paper (page 5), except for the counts."""
     head, lines = table1.rows([replace(table1.column("resnet18"), seconds=0.25), table1.column("resnet50")])
     assert head == ["layer name", "output size", "18-layer", "50-layer"]
     assert lines[:6] == [
@@ -102,7 +102,7 @@ def test_the_caption_of_figure_1_agrees_with_the_stored_points():
 
 
 def finished(folder, iteration, network="resnet32", data="cifar10", errors=(7.0, 7.51)):
-    """A run of 64,000 iterations as it stands after `iteration` of them, measured twice."""
+    """A run of 64,000 iterations, stopped after `iteration`, with two measurements."""
     config = Config.make(network=network, data=data, iterations=64_000)
     rows = tuple(
         Row(at, at / 391, 0.1, 0.1, 1.0, error, 100.0, 1.0)
@@ -124,13 +124,8 @@ def test_table_6_shows_the_last_error_of_finished_runs_on_cifar10(tmp_path):
         finished(tmp_path / "stopped", 391 * 100, "resnet44"),
     ]
     _, lines = table6.rows(runs)
-    assert {line[0]: line[4] for line in lines} == {
-        "resnet20": "not reproduced",
-        "resnet32": "7.51 %, 8.00 %",
-        "resnet44": "not reproduced",
-        "resnet56": "not reproduced",
-        "resnet110": "not reproduced",
-    }
+    missing = dict.fromkeys(("resnet20", "resnet44", "resnet56", "resnet110"), "not reproduced")
+    assert {line[0]: line[4] for line in lines} == missing | {"resnet32": "7.51 %, 8.00 %"}
     assert lines[-1][5] == "6.43 % (6.61 ± 0.16)"
     assert not items.reproduce_table6(runs=runs).reproduced  # three networks are missing
 
@@ -202,10 +197,13 @@ def test_every_network_can_be_drawn(call, tmp_path):
 
 
 def test_draw_errors_are_one_line(call):
-    for words, told in ((("resnet51",), "Did you mean"), (("resnet50", "--shortcut", "D"), "shortcut must be one of")):
+    for words, message in (
+        (("resnet51",), "Did you mean"),
+        (("resnet50", "--shortcut", "D"), "shortcut must be one of"),
+    ):
         code, _, err = call("draw", *words)
         assert code == 2
-        assert told in err
+        assert message in err
         assert len(err.splitlines()) == 1
 
 
@@ -213,7 +211,7 @@ def test_draw_errors_are_one_line(call):
 
 
 def test_the_four_cases_in_order_of_magnitude():
-    """Half a decade and more apart: plain networks with batch norm explode toward the input, shortcuts calm them."""
+    """Plain networks with batch norm explode toward the input, shortcuts prevent it: by orders of magnitude."""
     norms = {}
     for residual in (False, True):
         for batch_norm in (False, True):
@@ -247,13 +245,8 @@ def test_how_far_weights_turn():
 
 
 def test_the_lines_of_gradients(monkeypatch):
-    monkeypatch.setattr(
-        gradients,
-        "measure",
-        lambda residual, batch_norm, depth, **how: gradients.Case(
-            residual, batch_norm, depth, (1.0, 2.0, 3.0, 4.0, 5.0), (50.0, 10.0, 20.0, 40.0, 30.0)
-        ),
-    )
+    norms, turned = (1.0, 2.0, 3.0, 4.0, 5.0), (50.0, 10.0, 20.0, 40.0, 30.0)
+    monkeypatch.setattr(gradients, "measure", lambda *kind, **how: gradients.Case(*kind, norms, turned))
     report = items.reproduce_gradients(steps=7)
     assert report.head == ["network", "second convolution", "last convolution", "median turn after 7 steps"]
     assert report.lines[0] == ["plain-20, with batch norm", "2", "5", "30.0°"]

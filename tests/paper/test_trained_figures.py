@@ -24,7 +24,7 @@ ROW = history.Row(300, 1.0, 0.02, 1.0, 40.0, 50.0, 100.0, 1.0)
 
 @pytest.fixture
 def small(monkeypatch):
-    """300 + 100 images in Fashion-MNIST's place."""
+    """300 + 100 images in place of Fashion-MNIST."""
 
     def load(name, split="train", data_dir=None, download=False, size=None, *folder_options):
         n = 300 if split == "train" else 100
@@ -36,10 +36,9 @@ def small(monkeypatch):
 
 
 def shortened(plan):
-    """Four iterations of it, without threads of its own."""
-    return replace(
-        plan, iterations=4, settings={**plan.settings, "eval_every": 2, "workers": 0, "width": 4, "batch_size": 16}
-    )
+    """The plan with four iterations, without loader threads."""
+    small = {"eval_every": 2, "workers": 0, "width": 4, "batch_size": 16}
+    return replace(plan, iterations=4, settings={**plan.settings, **small})
 
 
 def test_a_curve_is_a_run_that_is_found_again(small, tmp_path):
@@ -59,7 +58,7 @@ def test_a_curve_is_a_run_that_is_found_again(small, tmp_path):
 
 
 def test_figure_4_of_a_folder(tmp_path, monkeypatch):
-    """The training error is that of every n-th image, so that no class is left out."""
+    """The training error is that of every n-th image, so no class is missing."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 2)):
         for name in "abc":
@@ -129,7 +128,7 @@ def test_picture():
 
 
 def test_wrong_usage_is_one_line(capsys):
-    for words, told in (
+    for words, message in (
         (("--seeds", "0"), "--seeds must be at least 1"),
         (("--data", "digits"), "--data must be one of"),
         (("--jobs", "0"), "--jobs must be at least 1"),
@@ -137,7 +136,7 @@ def test_wrong_usage_is_one_line(capsys):
         (("--out", "/dev/null/here"), "--out: nothing can be written in /dev/null/here"),
     ):
         assert cli.main(["paper", "figure1", *words]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_a_claim_of_either_sign():
@@ -155,7 +154,7 @@ def test_every_seed_is_judged_by_its_own_errors():
             for c in curves(plain20=34.0, plain56=plain56)]  # fmt: skip
     found = experiment.verdict(figure1.plan(quick=True), both)
     assert [holds for _, holds in found] == [True, False]
-    assert [told.partition(":")[0] for told, _ in found] == ["seed 0", "seed 1"]
+    assert [claim.partition(":")[0] for claim, _ in found] == ["seed 0", "seed 1"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def test_every_seed_is_judged_by_its_own_errors():
     ],
 )
 def test_the_papers_claims(plan, deep, shallow):
-    """The deeper plain network is worse, the deeper residual one is not."""
+    """The deeper plain network is worse; the deeper residual network is not."""
     plain = {deep.replace("resnet", "plain"): 9.0, shallow.replace("resnet", "plain"): 8.0}
     for residual, holds in (((5.0, 6.0), True), ((6.0, 5.0), False)):
         errors = curves(**plain, **dict(zip((deep, shallow), residual, strict=True)))
@@ -181,7 +180,7 @@ def test_how_often_the_papers_experiments_are_measured():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that are drawn, in place of their bytes."""
+    """Collects the drawn figures in place of their bytes."""
     figures = []
     for module in (experiment, figure7):
         monkeypatch.setattr(module, "encoded", lambda figure: (figures.append(figure), b"")[1])
@@ -194,10 +193,8 @@ def lines_of(axes):
 
 def test_the_panels_of_figure_1(drawn):
     errors = (10.0, 20.0, 60.0)
-    seeds = [
-        Curve("plain20", seed, (replace(ROW, training_error=error, test_error=error + 1),), error, error + 1, Path())
-        for seed, error in enumerate(errors)
-    ]
+    rows = [replace(ROW, training_error=error, test_error=error + 1) for error in errors]
+    seeds = [Curve("plain20", seed, (row,), 0.0, 0.0, Path()) for seed, row in enumerate(rows)]
     others = [replace(seed, network="plain56") for seed in seeds]
     figure1.picture(figure1.plan(), [*seeds, *others])
     left, right = drawn[0].axes

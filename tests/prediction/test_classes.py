@@ -1,4 +1,4 @@
-"""Names of classes out of files of every kind, and files that are none."""
+"""Files with the names of classes, of every kind, and invalid files."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_the_largest_file(tmp_path):
 
 def test_more_than_ten_are_ordered_by_number(tmp_path):
     names = [f"name {i}" for i in range(12)]
-    told = dict(sorted({str(i): name for i, name in enumerate(names)}.items()))  # "10" before "2"
-    (tmp_path / "names.json").write_text(json.dumps(told))
+    unordered = dict(sorted({str(i): name for i, name in enumerate(names)}.items()))  # "10" before "2"
+    (tmp_path / "names.json").write_text(json.dumps(unordered))
     assert read_classes(tmp_path / "names.json") == tuple(names)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "text"),
     [
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
@@ -51,8 +51,8 @@ def test_more_than_ten_are_ordered_by_number(tmp_path):
         (b"\nant\n", "line 1 is empty"),
         (b"ant\nb\x1b[2Jee\n", "class 1 holds control characters"),
         (b"\xff\xfe\x00", "utf-8"),
-        (b'{"0": "ant", "2": "bee"}', "none is '1'"),
-        (b'{"ant": 0, "bee": 1}', "none is '0'"),
+        (b'{"0": "ant", "2": "bee"}', "key '1' is missing"),
+        (b'{"ant": 0, "bee": 1}', "key '0' is missing"),
         (b'{"0": 7}', "class 0 has no name, got 7"),
         (b'["ant", ""]', "class 1 has no name"),
         (b'["ant", []]', "class 1 has no name"),
@@ -64,8 +64,8 @@ def test_more_than_ten_are_ordered_by_number(tmp_path):
     ],
     ids=lambda value: value[:12] if isinstance(value, bytes) else None,
 )
-def test_files_that_name_no_classes(tmp_path, content, told):
+def test_files_that_name_no_classes(tmp_path, content, text):
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(DataFileError, match=r"names\.txt: ") as caught:
         read_classes(tmp_path / "names.txt")
-    assert told in str(caught.value)
+    assert text in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which files the words of a command line name."""
+"""Paths of pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minires.prediction import find_pictures
 
 
 def test_folders_are_searched_and_sorted(tmp_path, monkeypatch):
-    for name in (
+    for name in [
         "b/2.JPG",
         "b/10.png",
         "b/deep/er/x.webp",
@@ -18,7 +18,7 @@ def test_folders_are_searched_and_sorted(tmp_path, monkeypatch):
         ".git/x.png",
         "notes.txt",
         "c.tiff",
-    ):
+    ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = ["a.gif", "b/10.png", "b/2.JPG", "b/deep/er/x.webp", "c.tiff"]

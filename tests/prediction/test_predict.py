@@ -1,4 +1,4 @@
-"""Pictures through a network: probabilities, batches, ties, files that are no pictures, what the plots show."""
+"""Predictions: probabilities, batches, ties, files that are not pictures, plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minires.training import Config, Diverged, train
 
 
 class Fixed(Module):
-    """Logits that are a constant, plus the mean of the picture at class 0; counts what it is given."""
+    """Constant logits plus the picture's mean at class 0; stores the shapes of its inputs."""
 
     def __init__(self, logits):
         super().__init__()
@@ -133,17 +133,14 @@ def test_outputs_that_are_not_finite(pictures):
 def test_what_the_plots_show(pictures):
     one = classifier(classes=("ant $x^2$", "bee\n", "ж" * 60 + "猫"))
     found = list(predict(one, pictures))
-    red, blue = (
-        Prediction(found[0].path, np.full((4, 4, 3), colour, np.uint8), found[0].probabilities)
-        for colour in ((250, 0, 0), (0, 0, 250))
-    )
+    red, blue = (seen(colour, found[0].probabilities) for colour in ((250, 0, 0), (0, 0, 250)))
     for content, colours in (
         (annotated(red, one, 3), {(250, 0, 0)}),
         (sheet([red, blue], one), {(250, 0, 0), (0, 0, 250)}),
     ):
         picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3)
-        seen, counts = np.unique(picture, axis=0, return_counts=True)
-        large = {tuple(map(int, colour)) for colour, count in zip(seen, counts, strict=True) if count > 10_000}
+        values, counts = np.unique(picture, axis=0, return_counts=True)
+        large = {tuple(map(int, colour)) for colour, count in zip(values, counts, strict=True) if count > 10_000}
         assert colours <= large
     grey = Prediction(found[0].path, np.full((4, 4, 1), 128, np.uint8), found[0].probabilities)
     assert annotated(grey, one, 1).startswith(b"\x89PNG")
@@ -152,7 +149,7 @@ def test_what_the_plots_show(pictures):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that are drawn, in place of their bytes."""
+    """Collects the drawn figures in place of their bytes."""
     figures = []
     monkeypatch.setattr(figure, "encoded", lambda one: (figures.append(one), b"")[1])
     return figures
@@ -188,24 +185,33 @@ def test_grey_levels_are_not_stretched(drawn):
     assert image.get_clim() == (0, 255)
 
 
-@pytest.mark.parametrize(("length", "told"), [(15, "n" * 15), (16, "n" * 16), (17, "n" * 15 + "…")])
-def test_long_names_are_cut(drawn, length, told):
+@pytest.mark.parametrize(("length", "shown"), [(15, "n" * 15), (16, "n" * 16), (17, "n" * 15 + "…")])
+def test_long_names_are_cut(drawn, length, shown):
     sheet([seen(9)], classifier(classes=("ant", "bee", "n" * length)))
-    assert drawn[0].axes[0].get_title() == f"{told} 70 %"
+    assert drawn[0].axes[0].get_title() == f"{shown} 70 %"
 
 
-def test_what_the_file_leaves_open_is_passed_on(monkeypatch):
-    given = []
-    match = SimpleNamespace(
-        network="resnet20", options={"num_classes": 7, "in_channels": 1}, preprocessing={}, classes=None, notes=()
-    )
-    monkeypatch.setattr(weights, "load", lambda path, **options: (given.append((path, options)), (None, match))[1])
+@pytest.fixture
+def holding(monkeypatch):
+    """Has `weights.load` find a network with these channels and this preprocessing; a list of its arguments."""
+
+    def hold(network, channels, preprocessing):
+        given, options = [], {"num_classes": 7, "in_channels": channels}
+        match = SimpleNamespace(network=network, options=options, preprocessing=preprocessing, classes=None, notes=())
+        monkeypatch.setattr(weights, "load", lambda path, **named: (given.append((path, named)), (None, match))[1])
+        return given
+
+    return hold
+
+
+def test_what_the_file_leaves_open_is_passed_on(holding):
+    given = holding("resnet20", 1, {})
     assert of_weights("file", "resnet20", "3x3", "both").outputs == 7
     assert given == [("file", {"network": "resnet20", "stride_in": "3x3", "zero_channels": "both"})]
 
 
 @pytest.mark.parametrize(
-    ("network", "channels", "told", "expected"),
+    ("network", "channels", "held", "expected"),
     [
         ("resnet18", 3, {}, {"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406]}),
         ("resnet20", 3, {}, {"resize": 32, "crop": 32, "mean": [0.485, 0.456, 0.406]}),
@@ -219,18 +225,15 @@ def test_what_the_file_leaves_open_is_passed_on(monkeypatch):
         ),
     ],
 )
-def test_a_weight_file_says_how_it_wants_its_pictures(monkeypatch, network, channels, told, expected):
-    match = SimpleNamespace(
-        network=network, options={"num_classes": 7, "in_channels": channels}, preprocessing=told, classes=None, notes=()
-    )
-    monkeypatch.setattr(weights, "load", lambda path, **options: (None, match))
+def test_a_weight_file_may_hold_its_preprocessing(holding, network, channels, held, expected):
+    holding(network, channels, held)
     found = of_weights("file", network=network)
     assert (found.network, found.outputs, found.classes) == (network, 7, None)
     assert found.name(3) == "3"
     assert found.preprocessing.to_json().items() >= expected.items()
 
 
-def test_a_run_knows_its_classes(tmp_path):
+def test_a_run_has_its_classes(tmp_path):
     train(Config.make(width=2, workers=0, iterations=1, batch_size=16, eval_every=1), tmp_path / "run")
     found = of_run(tmp_path / "run")
     assert (found.network, found.outputs, found.classes) == ("resnet20", 10, tuple("0123456789"))
@@ -239,15 +242,14 @@ def test_a_run_knows_its_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("channels", "told", "message"),
+    ("channels", "held", "message"),
     [
         (4, {}, "takes 4 channels; a picture has 3, or 1 in grey"),
-        (3, {"mean": (0.5,)}, "its preprocessing cannot be followed: mean must be 3 numbers"),
-        (3, {"whiten": True}, "its preprocessing cannot be followed: .*whiten"),
+        (3, {"mean": (0.5,)}, "invalid preprocessing: mean must be 3 numbers"),
+        (3, {"whiten": True}, "invalid preprocessing: .*whiten"),
     ],
 )
-def test_weights_for_which_no_picture_can_be_made(monkeypatch, channels, told, message):
-    match = SimpleNamespace(network="resnet20", options={"num_classes": 7, "in_channels": channels}, preprocessing=told)
-    monkeypatch.setattr(weights, "load", lambda path, **options: (None, match))
+def test_weights_that_take_no_picture(holding, channels, held, message):
+    holding("resnet20", channels, held)
     with pytest.raises(weights.WeightsError, match=f"file: .*{message}"):
         of_weights("file")

@@ -1,4 +1,4 @@
-"""A published network, end to end: from a picture's file to the probabilities that PyTorch and torchvision gave."""
+"""A published network, end to end: from a picture's file to the probabilities of PyTorch and torchvision."""
 
 from __future__ import annotations
 

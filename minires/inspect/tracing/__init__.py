@@ -1,5 +1,5 @@
-"""One forward and backward, recorded node by node: as a page to look at, a timeline, or a graph."""
+"""One forward and backward, traced node by node: as a page to look at, a timeline, or a graph."""
 
-from minires.inspect.tracing.record import Trace, trace
+from minires.inspect.tracing.tracer import Trace, trace
 
 __all__ = ["Trace", "trace"]

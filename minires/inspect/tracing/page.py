@@ -1,4 +1,4 @@
-"""Traces as one HTML file that opens from disk: page.html with the recording put in."""
+"""Traces as one HTML file that opens from disk: page.html with the traces inserted as JSON."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import base64
 import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import minires
 from minires.autograd import Function
-
-if TYPE_CHECKING:
-    from minires.inspect.tracing.record import Event, Trace, View
+from minires.inspect.tracing.events import Event, View
 
 MARK = "/*TRACES*/"
 
 
-def page(traces: Sequence[Trace]) -> str:
-    """One trace, or several beside one another with their charts in one."""
-    told = [_trace(trace) for trace in traces]
+def page(contents: Sequence[Mapping[str, Any]]) -> str:
+    """The page of one trace (see `content`), or of several side by side with their charts in one."""
     # "<" inside of a script element could end it.
-    text = json.dumps(told, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(contents, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     template = (resources.files("minires.inspect.tracing") / "page.html").read_text(encoding="utf-8")
-    title = " and ".join(trace.title for trace in traces)
-    safe = title.replace("&", "&amp;").replace("<", "&lt;")
-    return template.replace("<title></title>", f"<title>{safe}</title>").replace(MARK, text)
+    title = " and ".join(content["title"] for content in contents).replace("&", "&amp;").replace("<", "&lt;")
+    return template.replace("<title></title>", f"<title>{title}</title>").replace(MARK, text)
 
 
-def _trace(trace: Trace) -> dict[str, Any]:
+def content(
+    title: str, loss: float, runs: int, events: Iterable[Event], classes: Mapping[str, type[Function]]
+) -> dict[str, Any]:
+    """A trace as the page's JSON.  An output is the next node's input, so each distinct picture is stored once."""
     pictures: dict[str, int] = {}
     return {
-        "title": trace.title,
-        "loss": _number(trace.loss),
-        "runs": trace.runs,
-        "events": [_event(event, pictures) for event in trace.events],
-        "sources": {name: _source(cls) for name, cls in trace.classes.items()},
+        "title": title,
+        "loss": _finite(loss),
+        "runs": runs,
+        "events": [_event(event, pictures) for event in events],
+        "sources": {name: _source(cls) for name, cls in classes.items()},
         "pictures": list(pictures),
     }
 
@@ -46,65 +45,41 @@ def _trace(trace: Trace) -> dict[str, Any]:
 def _event(event: Event, pictures: dict[str, int]) -> dict[str, Any]:
     return {
         "n": event.number,
-        "phase": event.phase,
         "op": event.operation,
-        "module": event.module,
-        "options": event.options,
-        "place": event.place,
         "ms": round(1e3 * event.seconds, 4),
-        "macs": event.macs,
-        "params": event.params,
-        "kept": event.kept,
-        "alive": event.alive,
         "in": [_view(view, pictures) for view in event.arrays],
         "out": [_view(view, pictures) for view in event.results],
         "joins": [{"from": join.source, **_view(join.view, pictures)} for join in event.joins],
+        **{name: getattr(event, name) for name in ("phase", "module", "options", "place")},
+        **{name: getattr(event, name) for name in ("macs", "params", "kept", "alive")},
     }
 
 
 def _view(view: View, pictures: dict[str, int]) -> dict[str, Any]:
-    told = view.statistics
     picture = None
-    if view.picture is not None:  # an output is the next one's input: each picture stands there once
+    if view.picture is not None:
         picture = pictures.setdefault(base64.b64encode(view.picture).decode(), len(pictures))
-    return {
-        "name": view.name,
-        "leaf": view.leaf,
-        "shape": told.shape,
-        "dtype": told.dtype,
-        "mean": _number(told.mean),
-        "std": _number(told.std),
-        "min": _number(told.min),
-        "max": _number(told.max),
-        "norm": _number(told.norm),
-        "zeros": told.zeros,
-        "nans": told.nans,
-        "infs": told.infs,
-        "size": told.size,
-        "hist": view.histogram,
-        "pic": picture,
-    }
+    statistics = {name: _finite(value) for name, value in vars(view.statistics).items()}
+    return {"name": view.name, "leaf": view.leaf, "hist": view.histogram, "pic": picture, **statistics}
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    """None in place of a NaN or an infinity, which JSON lacks."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _source(cls: type[Function]) -> dict[str, Any]:
-    """The class as it stands in its file, and the lines of forward and backward (first, last), from 0."""
+    """The class's source, and the lines of forward and backward (first, last), from 0; inherited: the class's first."""
+    source: dict[str, Any] = {"forward": [0, 0], "backward": [0, 0]}
     try:
         lines, first = inspect.getsourcelines(cls)
     except (OSError, TypeError):  # typed at a prompt
-        return {"file": "", "first": 1, "lines": ["(the source is not at hand)"], "forward": [0, 0], "backward": [0, 0]}
+        return source | {"file": "", "first": 1, "lines": ["(the source is not available)"]}
     file = Path(inspect.getfile(cls))
     home = Path(minires.__file__).parent.parent
-    told: dict[str, Any] = {"file": str(file.relative_to(home) if file.is_relative_to(home) else file.name)}
-    told |= {"first": first, "lines": [line.rstrip("\n") for line in lines]}
-    for phase in ("forward", "backward"):
-        method = cls.__dict__.get(phase)  # an inherited one is told of by its first line
-        if method is None:
-            told[phase] = [0, 0]
-            continue
-        body, start = inspect.getsourcelines(method)
-        told[phase] = [start - first, start - first + len(body) - 1]
-    return told
+    source |= {"file": str(file.relative_to(home) if file.is_relative_to(home) else file.name)}
+    source |= {"first": first, "lines": [line.rstrip("\n") for line in lines]}
+    for phase in {"forward", "backward"} & cls.__dict__.keys():
+        body, start = inspect.getsourcelines(cls.__dict__[phase])
+        source[phase] = [start - first, start - first + len(body) - 1]
+    return source

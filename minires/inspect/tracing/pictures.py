@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-LEVELS = 33  # of colour: few enough to compress well, enough to see a shape
+LEVELS = 33  # of colour: few compress well, and this many show shapes
 CELL = 28  # pixels of a feature map, at most
 MAPS = 16  # feature maps of an array, at most
 SIDE = 116  # pixels of a picture that has one map
 
 
 def maps(array: NDArray[Any]) -> bytes | None:
-    """The channels of the first image of (N, C, H, W), the features of (N, C); None for anything else."""
+    """The channels of the first image of (N, C, H, W), the features of (N, C); None for other shapes."""
     if array.ndim == 4:
         channels = array[0]
         if len(channels) == 3 and array.shape[2] > 3:  # an image: its colours
@@ -33,7 +34,7 @@ def maps(array: NDArray[Any]) -> bytes | None:
 
 
 def filters(array: NDArray[Any]) -> bytes | None:
-    """(O, C, KH, KW): a row of filters for each of the first outputs; the matrix of a 1×1 or linear layer."""
+    """(O, C, KH, KW): a row of filters for each of the first outputs; a matrix for a 1×1 or linear layer."""
     if array.ndim == 4 and array.shape[2:] != (1, 1):
         if array.shape[1] in (1, 3):  # filters of an image: the mean over its colours
             return _encode(_montage([m.mean(axis=0) for m in array[:64]]))
@@ -45,7 +46,7 @@ def filters(array: NDArray[Any]) -> bytes | None:
 
 
 def _shrunk(image: NDArray[Any], side: int) -> NDArray[np.float64]:
-    """Means of blocks, so that neither side is longer than `side`."""
+    """Means of blocks, so that neither axis is longer than `side`."""
     H, W = image.shape
     rows = np.linspace(0, H, min(H, side) + 1).astype(int)
     columns = np.linspace(0, W, min(W, side) + 1).astype(int)
@@ -56,7 +57,7 @@ def _shrunk(image: NDArray[Any], side: int) -> NDArray[np.float64]:
 
 
 def _montage(cells: list[NDArray[Any]], across: int | None = None) -> NDArray[np.float64]:
-    """The cells in rows, one pixel apart (NaN, which is drawn as paper)."""
+    """The cells in rows, one pixel apart; the gaps are NaN and drawn grey."""
     across = across or math.ceil(math.sqrt(len(cells)))
     down = math.ceil(len(cells) / across)
     H, W = cells[0].shape
@@ -69,8 +70,6 @@ def _montage(cells: list[NDArray[Any]], across: int | None = None) -> NDArray[np
 
 def _encode(values: NDArray[Any]) -> bytes:
     """A PNG whose colours run from −max|v| (blue) over 0 (white) to max|v| (red), equally for all cells."""
-    from PIL import Image
-
     finite = np.isfinite(values)
     largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
     half = LEVELS // 2
@@ -80,6 +79,10 @@ def _encode(values: NDArray[Any]) -> bytes:
     index = np.where(finite, np.rint(levels * half) + half, LEVELS).astype(np.uint8)
     image = Image.fromarray(index)
     image.putpalette(_palette())
+    return _png(image)
+
+
+def _png(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)
     return out.getvalue()
@@ -90,18 +93,14 @@ def _palette() -> list[int]:
     steps = np.linspace(0, 1, LEVELS // 2 + 1)[1:, None] ** 0.8
     red = white + steps * (np.array([165, 15, 21]) - white)
     blue = white + steps * (np.array([8, 69, 148]) - white)
-    colours = np.vstack([blue[::-1], white, red, [[225, 228, 232]]])  # the last: paper between the cells
+    colours = np.vstack([blue[::-1], white, red, [[225, 228, 232]]])  # the last: grey between the cells
     return [int(v) for v in np.rint(colours).ravel()]
 
 
 def _rgb(channels: NDArray[Any]) -> bytes:
     """Three channels as a picture, stretched to its own range."""
-    from PIL import Image
-
     shown = np.stack([_shrunk(c, SIDE) for c in channels], axis=-1)
     shown = np.where(np.isfinite(shown), shown, 0)
     low, high = shown.min(), shown.max()
     scaled = (shown - low) / (high - low) if high > low else np.zeros_like(shown)
-    out = io.BytesIO()
-    Image.fromarray(np.rint(255 * scaled).astype(np.uint8)).quantize(64).save(out, format="PNG", optimize=True)
-    return out.getvalue()
+    return _png(Image.fromarray(np.rint(255 * scaled).astype(np.uint8)).quantize(64))

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to the bytes of a file."""
+"""Encodes matplotlib figures."""
 
 from __future__ import annotations
 

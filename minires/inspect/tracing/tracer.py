@@ -1,4 +1,4 @@
-"""The recording: every node of the tape, forward to the loss and back again."""
+"""Traces every node of the tape, forward to the loss and back again."""
 
 from __future__ import annotations
 
@@ -14,109 +14,34 @@ import numpy as np
 from minires import _checks, random
 from minires import functional as F
 from minires._atomic import write_text
-from minires.arrays import Array, on_cpu
+from minires.arrays import Array
 from minires.autograd import Function
 from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
-from minires.inspect.counting import memory_owners, multiply_adds
-from minires.inspect.tracing import graph, notebook, page, pictures, timeline
+from minires.inspect.cost import memory_owners, multiply_adds
+from minires.inspect.tracing import exports, notebook, page
+from minires.inspect.tracing.events import Event, Join, View
 from minires.nn import Module
-from minires.statistics import Statistics
 from minires.tensor import Tensor, as_tensor
 
-RUNS = 5  # that are timed, as far as they fit into
-SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class View:
-    """An array as it is shown.
-
-    name        what forward calls it; "output", "grad_output", or "∂x" for the gradient of x
-    leaf        the parameter's path, for a parameter or its gradient
-    histogram   counts of 24 equal bins from min to max
-    picture     a PNG of feature maps or filters, None for arrays that make none
-    """
-
-    name: str
-    leaf: str
-    statistics: Statistics
-    histogram: tuple[int, ...] = field(repr=False)
-    picture: bytes | None = field(repr=False)
-
-    @classmethod
-    def of(cls, name: str, array: Array, leaf: str = "") -> View:
-        told: Any = on_cpu(array)
-        shown = pictures.filters(told) if leaf or name == "weight" else pictures.maps(told)
-        return cls(name, leaf, Statistics.of(array), _histogram(told), shown)
-
-
-def _histogram(array: np.ndarray) -> tuple[int, ...]:
-    """Counts of the finite elements in 24 equal bins; numpy.histogram refuses ranges of a few rounding errors."""
-    values = array[np.isfinite(array)].astype(np.float64)
-    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
-    place = (values - low) / (high - low) if high > low else np.zeros(values.size)
-    return tuple(np.bincount(np.minimum((24 * place).astype(int), 23), minlength=24).tolist())
-
-
-@dataclass(frozen=True)
-class Join:
-    """One of the gradients that were added up to a node's grad_output: the node it came from, and what it was."""
-
-    source: int
-    view: View
-
-
-@dataclass
-class Event:
-    """A node's forward or backward.
-
-    number, phase    `number` counts forward nodes from 0; a node's backward has its number
-    begin, seconds   when it began and how long it took: medians of several runs, see `Trace.runs`
-    parents          numbers of the nodes that made the inputs; None for leaves and where no gradient is wanted
-    arrays, results  what came in, what came out
-    joins            in backward: where the output had several users, what each of them sent back
-    macs             multiply-adds
-    kept, alive      bytes of activations that backward needs: because of this node, and in all after this event
-    """
-
-    number: int
-    phase: str
-    operation: str
-    module: str
-    options: str
-    place: str
-    parents: tuple[int | None, ...]
-    arrays: tuple[View, ...]
-    begin: float = 0.0
-    seconds: float = 0.0
-    results: tuple[View, ...] = ()
-    joins: tuple[Join, ...] = ()
-    macs: int = 0
-    params: int = 0
-    kept: int = 0
-    alive: int = 0
-
-    def __repr__(self) -> str:
-        of = f" of {self.module}" if self.module else ""
-        return f"<{self.operation}{of}, {self.phase}: {1e3 * self.seconds:.3g} ms>"
+RUNS, SECONDS = 5, 10.0  # timed runs at most; none begins later than this
 
 
 @dataclass
 class Trace:
-    """A recording.  `page`, `timeline` and `graph` make something to look at; `save` chooses by name.
+    """A traced forward and backward, as a `page`, a `timeline` or a `graph`; `save` writes one of them.
 
-    title     what was run
+    title     the network and its input
     loss      the cross-entropy
     events    forward from the first operation to the loss, then backward
     classes   the classes of the operations that ran, by name
-    runs      times are the median of so many runs, after the recorded one warmed up; 0: no times, as the operations
-              differed from run to run
+    runs      number of runs behind the times, which are medians; the traced run warms up.  0: no times, because the
+              operations differed from run to run
 
     A notebook shows the page below the cell, in a frame without access to the notebook.  The notebook's file holds a
     page of up to 2 MB.  A larger page goes into the folder minires-traces of the working directory, which is the
     notebook's.  The file's name holds the title and the page's checksum, so no other file is ever overwritten; each
-    new recording adds a file.  Delete the folder when you no longer need those pages.
+    new trace adds a file.  Delete the folder when you no longer need its pages.
     """
 
     title: str
@@ -134,30 +59,33 @@ class Trace:
         return f'<trace of {self.headline()}; save("trace.html") writes its page>'
 
     def _repr_html_(self) -> str:
-        return notebook.frame(self)
+        return notebook.frame(self.title, self.headline(), self.page())
 
     def page(self) -> str:
-        """One HTML file that needs nothing else."""
-        return page.page([self])
+        """One self-contained HTML file."""
+        return page.page([self.content()])
+
+    def content(self) -> dict[str, Any]:
+        """What the page holds, as JSON can hold it."""
+        return page.content(self.title, self.loss, self.runs, self.events, self.classes)
 
     def timeline(self) -> str:
         """JSON for Perfetto and chrome://tracing: modules nested as they were called."""
-        return timeline.timeline(self)
+        return exports.timeline(self.title, self.events)
 
     def graph(self) -> str:
         """The tape in Graphviz's language."""
-        return graph.graph(self)
+        return exports.graph(self.title, self.events)
 
     def save(self, path: str | Path, format: str = "html") -> Path:
-        """Writes "html", "chrome" or "dot"; whole or not at all.  Returns the path."""
-        made = {"html": self.page, "chrome": self.timeline, "dot": self.graph}
+        """Writes "html", "chrome" or "dot" atomically.  Returns the path."""
+        formats = {"html": self.page, "chrome": self.timeline, "dot": self.graph}
         target = _checks.path(path, "path")
-        text = made[_checks.choice(format, "format", tuple(made))]()
-        write_text(target, text)
+        write_text(target, formats[_checks.choice(format, "format", tuple(formats))]())
         return target
 
 
-class Recorder(Observer):
+class Tracer(Observer):
     """Fills a trace."""
 
     def __init__(self, trace: Trace, parameters: dict[str, Tensor]) -> None:
@@ -166,19 +94,14 @@ class Recorder(Observer):
         self.weights = {id(p.data) for p in parameters.values()}
         self.numbers: dict[Function, int] = {}
         self.sent: dict[Function, list[tuple[int, Array]]] = {}
-        self.owners: dict[int, int] = {}  # id of the array that owns the memory -> how many nodes keep it
+        self.owners: dict[int, int] = {}  # id of an array that owns memory -> number of nodes that keep it
         self.kept: dict[Function, dict[int, int]] = {}
         self.leaves: dict[int, Tensor] = {}
         self.alive = 0
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
-        names = input_names(node)
-        leaves = [self.names.get(id(parent), "") for parent in node.parents]
-        views = [
-            View.of(name, array, leaf)
-            for name, array, leaf in zip(names, arrays, leaves, strict=True)
-            if array is not None
-        ]
+        named = zip(input_names(node), arrays, node.parents, strict=True)
+        views = [View.of(name, a, self.names.get(id(parent), "")) for name, a, parent in named if a is not None]
         self._event(node, "forward", tuple(views))
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
@@ -188,7 +111,9 @@ class Recorder(Observer):
         event.macs = multiply_adds(node)
         event.params = sum(p.size for p in node.parents if isinstance(p, Tensor) and id(p) in self.names)
         if any(node.needs_input_grad):
-            self.kept[node] = owners = self._activations(node)
+            # Without the weights, which exist anyway.
+            owners = {id(a): a.nbytes for a in memory_owners(node.saved) if id(a) not in self.weights}
+            self.kept[node] = owners
             event.kept = sum(owners.values())
             for owner, size in owners.items():
                 self.alive += 0 if self.owners.get(owner) else size
@@ -217,21 +142,17 @@ class Recorder(Observer):
             self.alive -= 0 if self.owners[owner] else size
         event.alive = self.alive
 
-    def _activations(self, node: Function) -> dict[int, int]:
-        """id -> bytes of what the node keeps for backward, without the weights, which are there anyway."""
-        return {id(a): a.nbytes for a in memory_owners(node.saved) if id(a) not in self.weights}
-
     def _event(self, node: Function, phase: str, arrays: tuple[View, ...]) -> None:
         number = self.numbers.setdefault(node, len(self.numbers))
         self.trace.classes[node.name] = type(node)
         options = ", ".join(f"{k}={v!r}" for k, v in node.options().items())
         parents = tuple(self.numbers.get(p) if isinstance(p, Function) else None for p in node.parents)
-        place = "" if node.place.startswith(__file__) else node.place  # that is no news
+        place = "" if node.place.startswith(__file__) else node.place  # the place is `run` in `trace`
         self.trace.events.append(Event(number, phase, node.name, node.module, options, place, parents, arrays))
 
 
 class Stopwatch(Observer):
-    """The moments at which each forward and each backward began and ended."""
+    """The times at which each forward and each backward began and ended."""
 
     def __init__(self) -> None:
         self.moments: list[float] = []
@@ -244,7 +165,7 @@ class Stopwatch(Observer):
 
 @contextmanager
 def _undone(model: Module, leaves: Iterable[Tensor], generator: Any) -> Iterator[None]:
-    """Within it the random generator stands as given; afterwards it, gradients and statistics are what they were."""
+    """Starts with the random generator in the given state; at the end restores it, gradients and statistics."""
     bits = random.generator().bit_generator
     grads = [(leaf, leaf.grad) for leaf in leaves]
     buffers = [(buffer, buffer.copy()) for _, buffer in model.named_buffers()]
@@ -260,7 +181,7 @@ def _undone(model: Module, leaves: Iterable[Tensor], generator: Any) -> Iterator
 
 
 def _measure(trace: Trace, run: Callable[[], Any]) -> None:
-    """Times of the trace's events: the median of several runs."""
+    """Sets the times of the trace's events: medians of several runs."""
     runs: list[list[float]] = []
     begin = time.perf_counter()
     while len(runs) < RUNS and (not runs or time.perf_counter() - begin < SECONDS):
@@ -269,7 +190,9 @@ def _measure(trace: Trace, run: Callable[[], Any]) -> None:
         if len(watch.moments) != 2 * len(trace.events):
             return
         runs.append(watch.moments)
-    spans = np.median(np.diff(runs, axis=1, prepend=[[m[0]] for m in runs]), axis=0)  # before and in every event
+    spans = np.median(
+        np.diff(runs, axis=1, prepend=[[m[0]] for m in runs]), axis=0
+    )  # gap before each event, and its duration
     moments = np.cumsum(spans).tolist()
     for event, begin, end in zip(trace.events, moments[::2], moments[1::2], strict=True):
         event.begin, event.seconds = begin, end - begin
@@ -277,19 +200,18 @@ def _measure(trace: Trace, run: Callable[[], Any]) -> None:
 
 
 def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
-    """Records one forward and backward of the cross-entropy.
+    """Traces one forward and backward of the cross-entropy.
 
-    images   (N, C, H, W), an array or a Tensor; a Tensor that requires a gradient gets it shown
+    images   (N, C, H, W), an array or a Tensor; the trace shows its gradient if the Tensor requires one
     labels   (N,), integers
-    title    what to call it; default: the model's class
+    title    default: the name of the model's class
 
-    The model runs in the mode it is in; its gradients are added to as by any backward.  It runs up to five times more,
-    for ten seconds at most, to time the operations: what these runs change is put back (gradients, statistics, the
-    state of `minires.random`).
+    The model runs in its present mode; backward adds to its gradients, as always.  Up to five further runs within ten
+    seconds time the operations.  These runs leave gradients, statistics and the state of `minires.random` unchanged.
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be a Module, got {type(model).__name__}")
-    recorded = Trace(_checks.instance(title, "title", str) or type(model).__name__)
+    found = Trace(_checks.instance(title, "title", str) or type(model).__name__)
     images = as_tensor(images, "images")
     generator = random.generator().bit_generator.state
 
@@ -299,8 +221,8 @@ def trace(model: Module, images: Any, labels: Any, title: str = "") -> Trace:
         return loss.item()
 
     with enable_grad():
-        with Recorder(recorded, dict(model.named_parameters())) as recorder:
-            recorded.loss = run()
-        with _undone(model, recorder.leaves.values(), generator):
-            _measure(recorded, run)
-    return recorded
+        with Tracer(found, dict(model.named_parameters())) as tracer:
+            found.loss = run()
+        with _undone(model, tracer.leaves.values(), generator):
+            _measure(found, run)
+    return found

@@ -1,4 +1,4 @@
-"""What a run measures, and the run: everything it finds, as numbers and words that JSON can hold."""
+"""What a run measures, and the run itself.  The results are numbers and texts that JSON can hold."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from minires import backends
-from minires.bench import layers, limits, networks, report
+from minires.bench import layers, networks, report, roofline
 from minires.bench.machine import Others, describe
-from minires.bench.sides import PEERS, missing
+from minires.bench.peers import PEERS, missing
 
 TABLE_1 = ("resnet18", "resnet34", "resnet50")
 RACED = ("resnet18", "resnet50", "resnet20", "resnet56")
-FOR_LAYERS = 0.3  # of the time, where networks are measured as well
+FOR_LAYERS = 0.3  # share of the time, where networks are measured as well
 
-Say = Callable[[int, int, str], None]  # done, of how many, what comes next
+Report = Callable[[int, int, str], None]  # steps done, steps in total, the next step
 
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    layers     the networks whose convolutions are measured, none: no layers
-    networks   the networks that are measured as a whole
-    batch      instead of the usual batches
-    threads    of every side
-    rounds     at most so many
-    minutes    of the whole run; three rounds of everything it may take longer
-    backend    what is ours
-    peers      beside it, those of `sides.PEERS`
+    """What a run measures.
+
+    layers     networks whose convolutions are measured one by one; none: no layers
+    networks   networks that are measured as a whole
+    batch      replaces the usual batches
+    threads    threads of every contender
+    rounds     at most this many
+    minutes    of the whole run; three rounds of everything may take longer
+    backend    the backend of minires
+    peers      contenders beside it, of `peers.PEERS`
     quick      fewer and smaller workloads
     """
 
@@ -44,8 +45,8 @@ class Plan:
     quick: bool = False
 
 
-def run(plan: Plan, say: Say) -> dict[str, Any]:
-    """Measures everything; raises BackendUnavailable if ours is missing, and leaves out a peer that is."""
+def run(plan: Plan, progress: Report) -> dict[str, Any]:
+    """Measures everything without the peers that are not installed; BackendUnavailable if the plan's backend is not."""
     with backends.backend(plan.backend) as ours:
         kernels = getattr(ours, "kernels", None)
     began, others = time.monotonic(), Others()
@@ -60,28 +61,28 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     works = [work for name in plan.networks for work in networks.workloads(name, plan.batch, plan.quick)]
     total = 1 + len(shapes) + len(works)
 
-    say(0, total, "what this processor can do at best")
+    progress(0, total, "the processor's limits")
     found: dict[str, Any] = {"machine": machine, "left_out": left_out, "backend": plan.backend}
-    found["limits"] = limits.measure(plan.threads, min(plan.rounds, 5), torch="torch" in peers)
+    found["limits"] = roofline.measure(plan.threads, min(plan.rounds, 5), torch="torch" in peers)
 
     found["layers"] = []
     if shapes:
         batch = plan.batch or (4 if plan.quick else 16)
-        say(1, total, f"{len(shapes)} convolutions")
+        progress(1, total, f"{len(shapes)} convolutions")
         end = time.monotonic() + (until - time.monotonic()) * (FOR_LAYERS if works else 1)
         rows = layers.measure(shapes, batch, plan.threads, plan.rounds, end, plan.backend, peers)
-        for done, three in enumerate(rows, start=2):
-            found["layers"] += three
-            say(done, total, three[0]["convolution"])
+        for done, directions in enumerate(rows, start=2):
+            found["layers"] += directions
+            progress(done, total, directions[0]["convolution"])
     found["networks"] = []
     for number, work in enumerate(works):
-        say(1 + len(shapes) + number, total, str(work))
+        progress(1 + len(shapes) + number, total, str(work))
         now = time.monotonic()
         end = now + (until - now) / (len(works) - number)
         row = networks.measure(work, plan.threads, plan.rounds, end, plan.backend, peers)
         found["networks"].append(row)
         left_out |= row["left_out"]
-    say(total, total, "done")
+    progress(total, total, "done")
     found["goals"] = report.goals(found)
     found["others"] = others.share()
     found["minutes"] = (time.monotonic() - began) / 60

@@ -1,29 +1,29 @@
-"""A value as an error message shows it: on one line and short, whatever somebody passed."""
+"""Values in error messages: on one line, short, for any value."""
 
 from __future__ import annotations
 
 import textwrap
 from typing import Any
 
-_MOST = 80  # characters
+_LENGTH = 80  # characters
 
 
 def shown(value: Any) -> str:
-    """`repr`, or what the value is where that would be long: an array of shape (64, 3, 7, 7) and dtype float32."""
+    """`repr`, or a description of a long value: an array of shape (64, 3, 7, 7) and dtype float32."""
     kind, shape = type(value), getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
         return f"{_article(kind.__name__)} of shape {shape} and dtype {value.dtype}"
-    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write out the largest
+    if isinstance(value, int) and value.bit_length() > 256:  # Python cannot print the largest
         return f"an integer of {value.bit_length()} bits"
     if kind in (list, tuple, dict, set, frozenset) and len(value) > 16:
         return f"{_article(kind.__name__)} of {len(value):,}"
-    if isinstance(value, (str, bytes)) and len(value) > _MOST:
-        return f"{value[: _MOST - 20]!r}… of {len(value):,} {'bytes' if isinstance(value, bytes) else 'characters'}"
+    if isinstance(value, (str, bytes)) and len(value) > _LENGTH:
+        return f"{value[: _LENGTH - 20]!r}… of {len(value):,} {'bytes' if isinstance(value, bytes) else 'characters'}"
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a nested integer too large to write out, or somebody's own __repr__
+    except Exception:  # a nested integer too large to print, or a faulty __repr__
         return _article(kind.__name__)
-    return text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
+    return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…"
 
 
 def _article(name: str) -> str:
@@ -31,7 +31,7 @@ def _article(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Foreign text (a file's name, a class, a message about them) on one line: a ? for whatever a terminal obeys."""
+    """Untrusted text (the name of a file or class) on one line: ? in place of control characters."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Who may take part in a race: the packages that peers need, and the environment of its process."""
+"""The peers of a race, the packages that they need, and the environment of their processes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ TORCH, CHANNELS_LAST, TUNED = "torch", "torch channels_last", "torch channels_la
 COMPILED = "torch compiled"
 CAPTURED = "native, captured"
 
-# glibc, asked to give nothing back to the system: else the pages of PyTorch's large arrays are zeroed in every step.
+# glibc keeps all memory.  By default it returns the pages of PyTorch's large arrays, which are zeroed in every step.
 TUNED_ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 
-# Inductor folds batch norm and prepares weights for inference, as onnxruntime and OpenVINO do; training is as before.
+# Inductor folds batch norm and packs weights for inference, as onnxruntime and OpenVINO do.  Training is unaffected.
 FREEZING = {"TORCHINDUCTOR_FREEZING": "1"}
 
 
 def missing(peers: Iterable[str]) -> dict[str, str]:
-    """peer -> why it cannot take part here; nothing is imported to find out."""
+    """peer -> why it is unavailable here.  Imports nothing."""
     reasons = {}
     for peer in peers:
         lacking = [package for package in PEERS[peer] if importlib.util.find_spec(package) is None]
@@ -41,7 +41,7 @@ def missing(peers: Iterable[str]) -> dict[str, str]:
 
 
 def environment(threads: int, backend: str | None = None, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Of a process that computes with `threads` threads, whichever library it asks."""
+    """The variables of a process in which every library computes with `threads` threads."""
     variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
     variables["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"  # products and convolutions in float32, not in bfloat16
     return variables | ({"MINIRES_BACKEND": backend} if backend else {}) | dict(more or {})
