@@ -5,6 +5,7 @@ All are compositions of operations, which define their gradients.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from minires import backends, ops
@@ -28,13 +29,14 @@ def classification_loss(
     if scores.ndim < 1:
         raise ValueError(f"{argument} must be (N, C), (N, C, d1, ...) or (C,), got shape {scores.shape}")
     xp = array_module(scores.data)
+    backend = backends.active(xp.__name__)
     source = labels if isinstance(labels, Tensor) else None
     if is_array(labels):
         plain_array(labels, "labels")
     nested = source is None and not is_array(labels)
     try:
-        labels = xp.asarray(labels if source is None else source.data)
-        labels = backends.optional(backends.active(xp.__name__), "copied")(labels)  # backward needs them unchanged
+        given = xp.asarray(labels if source is None else source.data)
+        labels = backends.optional(backend, "copied")(given)  # backward needs them unchanged
     except ValueError as error:
         raise ValueError(f"labels cannot be made from this nested list: {error}") from None
     if nested and labels.dtype.kind == "f":
@@ -57,8 +59,10 @@ def classification_loss(
         loss = _of_probabilities(argument, scores, target, label_smoothing, reduction, weight)
     else:
         ignored = None if ignore_index is None else labels == integer(ignore_index, "ignore_index")
-        _check_labels(argument, scores, labels, ignored)
-        _check_scores(argument, scores, label_smoothing is not None or ignored is not None)
+        check_values = backends.optional(backend, "check_values")
+        check_values(partial(_check_labels, scores.shape[1], ignore_index), given, True)
+        logits = label_smoothing is not None or ignored is not None
+        check_values(partial(_check_scores, argument, logits), scores.data, False)
         if weight is None and ignored is None:
             loss = _loss(labels, label_smoothing, reduction)(scores)
         else:
@@ -166,9 +170,8 @@ def _check_shape(argument: str, scores: Tensor, labels: Array, probabilities: bo
         raise ValueError(f"labels must have shape {positions} for {argument} {scores.shape}, got {labels.shape}")
 
 
-def _check_labels(argument: str, scores: Tensor, labels: Array, ignored: Array | None) -> None:
-    C = scores.shape[1]
-    counted = labels if ignored is None else labels[~ignored]
+def _check_labels(C: int, ignore_index: int | None, labels: Array) -> None:
+    counted = labels if ignore_index is None else labels[labels != ignore_index]
     if counted.size == 0:
         return
     low, high = int(counted.min()), int(counted.max())
@@ -176,14 +179,14 @@ def _check_labels(argument: str, scores: Tensor, labels: Array, ignored: Array |
         raise ValueError(f"labels must lie in [0, {C}) for {C} classes, got {low if low < 0 else high}")
 
 
-def _check_scores(argument: str, scores: Tensor, logits: bool) -> None:
-    xp = array_module(scores.data)
-    if bool(xp.isnan(scores.data).any()):
+def _check_scores(argument: str, logits: bool, scores: Array) -> None:
+    xp = array_module(scores)
+    if bool(xp.isnan(scores).any()):
         raise ValueError(f"{argument} must not hold NaN")
     if logits:
-        if bool((scores.data == xp.inf).any()):
+        if bool((scores == xp.inf).any()):
             raise ValueError(f"{argument} must not hold +inf")
-        if bool((scores.data.max(axis=1) == -xp.inf).any()):
+        if bool((scores.max(axis=1) == -xp.inf).any()):
             raise ValueError(f"{argument} must hold a number above −inf for every label")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires import random
-from minires.arrays import Array
+from minires.arrays import Array, array_module, is_array, on_cpu
 from minires.nn import Module
 from minires.optim import Optimiser
 from minires.readonly import unpin, writable
@@ -70,7 +70,8 @@ class Reached:
         return named
 
     def holds(self, array: Array) -> bool:
-        return any(array is own or np.may_share_memory(array, own) for own in self.arrays().values())
+        kind = array_module(array)
+        return any(array_module(own) is kind and kind.may_share_memory(array, own) for own in self.arrays().values())
 
     def contents(self) -> dict[str, bytes]:
         """A digest of every array and gradient, by name."""
@@ -90,7 +91,7 @@ class Reached:
         for array in {id(a): a for a, _ in saved.arrays if a.dtype.kind == "f"}.values():
             unpin(array)
             with writable(array):
-                if array.flags.writeable:
+                if getattr(array.flags, "writeable", True):
                     array[...] = 0.75 * array + 0.01  # variances stay positive
 
     def restore(self, saved: Saved, keep_new: bool) -> None:
@@ -119,11 +120,14 @@ class Reached:
     def settle(self, written: list[Array], fixed_rates: bool) -> None:
         """From now on `changed` compares with the present.
 
-        written       arrays that the recording writes: optimisers of other parameters don't matter
+        written       arrays that the recording writes: optimisers of other arrays don't matter
         fixed_rates   learning rates are recorded as numbers, not as inputs
         """
         known = {id(array) for array in written}
-        self._moving = [o for o in self.optimisers if any(id(p.data) in known for p in o.params)]
+        self._moving = [
+            o for o in self.optimisers
+            if not known.isdisjoint(map(id, (*(p.data for p in o.params), *o.state_dict().values())))
+        ]  # fmt: skip
         owners: list[Any] = [(own, ("training", "fused", "eps", "momentum", "p")) for own in self._own]
         names = ("momentum", "weight_decay", "nesterov", "dampening", *(("lr",) if fixed_rates else ()))
         owners += [(vars(optimiser), names) for optimiser in self._moving]
@@ -162,7 +166,7 @@ class Reached:
             if id(value) in seen or isinstance(value, (ModuleType, type)):
                 continue
             seen.add(id(value))
-            if isinstance(value, (Module, Optimiser, Tensor, np.ndarray)):
+            if isinstance(value, (Module, Optimiser, Tensor)) or is_array(value):
                 yield name, value
             elif isinstance(value, MethodType):
                 queue += [(name, value.__self__), (name, value.__func__)]
@@ -194,7 +198,7 @@ class Reached:
 
 def digest(array: Array) -> bytes:
     """Of the numbers in their logical order; a digest takes no memory while captures are tested."""
-    return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(on_cpu(array)).reshape(-1).view(np.uint8).data, digest_size=16).digest()
 
 
 def _names(code: CodeType) -> set[str]:

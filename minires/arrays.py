@@ -33,7 +33,8 @@ def plain_array(value: Any, argument: str, expected: str = "an array") -> Array:
 
 
 def is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "cupy"
+    kind = type(value)
+    return isinstance(value, np.ndarray) or (kind.__name__ == "ndarray" and kind.__module__.partition(".")[0] == "cupy")
 
 
 def as_array(value: Any) -> Any:
@@ -44,6 +45,11 @@ def as_array(value: Any) -> Any:
 def on_cpu(array: Any) -> Any:
     """A NumPy array as it is, a CuPy array copied to the memory of the CPU."""
     return array if isinstance(array, np.ndarray) else array.get()
+
+
+def address_of(array: Any) -> int:
+    """Where the first element of a NumPy or CuPy array lies."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def channels_last(x: Array) -> Array:

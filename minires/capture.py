@@ -3,9 +3,10 @@
     fast = mr.capture(model, x)                         fast(x2) -> the output, a plain array
     step = mr.capture(train_step, images, labels, 0.1)  step(images2, labels2, 0.05) -> what train_step returns
 
-The backend records the kernel calls that `fn` launches, in memory of the recording's own.  A replay copies its inputs
-there and launches the same kernels in the same order.  Between them runs no Python, so what a NumPy expression computes
-is not recorded.  Therefore each capture is tested before it is returned: `fn` runs on other inputs, the recording is
+The backend records the kernel calls that `fn` launches, in memory of the recording's own: on the CPU as a list
+(csrc/cpu/recording.h), on a GPU as a CUDA graph (backends/kernels/graph.py).  A replay copies its inputs there and
+launches the same kernels in the same order.  Between them runs no Python, so what a NumPy expression computes is not
+recorded.  Therefore each capture is tested before it is returned: `fn` runs on other inputs, the recording is
 replayed on them, and every result, gradient, parameter and statistic must have the same bits.
 
 Three parts: `Captured` chooses the recording for given shapes, `Recorded` is one recording, and `_reached.py` finds,
@@ -26,7 +27,7 @@ import numpy as np
 from minires import backends
 from minires._checks import choice
 from minires._reached import Reached, Saved, digest
-from minires.arrays import Array
+from minires.arrays import Array, array_module, is_array, on_cpu
 from minires.autograd import Function
 from minires.context import Observer, no_grad
 from minires.nn import Module
@@ -55,12 +56,13 @@ def capture(fn: Callable[..., Any], *inputs: Any, shapes: str = "fixed") -> Capt
     inputs   arrays, Tensors, and numbers that change from call to call, such as the learning rate
     shapes   "fixed": other shapes, dtypes, modes or parameters raise CaptureError; "any": they make a new recording
 
-    `fn` runs two or three times, on other values of the inputs and of the parameters too.  Afterwards parameters,
-    statistics, velocities, gradients and random numbers are as before: those that `fn`, its closure, the globals that
-    it names and their attributes hold.  The recording fixes which branches `fn` takes, and the backend.
+    `fn` runs two or three times, on a GPU once more, on other values of the inputs and of the parameters too.
+    Afterwards parameters, statistics, velocities, gradients and random numbers are as before: those that `fn`, its
+    closure, the globals that it names and their attributes hold.  The recording fixes which branches `fn` takes, and
+    the backend.
 
     Raises CaptureError with the first operation, array or result that is not recorded, and where the backend cannot
-    record: `native` can.
+    record: `native` can, and `cuda`.
     """
     choice(shapes, "shapes", ("fixed", "any"))
     if not callable(fn):
@@ -124,7 +126,7 @@ class Captured:
 class Seen(NamedTuple):
     """What a run computed: each operation's results as checksums, what it returned, and the state afterwards."""
 
-    operations: list[int]
+    operations: list[int | bytes]
     results: list[bytes]  # digests
     state: dict[str, bytes]  # digests by name
 
@@ -132,16 +134,28 @@ class Seen(NamedTuple):
 class Recorded:
     """One recording of fn(*inputs), tested."""
 
+    recording: Any
+    places: Any
+    results: Any
+    buffers: list[Array]
+    grads: list[tuple[Tensor, Array | None]]
+
     def __init__(self, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.fn = fn
         self.state = Reached(fn)
         self.frozen: list[Frozen] = []  # empty: the next replay computes the constants first
-        backend = backends.active()
+        arrays = (
+            *(value.data if isinstance(value, Tensor) else value for value in inputs),
+            *self.state.arrays().values(),
+        )
+        homes = {array_module(array).__name__ for array in arrays if is_array(array)}
+        backend = backends.active("cupy" if "cupy" in homes else "numpy")
         self.bytes = 0  # that the call takes at a time
-        self._make: Callable[[bool, int], Any] | None = getattr(backend, "recording", None)
+        self.array_module: Any = getattr(backend, "array_module", np)
+        self._make: Callable[[bool, int, bool], Any] | None = getattr(backend, "recording", None)
         if self._make is None:
             raise CaptureError(
-                f"backend {backend.name!r} cannot record: it computes by array expressions; use the backend 'native'"
+                f"backend {backend.name!r} cannot record: use the backend 'native', or 'cuda' with CuPy's arrays"
             )
         before = self.state.save()
         try:
@@ -150,10 +164,11 @@ class Recorded:
             self.state.restore(before, keep_new=False)
             raise
         self.state.restore(before, keep_new=True)
-        self.state.settle(self.recording.written, self.fixed_rates)
+        self.state.settle([*self.recording.written, *self.moved], self.fixed_rates)
 
     def __repr__(self) -> str:
-        return f"{len(self.recording)} launches, {self.recording.bytes() / 1e6:.0f} MB"
+        launches = len(self.recording)
+        return f"{launches} launch{'es' * (launches != 1)}, {self.recording.bytes() / 1e6:.0f} MB"
 
     def replay(self, inputs: tuple[Any, ...]) -> Any:
         self._fill(inputs)
@@ -166,43 +181,55 @@ class Recorded:
             self.recording.run_constants()
             self.frozen = frozen
         self._run(0, len(self.recording))
-        return mapped(self.results, np.array)
+        return mapped(self.results, lambda array: array.copy(order="K"))
 
     def unpinned(self) -> None:
         """Called before a parameter or statistic is written: the next replay computes the constants again."""
         self.frozen = []
 
     def _record_and_test(self, inputs: tuple[Any, ...], before: Saved) -> None:
-        others = tuple(map(_other, inputs))
+        others = tuple(_other(value, self.array_module) for value in inputs)
         self.state.disturb(before)
         disturbed = self.state.contents()
         expected = [self._eager(others)]  # the first run also makes what `fn` makes once, such as velocities
         after = self.state.contents()
+        self.moved = [a for name, a in self.state.arrays().items() if after[name] != disturbed.get(name)]
         moves = any(after[name] != digest for name, digest in disturbed.items())
         if moves:
             expected.append(self._eager(others))
-        self.state.restore(before, keep_new=False)
-        self._record(inputs, constants=not moves, before=before)
-        self.state.restore(before, keep_new=True)
-        self.state.disturb(before)
-        self.recording.run_constants()
-        for run, seen in enumerate(expected):
-            self._test(others, seen, operations=run == 0)
+        for marked in (True, False):
+            self.state.restore(before, keep_new=True)  # with its velocities: a graph would make them anew each time
+            self._record(inputs, constants=not moves, before=before, marked=marked)
+            self.state.restore(before, keep_new=True)
+            self.state.disturb(before)
+            self.recording.run_constants()
+            for run, seen in enumerate(expected):
+                self._test(others, seen, operations=marked and run == 0)
+            if self.recording.whole:
+                return
 
     def _eager(self, inputs: tuple[Any, ...]) -> Seen:
-        recording = self._make(False, self.bytes)  # type: ignore[misc]  # for its memory, which goes with it
+        recording = self._make(False, self.bytes, True)  # type: ignore[misc]  # for its memory, which goes with it
         watch = _Checksums(recording)
         results = self._call(recording, watch, inputs)
         self.bytes = recording.peak()
         return Seen(watch.sums, _digests(results), self.state.contents())
 
-    def _record(self, inputs: tuple[Any, ...], constants: bool, before: Saved) -> None:
-        self.recording = self._make(constants, self.bytes)  # type: ignore[misc]
+    def _record(self, inputs: tuple[Any, ...], constants: bool, before: Saved, marked: bool) -> None:
+        """marked: operations are marked for the test, by which a CUDA graph falls into parts"""
+        self.recording = self.places = self.results = None  # the memory of a recording before is freed first
+        self.buffers, self.grads = [], []
+        self.recording = self._make(constants, self.bytes, False)  # type: ignore[misc]
         self.buffers = [_buffer(self.recording, value) for value in inputs]
         self._fill(inputs)
         self.places = _Places(self.recording)
         arguments = [_argument(value, buffer) for value, buffer in zip(inputs, self.buffers, strict=True)]
-        results = self._call(self.recording, self.places, arguments)
+        try:
+            results = self._call(self.recording, self.places if marked else nullcontext(), arguments)
+        except self.recording.refusals as error:
+            if isinstance(error, CaptureError):
+                raise
+            raise CaptureError(f"{self.places.after(error)} the call cannot be recorded: {error}; {REMEDY}") from error
         self.results = mapped(results, self._recorded_result)
         grads = {id(leaf): grad for leaf, grad in before.grads}
         self.grads = [(leaf, leaf.grad) for leaf in self.state.leaves() if leaf.grad is not grads.get(id(leaf))]
@@ -218,15 +245,11 @@ class Recorded:
             writable = any(array.flags.writeable for array in self.recording.constant)
             del frozen
             if writable:  # another framework's memory: a write to it would not be noticed
-                self._record(inputs, constants=False, before=before)
+                self._record(inputs, constants=False, before=before, marked=marked)
 
-    def _call(self, recording: Any, observer: Observer, arguments: Sequence[Any]) -> Any:
-        try:
-            recording.start()
-            with observer, _mode(self.fn):
-                return self.fn(*arguments)
-        finally:
-            recording.stop()
+    def _call(self, recording: Any, observer: AbstractContextManager[Any], arguments: Sequence[Any]) -> Any:
+        with recording, observer, _mode(self.fn):
+            return self.fn(*arguments)
 
     def _recorded_result(self, array: Array) -> Array:
         if not self.recording.holds(array):
@@ -254,8 +277,11 @@ class Recorded:
             raise CaptureError(f"a returned array depends on a value that is not recorded: {REMEDY}")
 
     def _fill(self, inputs: tuple[Any, ...]) -> None:
-        for value, buffer in zip(inputs, self.buffers, strict=True):
-            buffer[...] = value.data if isinstance(value, Tensor) else value
+        values = [value.data if isinstance(value, Tensor) else value for value in inputs]
+        for check, position in self.recording.checks:
+            check(values[position])
+        for value, buffer in zip(values, self.buffers, strict=True):
+            buffer[...] = array_module(buffer).asarray(value) if is_array(value) else value
 
     def _run(self, begin: int, end: int) -> None:
         self.recording.run(begin, end)
@@ -268,7 +294,7 @@ class _Checksums(Observer):
 
     def __init__(self, recording: Any) -> None:
         self.place = recording.place
-        self.sums: list[int] = []
+        self.sums: list[int | bytes] = []
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
         self.sums.append(self.place(output).checksum())
@@ -292,15 +318,22 @@ class _Places(Observer):
             if grad is not None:
                 self._mark(f"backward of {node!r}, whose forward was called at {node.place},", grad)
 
+    def after(self, error: BaseException) -> str:
+        """Where an error comes from: the note of an operation that failed, else the operation before it."""
+        notes: list[str] = getattr(error, "__notes__", [])
+        return f"{notes[0]}:" if notes else f"after {self.marks[-1][0]}" if self.marks else "before any operation,"
+
     def _mark(self, what: str, array: Array) -> None:
         if not self.recording.holds(array):
-            raise CaptureError(f"{what} computes by a NumPy expression, which is not recorded: {REMEDY}")
-        self.marks.append((what, self.recording.place(array), len(self.recording)))
+            raise CaptureError(
+                f"{what} computes by a NumPy expression or in memory of another pool, which is not recorded: {REMEDY}"
+            )
+        self.marks.append((what, *self.recording.mark(array)))
 
 
 def mapped(results: Any, change: Callable[[Array], Any]) -> Any:
     """What a function returned, with change(array) in the place of each Tensor and array."""
-    if isinstance(results, (Tensor, np.ndarray)):
+    if isinstance(results, Tensor) or is_array(results):
         return change(results.data if isinstance(results, Tensor) else results)
     if isinstance(results, dict):
         return {key: mapped(value, change) for key, value in results.items()}
@@ -328,7 +361,7 @@ def _mode(fn: Any) -> AbstractContextManager[Any]:
 
 def _kind(value: Any, argument: str) -> tuple[Any, ...]:
     """Inputs of one kind share a recording."""
-    if isinstance(value, (Tensor, np.ndarray)):
+    if isinstance(value, Tensor) or is_array(value):
         if getattr(value, "requires_grad", False):
             raise CaptureError(f"{argument} must not require a gradient, which a replay could not return")
         return type(value).__name__, value.shape, value.dtype.name
@@ -343,8 +376,9 @@ def _listed(key: tuple[Any, ...]) -> str:
 
 def _buffer(recording: Any, value: Any) -> Array:
     """Where a replay puts an input: images channels-last and integers as int64, as the kernels read them."""
-    if not isinstance(value, (Tensor, np.ndarray)):
-        return np.zeros(())
+    if not isinstance(value, Tensor) and not is_array(value):
+        number: Array = recording.empty((), np.dtype(np.float64))
+        return number
     dtype = np.dtype(np.int64) if value.dtype.kind in "iu" else value.dtype
     if value.ndim != 4:
         buffer: Array = recording.empty(value.shape, dtype)
@@ -358,19 +392,23 @@ def _argument(value: Any, buffer: Array) -> Any:
     """What the recorded call gets for an input: its buffer, as what was given."""
     if isinstance(value, Tensor):
         return Tensor(buffer)
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         return buffer
     number = Scalar(value)
     number.cell = buffer
     return number
 
 
-def _other(value: Any) -> Any:
-    """Another input of the same kind, for the test of a capture."""
+def _other(value: Any, xp: Any) -> Any:
+    """Another input of the same kind, for the test of a capture, as an array of `xp`."""
     if isinstance(value, Tensor):
-        return Tensor(_other(value.data))
-    if not isinstance(value, np.ndarray):
+        return Tensor(_other(value.data, xp))
+    if not is_array(value):
         return 0.5 * value if value else 0.25
+    return xp.asarray(_other_values(on_cpu(value)))
+
+
+def _other_values(value: Array) -> Array:
     if value.dtype.kind == "f":
         finite, noise = np.nan_to_num(value, posinf=1, neginf=-1), np.random.default_rng(0).standard_normal(value.shape)
         return (finite + noise * (np.abs(finite).max(initial=0) or 1) / 4).astype(value.dtype)

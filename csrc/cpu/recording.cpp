@@ -138,13 +138,19 @@ void bind_recording(py::module_& module) {
         .def("checksum", &Place::sum, "64 bits of the numbers that lie there now.");
     py::class_<Recording>(module, "Recording", "Kernel calls of one thread, kept to be replayed.")
         .def(py::init<bool, std::size_t>(), py::arg("constants"), py::arg("bytes") = 0)
-        .def("start", &Recording::start, "Records the kernel calls of this thread from now on.")
-        .def("stop", &Recording::stop)
+        .def("__enter__", [](py::object self) { return self.cast<Recording&>().start(), self; },
+             "Records the kernel calls of this thread from now on.")
+        .def("__exit__", [](Recording& self, const py::args&) { self.stop(); })
         .def("__len__", &Recording::size)
         .def("holds", &Recording::holds, "Whether the array's memory is the recording's, or of an array in `outside`.")
         .def("empty", [](const Recording& self, const py::tuple& shape,
                          const py::object& dtype) { return self.empty(shape, dtype, false); })
         .def("place", [](const Recording&, const py::array& array) { return Place(array); })
+        .def("mark", [](const Recording& self, const py::array& array) { return py::make_tuple(Place(array), self.size()); },
+             "Where an array lies, and how many launches computed it.")
+        .def_property_readonly("whole", [](const Recording&) { return true; }, "Marks leave it in one piece.")
+        .def_property_readonly("refusals", [](const Recording&) { return py::tuple(); }, "Errors of recording itself.")
+        .def_property_readonly("checks", [](const Recording&) { return py::list(); }, "Checks of inputs before a replay.")
         .def("run", &Recording::run, py::arg("begin"), py::arg("end"), "Replays the launches begin … end − 1.")
         .def("run_constants", &Recording::run_constants, "Computes what the replays only read.")
         .def("peak", &Recording::peak, "The most bytes that its arrays took at a time, but for constants.")

@@ -30,9 +30,12 @@ KERNEL(add_forward)(const real* a, const real* b, real* y, int n, int relu) {
 // blockIdx.x walks the chunks.  For each, owner says whose it is and start where it begins.
 //
 //   g ← g + weight_decay · p,  v ← momentum · v + g (first: v ← g),  p ← p − lr · v
+//
+// rate points to lr: a CUDA graph fixes numbers that are passed by value, and lr changes between its launches.
 KERNEL(sgd_step)(real* const* params, const real* const* grads, real* const* velocities, const int* sizes,
-                 const int* owner, const int* start, int chunks, int chunk, real lr, real momentum, real weight_decay,
-                 int first) {
+                 const int* owner, const int* start, int chunks, int chunk, const double* rate, real momentum,
+                 real weight_decay, int first) {
+    const real lr = real(*rate);
     for (int number = blockIdx.x; number < chunks; number += gridDim.x) {
         const int which = owner[number], end = min(start[number] + chunk, sizes[which]);
         real *p = params[which], *v = velocities[which];

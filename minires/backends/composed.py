@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from minires.arrays import Array, array_module
@@ -57,6 +58,11 @@ def linear_backward_bias(backend: Any, grad_output: Array) -> Array:
 def move_statistic(backend: Any, running: Array, batch: Array, momentum: float, correction: float) -> None:
     """running += momentum · (batch · correction − running), (C,) each, in place"""
     running += momentum * (batch * correction - running)
+
+
+def check_values(backend: Any, check: Callable[[Array], None], values: Array, each: bool) -> None:
+    """check(values), at once"""
+    check(values)
 
 
 def copied(backend: Any, x: Array) -> Array:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -237,8 +237,19 @@ class Optional(Protocol):
         Without it: array arithmetic, one parameter at a time.
         """
 
-    def recording(self, constants: bool, bytes: int, /) -> Any:
-        """What `mr.capture` records kernel calls with (see minires/capture.py).  Without it: capture is refused."""
+    def check_values(self, check: Callable[[Array], None], values: Array, each: bool, /) -> None:
+        """check(values), which raises.  Without it: at once.
+
+        While a CUDA graph is recorded, no value can be read: then a check with `each` runs on the input of each replay
+        instead, and any other is left out.
+        """
+
+    def recording(self, constants: bool, bytes: int, eager: bool, /) -> Any:
+        """What `mr.capture` records kernel calls with, such as `GraphRecording`.  Without it: capture is refused.
+
+        constants: arrays from outside are not written between replays.  bytes: the memory that the call takes, or 0.
+        eager: a run that is measured and compared with, but not replayed.
+        """
 
     def conv2d_working_bytes(
         self, x_shape: tuple[int, ...], w: Array, stride: Pair, padding: Pair, dilation: Pair, groups: int, /

@@ -28,7 +28,7 @@ class Update:
                   normalises each with its own mean and variance, and moves the running statistics once for each.
     ranks         who share each part; their gradients are added up while the last part's backward goes on
     capture       whether forward and backward of a whole batch are captured, for batches as large as the first.  Only
-                  where this process trains alone, without dropout, on a backend that records; the bits are the same
+                  where this process trains alone, without dropout, on the backend `native`; the bits are the same
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class Update:
     def _replay(self, images: Tensor, labels: Array) -> Captured | None:
         """Replays forward and backward of images of this shape; None where they are not captured."""
         if not self.captures or getattr(backends.active(), "recording", None) is None:
+            return None
+        if backends.on_gpu():  # CUDA graphs have not run on a GPU yet
             return None
         if self.captured is None or self.captured[0][0] < len(labels):  # a run may resume at an epoch's last batch
             try:

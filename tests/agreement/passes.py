@@ -60,7 +60,7 @@ def sgd_of_kernel() -> None:
         tables = [np.array([a.ctypes.data for a in arrays], np.uint64) for arrays in (params, grads, velocities)]
         Emulator(step).launch(
             "sgd_step", np.float64, (2,), (32,), *tables, np.array(sizes, np.int32), owner, start, len(owner), chunk,
-            lr, momentum, decay, int(step == 0),
+            np.array(lr), momentum, decay, int(step == 0),
         )  # fmt: skip
         _check_sgd(expected, params, velocities, grads, lr, momentum, decay)
     fence.check()

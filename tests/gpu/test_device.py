@@ -111,6 +111,39 @@ def test_a_network(backend):
         assert off(gradients[backend][key], expected) <= 1e-4, key
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_captured_network(training):
+    """A CUDA graph of inference, or of whole steps whose learning rate changes, has the bits of the eager run."""
+    rng, steps = np.random.default_rng(0), []
+    for _ in range(2):
+        mr.manual_seed(0)
+        model = mr.models.create("resnet20").to("cuda").train(training)
+        optimizer = mr.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+        def step(images, labels, lr, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            optimizer.lr = lr
+            logits = model(mr.tensor(images))
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            if training:
+                optimizer.step()
+            return logits, loss
+
+        steps.append((model, step))
+    (model, fast), (other, eager) = steps
+    with mr.backend("cuda"):
+        for number in range(4):
+            images = cupy.asarray(rng.standard_normal((4, 3, 32, 32)), np.float32)
+            labels, lr = rng.integers(0, 10, 4), 0.1 / (1 + number)
+            if number == 0:
+                fast = mr.capture(fast, images, labels, lr)
+            for found, expected in zip(fast(images, labels, lr), eager(images, labels, lr), strict=True):
+                assert cupy.array_equal(found, expected.data)
+            for name, value in other.state_dict().items():
+                assert cupy.array_equal(model.state_dict()[name], value), name
+
+
 def test_arrays_of_the_other_home_are_refused():
     with mr.backend("cuda"), pytest.raises(TypeError, match="backend 'cuda' computes on cupy arrays, got numpy's"):
         F.relu(np.ones(3, np.float32))

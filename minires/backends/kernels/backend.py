@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from minires.arrays import Array, array_module, channels_first, channels_last
+from minires.arrays import Array, address_of, array_module, channels_first, channels_last
 from minires.backends import composed
 from minires.backends.composed import Norm
 from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import check_conv2d, check_gemm
 from minires.backends.kernels.gemm import gemm
-from minires.backends.kernels.provider import Provider, address_of, ceil_div, check_count, variant
+from minires.backends.kernels.provider import Provider, ceil_div, check_count, variant
 from minires.backends.reference.sums import sum_axes
 
 Pair = tuple[int, int]
@@ -215,25 +215,29 @@ class KernelBackend:
         params: list[Array],
         grads: list[Array],
         velocities: list[Array],
-        lr: float,
+        lr: Any,
         momentum: float,
         weight_decay: float,
     ) -> None:
         """v ← momentum · v + g + weight_decay · p,  p ← p − lr · v, for all parameters in one launch, in place.
 
         The arrays are contiguous and of one dtype; a velocity that has not moved yet is zero.
+
+        lr   a number, or one with a `cell`: an array () that a capture reads anew at each replay
         """
-        xp, chunk = self.array_module, 4096
+        xp, upload, chunk = self.array_module, self.device.upload, 4096
         homes = {array_module(a).__name__ for a in (*params, *grads)}
         if homes != {xp.__name__}:
             modules = " and ".join(sorted(homes))
             raise TypeError(f"backend {self.name!r} computes on {xp.__name__} arrays, the parameters are of {modules}")
         starts = [(i, start) for i, p in enumerate(params) for start in range(0, p.size, chunk)]
-        owner, start = xp.asarray(np.array(starts, np.int32).reshape(-1, 2).T.copy())
+        owner, start = upload(np.array(starts, np.int32).reshape(-1, 2).T.copy())
         grads = [self._contiguous(g) for g in grads]
-        tables = [xp.asarray(np.array([address_of(a) for a in row], np.uint64)) for row in (params, grads, velocities)]
-        sizes = xp.asarray(np.array([p.size for p in params], np.int32))
-        arguments = (*tables, sizes, owner, start, len(starts), chunk, float(lr), float(momentum), float(weight_decay))
+        tables = [upload(np.array([address_of(a) for a in row], np.uint64)) for row in (params, grads, velocities)]
+        sizes = upload(np.array([p.size for p in params], np.int32))
+        rate = getattr(lr, "cell", None)
+        rate = upload(np.array(float(lr))) if rate is None else rate
+        arguments = (*tables, sizes, owner, start, len(starts), chunk, rate, float(momentum), float(weight_decay))
         self.device.launch("sgd_step", params[0].dtype, (min(len(starts), 4096),), (256,), *arguments, 0)
 
     def relu_forward(self, x: Array) -> Array:

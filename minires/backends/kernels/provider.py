@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires._checks import choice, integer
+from minires.arrays import Array, address_of
 from minires.backends.compiled import load
+from minires.backends.kernels import graph
 from minires.backends.unavailable import BackendUnavailable, usable_cupy
 
 INT_MAX = 2**31 - 1
@@ -26,6 +28,7 @@ class Provider(Protocol):
     module   numpy or cupy
     launch   kernel by name; its double version for float64.  Arrays are passed as the addresses of their first
              elements, None as a null pointer, floats in the precision of `dtype`
+    upload   a NumPy array as one of `module`
     """
 
     module: ModuleType
@@ -33,6 +36,8 @@ class Provider(Protocol):
     def launch(
         self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any
     ) -> None: ...
+
+    def upload(self, host: Array) -> Array: ...
 
 
 def sources() -> Path:
@@ -74,6 +79,9 @@ class Emulator:
             0 if a is None else a.ctypes.data if isinstance(a, np.ndarray) else _fits(a, kernel) for a in arguments
         ]
         self._compiled.launch(variant(kernel, dtype), grid, block, values, self.seed)
+
+    def upload(self, host: Array) -> Array:
+        return host
 
 
 class Device:
@@ -123,6 +131,10 @@ class Device:
         ]  # fmt: skip
         self._compiled(kernel, dtype == np.float64)(grid, block, tuple(values))
 
+    def upload(self, host: Array) -> Array:
+        recording = graph.current()
+        return self.module.asarray(host) if recording is None else recording.upload(host)
+
 
 class AheadOfTime(Device):
     """Runs the kernels as nvcc compiled them when minires was installed, on CuPy's arrays and its current stream."""
@@ -153,11 +165,6 @@ def device(compiler: str = "nvrtc") -> Device:
     """The one Device of this process for each compiler, "nvrtc" or "nvcc": compiled kernels are kept."""
     choice(compiler, "compiler", ("nvrtc", "nvcc"))
     return AheadOfTime() if compiler == "nvcc" else Device()
-
-
-def address_of(array: Any) -> int:
-    """Where the first element of a NumPy or CuPy array lies."""
-    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def check_grid(kernel: str, grid: tuple[int, ...]) -> None:

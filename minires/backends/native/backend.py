@@ -46,8 +46,8 @@ class NativeBackend:
         self.winograd = winograd
         self.kept_filters = KeptFilters()
 
-    def recording(self, constants: bool, bytes: int) -> Any:
-        """What `mr.capture` records with: see csrc/cpu/recording.h"""
+    def recording(self, constants: bool, bytes: int, eager: bool) -> Any:
+        """What `mr.capture` records with: see csrc/cpu/recording.h; launches run while it records, eager or not."""
         native().trim()  # what eager runs before needed: the recording takes as much
         return native().Recording(constants, bytes)
 

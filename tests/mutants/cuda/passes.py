@@ -105,6 +105,7 @@ def _elementwise() -> Iterator[Bug]:
         ("first ? step : momentum * v[i] + step", "first ? step : (1 - momentum) * v[i] + step"),
         ("lr * velocity", "-lr * velocity"),
         ("lr * velocity", "lr * step"),
+        ("real(*rate)", "momentum"),
         ("min(start[number] + chunk, sizes[which])", "start[number] + chunk"),
         ("number += gridDim.x", "number += 2 * gridDim.x"),
     ])  # fmt: skip
