@@ -18,7 +18,7 @@ constexpr long STRIP = 4;              // vectors of channels at a time
 
 inline long pixels_of_block(long P, long C) {
     // Not more than 64 blocks: their partial sums are merged by one thread.
-    return most(ceil_div(P, 64), most(BLOCK_NUMBERS / most(C, 1), 1));
+    return max(ceil_div(P, 64), max(BLOCK_NUMBERS / max(C, 1), 1));
 }
 
 // body(first channel, how many vectors as a constant, how many channels of a last, partial vector)
@@ -37,7 +37,7 @@ constexpr long RUN_OF_PIXELS = 64;
 template <typename T, long N, typename Add>
 MINIRES_INLINE void sum_in_runs(long begin, long end, Vec<T> (&total)[N], Add&& add) {
     for (long run = begin; run < end; run += RUN_OF_PIXELS) {
-        const long stop = least(run + RUN_OF_PIXELS, end);
+        const long stop = min(run + RUN_OF_PIXELS, end);
         Vec<T> sum[2][N] = {};
         long p = run;
         for (; p + 1 < stop; p += 2) add(p, sum[0]), add(p + 1, sum[1]);
@@ -52,32 +52,32 @@ void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
     const long block = pixels_of_block(P, C), blocks = ceil_div(P, block);
     Buffer<T> means(blocks * C), squares(blocks * C);
     for_each(blocks, [&](long b) {
-        const long begin = b * block, end = least(begin + block, P);
+        const long begin = b * block, end = min(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> centre[V] = {}, square[V] = {};
             sum_in_runs<T>(begin, end, centre, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
-                for (long v = 0; v < V; v++) sum[v] += get(x + p * C + c + v * L, tail);
+                for (long v = 0; v < V; v++) sum[v] += load(x + p * C + c + v * L, tail);
             });
             for (long v = 0; v < V; v++) {
                 centre[v] /= T(end - begin);
-                put(means + b * C + c + v * L, centre[v], tail);
+                store(means + b * C + c + v * L, centre[v], tail);
             }
             sum_in_runs<T>(begin, end, square, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
-                    const Vec<T> d = get(x + p * C + c + v * L, tail) - centre[v];
+                    const Vec<T> d = load(x + p * C + c + v * L, tail) - centre[v];
                     sum[v] += d * d;
                 }
             });
-            for (long v = 0; v < V; v++) put(squares + b * C + c + v * L, square[v], tail);
+            for (long v = 0; v < V; v++) store(squares + b * C + c + v * L, square[v], tail);
         });
     });
     for (long c = 0; c < C; c++) {
         T total = means[c], spread = squares[c];
         for (long b = 1; b < blocks; b++) {
-            const T before = T(b * block), here = T(least(block, P - b * block));
+            const T before = T(b * block), here = T(min(block, P - b * block));
             const T d = means[b * C + c] - total;
             total += d * (here / (before + here));
             spread += squares[b * C + c] + d * d * (before * here / (before + here));
@@ -91,28 +91,28 @@ void batch_norm_statistics(long P, long C, const T* x, T* mean, T* var) {
 template <typename T>
 void batch_norm_apply(
     long P, long C, const T* x, const T* mean, const T* scale, const T* bias, const T* added, T* y, bool relu) {
-    const long block = most(BLOCK_NUMBERS / most(C, 1), 1), blocks = ceil_div(P, block);
+    const long block = max(BLOCK_NUMBERS / max(C, 1), 1), blocks = ceil_div(P, block);
     const bool streams = may_stream(y, P * C, C);
     for_each(blocks, [&](long b) {
-        const long begin = b * block, end = least(begin + block, P);
+        const long begin = b * block, end = min(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> m[V], s[V], d[V];
             for (long v = 0; v < V; v++) {
-                m[v] = get(mean + c + v * L, tail), s[v] = get(scale + c + v * L, tail);
-                d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
+                m[v] = load(mean + c + v * L, tail), s[v] = load(scale + c + v * L, tail);
+                d[v] = bias ? load(bias + c + v * L, tail) : Vec<T>{};
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> value = normalised(get(x + at, tail), m[v], s[v], d[v]);
-                    if (added) value += get(added + at, tail);
+                    Vec<T> value = normalised(load(x + at, tail), m[v], s[v], d[v]);
+                    if (added) value += load(added + at, tail);
                     if (relu) value = rectified(value);
-                    streams ? stream(y + at, value) : put(y + at, value, tail);
+                    streams ? stream(y + at, value) : store(y + at, value, tail);
                 }
         });
-        if (streams) streamed();
+        if (streams) stream_fence();
     });
 }
 
@@ -124,29 +124,29 @@ void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, cons
     const long block = pixels_of_block(P, C), blocks = ceil_div(P, block);
     Buffer<T> first(blocks * C), second(blocks * C);
     for_each(blocks, [&](long b) {
-        const long begin = b * block, end = least(begin + block, P);
+        const long begin = b * block, end = min(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> total[2 * V] = {}, m[V], s[V], d[V];  // of g, then of g · (x − mean)
             for (long v = 0; v < V; v++) {
-                m[v] = get(mean + c + v * L, tail);
-                s[v] = scale ? get(scale + c + v * L, tail) : Vec<T>{};
-                d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
+                m[v] = load(mean + c + v * L, tail);
+                s[v] = scale ? load(scale + c + v * L, tail) : Vec<T>{};
+                d[v] = bias ? load(bias + c + v * L, tail) : Vec<T>{};
             }
             sum_in_runs<T>(begin, end, total, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> grad = get(g + at, tail);
-                    const Vec<T> value = get(x + at, tail);
+                    Vec<T> grad = load(g + at, tail);
+                    const Vec<T> value = load(x + at, tail);
                     if (scale) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
                     sum[v] += grad;
                     sum[V + v] += grad * (value - m[v]);
                 }
             });
             for (long v = 0; v < V; v++) {
-                put(first + b * C + c + v * L, total[v], tail);
-                put(second + b * C + c + v * L, total[V + v], tail);
+                store(first + b * C + c + v * L, total[v], tail);
+                store(second + b * C + c + v * L, total[V + v], tail);
             }
         });
     });
@@ -161,30 +161,30 @@ void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, cons
 template <typename T>
 void batch_norm_input(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias, bool relu,
                       const T* mean_g, const T* slope, T* grad_x) {
-    const long block = most(BLOCK_NUMBERS / most(C, 1), 1), blocks = ceil_div(P, block);
+    const long block = max(BLOCK_NUMBERS / max(C, 1), 1), blocks = ceil_div(P, block);
     const bool streams = may_stream(grad_x, P * C, C);
     for_each(blocks, [&](long b) {
-        const long begin = b * block, end = least(begin + block, P);
+        const long begin = b * block, end = min(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> m[V], s[V], o[V], k[V], d[V];
             for (long v = 0; v < V; v++) {
-                m[v] = get(mean + c + v * L, tail), s[v] = get(scale + c + v * L, tail);
-                o[v] = get(mean_g + c + v * L, tail), k[v] = get(slope + c + v * L, tail);
-                d[v] = bias ? get(bias + c + v * L, tail) : Vec<T>{};
+                m[v] = load(mean + c + v * L, tail), s[v] = load(scale + c + v * L, tail);
+                o[v] = load(mean_g + c + v * L, tail), k[v] = load(slope + c + v * L, tail);
+                d[v] = bias ? load(bias + c + v * L, tail) : Vec<T>{};
             }
             for (long p = begin; p < end; p++)
 #pragma GCC unroll 4
                 for (long v = 0; v < V; v++) {
                     const long at = p * C + c + v * L;
-                    Vec<T> grad = get(g + at, tail);
-                    const Vec<T> value = get(x + at, tail);
+                    Vec<T> grad = load(g + at, tail);
+                    const Vec<T> value = load(x + at, tail);
                     if (relu) grad = normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{};
                     const Vec<T> result = s[v] * (grad - o[v] - (value - m[v]) * k[v]);
-                    streams ? stream(grad_x + at, result) : put(grad_x + at, result, tail);
+                    streams ? stream(grad_x + at, result) : store(grad_x + at, result, tail);
                 }
         });
-        if (streams) streamed();
+        if (streams) stream_fence();
     });
 }
 
@@ -192,17 +192,17 @@ void batch_norm_input(long P, long C, const T* g, const T* x, const T* mean, con
 template <typename T>
 void sum_pixels(long P, long C, const T* g, T* sum) {
     const long block = pixels_of_block(P, C), blocks = ceil_div(P, block);
-    Buffer<T> parts(most(blocks, 1) * C);
+    Buffer<T> parts(max(blocks, 1) * C);
     for_each(blocks, [&](long b) {
-        const long begin = b * block, end = least(begin + block, P);
+        const long begin = b * block, end = min(begin + block, P);
         strips<T>(C, [&](long c, auto vectors, long tail) {
             constexpr long V = decltype(vectors)::value, L = LANES<T>;
             Vec<T> total[V] = {};
             sum_in_runs<T>(begin, end, total, [&](long p, Vec<T>* sum) {
 #pragma GCC unroll 4
-                for (long v = 0; v < V; v++) sum[v] += get(g + p * C + c + v * L, tail);
+                for (long v = 0; v < V; v++) sum[v] += load(g + p * C + c + v * L, tail);
             });
-            for (long v = 0; v < V; v++) put(parts + b * C + c + v * L, total[v], tail);
+            for (long v = 0; v < V; v++) store(parts + b * C + c + v * L, total[v], tail);
         });
     });
     for (long c = 0; c < C; c++) {

@@ -88,11 +88,11 @@ void conv2d_forward(const InstructionSet& set, py::array x, Shape ws, py::array 
     const auto packed = [&](auto number) {
         return in(filters, "filters", {kernels_of(set, number).conv2d_filters_size(c, winograd)})(number);
     };
-    const auto finish = [&](auto number) {
-        return Finish<decltype(number)>{in(mean, "mean", channels)(number), in(scale, "scale", channels)(number),
+    const auto epilogue = [&](auto number) {
+        return Epilogue<decltype(number)>{in(mean, "mean", channels)(number), in(scale, "scale", channels)(number),
                                         in(shift, "shift", channels)(number), in(added, "added", ys)(number), relu};
     };
-    call(x, KERNEL(conv2d_forward), c, in(x, "x", xs), packed, in(bias, "bias", channels), finish,
+    call(x, KERNEL(conv2d_forward), c, in(x, "x", xs), packed, in(bias, "bias", channels), epilogue,
          out(y, "y", ys), winograd);
 }
 

@@ -56,10 +56,10 @@ void conv2d_filters(const Conv2d& c, const T* w, T* filters, bool winograd) {
 
 template <typename T>
 void conv2d_forward(
-    const Conv2d& c, const T* x, const T* filters, const T* bias, const Finish<T>& finish, T* y, bool winograd) {
+    const Conv2d& c, const T* x, const T* filters, const T* bias, const Epilogue<T>& epilogue, T* y, bool winograd) {
     if (suits_winograd<T>(c, winograd)) {
         const Winograd s{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w};
-        return winograd_forward<T>(s, x, filters, bias, finish, y);
+        return winograd_forward<T>(s, x, filters, bias, epilogue, y);
     }
     const long C = c.C / c.groups, O = c.O / c.groups;
     Buffer<long> row(c.KH), column(c.KW);
@@ -68,7 +68,7 @@ void conv2d_forward(
     for (long g = 0; g < c.groups; g++) {
         const T* packed = filters + g * filters_of_group<T>(c, nullptr, nullptr).packed_size();
         const Windows<T> windows{x + g * C, c.H, c.W, C, c.C, c.KH, c.KW, row, column, c.stride_h, c.stride_w, c.OH, c.OW};
-        Finish<T> here = at_column(finish, g * O);
+        Epilogue<T> here = at_column(epilogue, g * O);
         if (here.added) here.added += g * O;
         multiply<T>(windows, c.N, packed, O, bias ? bias + g * O : nullptr, here, Places<T>{y + g * O, c.OH, c.OW, c.O});
     }
@@ -101,12 +101,12 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, T* grad
         const Winograd s{c.N, c.O, c.OH, c.OW, c.C, c.H, c.W, 2 - c.padding_h, 2 - c.padding_w};
         Buffer<T> u(transformed_size(filters));
         write_filters<T>(filters, u);
-        return winograd_forward<T>(s, grad_y, u, nullptr, Finish<T>{}, grad_x);
+        return winograd_forward<T>(s, grad_y, u, nullptr, Epilogue<T>{}, grad_x);
     }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);
-    for (long a = 0; a < least(c.stride_h, c.H); a++)
-        for (long b = 0; b < least(c.stride_w, c.W); b++) {
+    for (long a = 0; a < min(c.stride_h, c.H); a++)
+        for (long b = 0; b < min(c.stride_w, c.W); b++) {
             const long rows = taps_of(a, c.KH, c.stride_h, c.padding_h, c.dilation_h, row_tap, row);
             const long columns = taps_of(b, c.KW, c.stride_w, c.padding_w, c.dilation_w, column_tap, column);
             const long H = ceil_div(c.H - a, c.stride_h), W = ceil_div(c.W - b, c.stride_w);
@@ -125,7 +125,7 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, T* grad
                 pack<T>(filters, packed);
                 const Windows<T> windows{grad_y + g * O, c.OH, c.OW, O, c.O, rows, columns, row, column, 1, 1, H, W};
                 const Places<T> places{grad_x + g * C, c.H, c.W, c.C, c.stride_h, c.stride_w, a, b};
-                multiply<T>(windows, c.N, packed, C, nullptr, Finish<T>{}, places);
+                multiply<T>(windows, c.N, packed, C, nullptr, Epilogue<T>{}, places);
             }
         }
 }

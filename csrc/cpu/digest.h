@@ -14,7 +14,7 @@ namespace {
 using minires::cpu::LANES_OF_DIGEST;
 
 typedef unsigned Words __attribute__((vector_size(MINIRES_VECTOR_BYTES)));
-typedef unsigned WordsAnywhere __attribute__((vector_size(MINIRES_VECTOR_BYTES), aligned(4), may_alias));
+typedef unsigned UnalignedWords __attribute__((vector_size(MINIRES_VECTOR_BYTES), aligned(4), may_alias));
 
 MINIRES_INLINE Words mixed(Words state, Words word) {
     const Words product = (state ^ word) * 0x9E3779B1u;
@@ -34,16 +34,16 @@ void digest(long n, const T* x, unsigned* to) {
 #pragma GCC unroll 32
             for (long v = 0; v < VECTORS; v++)
                 state[v] = mixed(
-                    state[v], *reinterpret_cast<const WordsAnywhere*>(from + 4 * (row * LANES_OF_DIGEST + v * L)));
-        for (long v = 0; v < VECTORS; v++) *reinterpret_cast<WordsAnywhere*>(&parts[part][v * L]) = state[v];
+                    state[v], *reinterpret_cast<const UnalignedWords*>(from + 4 * (row * LANES_OF_DIGEST + v * L)));
+        for (long v = 0; v < VECTORS; v++) *reinterpret_cast<UnalignedWords*>(&parts[part][v * L]) = state[v];
     });
     unsigned rest[LANES_OF_DIGEST] = {};
     __builtin_memcpy(rest, from + 4 * rows * LANES_OF_DIGEST, 4 * (words - rows * LANES_OF_DIGEST));
     for (long v = 0; v < LANES_OF_DIGEST; v += L) {
-        Words state = *reinterpret_cast<const WordsAnywhere*>(rest + v);
+        Words state = *reinterpret_cast<const UnalignedWords*>(rest + v);
         for (long part = 0; part < PARTS; part++)
-            state = mixed(state, *reinterpret_cast<const WordsAnywhere*>(parts[part] + v));
-        *reinterpret_cast<WordsAnywhere*>(to + v) = state;
+            state = mixed(state, *reinterpret_cast<const UnalignedWords*>(parts[part] + v));
+        *reinterpret_cast<UnalignedWords*>(to + v) = state;
     }
 }
 

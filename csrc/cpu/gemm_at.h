@@ -31,7 +31,7 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
     const long numbers = (M - 1) * a_pitch + count;  // of a, as far as it is known to reach
     const long row_blocks = ceil_div(count, SUM_ROWS), column_blocks = ceil_div(K, SUM_COLUMNS);
     const long blocks = row_blocks * column_blocks;
-    const long segments = most(least(ceil_div(SUM_TASKS, blocks), M / SUM_DEPTH), 1);
+    const long segments = max(min(ceil_div(SUM_TASKS, blocks), M / SUM_DEPTH), 1);
     Buffer<T> sums(segments > 1 ? segments * count * K : 1);
     T* const out = segments > 1 ? static_cast<T*>(sums) : c;
 
@@ -39,7 +39,7 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
         const long segment = task / blocks, block = task % blocks;
         const long row_block = block / column_blocks, column_block = block % column_blocks;
         const long top = count * row_block / row_blocks, bottom = count * (row_block + 1) / row_blocks;
-        const long first = column_block * SUM_COLUMNS, last = least(first + SUM_COLUMNS, K);
+        const long first = column_block * SUM_COLUMNS, last = min(first + SUM_COLUMNS, K);
         const long begin = M * segment / segments, end = M * (segment + 1) / segments;
         T* rows[SUM_ROWS];
         for (long o = top; o < bottom; o++) {
@@ -50,7 +50,7 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
         T* left = static_cast<T*>(scratch(Scratch::left, SUM_DEPTH * SLOT<T> * ceil_div(SUM_ROWS, TILE_ROWS) * sizeof(T)));
         T* right = static_cast<T*>(scratch(Scratch::right, SUM_DEPTH * right_pitch * sizeof(T)));
         for (long p = begin; p < end; p += SUM_DEPTH) {
-            const long depth = least(SUM_DEPTH, end - p);
+            const long depth = min(SUM_DEPTH, end - p);
             // Each panel of rows by itself, a slot a pixel: then it takes a small part of the first-level cache.
             T* slots = left;
             panels(bottom - top, [&](long row, long height) {
@@ -73,16 +73,16 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
                 tile_number++;
             };
             for (long k = first; k < last; k += RIGHT) {
-                const long width = least(RIGHT, last - k);
+                const long width = min(RIGHT, last - k);
                 write_windows(windows, p, p + depth, k, k + width, right, right_pitch);
                 for (long j = 0; j < width; j += S) {
-                    const long n = least(S, width - j);
+                    const long n = min(S, width - j);
                     const int vectors = n > LANES<T> ? 2 : 1;
                     const T* slots_of_panel = left;
                     panels(bottom - top, [&](long row, long height) {
                         fetch_ahead();
                         TILES<T, true>.of[height][vectors](depth, slots_of_panel, SLOT<T>, right + j, right_pitch,
-                                                           rows + row, k + j, n, Ends<T>{nullptr, p > begin, nullptr, 0});
+                                                           rows + row, k + j, n, TileOptions<T>{nullptr, p > begin, nullptr, 0});
                         slots_of_panel += depth * SLOT<T>;
                     });
                 }
@@ -92,7 +92,7 @@ void multiply_transposed(const T* a, long a_pitch, long count, const Windows<T>&
     if (segments == 1) return;
     const long pieces = ceil_div(count * K, 4096);
     for_each(pieces, [&](long piece) {
-        const long last = least((piece + 1) * 4096, count * K);
+        const long last = min((piece + 1) * 4096, count * K);
         for (long i = piece * 4096; i < last; i++) {
             T sum = out[i];
             for (long s = 1; s < segments; s++) sum += out[s * count * K + i];

@@ -33,7 +33,7 @@ struct Average2d {
 // What is done to a sum before it is written, while it is still in a register:
 //     y = relu((sum − mean) · scale + shift + added)
 template <typename T>
-struct Finish {
+struct Epilogue {
     const T *mean, *scale, *shift;  // one a column each, or all null
     const T* added;                 // lies like y, or null
     bool relu;
@@ -48,7 +48,7 @@ struct Kernels {
     void (*conv2d_filters)(const Conv2d&, const T* w, T* filters, bool winograd);
     // y (N, OH, OW, O), bias (O) or null
     void (*conv2d_forward)(
-        const Conv2d&, const T* x, const T* filters, const T* bias, const Finish<T>&, T* y, bool winograd);
+        const Conv2d&, const T* x, const T* filters, const T* bias, const Epilogue<T>&, T* y, bool winograd);
     void (*conv2d_backward_input)(const Conv2d&, const T* grad_y, const T* w, T* grad_x, bool winograd);
     void (*conv2d_backward_weight)(const Conv2d&, const T* grad_y, const T* x, T* grad_w, bool winograd);
 

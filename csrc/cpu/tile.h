@@ -10,7 +10,7 @@
 
 namespace {
 
-using minires::cpu::Finish;
+using minires::cpu::Epilogue;
 
 constexpr long RUN = 192;  // the longest run of the reduction between two visits of c: so much of b stays in the
                            // first-level cache
@@ -26,19 +26,19 @@ MINIRES_INLINE constexpr long pitch_of(long width) {
 template <typename T>
 constexpr long TILE_COLUMNS = 2 * LANES<T>;
 
-// How a tile begins and ends.
+// What a tile of c starts from, and what follows its sum.
 template <typename T>
-struct Ends {
-    const T* start;        // n numbers that c begins as (the bias), or null: it begins as zero
+struct TileOptions {
+    const T* bias;         // n numbers that c begins as (the bias), or null: it begins as zero
     bool accumulate;       // add to what stands in c
-    const Finish<T>* finish;  // its vectors, like `start`, from this tile's first column on; null: nothing
-    long added;            // from a number of c to the one of finish->added
+    const Epilogue<T>* epilogue;  // its vectors, like `start`, from this tile's first column on; null: nothing
+    long added;            // from a number of c to the one of epilogue->added
     bool streams = false;     // c goes past the caches to memory
     const T* next = nullptr;  // the a of the next tile: it comes from memory while this one is multiplied; null: it is near
 };
 
 template <typename T, typename V>
-MINIRES_INLINE V finished(V v, const Finish<T>& f, V mean, V scale, V shift, V added) {
+MINIRES_INLINE V apply_epilogue(V v, const Epilogue<T>& f, V mean, V scale, V shift, V added) {
     if (f.scale) v = normalised(v, mean, scale, shift);
     if (f.added) v += added;
     return f.relu ? rectified(v) : v;
@@ -56,10 +56,10 @@ MINIRES_INLINE long tail_of(long n, long j) {
 // a whole number of vectors.
 template <typename T, int ROWS, int VECTORS, bool TRANSPOSED>
 void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* const* rows, long column, long n,
-          const Ends<T>& ends) {
+          const TileOptions<T>& options) {
     constexpr long L = LANES<T>;
     // c is on its way from memory while the product is computed.
-    if (!ends.streams)
+    if (!options.streams)
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
@@ -67,7 +67,7 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     Vec<T> c[ROWS][VECTORS];
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
-        const Vec<T> first = ends.start && j * L < n ? get(ends.start + j * L, tail_of<T>(n, j)) : Vec<T>{};
+        const Vec<T> first = options.bias && j * L < n ? load(options.bias + j * L, tail_of<T>(n, j)) : Vec<T>{};
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) c[i][j] = first;
     }
@@ -79,10 +79,10 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     for (int g = 0; g < BASES; g++) base[g] = reinterpret_cast<const char*>(TRANSPOSED ? a : a + 3 * g * a_pitch);
     const long LINE = TRANSPOSED ? depth : 64 / sizeof(T);
     for (long line = 0; line < depth; line += LINE) {
-        if (!TRANSPOSED && ends.next)
+        if (!TRANSPOSED && options.next)
 #pragma GCC unroll 16
-            for (int i = 0; i < ROWS; i++) __builtin_prefetch(ends.next + i * a_pitch + line, 0, 2);
-        for (long k = line; k < least(line + LINE, depth); k++, b += b_pitch) {
+            for (int i = 0; i < ROWS; i++) __builtin_prefetch(options.next + i * a_pitch + line, 0, 2);
+        for (long k = line; k < min(line + LINE, depth); k++, b += b_pitch) {
             Vec<T> right[VECTORS];
 #pragma GCC unroll 2
             for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * L);
@@ -98,26 +98,26 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
                 base[g] += TRANSPOSED ? pitch : static_cast<long>(sizeof(T));
         }
     }
-    const Finish<T>* f = ends.finish;
+    const Epilogue<T>* f = options.epilogue;
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
         if (j * L >= n) break;
         const long tail = tail_of<T>(n, j);
         Vec<T> mean{}, scale{}, shift{};
         if (f && f->scale)
-            mean = get(f->mean + j * L, tail), scale = get(f->scale + j * L, tail), shift = get(f->shift + j * L, tail);
+            mean = load(f->mean + j * L, tail), scale = load(f->scale + j * L, tail), shift = load(f->shift + j * L, tail);
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
             T* to = rows[i] + column + j * L;
-            if (ends.accumulate) c[i][j] += get(to, tail);
-            if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? get(to + ends.added, tail) : mean);
-            ends.streams ? stream(to, c[i][j]) : put(to, c[i][j], tail);
+            if (options.accumulate) c[i][j] += load(to, tail);
+            if (f) c[i][j] = apply_epilogue<T>(c[i][j], *f, mean, scale, shift, f->added ? load(to + options.added, tail) : mean);
+            options.streams ? stream(to, c[i][j]) : store(to, c[i][j], tail);
         }
     }
 }
 
 template <typename T>
-using Tile = void (*)(long, const T*, long, const T*, long, T* const*, long, long, const Ends<T>&);
+using Tile = void (*)(long, const T*, long, const T*, long, T* const*, long, long, const TileOptions<T>&);
 
 // tiles<…>(rows, vectors): the tile of that shape.
 template <typename T, bool TRANSPOSED>

@@ -44,17 +44,17 @@ void write_windows(const Windows<T>& s, long begin, long end, long first, long l
         const long wanted = last - first;
         while (done < wanted) {
             const long ih = h * s.step_h + s.row[r], iw = w * s.step_w + s.column[c];
-            const long length = least(run - offset, wanted - done);
+            const long length = min(run - offset, wanted - done);
             T* out = to + done;
             if (ih < 0 || ih >= s.H) {
                 zero(out, length);
             } else {
                 // numbers [inside_begin, inside_end) of the run lie in the image
                 const long width = joined ? s.columns : 1;
-                const long inside_begin = least(most(-iw, 0), width) * s.C;
-                const long inside_end = most(least(s.W - iw, width), 0) * s.C;
-                const long a = least(most(inside_begin - offset, 0), length);
-                const long b = most(least(inside_end - offset, length), a);
+                const long inside_begin = min(max(-iw, 0), width) * s.C;
+                const long inside_end = max(min(s.W - iw, width), 0) * s.C;
+                const long a = min(max(inside_begin - offset, 0), length);
+                const long b = max(min(inside_end - offset, length), a);
                 if (a > 0) zero(out, a);
                 if (b > a) copy(out + a, image + (ih * s.W + iw) * s.pitch + offset + a, b - a);
                 if (b < length) zero(out + b, length - b);

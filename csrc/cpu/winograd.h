@@ -141,8 +141,8 @@ void write_inputs(const Winograd& s, const T* x, long first, long count, const T
             Vec<T> half[6][6], line[6];
 #pragma GCC unroll 6
             for (int k = 0; k < 6; k++)  // down the columns
-                transform_input<T>(get(at[0][k] + c, tail), get(at[1][k] + c, tail), get(at[2][k] + c, tail),
-                                   get(at[3][k] + c, tail), get(at[4][k] + c, tail), get(at[5][k] + c, tail), &half[0][k], 6);
+                transform_input<T>(load(at[0][k] + c, tail), load(at[1][k] + c, tail), load(at[2][k] + c, tail),
+                                   load(at[3][k] + c, tail), load(at[4][k] + c, tail), load(at[5][k] + c, tail), &half[0][k], 6);
 #pragma GCC unroll 6
             for (int r = 0; r < 6; r++) {
                 transform_input<T>(half[r][0], half[r][1], half[r][2], half[r][3], half[r][4], half[r][5], line, 1);
@@ -165,8 +165,8 @@ void write_gradients(const Winograd& s, const T* g, long first, long count, cons
             Vec<T> half[6][4], line[6];
 #pragma GCC unroll 4
             for (int k = 0; k < 4; k++)
-                transform_gradient<T>(get(at[0][k] + o, tail), get(at[1][k] + o, tail), get(at[2][k] + o, tail),
-                                      get(at[3][k] + o, tail), &half[0][k], 4);
+                transform_gradient<T>(load(at[0][k] + o, tail), load(at[1][k] + o, tail), load(at[2][k] + o, tail),
+                                      load(at[3][k] + o, tail), &half[0][k], 4);
 #pragma GCC unroll 6
             for (int r = 0; r < 6; r++) {
                 transform_gradient<T>(half[r][0], half[r][1], half[r][2], half[r][3], line, 1);
@@ -179,13 +179,13 @@ void write_gradients(const Winograd& s, const T* g, long first, long count, cons
 // y of the tiles from M[point][tile][filter]
 template <typename T>
 void write_outputs(const Winograd& s, const T* m, long first, long count, long pitch, long plane, const T* bias,
-                   const Finish<T>& finish, T* y) {
+                   const Epilogue<T>& epilogue, T* y) {
     for_each(count, [&](long i) {
         const TileAt tile(s, first + i);
         const T* in = m + i * pitch;
-        const long height = least(4, s.OH - tile.h), width = least(4, s.OW - tile.w);
+        const long height = min(4, s.OH - tile.h), width = min(4, s.OW - tile.w);
         T* const corner = y + ((tile.n * s.OH + tile.h) * s.OW + tile.w) * s.O;
-        const long added = finish.added ? finish.added - y : 0;
+        const long added = epilogue.added ? epilogue.added - y : 0;
         for (long o = 0; o < s.O; o += LANES<T>) {
             Vec<T> half[4][6], out[4][4], line[6];
 #pragma GCC unroll 6
@@ -196,15 +196,15 @@ void write_outputs(const Winograd& s, const T* m, long first, long count, long p
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) transform_output<T>(half[r], 1, out[r], 1);
             const long tail = tail_of<T>(s.O - o, 0);
-            const Vec<T> start = bias ? get(bias + o, tail) : Vec<T>{};
+            const Vec<T> start = bias ? load(bias + o, tail) : Vec<T>{};
             Vec<T> mean{}, scale{}, shift{};
-            if (finish.scale)
-                mean = get(finish.mean + o, tail), scale = get(finish.scale + o, tail), shift = get(finish.shift + o, tail);
+            if (epilogue.scale)
+                mean = load(epilogue.mean + o, tail), scale = load(epilogue.scale + o, tail), shift = load(epilogue.shift + o, tail);
             for (long r = 0; r < height; r++)
                 for (long k = 0; k < width; k++) {
                     T* to = corner + (r * s.OW + k) * s.O + o;
                     const Vec<T> sum = bias ? out[r][k] + start : out[r][k];
-                    put(to, finished<T>(sum, finish, mean, scale, shift, finish.added ? get(to + added, tail) : mean), tail);
+                    store(to, apply_epilogue<T>(sum, epilogue, mean, scale, shift, epilogue.added ? load(to + added, tail) : mean), tail);
                 }
         }
     });
@@ -222,11 +222,11 @@ void write_filters(const Filters<T>& f, T* packed) {
     const long plane = round_up(f.count, S) * f.channels;
     const long strips = ceil_div(f.count, S), pieces = ceil_div(f.channels, LINE);
     for_each(strips * pieces, [&](long task) {
-        const long strip = task / pieces, first = task % pieces * LINE, last = least(first + LINE, f.channels);
-        const long o = strip * S, n = least(S, f.count - o);
+        const long strip = task / pieces, first = task % pieces * LINE, last = min(first + LINE, f.channels);
+        const long o = strip * S, n = min(S, f.count - o);
         T taps[LINE][9][S];  // read along the memory of each filter, not across the filters
         for (long j = 0; j < S; j++) {
-            const T* filter = f.w + (o + least(j, n - 1)) * f.filter;
+            const T* filter = f.w + (o + min(j, n - 1)) * f.filter;
             for (long i = first; i < last; i++)
                 for (int t = 0; t < 9; t++) taps[i - first][t][j] = j < n ? filter[i * f.channel + f.tap[t]] : T(0);
         }
@@ -272,38 +272,38 @@ long plane_of(long tiles, long pitch) {
 template <typename T>
 long tiles_in(long bytes, const Winograd& s) {
     const long fit = bytes / (POINTS * (s.C + s.O) * static_cast<long>(sizeof(T)));
-    return most(fit / TILE_ROWS, 1) * TILE_ROWS;
+    return max(fit / TILE_ROWS, 1) * TILE_ROWS;
 }
 
 template <typename T>
 long small_group(const Winograd& s) {
-    return most(least(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
+    return max(min(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
 }
 
 // Segments of the tiles, each with a sum of its own, are added at the end, always in the same order.
 template <typename T>
 long segments_of(const Winograd& s) {
     const long fitting = WINOGRAD_SUMS / (POINTS * s.O * s.C * static_cast<long>(sizeof(T)));
-    return fitting >= 4 ? least(least(fitting, 8), most(s.tiles() / 64, 1)) : 1;
+    return fitting >= 4 ? min(min(fitting, 8), max(s.tiles() / 64, 1)) : 1;
 }
 
 // How many numbers its three passes hold at most beside what they are given: filters or sums, and a group of tiles.
 template <typename T>
 long winograd_working_size(const Winograd& s, const Filters<T>& filters) {
-    const long held = most(transformed_size(filters), segments_of<T>(s) * POINTS * s.O * s.C);
-    const long tiles = least(s.tiles(), most(tiles_in<T>(WINOGRAD_LARGE, s), small_group<T>(s)));
+    const long held = max(transformed_size(filters), segments_of<T>(s) * POINTS * s.O * s.C);
+    const long tiles = min(s.tiles(), max(tiles_in<T>(WINOGRAD_LARGE, s), small_group<T>(s)));
     return held + POINTS * tiles * (pitch_of<T>(s.C) + pitch_of<T>(s.O));
 }
 
 template <typename T>
-void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Finish<T>& finish, T* y) {
+void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Epilogue<T>& epilogue, T* y) {
     constexpr long S = TILE_COLUMNS<T>;
     const long u_plane = round_up(s.O, S) * s.C, v_pitch = pitch_of<T>(s.C), m_pitch = pitch_of<T>(s.O);
     Buffer<T> zeros(s.C);  // a pixel outside of the image
     zero(static_cast<T*>(zeros), s.C);
     const long strips = ceil_div(s.O, S), runs = ceil_div(s.C, RUN);
     const long small = small_group<T>(s);
-    groups_of_tiles(s, small, most(tiles_in<T>(WINOGRAD_LARGE, s), small), [&](long begin, long end) {
+    groups_of_tiles(s, small, max(tiles_in<T>(WINOGRAD_LARGE, s), small), [&](long begin, long end) {
         const long count = end - begin;
         const long v_plane = plane_of<T>(count, v_pitch), m_plane = plane_of<T>(count, m_pitch);
         T* v = static_cast<T*>(scratch(Scratch::left, POINTS * v_plane * sizeof(T)));
@@ -318,17 +318,17 @@ void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, 
             for (long strip = 0; strip < strips; strip++)
                 for (long run = 0; run < runs; run++) {
                     const long first = s.C * run / runs, last = s.C * (run + 1) / runs;
-                    const long column = strip * S, n = least(S, s.O - column);
+                    const long column = strip * S, n = min(S, s.O - column);
                     const T* right = u + point * u_plane + strip * S * s.C + first * S;
-                    const Ends<T> ends{nullptr, run > 0, nullptr, 0};
+                    const TileOptions<T> options{nullptr, run > 0, nullptr, 0};
                     panels(bottom - top, [&](long row, long height) {
                         TILES<T, false>.of[height][n > LANES<T> ? 2 : 1](
                             last - first, v + point * v_plane + (top + row) * v_pitch + first, v_pitch, right, S,
-                            rows + row, column, n, ends);
+                            rows + row, column, n, options);
                     });
                 }
         });
-        write_outputs<T>(s, m, begin, count, m_pitch, m_plane, bias, finish, y);
+        write_outputs<T>(s, m, begin, count, m_pitch, m_plane, bias, epilogue, y);
     });
 }
 
@@ -340,13 +340,13 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
     const long tiles = s.tiles();
     const long segments = segments_of<T>(s);
     const long group = segments > 1 ? small_group<T>(s) : tiles_in<T>(WINOGRAD_LARGE, s);
-    Buffer<T> sums(segments * POINTS * u_plane), zeros(most(s.C, s.O));
-    zero(static_cast<T*>(zeros), most(s.C, s.O));
+    Buffer<T> sums(segments * POINTS * u_plane), zeros(max(s.C, s.O));
+    zero(static_cast<T*>(zeros), max(s.C, s.O));
     for_each(segments, [&](long segment) {
         const long start = tiles * segment / segments, stop = tiles * (segment + 1) / segments;
         T* const u = sums + segment * POINTS * u_plane;
         for (long begin = start; begin < stop; begin += group) {
-            const long count = least(group, stop - begin);
+            const long count = min(group, stop - begin);
             const long v_plane = plane_of<T>(count, v_pitch), z_plane = plane_of<T>(count, z_pitch);
             T* v = static_cast<T*>(scratch(Scratch::left, (POINTS * v_plane + S) * sizeof(T)));
             T* z = static_cast<T*>(scratch(Scratch::right, POINTS * z_plane * sizeof(T)));
@@ -354,13 +354,13 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
             write_gradients<T>(s, grad_y, begin, count, zeros, z, z_pitch, z_plane);
             for_each(POINTS, [&](long point) {
                 for (long column = 0; column < s.C; column += S) {
-                    const long n = least(S, s.C - column);
+                    const long n = min(S, s.C - column);
                     panels(s.O, [&](long row, long height) {
                         T* rows[TILE_ROWS];
                         for (long o = 0; o < height; o++) rows[o] = u + point * u_plane + (row + o) * s.C;
                         TILES<T, true>.of[height][n > LANES<T> ? 2 : 1](
                             count, z + point * z_plane + row, z_pitch, v + point * v_plane + column, v_pitch, rows, column, n,
-                            Ends<T>{nullptr, begin > start, nullptr, 0});
+                            TileOptions<T>{nullptr, begin > start, nullptr, 0});
                     });
                 }
             });
@@ -373,8 +373,8 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
             Vec<T> u[POINTS], half[3][6], g[3];
             for (long p = 0; p < POINTS; p++) {
                 const T* from = sums + p * u_plane + o * s.C + c;
-                u[p] = get(from, tail);
-                for (long k = 1; k < segments; k++) u[p] += get(from + k * POINTS * u_plane, tail);
+                u[p] = load(from, tail);
+                for (long k = 1; k < segments; k++) u[p] += load(from + k * POINTS * u_plane, tail);
             }
 #pragma GCC unroll 6
             for (int k = 0; k < 6; k++) transform_filter_back<T>(u + k, 6, &half[0][k], 6);
@@ -384,7 +384,7 @@ void winograd_backward_weight(const Winograd& s, const T* grad_y, const T* x, T*
                 for (int k = 0; k < 3; k++) store(line[r * 3 + k], g[k]);
             }
             T* to = grad_w + (o * s.C + c) * 9;  // (…, channel, tap)
-            for (long i = 0; i < least(LANES<T>, s.C - c); i++)
+            for (long i = 0; i < min(LANES<T>, s.C - c); i++)
                 for (int t = 0; t < 9; t++) to[i * 9 + t] = line[t][i];
         }
     });
