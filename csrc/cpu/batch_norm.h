@@ -1,8 +1,8 @@
-// Batch normalisation: everything here waits for memory, so each pass over the pixels does all it can.
+// Batch normalisation.  Memory is the bottleneck, so each pass over the pixels computes as much as possible.
 //
-// Sums over pixels go down strips of channels that stay in registers.  A block of pixels fits the second-level cache:
-// its mean is summed, then the squares about that mean, from cache; blocks are merged in order (Chan, Golub and LeVeque
-// 1979), which neither cancels where the mean is large nor depends on the number of threads.
+// The sums of a strip of channels stay in registers.  A block of pixels fits the L2 cache: its mean is summed first, then
+// the squares about that mean.  Blocks are merged in order (Chan, Golub and LeVeque 1979).  The merge does not cancel
+// digits if the mean is large, and the result does not depend on the number of threads.
 #pragma once
 
 #include <type_traits>
@@ -13,15 +13,15 @@
 
 namespace {
 
-constexpr long BLOCK_NUMBERS = 32768;  // of a block of pixels: 128 KB of float32
-constexpr long STRIP = 4;              // vectors of channels at a time
+constexpr long BLOCK_NUMBERS = 32768;  // in a block of pixels: 128 KB of float32
+constexpr long STRIP = 4;              // vectors of channels
 
 inline long pixels_of_block(long P, long C) {
-    // Not more than 64 blocks: their partial sums are merged by one thread.
+    // At most 64 blocks, because one thread merges their sums.
     return max(ceil_div(P, 64), max(BLOCK_NUMBERS / max(C, 1), 1));
 }
 
-// body(first channel, how many vectors as a constant, how many channels of a last, partial vector)
+// body(first channel, number of vectors as a constant, tail of the last vector)
 template <typename T, typename Body>
 MINIRES_INLINE void strips(long C, Body&& body) {
     constexpr long L = LANES<T>;
@@ -31,8 +31,8 @@ MINIRES_INLINE void strips(long C, Body&& body) {
     if (c < C) body(c, std::integral_constant<long, 1>(), C - c);
 }
 
-// add(p, sum) for the pixels begin … end − 1, in runs with sums of their own: the error of a sum grows with the number of
-// additions one after another.  Two sums by turns: an addition takes several cycles, and the next pixel's need not wait.
+// Adds pixels begin … end − 1 to `total` by add(p, sum).  Each run has its own sums, because rounding errors grow with
+// the number of successive additions.  Two sums alternate to hide the latency of an addition.
 constexpr long RUN_OF_PIXELS = 64;
 template <typename T, long N, typename Add>
 MINIRES_INLINE void sum_in_runs(long begin, long end, Vec<T> (&total)[N], Add&& add) {
@@ -116,8 +116,8 @@ void batch_norm_apply(
     });
 }
 
-// Σ g and Σ g · (x − mean) over the pixels.  If scale is given, g counts only where the output was positive: the ReLU
-// behind is walked as well.
+// Σ g and Σ g · (x − mean) over the pixels.  If scale is given, the sums include the backward of a ReLU behind batch norm:
+// g counts only where the output was positive.
 template <typename T>
 void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias, T* sum_g,
                      T* sum_g_centred) {
@@ -157,7 +157,7 @@ void batch_norm_sums(long P, long C, const T* g, const T* x, const T* mean, cons
     }
 }
 
-// grad_x = scale · (g − mean_g − (x − mean) · slope); with `relu` g counts as in `batch_norm_sums`
+// grad_x = scale · (g − mean_g − (x − mean) · slope); with `relu`, g counts as in `batch_norm_sums`
 template <typename T>
 void batch_norm_input(long P, long C, const T* g, const T* x, const T* mean, const T* scale, const T* bias, bool relu,
                       const T* mean_g, const T* slope, T* grad_x) {

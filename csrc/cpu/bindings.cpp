@@ -298,8 +298,8 @@ void sgd_step(const InstructionSet& set, py::array p, py::array g, py::array v, 
 
 void bind(py::module_& module) {
     py::class_<InstructionSet>(module, "InstructionSet",
-                               "The kernels compiled for one instruction set.  Each writes into arrays it is given; "
-                               "images lie (N, H, W, C), pixels (P, C), rows (rows, classes).")
+                               "The kernels compiled for one instruction set.  They write into arrays of the caller: "
+                               "images (N, H, W, C), pixels (P, C), rows (rows, classes).")
         .def_property_readonly("name", [](const InstructionSet& set) { return set.name; })
         .def("conv2d_filters_size", &conv2d_size<false>)
         .def("conv2d_working_size", &conv2d_size<true>)
@@ -337,9 +337,9 @@ void bind(py::module_& module) {
                                         : py::object(py::none());
             return all;
         },
-        "Name -> InstructionSet, None where this processor lacks it; the best first.");
-    module.def("set_num_threads", &threads::set, "How many threads the kernels use from now on, the caller included.");
-    module.def("get_num_threads", &threads::get);
+        "Name -> InstructionSet, or None if this processor lacks it.  The fastest comes first.");
+    module.def("set_num_threads", &threads::set_count, "Sets the number of threads of the kernels, including the caller.");
+    module.def("get_num_threads", &threads::count);
     bind_memory(module);
     bind_vectors(module);
     bind_recording(module);

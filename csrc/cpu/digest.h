@@ -1,8 +1,8 @@
-// Whether an array has changed: a digest at the speed of memory.
+// A digest, to detect changes of an array at the speed of memory.
 //
-// 128 lanes of 32 bits go through the array side by side, each mixing what it meets into its state:
-// state = rotate((state ^ word) · odd), which can be undone step by step.  So a change of one word in a lane, or of a lane
-// by one word, is always noticed, and any other change in a lane is missed with a chance of 2⁻³², in k lanes of 2⁻³²ᵏ.
+// Each of 128 lanes mixes every 128th word into its state: state = rotate((state ^ word) · odd).  The step is invertible,
+// so a change of one word of a lane always changes the digest.  Any other change of k lanes is missed with probability
+// 2⁻³²ᵏ.
 #pragma once
 
 #include "kernels.h"
@@ -27,7 +27,7 @@ void digest(long n, const T* x, unsigned* to) {
     const long words = n * WORDS, rows = words / LANES_OF_DIGEST;
     const auto* from = reinterpret_cast<const char*>(x);
     unsigned parts[PARTS][LANES_OF_DIGEST];
-    // The parts, always as many, are independent of one another: so is the digest of the number of threads.
+    // The number of parts is fixed, so the digest does not depend on the number of threads.
     for_each(PARTS, [&](long part) {
         Words state[VECTORS] = {};
         for (long row = rows * part / PARTS; row < rows * (part + 1) / PARTS; row++)

@@ -1,4 +1,4 @@
-// ReLU, the skip-add and the update of the weights: one pass each, at the speed of memory.
+// ReLU, the skip-add and the update of the weights, one pass over memory each.
 #pragma once
 
 #include "simd.h"
@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr long PIECE = 32768;  // numbers to a task
+constexpr long PIECE = 32768;  // numbers in a task
 
 template <typename Body>
 MINIRES_INLINE void pieces(long n, Body&& body) {

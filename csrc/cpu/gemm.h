@@ -1,8 +1,8 @@
-// An implicit GEMM: windows of images times filters, one pixel a row, 1×1 windows being a plain product of matrices.
+// An implicit GEMM: windows of images times filters.  Each output pixel is a row; 1×1 windows are a plain matrix.
 //
-// A task takes some hundred windows and a range of filters.  It writes a block of their im2col rows, which stays in the
-// second-level cache, and walks the filters in strips of two vectors, which stay in the first-level cache while all
-// the block's tiles are multiplied with them.
+// A task computes some hundred windows and a range of filters.  It writes a block of their im2col rows, which stays in
+// the L2 cache.  Then it multiplies the block by one strip of filters after another, two vectors wide.  A strip stays in
+// the L1 cache.
 #pragma once
 
 #include "buffer.h"
@@ -16,10 +16,10 @@ using minires::threads::for_each;
 using minires::threads::Scratch;
 using minires::threads::scratch;
 
-constexpr long BLOCK_ROWS = 8 * TILE_ROWS;  // windows that a task unrolls at a time
+constexpr long BLOCK_ROWS = 8 * TILE_ROWS;  // windows of a task
 
-// Filters as the tiles read them: strips of TILE_COLUMNS filters, in each of them filter after filter at every step of
-// the reduction.  Filter o at step (t, i), of tap t and channel i, is w[o · filter + i · channel + tap[t]].
+// Filters to be packed for the tiles: strips of TILE_COLUMNS filters, in the order (strip, step of the reduction, filter).
+// Filter o at the step of tap t and channel i is w[o · filter + i · channel + tap[t]].
 template <typename T>
 struct Filters {
     const T* w;
@@ -40,7 +40,7 @@ void pack(const Filters<T>& f, T* packed) {
         const long o = strip * S, n = min(S, f.count - o), last = min(first + PIECE, f.channels);
         const T* w = f.w + o * f.filter;
         T* strip_start = packed + strip * S * f.depth();
-        if (f.filter < f.channel) {  // neighbours in memory are filters (and their taps): read along them
+        if (f.filter < f.channel) {  // filters (and their taps) are neighbours in memory
             for (long i = first; i < last; i++)
                 for (long t = 0; t < f.taps; t++) {
                     const T* from = w + i * f.channel + f.tap[t];
@@ -53,8 +53,8 @@ void pack(const Filters<T>& f, T* packed) {
                 }
             return;
         }
-        // Neighbours in memory are channels: read a line of each filter before the first is read again, because filters
-        // that are a power of two apart share one set of the cache.
+        // Channels are neighbours in memory.  Each line of a filter is read once, because filters whose distance is a
+        // power of two share one set of the cache.
         constexpr long LINE = 16;
         T lines[LINE][S];
         for (long t = 0; t < f.taps; t++)
@@ -73,10 +73,10 @@ void pack(const Filters<T>& f, T* packed) {
     });
 }
 
-// Where the result of window (n, h, w) goes: image n, row h · step_h + first_h, column w · step_w + first_w.
+// The place of window (n, h, w)'s result: image n, row h · step_h + first_h, column w · step_w + first_w.
 template <typename T>
 struct Places {
-    T* image;  // of the first channel
+    T* image;  // its first channel
     long H, W, pitch;
     long step_h = 1, step_w = 1, first_h = 0, first_w = 0;
 };
@@ -91,7 +91,8 @@ Epilogue<T> at_column(const Epilogue<T>& f, long column) {
     return f.scale ? Epilogue<T>{f.mean + column, f.scale + column, f.shift + column, f.added, f.relu} : f;
 }
 
-// The product of `images` images' windows with `count` packed filters; `bias` and the vectors of `epilogue` are `count` long.
+// Multiplies the windows of `images` images by `count` packed filters.  `bias` and the vectors of `epilogue` have `count`
+// numbers.
 template <typename T>
 void multiply(const Windows<T>& windows, long images, const T* packed, long count, const T* bias,
               const Epilogue<T>& epilogue, const Places<T>& places) {
@@ -100,14 +101,14 @@ void multiply(const Windows<T>& windows, long images, const T* packed, long coun
     if (M == 0 || count == 0) return;
     const long strips = ceil_div(count, S);
     const long blocks = ceil_div(M, BLOCK_ROWS);
-    // A small image has few blocks: then the filters are divided too, down to one strip for a task; 16 tasks keep several
-    // threads busy to the end.
+    // A small image has few blocks.  Then the filters are divided too, down to one strip a task; 16 tasks balance the load
+    // of several threads.
     const long ranges = min(strips, ceil_div(16, blocks));
     const long runs = max(ceil_div(K, RUN), 1);
-    // The windows may be the pixels of the image as they lie: then nothing is written out.  Not where rows are 4 KB or
-    // more apart: the 14 rows of a tile would all fall on one of the eight ways of a set (92 instead of 117 GFLOP/s).
+    // Windows that are the image's pixels need no copy, unless rows are 4 KB or more apart: the 14 rows of a tile would
+    // compete for the eight ways of one set (92 instead of 117 GFLOP/s).
     const bool as_they_lie = windows.are_pixels() && windows.pitch * sizeof(T) < 4096;
-    // Whole lines of a result that is larger than the caches go to memory without being fetched first.
+    // Non-temporal stores of whole lines need not fetch a result that is larger than the caches.
     const bool streams = MINIRES_VECTOR_BYTES == 64 && runs == 1 && places.pitch == count && places.step_w == 1 &&
                          may_stream(places.image, M * count, count);
     const long pitch = as_they_lie ? windows.pitch : pitch_of<T>(min(K, RUN));

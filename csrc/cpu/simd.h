@@ -1,10 +1,11 @@
-// Vectors as the compiler knows them (GCC's and Clang's vector extensions): one source, whatever their width.
+// Vectors of any width, by the vector extensions of GCC and Clang.
 //
 // MINIRES_VECTOR_BYTES   the width of a register
-// MINIRES_TILE_ROWS      how many rows of two vectors the registers hold as accumulators
+// MINIRES_TILE_ROWS      the rows of accumulators, two vectors each, that fit the registers
 //
-// Everything here is in an unnamed namespace: the same template compiled for another instruction set must not be taken
-// for this one by the linker.
+// Everything here is in an unnamed namespace.  Otherwise the linker would merge a template's instances for different
+// instruction sets into one.  For the same reason the kernels call no inline function of the standard library, such as
+// std::min: a build without inlining emits it, and the linker may keep the copy for AVX-512.
 #pragma once
 
 #if defined(__x86_64__)
@@ -47,11 +48,11 @@ MINIRES_INLINE void store(T* to, Vec<T> value) {
 
 template <typename T>
 MINIRES_INLINE Vec<T> splat(T value) {
-    return value - Vec<T>{};  // subtracting zero keeps −0, adding it would not
+    return value - Vec<T>{};  // adding zero would change −0
 }
 
-// Past the caches, to memory: for results so large that they leave the cache before anybody reads them.  `to` is aligned
-// to a vector; `stream_fence` ends a task that streams.
+// A non-temporal store, for results that leave the caches before they are read.  `to` is aligned to a vector.  A task
+// that streams ends with `stream_fence`.
 template <typename T>
 MINIRES_INLINE void stream(T* to, Vec<T> value) {
 #if defined(__clang__)
@@ -71,14 +72,14 @@ MINIRES_INLINE void stream_fence() {
     __builtin_ia32_sfence();
 #endif
 }
-constexpr long STREAM_FROM = 32l << 20;  // bytes: what the last cache of a server's processor holds for some cores
+constexpr long STREAM_FROM = 32l << 20;  // bytes: about the last-level cache of a server's processor
 template <typename T>
 MINIRES_INLINE bool may_stream(const T* to, long n, long C) {
     return n * static_cast<long>(sizeof(T)) >= STREAM_FROM && C % LANES<T> == 0 &&
            reinterpret_cast<unsigned long>(to) % MINIRES_VECTOR_BYTES == 0;
 }
 
-// The first n < LANES elements, zero beyond; nothing beyond is touched.  x86 has instructions for that.
+// The first n < LANES elements, and zeros.  Memory behind them is neither read nor written.
 template <typename T>
 MINIRES_INLINE Vec<T> load_partial(const T* from, long n) {
     Vec<T> v{};
@@ -122,7 +123,7 @@ MINIRES_INLINE void store_partial(double* to, Vec<double> value, long n) {
 }
 #endif
 
-// The last vector of a row may be a part of one: `tail` elements.  0 stands for a whole vector.
+// The last vector of a row may be partial: `tail` elements.  0 means a whole vector.
 template <typename T>
 MINIRES_INLINE Vec<T> load(const T* from, long tail) {
     return tail ? load_partial(from, tail) : load(from);
@@ -135,8 +136,8 @@ MINIRES_INLINE void store(T* to, Vec<T> v, long tail) {
         store(to, v);
 }
 
-// The expressions that several kernels share, written once so that all of them round alike: what backward asks again
-// (did the ReLU let this number pass?) has the bits of forward.
+// Expressions of several kernels.  Forward and backward must round alike: backward computes again which numbers passed
+// the ReLU.
 template <typename V>
 MINIRES_INLINE V normalised(V x, V mean, V scale, V bias) {
     return (x - mean) * scale + bias;

@@ -1,6 +1,6 @@
-// What happens between the large kernels: copies between memory orders, and arithmetic on one number per channel.
+// Small operations between the kernels: copies between memory orders, and arithmetic on one number per channel.
 //
-// Compiled once, without contraction (cpu.cmake): the bits are those of the same NumPy expression.
+// Compiled once and without contraction (cpu.cmake), so that the bits are those of the same NumPy expression.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -17,10 +17,10 @@ namespace minires::cpu {
 namespace {
 
 struct Axis {
-    long size, to, from;  // the strides in bytes
+    long size, to, from;  // to, from: strides in bytes
 };
 
-// The axes of both arrays in `to`'s memory order, joined where they are one in both.
+// The axes in `to`'s memory order.  Axes that are contiguous in both arrays are joined.
 std::vector<Axis> joined_axes(const py::array& to, const py::array& from) {
     std::vector<Axis> axes, joined;
     for (py::ssize_t i = 0; i < to.ndim(); i++)
@@ -41,14 +41,14 @@ void copy_row(char* to, const char* from, const Axis& axis) {
         std::memcpy(to, from, axis.size * sizeof(Item));
         return;
     }
-    for (long i = 0; i < axis.size; i++)  // memcpy, as the memory may be misaligned
+    for (long i = 0; i < axis.size; i++)  // memcpy, because the memory may be misaligned
         std::memcpy(to + i * axis.to, from + i * axis.from, sizeof(Item));
 }
 
-// Rows of the last axis; the rows are shared out among the threads.
+// Copies row by row along the last axis.  Each task copies some rows.
 template <typename Item>
 void copy_axes(char* to, const char* from, const std::vector<Axis>& axes) {
-    constexpr long NUMBERS = 16384;  // to a task
+    constexpr long NUMBERS = 16384;  // in a task
     const Axis row = axes.empty() ? Axis{1, 0, 0} : axes.back();
     long rows = 1;
     for (std::size_t i = 0; i + 1 < axes.size(); i++) rows *= axes[i].size;
@@ -67,10 +67,10 @@ void copy_axes(char* to, const char* from, const std::vector<Axis>& axes) {
     });
 }
 
-// `to` and `from` have one shape and one dtype, any strides, and no memory in common.
+// Copies `from` to `to`: equal shapes and dtypes, any strides, no shared memory.
 void copy(py::array to, py::array from) {
     if (shape_of(to) != shape_of(from) || to.itemsize() != from.itemsize() || to.dtype().kind() != from.dtype().kind())
-        throw py::value_error("to and from must have one shape and one dtype");
+        throw py::value_error("to and from must have the same shape and dtype");
     if (std::string("biuf").find(to.dtype().kind()) == std::string::npos)
         throw py::type_error("to and from must hold booleans, integers or floating numbers");
     if (!to.writeable()) throw py::value_error("to must be writable");
@@ -102,7 +102,7 @@ void multiply(py::array a, py::array b, py::array y) {
     call(a, kernel, a.size(), in(a, "a", shape), in(b, "b", shape), out(y, "y", shape));
 }
 
-// mean (): the sum of x by halves, over its size
+// The pairwise sum of x
 template <typename T>
 T sum_by_halves(const T* x, long n) {
     if (n <= 64) {

@@ -1,10 +1,10 @@
 // Winograd's minimal filtering F(4×4, 3×3): 36 multiplications for the 16 outputs of a 3×3 filter, instead of 144.
 //
-// Overlapping 6×6 tiles d of the image and the filters g are transformed, multiplied number by number, and transformed
-// back:  Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A   (Lavin and Gray, arXiv:1509.09308).  The sum over the channels stands
-// between the transforms, so ⊙ becomes 36 products of matrices, tiles × channels × filters.
+// Overlapping 6×6 tiles d of the image and the filters g are transformed, multiplied element by element, and transformed
+// back:  Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A   (Lavin and Gray, arXiv:1509.09308).  The channels are summed before the last
+// transform, so ⊙ becomes 36 products of matrices, tiles × channels × filters.
 //
-// In one dimension, with the points p = 3/4 and q = 3/2, four outputs of three taps from six numbers of the image:
+// In one dimension, with the points p = 3/4 and q = 3/2, for four outputs of three taps from six numbers of the image:
 //
 //        ⎡ p²q²   0   −p²−q²   0    1  0 ⎤         ⎡  1/p²q²    0     0  ⎤         ⎡ 1  1  1  1  1  0 ⎤
 //        ⎢  0   −pq²   −q²     p    1  0 ⎥         ⎢   1/P     p/P  p²/P ⎥         ⎢ 0  p −p  q −q  0 ⎥
@@ -13,16 +13,16 @@
 //        ⎢  0    qp²   −p²    −q    1  0 ⎥         ⎢   1/Q    −q/Q  q²/Q ⎥
 //        ⎣  0   p²q²    0   −p²−q²  0  1 ⎦         ⎣    0       0     1  ⎦    P = 2p²(p²−q²), Q = 2q²(q²−p²)
 //
-// Rows for p and −p share their even and their odd powers: each is computed once, added for one and subtracted for the
-// other.  The gradient of the image is again such a convolution (conv2d.h), the one of the filters the transpose of all.
+// The rows for p and −p have the same even and odd parts: their sum is one row, their difference the other.  The gradient
+// of the image is again such a convolution (conv2d.h).  The gradient of the filters uses the transposed transforms.
 //
-// A transform evaluates a polynomial at five points and infinity.  The points here are 0, ±3/4, ±3/2: their powers are
-// exact in binary, and the result is off by 1e-6 in norm where the usual 0, ±1, ±2 give 2e-6 and a plain sum 4e-7
-// (float32, 128 channels).  float64 is not computed this way: whoever asks for it asks for digits.
+// A transform evaluates a polynomial at five points and infinity.  The powers of 0, ±3/4, ±3/2 are exact in binary.  The
+// error in norm is 1e-6; the usual points 0, ±1, ±2 give 2e-6 and a plain sum 4e-7 (float32, 128 channels).  float64 is
+// never computed this way, because it is chosen for its digits.
 //
-// The bound is one of whole tiles, (C + 31) · u · |Aᵀ| [ |G||g||Gᵀ| ⊙ |Bᵀ||d||B| ] |A|, where a plain sum's is one of each
-// output's window.  So a pixel of 3e4 among ones rounds the outputs of its 6×6 tiles by up to 0.1, and a NaN or an
-// infinity makes them NaN, also those that do not see the pixel.  MINIRES_WINOGRAD=0, or the backend's option
+// The error bound is (C + 31) · u · |Aᵀ| [ |G||g||Gᵀ| ⊙ |Bᵀ||d||B| ] |A|.  It covers whole tiles, while a plain sum's bound
+// covers each output's window.  So a pixel of 3e4 among ones changes all outputs of its 6×6 tiles by up to 0.1, and a NaN
+// or an infinity makes them NaN, even those that do not see the pixel.  MINIRES_WINOGRAD=0, or the backend's option
 // winograd=False, computes every output from its own window.
 #pragma once
 
@@ -30,18 +30,18 @@
 
 namespace {
 
-// Bytes of a group of tiles: one that a thread works on alone stays in its second-level cache, one that all work on in
-// the last.  No fewer tiles than that many: each reads all filters once.
+// Bytes of a group of tiles.  A group of one thread stays in its L2 cache, a group of all threads in the last-level cache.
+// A group has at least WINOGRAD_LEAST tiles, because it reads all filters once.
 constexpr long WINOGRAD_SMALL = 768 << 10, WINOGRAD_LARGE = 16 << 20, WINOGRAD_LEAST = 28;
-constexpr long WINOGRAD_SUMS = 20 << 20;  // bytes of the sums of all segments of a weight gradient
+constexpr long WINOGRAD_SUMS = 20 << 20;  // bytes: limit for the sums of all segments of a weight gradient
 constexpr long POINTS = 36;
 constexpr double POINT_P = 0.75, POINT_P2 = POINT_P * POINT_P, POINT_P3 = POINT_P2 * POINT_P;
 constexpr double POINT_Q = 1.5, POINT_Q2 = POINT_Q * POINT_Q, POINT_Q3 = POINT_Q2 * POINT_Q;
-// Π (point − other points), by which G divides
+// G's divisors: Π (point − other points)
 constexpr double AT_0 = POINT_P2 * POINT_Q2;
 constexpr double AT_P = 2 * POINT_P2 * (POINT_P2 - POINT_Q2), AT_Q = 2 * POINT_Q2 * (POINT_Q2 - POINT_P2);
 
-// The values at p, −p, q and −q of polynomials whose even and odd parts are given.
+// The values of polynomials at p, −p, q and −q from their even and odd parts.
 template <typename V>
 MINIRES_INLINE void for_both_signs(V even_p, V odd_p, V even_q, V odd_q, V* to, int step) {
     to[step] = even_p + odd_p;
@@ -110,14 +110,14 @@ struct Winograd {
     long tiles() const { return N * rows() * columns(); }
 };
 
-// Where tile number t begins: the image, and its first output's row and column.
+// The place of tile t: the image, and the row and column of its first output.
 struct TileAt {
     long n, h, w;
     TileAt(const Winograd& s, long t)
         : n(t / (s.rows() * s.columns())), h(t / s.columns() % s.rows() * 4), w(t % s.columns() * 4) {}
 };
 
-// Addresses of a SIZE×SIZE square of pixels, first channel; those outside the image are `outside`.
+// Addresses of a SIZE×SIZE square of pixels, each of the first channel; `outside` for pixels outside of the image.
 template <typename T, int SIZE>
 MINIRES_INLINE void square(const T* image, long H, long W, long C, long top, long left, const T* outside,
                            const T* (&at)[SIZE][SIZE]) {
@@ -128,7 +128,7 @@ MINIRES_INLINE void square(const T* image, long H, long W, long C, long top, lon
         }
 }
 
-// V[point][tile][channel] = Bᵀ d B of tiles first … first + count − 1; from point to point it is `plane` numbers
+// V[point][tile][channel] = Bᵀ d B of tiles first … first + count − 1; points are `plane` numbers apart
 template <typename T>
 void write_inputs(const Winograd& s, const T* x, long first, long count, const T* zeros, T* v, long pitch, long plane) {
     for_each(count, [&](long i) {
@@ -152,7 +152,7 @@ void write_inputs(const Winograd& s, const T* x, long first, long count, const T
     });
 }
 
-// Z[point][tile][filter] = A g Aᵀ of the gradients of the tiles' outputs
+// Z[point][tile][filter] = A g Aᵀ of the gradients g of the tiles' outputs
 template <typename T>
 void write_gradients(const Winograd& s, const T* g, long first, long count, const T* zeros, T* z, long pitch, long plane) {
     for_each(count, [&](long i) {
@@ -215,7 +215,7 @@ long transformed_size(const Filters<T>& f) {
     return POINTS * round_up(f.count, TILE_COLUMNS<T>) * f.channels;
 }
 
-// U[point] as `pack` (gemm.h) lays filters out; of the nine taps that f.tap names, three make a row of the filter.
+// U[point] = (G g Gᵀ)[point] in the layout of `pack` (gemm.h); f.tap holds the nine taps, row by row.
 template <typename T>
 void write_filters(const Filters<T>& f, T* packed) {
     constexpr long S = TILE_COLUMNS<T>, LINE = 16;
@@ -224,7 +224,7 @@ void write_filters(const Filters<T>& f, T* packed) {
     for_each(strips * pieces, [&](long task) {
         const long strip = task / pieces, first = task % pieces * LINE, last = min(first + LINE, f.channels);
         const long o = strip * S, n = min(S, f.count - o);
-        T taps[LINE][9][S];  // read along the memory of each filter, not across the filters
+        T taps[LINE][9][S];  // read filter by filter, as they lie in memory
         for (long j = 0; j < S; j++) {
             const T* filter = f.w + (o + min(j, n - 1)) * f.filter;
             for (long i = first; i < last; i++)
@@ -247,8 +247,8 @@ void write_filters(const Filters<T>& f, T* packed) {
     });
 }
 
-// A group of tiles is transformed, multiplied and transformed back by one thread, and its numbers stay in that thread's
-// second-level cache; where there are fewer than eight, too few to keep several threads busy, all threads work on one.
+// body(begin, end) for groups of tiles.  One thread computes a small group, whose numbers stay in its L2 cache.  Fewer than
+// eight small groups would not keep several threads busy; then all threads compute one large group after another.
 template <typename Body>
 void groups_of_tiles(const Winograd& s, long small, long large, Body&& body) {
     const long tiles = s.tiles();
@@ -261,14 +261,14 @@ void groups_of_tiles(const Winograd& s, long small, long large, Body&& body) {
     }
 }
 
-// From point to point: a line more than the tiles take, since the 36 numbers that a transform writes at once would fall
-// on each other in the cache if they were a power of two apart.
+// The distance from point to point: a cache line more than the tiles need.  A transform writes 36 points at once, which
+// would compete for one set of the cache if their distance were a power of two.
 template <typename T>
 long plane_of(long tiles, long pitch) {
     return tiles * pitch + 64 / sizeof(T);
 }
 
-// How many tiles fill `bytes` with their 36 points of C + O channels; whole panels of the product's tiles.
+// The tiles whose 36 points of C + O channels fill `bytes`; a multiple of TILE_ROWS.
 template <typename T>
 long tiles_in(long bytes, const Winograd& s) {
     const long fit = bytes / (POINTS * (s.C + s.O) * static_cast<long>(sizeof(T)));
@@ -280,14 +280,14 @@ long small_group(const Winograd& s) {
     return max(min(tiles_in<T>(WINOGRAD_SMALL, s), 8 * TILE_ROWS), WINOGRAD_LEAST);
 }
 
-// Segments of the tiles, each with a sum of its own, are added at the end, always in the same order.
+// The number of segments of the tiles.  Each has its own sum; the sums are added in a fixed order.
 template <typename T>
 long segments_of(const Winograd& s) {
     const long fitting = WINOGRAD_SUMS / (POINTS * s.O * s.C * static_cast<long>(sizeof(T)));
     return fitting >= 4 ? min(min(fitting, 8), max(s.tiles() / 64, 1)) : 1;
 }
 
-// How many numbers its three passes hold at most beside what they are given: filters or sums, and a group of tiles.
+// An upper bound on the numbers that the three passes hold beside their arguments: filters or sums, and a group of tiles.
 template <typename T>
 long winograd_working_size(const Winograd& s, const Filters<T>& filters) {
     const long held = max(transformed_size(filters), segments_of<T>(s) * POINTS * s.O * s.C);
@@ -299,7 +299,7 @@ template <typename T>
 void winograd_forward(const Winograd& s, const T* x, const T* u, const T* bias, const Epilogue<T>& epilogue, T* y) {
     constexpr long S = TILE_COLUMNS<T>;
     const long u_plane = round_up(s.O, S) * s.C, v_pitch = pitch_of<T>(s.C), m_pitch = pitch_of<T>(s.O);
-    Buffer<T> zeros(s.C);  // a pixel outside of the image
+    Buffer<T> zeros(s.C);  // the pixel outside of the image
     zero(static_cast<T*>(zeros), s.C);
     const long strips = ceil_div(s.O, S), runs = ceil_div(s.C, RUN);
     const long small = small_group<T>(s);
