@@ -51,7 +51,8 @@ EDITS = {
          "    if (!replayed_) return std::free(pointer);\n    bytes = block_of(bytes);\n"),
     ],
     "openmp": [
-        ("cpu.cmake", "find_package(Threads REQUIRED)", "find_package(Threads REQUIRED)\nfind_package(OpenMP REQUIRED)"),
+        ("cpu.cmake", "find_package(Threads REQUIRED)",
+         "find_package(Threads REQUIRED)\nfind_package(OpenMP REQUIRED)"),
         ("cpu.cmake", "Threads::Threads Python::NumPy", "Threads::Threads OpenMP::OpenMP_CXX Python::NumPy"),
         ("threads.cpp", "new Pool(threads - 1)", "new Pool(0)"),
         ("threads.cpp", "    pool->run(items, body, context);\n",
@@ -77,7 +78,7 @@ def edited(build: str) -> dict[Path, str]:
 
 
 def compiled(build: str) -> Path:
-    """The folder of `minires._native` with the edits of a build.  All builds share the objects of files without edits."""
+    """The folder of `minires._native` with the edits of a build.  The builds share the objects of unedited files."""
     import pybind11
 
     folder, texts = BUILDS / build, edited(build)
