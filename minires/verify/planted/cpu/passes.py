@@ -17,7 +17,7 @@ def _batch_norm() -> Iterator[Mutant]:
         ("sum[v] += ‹load(x + p * C + c + v * L, tail)›", "load(x + p * C + c, tail)"),
         ("T(end - begin)", "T(block)"),
         ("sum[v] += ‹d * d›", "d"),
-        ("put(squares + b * C + c + v * L, ‹square[v]›, tail)", "centre[v]"),
+        ("store(squares + b * C + c + v * L, ‹square[v]›, tail)", "centre[v]"),
         ("b = ‹1›; b < blocks", "2"),
         ("d * (here / (before + here))", "d / T(2)"),
         ("d * d * (before * here / (before + here))", "T(0)"),
@@ -39,7 +39,7 @@ def _batch_norm() -> Iterator[Mutant]:
          "normalised(value, m[v], s[v], d[v]) >= T(0) ? grad : Vec<T>{}"),
         ("bias ? load(bias + c + v * L, tail) : Vec<T>{}", "Vec<T>{}"),
         ("grad * (value - m[v])", "grad * value"),
-        ("put(second + b * C + c + v * L, ‹total[V + v]›, tail)", "total[v]"),
+        ("store(second + b * C + c + v * L, ‹total[V + v]›, tail)", "total[v]"),
         ("i < blocks", "i < 1"),
         ("sum_g_centred[c] = ‹b›", "a"),
     ])  # fmt: skip
@@ -57,7 +57,7 @@ def _batch_norm() -> Iterator[Mutant]:
         ("sum[v] += ‹load(g + p * C + c + v * L, tail)›", "load(g + p * C + c, tail)"),
         ("b < blocks", "b < 1"),
         ("min(begin + block, P)", "begin + block"),
-        ("put(parts + b * C + c + v * L, ‹total[v]›, tail)", "total[0]"),
+        ("store(parts + b * C + c + v * L, ‹total[v]›, tail)", "total[0]"),
         ("parts + b * C + c + v * L", "parts + c + v * L"),
     ])  # fmt: skip
     yield from within("sum_pixels", "cpu/batch_norm.h", "void sum_in_runs(", [agreement.sums_of_pixels], [
