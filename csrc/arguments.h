@@ -1,4 +1,4 @@
-// From Python's arguments to those of a kernel: addresses for pointers, integers, floating numbers.
+// What the modules of compiled CUDA kernels share: finding a kernel, and converting Python's arguments to the kernel's.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,9 +7,30 @@
 #include <string>
 #include <vector>
 
+// The kernel of that name in a table.
+template <class Kernel>
+const Kernel& find_kernel(const std::vector<Kernel>& kernels, const std::string& name) {
+    for (const Kernel& kernel : kernels)
+        if (kernel.name == name) return kernel;
+    throw pybind11::key_error("no kernel is called '" + name + "'");
+}
+
+// Binds `kernels()` to a module: the signatures of a table.
+template <class Kernel>
+void bind_signatures(pybind11::module_& module, const std::vector<Kernel>& kernels) {
+    module.def(
+        "kernels",
+        [&kernels] {
+            pybind11::dict all;
+            for (const Kernel& kernel : kernels) all[kernel.name] = kernel.signature;
+            return all;
+        },
+        "Name -> signature, one letter for each argument: p (pointer), i (int), f (float), d (double).");
+}
+
 class KernelArguments {
 public:
-    // Raises TypeError when number or types are not those of the signature (csrc/signature.h).
+    // Raises TypeError if the number or the types differ from the signature (signature.h).  Pointers are passed as integers.
     KernelArguments(const std::string& name, const std::string& signature, const pybind11::sequence& given)
         : values_(signature.size()), addresses_(signature.size()) {
         if (given.size() != signature.size())
@@ -28,7 +49,7 @@ public:
         }
     }
 
-    // The address of each argument, as cuLaunchKernel takes them.
+    // The address of each argument, as for cuLaunchKernel.
     void** addresses() { return addresses_.data(); }
 
 private:
@@ -42,7 +63,7 @@ private:
     std::vector<void*> addresses_;
 };
 
-// One to three sizes; the missing ones are 1.
+// A dim3 of one to three sizes.  Missing sizes are 1.
 template <class Dim3>
 Dim3 sizes_of(const std::vector<unsigned>& given) {
     if (given.empty() || given.size() > 3) throw pybind11::value_error("grid and block must have one to three sizes");

@@ -1,4 +1,4 @@
-// The compiled part of minires as Python sees it: `minires._native`.
+// The Python module `minires._native`: the compiled part of minires.
 #include <pybind11/pybind11.h>
 
 #include "cpu/bindings.h"
@@ -7,23 +7,23 @@ namespace {
 
 // How this module was compiled, for `minires doctor`.
 pybind11::dict build() {
-    pybind11::dict told;
+    pybind11::dict facts;
 #if defined(__clang__)
-    told["compiler"] = "clang " __clang_version__;
+    facts["compiler"] = "clang " __clang_version__;
 #elif defined(__GNUC__)
-    told["compiler"] = "gcc " __VERSION__;
+    facts["compiler"] = "gcc " __VERSION__;
 #else
-    told["compiler"] = "unknown";
+    facts["compiler"] = "unknown";
 #endif
-    told["standard"] = static_cast<long>(__cplusplus);
+    facts["standard"] = static_cast<long>(__cplusplus);
 #if defined(__x86_64__)
-    told["processor"] = "x86-64";
+    facts["processor"] = "x86-64";
 #elif defined(__aarch64__)
-    told["processor"] = "aarch64";
+    facts["processor"] = "aarch64";
 #else
-    told["processor"] = "other";
+    facts["processor"] = "other";
 #endif
-    return told;
+    return facts;
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
-# The kernels of csrc/cuda as C++ tables.
+# Generates C++ tables of the kernels of csrc/cuda.
 
-# generate_kernel_files(VARIABLE EXTENSION HEADER NAMESPACE) writes one file for each .cu and precision: it includes the
-# .cu, whose lines a debugger then shows, and adds its kernels, found by their declaration KERNEL(name), to the table of
-# HEADER by NAMESPACE::describe.  VARIABLE receives the files.
+# generate_kernel_files(VARIABLE EXTENSION HEADER NAMESPACE) writes one file for each .cu and precision.  The file includes
+# the .cu, so that debuggers show its lines, and adds its kernels to the table of HEADER by NAMESPACE::describe.  Kernels
+# are found by their declaration KERNEL(name).  VARIABLE receives the files.
 function(generate_kernel_files variable extension header namespace)
   set(generated)
   foreach(source ${CUDA_SOURCES})
@@ -11,7 +11,7 @@ function(generate_kernel_files variable extension header namespace)
     file(STRINGS ${source} declarations REGEX "^KERNEL\\(")
     foreach(suffix "" "_f64")
       if(suffix STREQUAL "_f64" AND stem MATCHES "tf32|bf16")
-        continue()  # the tensor cores know no double
+        continue()  # tensor-core kernels have no double precision
       endif()
       set(list)
       foreach(declaration ${declarations})

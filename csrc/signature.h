@@ -1,4 +1,4 @@
-// What a kernel takes, one letter an argument: p (pointer), i (int), f (float), d (double).
+// A kernel's signature: one letter for each argument, p (pointer), i (int), f (float), d (double).
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-# The same kernels compiled ahead of time by nvcc and bound as minires._ahead, for machines where compiling at run time
-# is not wanted.  It takes minutes, so it must be asked for:
+# Compiles the kernels of csrc/cuda ahead of time by nvcc, as minires._ahead, for machines that should not compile at run
+# time.  Off by default, because it takes minutes:
 #
 #   pip install . -C cmake.define.MINIRES_NVCC=ON        CMAKE_CUDA_ARCHITECTURES chooses the devices
 
@@ -9,10 +9,10 @@ if(NOT MINIRES_NVCC)
 endif()
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  message(FATAL_ERROR "MINIRES_NVCC needs nvcc, which was not found")
+  message(FATAL_ERROR "MINIRES_NVCC: nvcc not found; install the CUDA toolkit or add nvcc to PATH")
 endif()
 if(NOT CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80 90)  # cp.async and the tensor cores' tf32 begin with 80
+  set(CMAKE_CUDA_ARCHITECTURES 80 90)  # cp.async and tf32 need 80
 endif()
 enable_language(CUDA)
 set(CMAKE_CUDA_STANDARD 17)

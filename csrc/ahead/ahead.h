@@ -1,4 +1,4 @@
-// The table of the kernels that nvcc compiled.
+// The table of kernels compiled by nvcc.
 #pragma once
 
 #include <initializer_list>

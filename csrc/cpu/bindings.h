@@ -4,7 +4,7 @@
 
 namespace minires::cpu {
 
-// Adds InstructionSet, the threads and the memory of the native backend to `module`.
+// Adds the native backend to `module`: InstructionSet, threads, memory, arithmetic between kernels, recordings.
 void bind(pybind11::module_& module);
 void bind_memory(pybind11::module_& module);
 void bind_vectors(pybind11::module_& module);

@@ -1,4 +1,4 @@
-// Memory of one call, from the caching heap.
+// Owns memory of the caching heap.
 #pragma once
 
 #include "memory.h"
@@ -9,13 +9,14 @@ template <typename T>
 class Buffer {
   public:
     explicit Buffer(long n) : bytes_(static_cast<unsigned long>(n) * sizeof(T)) {
-        start_ = static_cast<T*>(minires::memory::take(bytes_));
+        start_ = static_cast<T*>(minires::memory::allocate(bytes_));
     }
-    ~Buffer() { minires::memory::give_back(start_, bytes_); }
+    ~Buffer() { minires::memory::deallocate(start_, bytes_); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 
     operator T*() const { return start_; }
+    unsigned long bytes() const { return bytes_; }
 
   private:
     unsigned long bytes_;

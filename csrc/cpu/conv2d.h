@@ -10,8 +10,8 @@ namespace {
 
 using minires::cpu::Conv2d;
 
-// Whether Winograd's algorithm can compute it and is worth its transforms: the channels must fill vectors half at least,
-// and the outputs the tiles, and the tiles must be enough to pay for the transform of the filters.
+// Whether Winograd's algorithm can compute c and is likely faster: the channels fill at least half of the vectors, the
+// outputs at least half of the tiles, and there are enough tiles to pay for the transform of the filters.
 template <typename T>
 bool suits_winograd(const Conv2d& c, bool allowed) {
     const bool possible = allowed && sizeof(T) == 4 && c.KH == 3 && c.KW == 3 && c.groups == 1 && c.stride_h == 1 &&
@@ -22,7 +22,7 @@ bool suits_winograd(const Conv2d& c, bool allowed) {
     return c.N * tiles >= 16 && 16 * tiles <= 2 * c.OH * c.OW;
 }
 
-// The filters of one group, (O/G, C/G, KH, KW) in memory.
+// The filters of one group, (O/G, C/G, KH, KW).
 template <typename T>
 Filters<T> filters_of_group(const Conv2d& c, const T* w, const long* tap) {
     const long C = c.C / c.groups, taps = c.KH * c.KW;
@@ -35,7 +35,7 @@ long conv2d_filters_size(const Conv2d& c, bool winograd) {
     return suits_winograd<T>(c, winograd) ? transformed_size(one) : c.groups * one.packed_size();
 }
 
-// How many numbers a training step holds for it beside its arrays, at most.
+// An upper bound on the numbers that a training step holds beside its arrays.
 template <typename T>
 long conv2d_working_size(const Conv2d& c, bool winograd) {
     const Filters<T> one = filters_of_group<T>(c, nullptr, nullptr);
@@ -56,10 +56,10 @@ void conv2d_filters(const Conv2d& c, const T* w, T* filters, bool winograd) {
 
 template <typename T>
 void conv2d_forward(
-    const Conv2d& c, const T* x, const T* filters, const T* bias, const Finish<T>& finish, T* y, bool winograd) {
+    const Conv2d& c, const T* x, const T* filters, const T* bias, const Epilogue<T>& epilogue, T* y, bool winograd) {
     if (suits_winograd<T>(c, winograd)) {
         const Winograd s{c.N, c.C, c.H, c.W, c.O, c.OH, c.OW, c.padding_h, c.padding_w};
-        return winograd_forward<T>(s, x, filters, bias, finish, y);
+        return winograd_forward<T>(s, x, filters, bias, epilogue, y);
     }
     const long C = c.C / c.groups, O = c.O / c.groups;
     Buffer<long> row(c.KH), column(c.KW);
@@ -68,14 +68,14 @@ void conv2d_forward(
     for (long g = 0; g < c.groups; g++) {
         const T* packed = filters + g * filters_of_group<T>(c, nullptr, nullptr).packed_size();
         const Windows<T> windows{x + g * C, c.H, c.W, C, c.C, c.KH, c.KW, row, column, c.stride_h, c.stride_w, c.OH, c.OW};
-        Finish<T> here = at_column(finish, g * O);
+        Epilogue<T> here = at_column(epilogue, g * O);
         if (here.added) here.added += g * O;
         multiply<T>(windows, c.N, packed, O, bias ? bias + g * O : nullptr, here, Places<T>{y + g * O, c.OH, c.OW, c.O});
     }
 }
 
-// Which taps of a filter reach the input pixels first, first + stride, first + 2 · stride, … along one axis, and how far
-// from pixel number q among them the output lies that they reach it from.  Descending taps are ascending outputs.
+// The taps by which outputs see the input pixels first + q · stride along one axis.  The output that sees pixel q by
+// tap[i] is q + distance[i].  Descending taps give ascending outputs.  Returns the number of taps.
 inline long taps_of(long first, long K, long stride, long padding, long dilation, long* tap, long* distance) {
     long found = 0;
     for (long k = K - 1; k >= 0; k--) {
@@ -87,12 +87,11 @@ inline long taps_of(long first, long K, long stride, long padding, long dilation
     return found;
 }
 
-// Every input pixel gathers from the outputs that saw it.  With a stride, pixels of different parity are seen by
-// different taps: each parity is a dense convolution of the gradient with its share of the taps, and no multiplication
-// by a zero between two strides is ever made.
+// Each input pixel gathers from the outputs that see it.  With a stride, pixels of different parity are seen by different
+// taps.  Each parity is then a dense convolution of the gradient with some of the taps, without zeros between strides.
 template <typename T>
 void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, T* grad_x, bool winograd) {
-    // Of stride 1 it is again a convolution, with flipped filters; the winograd shape is the one of the gradient's pixels.
+    // With stride 1 the gradient is a convolution of grad_y with flipped filters.
     if (suits_winograd<T>(Conv2d{c.N, c.O, c.OH, c.OW, c.C, c.KH, c.KW, c.H, c.W, c.stride_h, c.stride_w, 2 - c.padding_h,
                                  2 - c.padding_w, c.dilation_h, c.dilation_w, c.groups},
                           winograd && c.padding_h <= 2 && c.padding_w <= 2)) {
@@ -101,16 +100,16 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, T* grad
         const Winograd s{c.N, c.O, c.OH, c.OW, c.C, c.H, c.W, 2 - c.padding_h, 2 - c.padding_w};
         Buffer<T> u(transformed_size(filters));
         write_filters<T>(filters, u);
-        return winograd_forward<T>(s, grad_y, u, nullptr, Finish<T>{}, grad_x);
+        return winograd_forward<T>(s, grad_y, u, nullptr, Epilogue<T>{}, grad_x);
     }
     const long C = c.C / c.groups, O = c.O / c.groups, taps = c.KH * c.KW;
     Buffer<long> row_tap(c.KH), row(c.KH), column_tap(c.KW), column(c.KW), tap(taps);
-    for (long a = 0; a < least(c.stride_h, c.H); a++)
-        for (long b = 0; b < least(c.stride_w, c.W); b++) {
+    for (long a = 0; a < min(c.stride_h, c.H); a++)
+        for (long b = 0; b < min(c.stride_w, c.W); b++) {
             const long rows = taps_of(a, c.KH, c.stride_h, c.padding_h, c.dilation_h, row_tap, row);
             const long columns = taps_of(b, c.KW, c.stride_w, c.padding_w, c.dilation_w, column_tap, column);
             const long H = ceil_div(c.H - a, c.stride_h), W = ceil_div(c.W - b, c.stride_w);
-            if (rows * columns == 0 || c.OH * c.OW == 0) {  // no output saw these pixels
+            if (rows * columns == 0 || c.OH * c.OW == 0) {  // no output sees these pixels
                 for_each(c.N * H, [&](long nh) {
                     const long n = nh / H, h = nh % H * c.stride_h + a;
                     for (long v = 0; v < W; v++) zero(grad_x + ((n * c.H + h) * c.W + v * c.stride_w + b) * c.C, c.C);
@@ -125,7 +124,7 @@ void conv2d_backward_input(const Conv2d& c, const T* grad_y, const T* w, T* grad
                 pack<T>(filters, packed);
                 const Windows<T> windows{grad_y + g * O, c.OH, c.OW, O, c.O, rows, columns, row, column, 1, 1, H, W};
                 const Places<T> places{grad_x + g * C, c.H, c.W, c.C, c.stride_h, c.stride_w, a, b};
-                multiply<T>(windows, c.N, packed, C, nullptr, Finish<T>{}, places);
+                multiply<T>(windows, c.N, packed, C, nullptr, Epilogue<T>{}, places);
             }
         }
 }

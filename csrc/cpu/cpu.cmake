@@ -1,6 +1,6 @@
-# The native CPU backend: its kernels compiled once for each instruction set of the processor that is built for.
+# The native CPU backend.  Its kernels are compiled once for each instruction set of the target processor.
 #
-# MINIRES_SANITIZE=address|thread builds it with that sanitizer (and UBSan beside it), for the tests.
+# MINIRES_SANITIZE=address|thread adds that sanitizer and UBSan.
 find_package(Threads REQUIRED)
 include(CheckCXXSourceCompiles)
 set(CPU ${CMAKE_CURRENT_SOURCE_DIR}/cpu)
@@ -9,7 +9,7 @@ function(minires_instruction_set name vector_bytes tile_rows)
   add_library(cpu_${name} OBJECT ${CPU}/isa.cpp)
   target_compile_definitions(
     cpu_${name} PRIVATE MINIRES_ISA=${name} MINIRES_VECTOR_BYTES=${vector_bytes} MINIRES_TILE_ROWS=${tile_rows})
-  # Contraction: a · b + c in one instruction, rounded once.  No other liberty is taken with floating point.
+  # Contraction computes a · b + c in one instruction, rounded once.  Nothing else may change the bits.
   target_compile_options(cpu_${name} PRIVATE -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Wno-psabi ${ARGN})
   set_target_properties(cpu_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
   target_sources(_native PRIVATE $<TARGET_OBJECTS:cpu_${name}>)

@@ -1,8 +1,8 @@
-// Whether an array has changed: a digest at the speed of memory.
+// A digest, to detect changes of an array at the speed of memory.
 //
-// 128 lanes of 32 bits go through the array side by side, each mixing what it meets into its state:
-// state = rotate((state ^ word) · odd), which can be undone step by step.  So a change of one word in a lane, or of a lane
-// by one word, is always noticed, and any other change in a lane is missed with a chance of 2⁻³², in k lanes of 2⁻³²ᵏ.
+// Each of 128 lanes mixes every 128th word into its state: state = rotate((state ^ word) · odd).  The step is invertible,
+// so a change of one word of a lane always changes the digest.  Any other change of k lanes is missed with probability
+// 2⁻³²ᵏ.
 #pragma once
 
 #include "kernels.h"
@@ -14,7 +14,7 @@ namespace {
 using minires::cpu::LANES_OF_DIGEST;
 
 typedef unsigned Words __attribute__((vector_size(MINIRES_VECTOR_BYTES)));
-typedef unsigned WordsAnywhere __attribute__((vector_size(MINIRES_VECTOR_BYTES), aligned(4), may_alias));
+typedef unsigned UnalignedWords __attribute__((vector_size(MINIRES_VECTOR_BYTES), aligned(4), may_alias));
 
 MINIRES_INLINE Words mixed(Words state, Words word) {
     const Words product = (state ^ word) * 0x9E3779B1u;
@@ -27,23 +27,23 @@ void digest(long n, const T* x, unsigned* to) {
     const long words = n * WORDS, rows = words / LANES_OF_DIGEST;
     const auto* from = reinterpret_cast<const char*>(x);
     unsigned parts[PARTS][LANES_OF_DIGEST];
-    // The parts, always as many, are independent of one another: so is the digest of the number of threads.
+    // The number of parts is fixed, so the digest does not depend on the number of threads.
     for_each(PARTS, [&](long part) {
         Words state[VECTORS] = {};
         for (long row = rows * part / PARTS; row < rows * (part + 1) / PARTS; row++)
 #pragma GCC unroll 32
             for (long v = 0; v < VECTORS; v++)
                 state[v] = mixed(
-                    state[v], *reinterpret_cast<const WordsAnywhere*>(from + 4 * (row * LANES_OF_DIGEST + v * L)));
-        for (long v = 0; v < VECTORS; v++) *reinterpret_cast<WordsAnywhere*>(&parts[part][v * L]) = state[v];
+                    state[v], *reinterpret_cast<const UnalignedWords*>(from + 4 * (row * LANES_OF_DIGEST + v * L)));
+        for (long v = 0; v < VECTORS; v++) *reinterpret_cast<UnalignedWords*>(&parts[part][v * L]) = state[v];
     });
     unsigned rest[LANES_OF_DIGEST] = {};
     __builtin_memcpy(rest, from + 4 * rows * LANES_OF_DIGEST, 4 * (words - rows * LANES_OF_DIGEST));
     for (long v = 0; v < LANES_OF_DIGEST; v += L) {
-        Words state = *reinterpret_cast<const WordsAnywhere*>(rest + v);
+        Words state = *reinterpret_cast<const UnalignedWords*>(rest + v);
         for (long part = 0; part < PARTS; part++)
-            state = mixed(state, *reinterpret_cast<const WordsAnywhere*>(parts[part] + v));
-        *reinterpret_cast<WordsAnywhere*>(to + v) = state;
+            state = mixed(state, *reinterpret_cast<const UnalignedWords*>(parts[part] + v));
+        *reinterpret_cast<UnalignedWords*>(to + v) = state;
     }
 }
 

@@ -1,5 +1,5 @@
-// Which instruction sets this build has, the best first, and which of them this processor has.  This file is compiled for
-// every processor: the question must not be asked in the instructions it is about.
+// The instruction sets of this build and of this processor.  This file is compiled without flags for an instruction set,
+// because it runs before the processor's instructions are known.
 //
 // MINIRES_X86   the build has the kernels for AVX-512 and AVX2
 #include <cstring>

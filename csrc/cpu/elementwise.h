@@ -1,4 +1,4 @@
-// ReLU, the skip-add and the update of the weights: one pass each, at the speed of memory.
+// ReLU, the skip-add and the update of the weights, one pass over memory each.
 #pragma once
 
 #include "simd.h"
@@ -6,11 +6,11 @@
 
 namespace {
 
-constexpr long PIECE = 32768;  // numbers to a task
+constexpr long PIECE = 32768;  // numbers in a task
 
 template <typename Body>
 MINIRES_INLINE void pieces(long n, Body&& body) {
-    for_each(ceil_div(n, PIECE), [&](long i) { body(i * PIECE, least((i + 1) * PIECE, n)); });
+    for_each(ceil_div(n, PIECE), [&](long i) { body(i * PIECE, min((i + 1) * PIECE, n)); });
 }
 
 template <typename T>
@@ -32,7 +32,7 @@ void relu_backward(long n, const T* g, const T* y, T* grad_x) {
             const Vec<T> v = load(y + i) > T(0) ? load(g + i) : Vec<T>{};
             streams ? stream(grad_x + i, v) : store(grad_x + i, v);
         }
-        if (streams) streamed();
+        if (streams) stream_fence();
         for (; i < end; i++) grad_x[i] = y[i] > T(0) ? g[i] : T(0);
     });
 }

@@ -1,8 +1,8 @@
-// An implicit GEMM: windows of images times filters, one pixel a row, 1×1 windows being a plain product of matrices.
+// An implicit GEMM: windows of images times filters.  Each output pixel is a row; 1×1 windows are a plain matrix.
 //
-// A task takes some hundred windows and a range of filters.  It writes a block of their im2col rows, which stays in the
-// second-level cache, and walks the filters in strips of two vectors, which stay in the first-level cache while all
-// the block's tiles are multiplied with them.
+// A task computes some hundred windows and a range of filters.  It writes a block of their im2col rows, which stays in
+// the L2 cache.  Then it multiplies the block by one strip of filters after another, two vectors wide.  A strip stays in
+// the L1 cache.
 #pragma once
 
 #include "buffer.h"
@@ -16,10 +16,10 @@ using minires::threads::for_each;
 using minires::threads::Scratch;
 using minires::threads::scratch;
 
-constexpr long BLOCK_ROWS = 8 * TILE_ROWS;  // windows that a task unrolls at a time
+constexpr long BLOCK_ROWS = 8 * TILE_ROWS;  // windows of a task
 
-// Filters as the tiles read them: strips of TILE_COLUMNS filters, in each of them filter after filter at every step of
-// the reduction.  Filter o at step (t, i), of tap t and channel i, is w[o · filter + i · channel + tap[t]].
+// Filters to be packed for the tiles: strips of TILE_COLUMNS filters, in the order (strip, step of the reduction, filter).
+// Filter o at the step of tap t and channel i is w[o · filter + i · channel + tap[t]].
 template <typename T>
 struct Filters {
     const T* w;
@@ -37,10 +37,10 @@ void pack(const Filters<T>& f, T* packed) {
     const long strips = ceil_div(f.count, S), pieces = ceil_div(f.channels, PIECE);
     for_each(strips * pieces, [&](long task) {
         const long strip = task / pieces, first = task % pieces * PIECE;
-        const long o = strip * S, n = least(S, f.count - o), last = least(first + PIECE, f.channels);
+        const long o = strip * S, n = min(S, f.count - o), last = min(first + PIECE, f.channels);
         const T* w = f.w + o * f.filter;
         T* strip_start = packed + strip * S * f.depth();
-        if (f.filter < f.channel) {  // neighbours in memory are filters (and their taps): read along them
+        if (f.filter < f.channel) {  // filters (and their taps) are neighbours in memory
             for (long i = first; i < last; i++)
                 for (long t = 0; t < f.taps; t++) {
                     const T* from = w + i * f.channel + f.tap[t];
@@ -53,13 +53,13 @@ void pack(const Filters<T>& f, T* packed) {
                 }
             return;
         }
-        // Neighbours in memory are channels: read a line of each filter before the first is read again, because filters
-        // that are a power of two apart share one set of the cache.
+        // Channels are neighbours in memory.  Each line of a filter is read once, because filters whose distance is a
+        // power of two share one set of the cache.
         constexpr long LINE = 16;
         T lines[LINE][S];
         for (long t = 0; t < f.taps; t++)
             for (long i = first; i < last; i += LINE) {
-                const long m = least(LINE, last - i);
+                const long m = min(LINE, last - i);
                 for (long j = 0; j < n; j++) {
                     const T* from = w + j * f.filter + i * f.channel + f.tap[t];
                     for (long e = 0; e < m; e++) lines[e][j] = from[e * f.channel];
@@ -73,44 +73,45 @@ void pack(const Filters<T>& f, T* packed) {
     });
 }
 
-// Where the result of window (n, h, w) goes: image n, row h · step_h + first_h, column w · step_w + first_w.
+// The place of window (n, h, w)'s result: image n, row h · step_h + first_h, column w · step_w + first_w.
 template <typename T>
 struct Places {
-    T* image;  // of the first channel
+    T* image;  // its first channel
     long H, W, pitch;
     long step_h = 1, step_w = 1, first_h = 0, first_w = 0;
 };
 
 template <typename T>
-bool does_something(const Finish<T>& f) {
+bool does_something(const Epilogue<T>& f) {
     return f.scale || f.added || f.relu;
 }
 
 template <typename T>
-Finish<T> at_column(const Finish<T>& f, long column) {
-    return f.scale ? Finish<T>{f.mean + column, f.scale + column, f.shift + column, f.added, f.relu} : f;
+Epilogue<T> at_column(const Epilogue<T>& f, long column) {
+    return f.scale ? Epilogue<T>{f.mean + column, f.scale + column, f.shift + column, f.added, f.relu} : f;
 }
 
-// The product of `images` images' windows with `count` packed filters; `bias` and the vectors of `finish` are `count` long.
+// Multiplies the windows of `images` images by `count` packed filters.  `bias` and the vectors of `epilogue` have `count`
+// numbers.
 template <typename T>
 void multiply(const Windows<T>& windows, long images, const T* packed, long count, const T* bias,
-              const Finish<T>& finish, const Places<T>& places) {
+              const Epilogue<T>& epilogue, const Places<T>& places) {
     constexpr long S = TILE_COLUMNS<T>;
     const long M = images * windows.out_h * windows.out_w, K = windows.depth();
     if (M == 0 || count == 0) return;
     const long strips = ceil_div(count, S);
     const long blocks = ceil_div(M, BLOCK_ROWS);
-    // A small image has few blocks: then the filters are divided too, down to one strip for a task; 16 tasks keep several
-    // threads busy to the end.
-    const long ranges = least(strips, ceil_div(16, blocks));
-    const long runs = most(ceil_div(K, RUN), 1);
-    // The windows may be the pixels of the image as they lie: then nothing is written out.  Not where rows are 4 KB or
-    // more apart: the 14 rows of a tile would all fall on one of the eight ways of a set (92 instead of 117 GFLOP/s).
+    // A small image has few blocks.  Then the filters are divided too, down to one strip a task; 16 tasks balance the load
+    // of several threads.
+    const long ranges = min(strips, ceil_div(16, blocks));
+    const long runs = max(ceil_div(K, RUN), 1);
+    // Windows that are the image's pixels need no copy, unless rows are 4 KB or more apart: the 14 rows of a tile would
+    // compete for the eight ways of one set (92 instead of 117 GFLOP/s).
     const bool as_they_lie = windows.are_pixels() && windows.pitch * sizeof(T) < 4096;
-    // Whole lines of a result that is larger than the caches go to memory without being fetched first.
+    // Non-temporal stores of whole lines need not fetch a result that is larger than the caches.
     const bool streams = MINIRES_VECTOR_BYTES == 64 && runs == 1 && places.pitch == count && places.step_w == 1 &&
                          may_stream(places.image, M * count, count);
-    const long pitch = as_they_lie ? windows.pitch : pitch_of<T>(least(K, RUN));
+    const long pitch = as_they_lie ? windows.pitch : pitch_of<T>(min(K, RUN));
 
     for_each(blocks * ranges, [&](long task) {
         const long block = task / ranges, range = task % ranges;
@@ -128,21 +129,21 @@ void multiply(const Windows<T>& windows, long images, const T* packed, long coun
             const T* left = as_they_lie ? windows.image + begin * pitch + first : written;
             if (!as_they_lie) write_windows(windows, begin, end, first, last, written, pitch);
             for (long strip = first_strip; strip < last_strip; strip++) {
-                const long column = strip * S, n = least(S, count - column);
+                const long column = strip * S, n = min(S, count - column);
                 const T* right = packed + strip * S * K + first * S;
-                const Finish<T> here = at_column(finish, column);
-                Ends<T> ends{run == 0 && bias ? bias + column : nullptr, run > 0,
-                                   run == runs - 1 && does_something(finish) ? &here : nullptr,
-                             finish.added ? finish.added - places.image : 0, streams};
+                const Epilogue<T> here = at_column(epilogue, column);
+                TileOptions<T> options{run == 0 && bias ? bias + column : nullptr, run > 0,
+                                   run == runs - 1 && does_something(epilogue) ? &here : nullptr,
+                             epilogue.added ? epilogue.added - places.image : 0, streams};
                 const int vectors = n > LANES<T> ? 2 : 1;
                 panels(end - begin, [&](long row, long height) {
-                    if (as_they_lie) ends.next = strip == first_strip ? left + (row + height) * pitch : nullptr;
+                    if (as_they_lie) options.next = strip == first_strip ? left + (row + height) * pitch : nullptr;
                     TILES<T, false>.of[height][vectors](
-                        last - first, left + row * pitch, pitch, right, S, rows + row, column, n, ends);
+                        last - first, left + row * pitch, pitch, right, S, rows + row, column, n, options);
                 });
             }
         }
-        if (streams) streamed();
+        if (streams) stream_fence();
     });
 }
 
@@ -153,7 +154,7 @@ void matmul(long M, long N, long K, const T* a, const T* b, bool transposed, con
     Buffer<T> packed(filters.packed_size());
     pack<T>(filters, packed);
     const Windows<T> rows{a, 1, M, K, K, 1, 1, &here, &here, 1, 1, 1, M};
-    multiply<T>(rows, 1, packed, N, bias, Finish<T>{}, Places<T>{c, 1, M, N});
+    multiply<T>(rows, 1, packed, N, bias, Epilogue<T>{}, Places<T>{c, 1, M, N});
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// The kernels for one instruction set.  The build compiles this file once for each, with the compiler's flags for it and
+// The kernels for one instruction set.  The build compiles this file with the flags of each instruction set and
 //
-// MINIRES_ISA            its name, a word
+// MINIRES_ISA            its name, an identifier
 // MINIRES_VECTOR_BYTES   see simd.h
 // MINIRES_TILE_ROWS
 #include "kernels.h"

@@ -1,7 +1,7 @@
-// What every instruction set computes.  The kernels are written once (*.h beside this file, in compiler vectors whose
-// width is a macro) and compiled once for each instruction set by isa.cpp; which one runs is decided at run time.
+// The table of kernels that every instruction set has.  isa.cpp compiles the kernels (*.h beside this file) once for each
+// instruction set.  One is chosen at run time.
 //
-// Images lie channels-last, (N, H, W, C), without gaps; weights as (O, C/G, KH, KW), without gaps.
+// All arrays are contiguous: images (N, H, W, C), weights (O, C/G, KH, KW).
 #pragma once
 
 namespace minires::cpu {
@@ -21,8 +21,8 @@ struct Pool2d {
     long kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
 };
 
-// Averages over rectangles: output (h, w) of rows h_begin[h] … h_end[h] − 1 and columns w_begin[w] … w_end[w] − 1,
-// divided by size[h·OW + w].
+// Averages over rectangles: output (h, w) is the sum of rows h_begin[h] … h_end[h] − 1 and columns
+// w_begin[w] … w_end[w] − 1, divided by size[h · OW + w].
 template <typename T>
 struct Average2d {
     long N, H, W, C, OH, OW;
@@ -30,25 +30,25 @@ struct Average2d {
     const T* size;
 };
 
-// What is done to a sum before it is written, while it is still in a register:
+// The epilogue of a sum, computed in registers:
 //     y = relu((sum − mean) · scale + shift + added)
 template <typename T>
-struct Finish {
-    const T *mean, *scale, *shift;  // one a column each, or all null
-    const T* added;                 // lies like y, or null
+struct Epilogue {
+    const T *mean, *scale, *shift;  // a number for each column, or all null
+    const T* added;                 // in the layout of y, or null
     bool relu;
 };
 
 template <typename T>
 struct Kernels {
-    // w as conv2d_forward reads it: how many numbers that is, how many a training step holds at most beside its arrays,
-    // and the numbers
+    // The filters of w, packed for conv2d_forward: the number of elements, the most elements that a training step holds
+    // beside its arrays, and the packing itself
     long (*conv2d_filters_size)(const Conv2d&, bool winograd);
     long (*conv2d_working_size)(const Conv2d&, bool winograd);
     void (*conv2d_filters)(const Conv2d&, const T* w, T* filters, bool winograd);
     // y (N, OH, OW, O), bias (O) or null
     void (*conv2d_forward)(
-        const Conv2d&, const T* x, const T* filters, const T* bias, const Finish<T>&, T* y, bool winograd);
+        const Conv2d&, const T* x, const T* filters, const T* bias, const Epilogue<T>&, T* y, bool winograd);
     void (*conv2d_backward_input)(const Conv2d&, const T* grad_y, const T* w, T* grad_x, bool winograd);
     void (*conv2d_backward_weight)(const Conv2d&, const T* grad_y, const T* x, T* grad_w, bool winograd);
 
@@ -71,7 +71,7 @@ struct Kernels {
     void (*add)(long n, const T* a, const T* b, T* y, bool relu);
     void (*sum_pixels)(long P, long C, const T* g, T* sum);
 
-    // argmax: the number of the tap, in a byte where the kernel has no more than 256 (the other is null)
+    // argmax: the number of the tap, in a byte if the kernel has at most 256 taps; the other pointer is null
     void (*max_pool2d_forward)(const Pool2d&, const T* x, T* y, unsigned char* argmax, int* argmax_large);
     void (*max_pool2d_backward)(
         const Pool2d&, const T* grad_y, const unsigned char* argmax, const int* argmax_large, T* grad_x);
@@ -85,7 +85,7 @@ struct Kernels {
     void (*cross_entropy_backward)(
         long rows, long C, const T* grad_loss, const T* log_p, const long* labels, T smoothing, T* grad_x);
 
-    // LANES_OF_DIGEST numbers that tell whether n others have changed
+    // LANES_OF_DIGEST numbers that detect a change of x
     void (*digest)(long n, const T* x, unsigned* to);
 
     void (*sgd_step)(long n, T* p, const T* g, T* v, T lr, T momentum, T weight_decay);
@@ -97,8 +97,8 @@ struct InstructionSet {
     Kernels<double> f64;
 };
 
-// The best first; ends with null.  "portable" is always among them.
+// In descending order of speed, ending with null.  "portable" is always included.
 const InstructionSet* const* instruction_sets();
-bool supported(const InstructionSet&);  // by this processor
+bool supported(const InstructionSet&);  // on this processor
 
 }  // namespace minires::cpu

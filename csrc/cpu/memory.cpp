@@ -13,7 +13,7 @@
 #endif
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1  // Clang's word for it
+#define __SANITIZE_ADDRESS__ 1  // the macro of GCC
 #endif
 #endif
 #if defined(__SANITIZE_ADDRESS__)
@@ -23,13 +23,12 @@
 namespace minires::memory {
 namespace {
 
-constexpr std::size_t PAGE = std::size_t{2} << 20;    // a huge page: arenas are aligned to it and ask for such pages
-// What is asked of the system, at least: as much again as there is, up to 256 MB, so that arrays of a fifth of an arena,
-// which leave a gap at its end, don't have many arenas to leave gaps in.
-constexpr std::size_t ARENA = std::size_t{32} << 20, MOST = std::size_t{256} << 20;
-constexpr std::size_t GRAIN = 64;                     // blocks are multiples of a cache line
+constexpr std::size_t PAGE = std::size_t{2} << 20;  // arenas consist of huge pages
+// Arenas are large, because an array of a fifth of an arena leaves a gap at its end.
+constexpr std::size_t SMALLEST_ARENA = std::size_t{32} << 20, LARGEST_ARENA = std::size_t{256} << 20;
+constexpr std::size_t GRAIN = 64;  // blocks are multiples of a cache line
 
-// AddressSanitizer knows what malloc gives out; here it is told, and a gap behind every block lets it see an overrun.
+// AddressSanitizer reports an access to a poisoned free block, and an overrun into the gap behind each block.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t GAP = GRAIN;
 void forbid(char* start, std::size_t bytes) { __asan_poison_memory_region(start, bytes); }
@@ -46,17 +45,17 @@ std::size_t block_of(std::size_t bytes) { return round_up((bytes > 0 ? bytes : 1
 
 Heap* make_heap() {
 #if defined(__unix__) || defined(__APPLE__)
-    // A thread may be in here while another forks: the child would wait for it for ever.
+    // Another thread may hold the mutex during a fork.  Without these handlers it would stay locked in the child.
     pthread_atfork([] { heap().mutex.lock(); }, [] { heap().mutex.unlock(); }, [] { heap().mutex.unlock(); });
 #endif
-    return new Heap(ARENA, MOST, false);
+    return new Heap(SMALLEST_ARENA, LARGEST_ARENA, false);
 }
 
-char* ask_the_system(std::size_t bytes) {
+char* new_arena(std::size_t bytes) {
     auto* start = static_cast<char*>(std::aligned_alloc(PAGE, bytes));
     if (!start) throw std::bad_alloc();
 #if defined(__linux__)
-    madvise(start, bytes, MADV_HUGEPAGE);  // advice: where it is not taken, small pages do
+    madvise(start, bytes, MADV_HUGEPAGE);  // if the system refuses, small pages work too
 #endif
     return start;
 }
@@ -68,6 +67,9 @@ Heap& heap() {
     return *one;
 }
 
+void* allocate(std::size_t bytes) { return heap().allocate(bytes); }
+void deallocate(void* start, std::size_t bytes) noexcept { heap().deallocate(start, bytes); }
+
 Heap::~Heap() {
     for (auto [start, bytes] : arenas_) {
         allow(start, bytes);
@@ -77,7 +79,7 @@ Heap::~Heap() {
 
 void Heap::add_arena(std::size_t bytes) {
     bytes = round_up(bytes, PAGE);
-    char* arena = ask_the_system(bytes);
+    char* arena = new_arena(bytes);
     arenas_.emplace(arena, bytes);
     reserved_ += bytes;
     add(arena, bytes);
@@ -99,10 +101,10 @@ void Heap::remove(std::map<char*, std::size_t>::iterator block) {
     free_.erase(block);
 }
 
-void* Heap::take(std::size_t wanted) {
+void* Heap::allocate(std::size_t wanted) {
     const std::size_t bytes = block_of(wanted);
     std::lock_guard<std::mutex> lock(mutex);
-    auto fit = by_size_.lower_bound({bytes, nullptr});  // the smallest that is large enough
+    auto fit = by_size_.lower_bound({bytes, nullptr});  // best fit
     if (fit == by_size_.end()) {
         add_arena(std::max(bytes, std::clamp(reserved_, smallest_, largest_)));
         fit = by_size_.lower_bound({bytes, nullptr});
@@ -112,16 +114,16 @@ void* Heap::take(std::size_t wanted) {
     if (size > bytes) add(start + bytes, size - bytes);
     used_ += bytes;
     peak_ = std::max(peak_, used_);
-    if (replayed_) taken_[start] = wanted;
+    if (replayed_) allocated_[start] = wanted;
     allow(start, wanted);
     return start;
 }
 
-void Heap::give_back(void* pointer, std::size_t bytes) noexcept {
+void Heap::deallocate(void* pointer, std::size_t bytes) noexcept {
     auto* start = static_cast<char*>(pointer);
     bytes = block_of(bytes);
     std::lock_guard<std::mutex> lock(mutex);
-    taken_.erase(pointer);
+    allocated_.erase(pointer);
     if (!replayed_) forbid(start, bytes);
     used_ -= bytes;
     auto after = free_.lower_bound(start);
@@ -143,10 +145,10 @@ void Heap::give_back(void* pointer, std::size_t bytes) noexcept {
 
 std::size_t Heap::size(void* start) {
     std::lock_guard<std::mutex> lock(mutex);
-    return taken_.at(start);
+    return allocated_.at(start);
 }
 
-bool Heap::holds(const void* address) {
+bool Heap::contains(const void* address) {
     auto* at = static_cast<char*>(const_cast<void*>(address));
     std::lock_guard<std::mutex> lock(mutex);
     auto after = arenas_.upper_bound(at);

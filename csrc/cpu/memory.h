@@ -1,8 +1,8 @@
-// Memory for the results of operations, used again.
+// A caching allocator for the results of operations.
 //
-// The system hands a fresh array of 50 MB out page by page, zeroed, which costs more than writing it; a training step
-// asks for hundreds, all of sizes that the step before asked for too.  So nothing is given back: blocks are cut from
-// large arenas, and a freed block joins its free neighbours and waits for the next request.
+// The system zeroes each page of a new array, which takes longer than writing it.  A training step allocates hundreds of
+// arrays, of the same sizes as the step before.  So blocks are cut from large arenas and reused.  Arenas return to the
+// system only by `trim`.
 #pragma once
 
 #include <cstddef>
@@ -15,29 +15,28 @@ namespace minires::memory {
 
 struct Usage {
     std::size_t reserved;  // bytes of all arenas
-    std::size_t used;      // bytes of blocks that are taken
-    std::size_t peak;      // the most that were taken at a time
+    std::size_t used;      // bytes of allocated blocks
+    std::size_t peak;      // maximum of `used`
 };
 
 class Heap {
   public:
-    // The system is asked for as much again as there is, within these bounds.
-    // replayed: kernels use freed blocks again by their addresses.  AddressSanitizer does not report that, and nothing
-    // about a block is kept in its memory, which they overwrite.
+    // A new arena doubles the heap, within these bounds.
+    // replayed: replays write to freed blocks.  So AddressSanitizer ignores the heap, and block sizes are kept elsewhere.
     Heap(std::size_t smallest_arena, std::size_t largest_arena, bool replayed)
         : smallest_(smallest_arena), largest_(largest_arena), replayed_(replayed) {}
     Heap(const Heap&) = delete;
     Heap& operator=(const Heap&) = delete;
     ~Heap();  // frees every arena
 
-    void* take(std::size_t bytes);  // aligned to 64; throws std::bad_alloc
-    void give_back(void* start, std::size_t bytes) noexcept;
-    bool holds(const void* address);
-    void reserve(std::size_t bytes);  // an arena for so many
+    void* allocate(std::size_t bytes);  // aligned to 64; throws std::bad_alloc
+    void deallocate(void* start, std::size_t bytes) noexcept;
+    bool contains(const void* address);
+    void reserve(std::size_t bytes);  // adds an arena
     bool replayed() const { return replayed_; }
-    std::size_t size(void* start);  // of a taken block; of a replayed heap
+    std::size_t size(void* start);  // of an allocated block; only if replayed
     Usage usage();
-    // Frees the arenas of which nothing is taken; returns their bytes.
+    // Frees the arenas without allocated blocks.  Returns their bytes.
     std::size_t trim();
 
     std::mutex mutex;
@@ -46,21 +45,22 @@ class Heap {
     void add_arena(std::size_t bytes);
     void add(char* start, std::size_t bytes);
     void remove(std::map<char*, std::size_t>::iterator block);
-    // Blocks of two arenas that happen to lie side by side are not joined: each arena must be able to go.
+    // Blocks of adjacent arenas are not joined, so that `trim` can free each arena.
     bool starts_arena(char* at) const { return arenas_.count(at) > 0; }
 
     std::map<char*, std::size_t> arenas_;              // start -> bytes
-    std::map<char*, std::size_t> free_;                // start -> bytes, of blocks with no free neighbour
+    std::map<char*, std::size_t> free_;                // start -> bytes of free blocks; free neighbours are joined
     std::set<std::pair<std::size_t, char*>> by_size_;  // the same blocks
     std::size_t smallest_, largest_, reserved_ = 0, used_ = 0, peak_ = 0;
     bool replayed_;
-    std::map<void*, std::size_t> taken_;  // start -> bytes; of a replayed heap
+    std::map<void*, std::size_t> allocated_;  // start -> bytes; only if replayed
 };
 
-// The heap of the process, which is never destroyed: arrays may be freed after static objects are.
+// The heap of the process.  It is never destroyed, because arrays may be freed after static objects.
 Heap& heap();
 
-inline void* take(std::size_t bytes) { return heap().take(bytes); }
-inline void give_back(void* start, std::size_t bytes) noexcept { heap().give_back(start, bytes); }
+// Of heap().  Not inline, because kernels call them (simd.h).
+void* allocate(std::size_t bytes);
+void deallocate(void* start, std::size_t bytes) noexcept;
 
 }  // namespace minires::memory

@@ -1,5 +1,5 @@
-// NumPy arrays whose memory comes from the caching heap (memory.h), by way of NumPy's own interface for that (NEP 49):
-// the arrays own their memory as any other does, and give it back when they are freed.
+// NumPy arrays in memory of a caching heap (memory.h).  NumPy allocates and frees it through its handler interface (NEP 49),
+// so the arrays own their memory.
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
 #include <pybind11/pybind11.h>
@@ -7,6 +7,7 @@
 
 #include <numpy/arrayobject.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "bindings.h"
@@ -16,14 +17,14 @@
 namespace minires::cpu {
 namespace {
 
-constexpr std::size_t HEAD = 64;  // before each block: its size, which NumPy does not always know; a cache line
+constexpr std::size_t HEAD = 64;  // bytes before each array, which hold its size; NumPy does not always pass the size
 
 // `context` is the heap.
 memory::Heap& heap_of(void* context) { return *static_cast<memory::Heap*>(context); }
 
-void* take(void* context, std::size_t bytes) {
+void* allocate(void* context, std::size_t bytes) {
     try {
-        auto* head = static_cast<char*>(heap_of(context).take(bytes + HEAD));
+        auto* head = static_cast<char*>(heap_of(context).allocate(bytes + HEAD));
         std::memcpy(head, &bytes, sizeof bytes);
         return head + HEAD;
     } catch (const std::bad_alloc&) {
@@ -38,26 +39,26 @@ std::size_t size_of(void* context, void* block) {
     return bytes;
 }
 
-void give_back(void* context, void* block, std::size_t) {
-    if (block) heap_of(context).give_back(static_cast<char*>(block) - HEAD, size_of(context, block) + HEAD);
+void deallocate(void* context, void* block, std::size_t) {
+    if (block) heap_of(context).deallocate(static_cast<char*>(block) - HEAD, size_of(context, block) + HEAD);
 }
 
-void* take_zeros(void* context, std::size_t count, std::size_t bytes) {
-    void* block = take(context, count * bytes);
+void* allocate_zeros(void* context, std::size_t count, std::size_t bytes) {
+    void* block = allocate(context, count * bytes);
     if (block) std::memset(block, 0, count * bytes);
     return block;
 }
 
-void* resize(void* context, void* block, std::size_t bytes) {
-    void* larger = take(context, bytes);
-    if (!larger || !block) return larger;
+void* reallocate(void* context, void* block, std::size_t bytes) {
+    void* moved = allocate(context, bytes);
+    if (!moved || !block) return moved;
     const std::size_t before = size_of(context, block);
-    std::memcpy(larger, block, before < bytes ? before : bytes);
-    give_back(context, block, before);
-    return larger;
+    std::memcpy(moved, block, std::min(before, bytes));
+    deallocate(context, block, before);
+    return moved;
 }
 
-// Lives as long as its capsule, which every array of the heap holds.
+// Owned by a capsule, which every array of the heap references.
 struct Handler {
     PyDataMem_Handler numpy;
     std::shared_ptr<memory::Heap> heap;
@@ -71,13 +72,13 @@ int import_numpy() {
 }  // namespace
 
 py::object handler_of(std::shared_ptr<memory::Heap> heap) {
-    auto* handler = new Handler{{"minires", 1, {heap.get(), take, take_zeros, resize, give_back}}, heap};
-    return py::capsule(handler, "mem_handler", [](void* held) { delete static_cast<Handler*>(held); });
+    auto* handler = new Handler{{"minires", 1, {heap.get(), allocate, allocate_zeros, reallocate, deallocate}}, heap};
+    return py::capsule(handler, "mem_handler", [](void* owned) { delete static_cast<Handler*>(owned); });
 }
 
 py::object empty(const py::object& handler, const py::tuple& shape, py::handle dtype) {
     npy_intp sizes[NPY_MAXDIMS];
-    if (shape.size() > NPY_MAXDIMS) throw py::value_error("an array cannot have so many axes");
+    if (shape.size() > NPY_MAXDIMS) throw py::value_error("shape has too many axes; NumPy allows " + std::to_string(NPY_MAXDIMS));
     for (std::size_t i = 0; i < shape.size(); i++) sizes[i] = shape[i].cast<npy_intp>();
     PyArray_Descr* descr = nullptr;
     if (!PyArray_DescrConverter(dtype.ptr(), &descr)) throw py::error_already_set();
@@ -91,7 +92,7 @@ py::object empty(const py::object& handler, const py::tuple& shape, py::handle d
 
 void bind_memory(py::module_& module) {
     if (import_numpy() < 0) throw py::error_already_set();
-    // Never freed, as its heap.
+    // Never freed, like the heap.
     const py::handle process = handler_of({&memory::heap(), [](memory::Heap*) {}}).release();
     module.def("empty",
                [process](const py::tuple& shape, const py::object& dtype, bool lasting) {
@@ -99,19 +100,19 @@ void bind_memory(py::module_& module) {
                    return empty(py::reinterpret_borrow<py::object>(process), shape, dtype);
                },
                py::arg("shape"), py::arg("dtype"), py::arg("lasting") = false,
-               "Like numpy.empty, in memory that is kept for the next array when this one is freed.");
+               "Like numpy.empty, in memory of the caching heap.");
     module.def(
         "memory",
         [] {
             const memory::Usage usage = memory::heap().usage();
-            py::dict told;
-            told["reserved"] = usage.reserved;
-            told["used"] = usage.used;
-            return told;
+            py::dict bytes;
+            bytes["reserved"] = usage.reserved;
+            bytes["used"] = usage.used;
+            return bytes;
         },
-        "Bytes that were reserved from the system, and of those the bytes in use.");
+        "Bytes of the caching heap: reserved from the system, and in use.");
     module.def("trim", [] { return memory::heap().trim(); },
-               "Gives memory of which nothing is in use back to the system; returns its bytes.");
+               "Returns unused arenas to the system.  Returns their bytes.");
 }
 
 }  // namespace minires::cpu

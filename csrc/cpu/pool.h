@@ -1,4 +1,4 @@
-// Pooling, a row of channels at a time.
+// Pooling of rows of channels.
 #pragma once
 
 #include <type_traits>
@@ -12,18 +12,18 @@ namespace {
 using minires::cpu::Average2d;
 using minires::cpu::Pool2d;
 
-// The taps of the window at `start` that lie inside `size`: first … last − 1.
+// The taps first … last − 1 of the window at `start` lie inside of 0 … size − 1.
 inline void inside(long start, long size, long kernel, long dilation, long& first, long& last) {
-    first = start < 0 ? least(ceil_div(-start, dilation), kernel) : 0;
-    last = size > start ? least(ceil_div(size - start, dilation), kernel) : 0;
-    last = most(last, first);
+    first = start < 0 ? min(ceil_div(-start, dilation), kernel) : 0;
+    last = size > start ? min(ceil_div(size - start, dilation), kernel) : 0;
+    last = max(last, first);
 }
 
 constexpr long PIECE_OF_CHANNELS = 64;
 template <typename T>
-using Number = std::conditional_t<sizeof(T) == 4, int, long>;
+using Index = std::conditional_t<sizeof(T) == 4, int, long>;
 
-// Of equal maxima the first counts; NaN wins over everything.  argmax holds the number of the tap.
+// The first of equal maxima counts.  A NaN is larger than any number.  argmax holds the number of the tap.
 template <typename T, typename Tap>
 void max_pool2d_forward_of(const Pool2d& s, const T* x, T* y, Tap* argmax) {
     for_each(s.N * s.OH, [&](long nh) {
@@ -34,16 +34,16 @@ void max_pool2d_forward_of(const Pool2d& s, const T* x, T* y, Tap* argmax) {
             const long left = ow * s.stride_w - s.padding_w;
             long c0, c1;
             inside(left, s.W, s.kernel_w, s.dilation_w, c0, c1);
-            // A piece of the channels at a time: their maxima stay in the first-level cache while the taps go by.
+            // The maxima of a piece of the channels stay in the L1 cache.
             for (long first = 0; first < s.C; first += PIECE_OF_CHANNELS) {
-                const long n = least(PIECE_OF_CHANNELS, s.C - first);
+                const long n = min(PIECE_OF_CHANNELS, s.C - first);
                 T best[PIECE_OF_CHANNELS];
-                Number<T> tap_of_best[PIECE_OF_CHANNELS];  // as wide as T: then the compiler compares whole vectors
-                for (long c = 0; c < n; c++) best[c] = -__builtin_huge_val(), tap_of_best[c] = Number<T>(r0 * s.kernel_w + c0);
+                Index<T> tap_of_best[PIECE_OF_CHANNELS];  // as wide as T, so that the compiler vectorises
+                for (long c = 0; c < n; c++) best[c] = -__builtin_huge_val(), tap_of_best[c] = Index<T>(r0 * s.kernel_w + c0);
                 for (long r = r0; r < r1; r++)
                     for (long q = c0; q < c1; q++) {
                         const T* in = x + ((n_image * s.H + top + r * s.dilation_h) * s.W + left + q * s.dilation_w) * s.C + first;
-                        const Number<T> tap = Number<T>(r * s.kernel_w + q);
+                        const Index<T> tap = Index<T>(r * s.kernel_w + q);
                         for (long c = 0; c < n; c++) {
                             const bool better = !(in[c] <= best[c]) & (best[c] == best[c]);
                             tap_of_best[c] = better ? tap : tap_of_best[c];
@@ -59,13 +59,13 @@ void max_pool2d_forward_of(const Pool2d& s, const T* x, T* y, Tap* argmax) {
 
 template <typename T, typename Tap>
 void max_pool2d_backward_of(const Pool2d& s, const T* grad_y, const Tap* argmax, T* grad_x) {
-    for_each(s.N * s.H, [&](long nh) {  // a row gathers what was sent to it: no two threads write one number
+    for_each(s.N * s.H, [&](long nh) {  // gathers, so that no two threads write to one number
         const long n = nh / s.H, h = nh % s.H;
         T* row = grad_x + nh * s.W * s.C;
         zero(row, s.W * s.C);
         const long below = h + s.padding_h;  // taps r with 0 ≤ below − r · dilation ≤ (OH − 1) · stride
-        const long first_r = most(ceil_div(below - (s.OH - 1) * s.stride_h, s.dilation_h), 0);
-        for (long r = first_r; r < least(s.kernel_h, below / s.dilation_h + 1); r++) {
+        const long first_r = max(ceil_div(below - (s.OH - 1) * s.stride_h, s.dilation_h), 0);
+        for (long r = first_r; r < min(s.kernel_h, below / s.dilation_h + 1); r++) {
             const long at = below - r * s.dilation_h;
             if (at % s.stride_h != 0) continue;
             const long from = (n * s.OH + at / s.stride_h) * s.OW;
@@ -103,8 +103,8 @@ void average2d_forward(const Average2d<T>& s, const T* x, T* y) {
         const long n = nh / s.OH, oh = nh % s.OH;
         for (long ow = 0; ow < s.OW; ow++) {
             for (long first = 0; first < s.C; first += PIECE_OF_CHANNELS) {
-                const long count = least(PIECE_OF_CHANNELS, s.C - first);
-                double sum[PIECE_OF_CHANNELS] = {};  // a float stands still at 2^24 ones
+                const long count = min(PIECE_OF_CHANNELS, s.C - first);
+                double sum[PIECE_OF_CHANNELS] = {};  // a float sum of ones stops at 2^24
                 for (long h = s.h_begin[oh]; h < s.h_end[oh]; h++)
                     for (long w = s.w_begin[ow]; w < s.w_end[ow]; w++) {
                         const T* in = x + ((n * s.H + h) * s.W + w) * s.C + first;

@@ -44,7 +44,7 @@ py::object Recording::empty(const py::tuple& shape, py::handle dtype, bool lasti
 Recording* Recording::current() { return recording_here; }
 
 void Recording::start() {
-    if (recording_here) throw py::value_error("this thread is recording already");
+    if (recording_here) throw py::value_error("this thread is recording already; stop() ends a recording");
     recording_here = this;
 }
 
@@ -79,7 +79,7 @@ void Recording::add(std::function<void()> run) {
     }
     for (const py::array& array : writes_) {
         add_outside(array, outside), add_outside(array, written);
-        if (lasting_.holds(array)) kept_.push_back(array);  // its memory belongs to it until the end
+        if (lasting_.holds(array)) kept_.push_back(array);
     }
     reads_.clear(), writes_.clear();
     launches_.push_back({std::move(run), constant});
@@ -99,7 +99,7 @@ void Recording::run_constants() const {
 
 namespace {
 
-// A 64-bit checksum of an array's numbers in their logical order, whatever the strides: FNV-1a over the bytes.
+// A 64-bit checksum of an array's numbers in their logical order, for any strides: FNV-1a, a number at a time.
 std::uint64_t checksum(const char* from, std::size_t itemsize, const std::vector<py::ssize_t>& shape,
                        const std::vector<py::ssize_t>& strides, std::size_t axis, std::uint64_t state) {
     if (axis == shape.size()) {
@@ -112,7 +112,7 @@ std::uint64_t checksum(const char* from, std::size_t itemsize, const std::vector
     return state;
 }
 
-// Where an array lies, without keeping it: its memory may be used again by later launches.
+// An array's address, shape and strides.  Does not own the array; later launches may reuse its memory.
 struct Place {
     const char* start;
     std::size_t itemsize;
@@ -134,15 +134,15 @@ struct Place {
 
 void bind_recording(py::module_& module) {
     module.def("recording", [] { return Recording::current() != nullptr; }, "Whether this thread records.");
-    py::class_<Place>(module, "Place", "Where an array lies; does not keep it alive.")
-        .def("checksum", &Place::sum, "64 bits of the numbers that lie there now.");
-    py::class_<Recording>(module, "Recording", "Kernel calls of one thread, kept to be replayed.")
+    py::class_<Place>(module, "Place", "An array's address, shape and strides.  Does not keep it alive.")
+        .def("checksum", &Place::sum, "A 64-bit checksum of the numbers in that memory now.");
+    py::class_<Recording>(module, "Recording", "Kernel calls of one thread, to be replayed.")
         .def(py::init<bool, std::size_t>(), py::arg("constants"), py::arg("bytes") = 0)
         .def("__enter__", [](py::object self) { return self.cast<Recording&>().start(), self; },
              "Records the kernel calls of this thread from now on.")
         .def("__exit__", [](Recording& self, const py::args&) { self.stop(); })
         .def("__len__", &Recording::size)
-        .def("holds", &Recording::holds, "Whether the array's memory is the recording's, or of an array in `outside`.")
+        .def("holds", &Recording::holds, "Whether the array lies in the recording's memory, or in an array of `outside`.")
         .def("empty", [](const Recording& self, const py::tuple& shape,
                          const py::object& dtype) { return self.empty(shape, dtype, false); })
         .def("place", [](const Recording&, const py::array& array) { return Place(array); })
@@ -152,12 +152,12 @@ void bind_recording(py::module_& module) {
         .def_property_readonly("refusals", [](const Recording&) { return py::tuple(); }, "Errors of recording itself.")
         .def_property_readonly("checks", [](const Recording&) { return py::list(); }, "Checks of inputs before a replay.")
         .def("run", &Recording::run, py::arg("begin"), py::arg("end"), "Replays the launches begin … end − 1.")
-        .def("run_constants", &Recording::run_constants, "Computes what the replays only read.")
-        .def("peak", &Recording::peak, "The most bytes that its arrays took at a time, but for constants.")
-        .def("bytes", &Recording::bytes, "Bytes of its memory.")
-        .def_readonly("outside", &Recording::outside, "Arrays from outside that launches read or write.")
-        .def_readonly("written", &Recording::written, "Those that launches write.")
-        .def_readonly("constant", &Recording::constant, "Those that `run_constants` reads.");
+        .def("run_constants", &Recording::run_constants, "Runs the launches that replays skip, because their results do not change.")
+        .def("peak", &Recording::peak, "The peak of its arrays in bytes, without constants.")
+        .def("bytes", &Recording::bytes, "The bytes of its memory.")
+        .def_readonly("outside", &Recording::outside, "Arrays that launches use but that were not allocated while recording.")
+        .def_readonly("written", &Recording::written, "Outside arrays that launches write.")
+        .def_readonly("constant", &Recording::constant, "Outside arrays that `run_constants` reads.");
 }
 
 }  // namespace minires::cpu

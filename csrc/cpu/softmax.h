@@ -1,4 +1,4 @@
-// Softmax, its logarithm and the cross-entropy: a row of classes at a time.
+// Softmax, its logarithm and the cross-entropy, row by row.
 #pragma once
 
 #include <math.h>
@@ -8,13 +8,14 @@
 
 namespace {
 
+// C functions by type, because std::exp and std::log are inline (simd.h).
 inline float exponential(float x) { return expf(x); }
 inline double exponential(double x) { return exp(x); }
 inline float logarithm(float x) { return logf(x); }
 inline double logarithm(double x) { return log(x); }
 
-// The maximum is taken off first, so that exp cannot overflow.  NaN anywhere makes the row NaN.
-// Sums along a row are double: a float stands still at 2^24 ones.
+// Subtracts the maximum first, so that exp cannot overflow.  A NaN makes its row NaN.
+// The sum of a row is double, because a float sum of ones stops at 2^24.
 template <typename T>
 inline void softmax_row(long C, const T* x, T* y, bool log) {
     T top = x[0];
@@ -46,7 +47,7 @@ void softmax_backward(long rows, long C, const T* g, const T* y, T* grad_x, bool
     });
 }
 
-// The target gives 1 − s + s/C to the label and s/C to every other class (s = smoothing).
+// The target is 1 − s + s/C for the label and s/C for the other classes (s = smoothing).
 template <typename T>
 void cross_entropy_forward(long rows, long C, const T* x, const long* labels, T smoothing, T* log_p, T* loss) {
     for_each(rows, [=](long r) {

@@ -1,16 +1,17 @@
 #include "threads.h"
 
-#include "memory.h"
-
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "buffer.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -22,8 +23,8 @@
 namespace minires::threads {
 namespace {
 
-// Looks at the next job before going to sleep: 0.2 to 1 ms, by the processor's `pause`.  Operations of a network follow
-// one another faster than that, and waking a sleeper takes longer than many of them.
+// Polls for the next job before a thread sleeps: 0.2 to 1 ms, depending on the processor's `pause`.  Waking a thread takes
+// longer than many operations.
 constexpr int SPINS = 20000;
 
 inline void relax() {
@@ -40,7 +41,7 @@ class Pool {
         try {
             for (int i = 0; i < workers; i++) workers_.emplace_back([this] { work(); });
         } catch (const std::system_error&) {
-            // The system gives no more threads: those there are compute, and the results are the same.
+            // The system allows no more threads.  Fewer threads compute the same results.
         }
     }
 
@@ -54,12 +55,12 @@ class Pool {
         for (auto& worker : workers_) worker.join();
     }
 
-    // Rethrows the first exception of a body, once nobody is inside any more.
+    // Rethrows the first exception of a body after all workers have left `take`.
     void run(long items, void (*body)(void*, long), void* context) {
         body_ = body, context_ = context, items_ = items;
         failure_ = nullptr;
         next_.store(0);
-        open_.store(true);  // publishes the job: a worker reads it only after it has seen `open_`
+        open_.store(true);  // publishes the job: workers read it only after they have read `open_`
         {
             std::lock_guard<std::mutex> lock(mutex_);
             epoch_.fetch_add(1);
@@ -67,8 +68,8 @@ class Pool {
         if (sleepers_.load() > 0) wake_.notify_all();
         take();
         open_.store(false);
-        // A worker counts itself in before it looks at `open_`: whoever saw it open is counted here.  One that the
-        // system has not let run until now is not waited for.
+        // A worker increments `inside_` before it reads `open_`, so every worker that has joined is counted here.  A
+        // worker that the system has not scheduled yet need not join.
         for (long spins = 0; inside_.load() > 0; spins++) spins < SPINS ? relax() : std::this_thread::yield();
         if (failure_) std::rethrow_exception(failure_);
     }
@@ -78,7 +79,7 @@ class Pool {
         try {
             for (long item = next_.fetch_add(1); item < items_; item = next_.fetch_add(1)) body_(context_, item);
         } catch (...) {
-            next_.store(items_);  // the others need not go on
+            next_.store(items_);  // stops the other threads
             std::lock_guard<std::mutex> lock(mutex_);
             if (!failure_) failure_ = std::current_exception();
         }
@@ -102,7 +103,7 @@ class Pool {
         }
     }
 
-    // Each on a cache line of its own: the items are counted by everyone, the epoch is only watched.
+    // Each has its own cache line: all threads write to `next_`, but workers only read `epoch_`.
     alignas(64) std::atomic<long> next_{0};
     alignas(64) std::atomic<unsigned long> epoch_{0};
     alignas(64) std::atomic<int> inside_{0};
@@ -118,7 +119,7 @@ class Pool {
     std::vector<std::thread> workers_;
 };
 
-int count_processors() {  // that this process may use
+int count_processors() {  // available to this process
 #if defined(__linux__)
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
@@ -133,61 +134,52 @@ int available() {
 }
 
 std::atomic<int> wanted{0};  // 0: one for each processor
-std::mutex busy;             // held while a job runs
-Pool* pool = nullptr;        // made when it is first needed, with wanted − 1 workers
-int made = 0;
+std::mutex busy;             // locked while a job runs
+Pool* pool = nullptr;        // made by the first job, with wanted − 1 workers
+int made = 0;                // its threads, including the caller
 
-void forget_in_child() {  // of fork: the workers were left behind in the parent
+void abandon_in_child() {  // a forked child has no workers
     new (&busy) std::mutex;
-    pool = nullptr;  // its memory is lost: there is nobody left who could take it down
+    pool = nullptr;  // leaks: its destructor would join threads that do not exist
     made = 0;
 }
 
-void forget_before_exit() {  // threads that still wait would outlive what they wait on
+void join_before_exit() {  // waiting workers must not outlive the static objects that they use
     std::lock_guard<std::mutex> lock(busy);
     delete pool;
     pool = nullptr, made = 0;
 }
 
-void look_after() {
+void register_handlers() {
 #if defined(__unix__) || defined(__APPLE__)
-    pthread_atfork(nullptr, nullptr, forget_in_child);
+    pthread_atfork(nullptr, nullptr, abandon_in_child);
 #endif
-    std::atexit(forget_before_exit);
+    std::atexit(join_before_exit);
 }
-
-struct Memory {
-    void* start = nullptr;
-    unsigned long bytes = 0;
-    ~Memory() {
-        if (start) memory::give_back(start, bytes);
-    }
-};
 
 }  // namespace
 
-void set(int count) { wanted.store(count); }
+void set_count(int count) { wanted.store(count); }
 
-int get() {
-    int count = wanted.load();
-    return count > 0 ? count : available();
+int count() {
+    const int set = wanted.load();
+    return set > 0 ? set : available();
 }
 
 void run(long items, void (*body)(void*, long), void* context) {
     static thread_local bool inside = false;
     std::unique_lock<std::mutex> lock(busy, std::defer_lock);
-    int count;
-    if (items < 2 || inside || (count = get()) < 2 || !lock.try_lock()) {
+    int threads;
+    if (items < 2 || inside || (threads = count()) < 2 || !lock.try_lock()) {
         for (long item = 0; item < items; item++) body(context, item);
         return;
     }
-    if (made != count) {
-        static const bool looked_after = (look_after(), true);
-        (void)looked_after;
+    if (made != threads) {
+        [[maybe_unused]] static const bool registered = (register_handlers(), true);
         delete pool;
         pool = nullptr, made = 0;
-        pool = new Pool(count - 1);
-        made = count;
+        pool = new Pool(threads - 1);
+        made = threads;
     }
     struct Inside {
         Inside() { inside = true; }
@@ -197,16 +189,13 @@ void run(long items, void (*body)(void*, long), void* context) {
 }
 
 void* scratch(Scratch slot, unsigned long bytes) {
-    static thread_local Memory memory[static_cast<int>(Scratch::count)];
-    Memory& found = memory[static_cast<int>(slot)];
-    if (found.bytes < bytes) {
-        if (found.start) memory::give_back(found.start, found.bytes);
-        found.start = nullptr, found.bytes = 0;
-        const unsigned long rounded = (bytes + 4095) / 4096 * 4096;
-        found.start = memory::take(rounded);
-        found.bytes = rounded;
+    static thread_local std::optional<Buffer<char>> buffers[static_cast<int>(Scratch::count)];
+    auto& buffer = buffers[static_cast<int>(slot)];
+    if (!buffer || buffer->bytes() < bytes) {
+        buffer.reset();
+        buffer.emplace((bytes + 4095) / 4096 * 4096);
     }
-    return found.start;
+    return *buffer;
 }
 
 }  // namespace minires::threads

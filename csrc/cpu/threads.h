@@ -1,22 +1,22 @@
-// One pool of threads for every kernel.  The caller works too; the others wait for it, spinning for some microseconds
-// (operations of a network follow one another faster than the system wakes a sleeper) and then asleep.
+// One pool of threads for all kernels.  The caller computes too.  The other threads spin for up to a millisecond before
+// they sleep, because operations of a network follow one another faster than the system wakes a thread.
 #pragma once
 
 #include <type_traits>
 
 namespace minires::threads {
 
-// How many threads compute from now on, the caller included.
-void set(int count);
-int get();
+// The number of threads, including the caller.  0 or less: one for each processor.
+void set_count(int count);
+int count();
 
-// body(context, i) once for every i in 0 … items − 1, in any order, on all threads; returns when all have been computed.
-// Which thread computes an item must not change its result: then no result depends on the number of threads.  What a
-// body throws is thrown here.
-// A second caller at the same time, or a body that calls it again, computes alone.
+// Calls body(context, i) once for every i in 0 … items − 1, in any order, on all threads.  Returns when all calls have
+// returned, and rethrows the first exception.  An item's result must not depend on its thread, so that no result depends
+// on the number of threads.
+// While a job runs, another caller, or a body that calls `run`, computes its items on its own thread.
 void run(long items, void (*body)(void* context, long item), void* context);
 
-// `bytes` of memory of this thread's own, aligned to 64, valid until it asks for the same slot again.
+// `bytes` of thread-local memory, aligned to 64.  Valid until the thread's next call for the same slot.
 enum class Scratch { left, right, count };
 void* scratch(Scratch slot, unsigned long bytes);
 

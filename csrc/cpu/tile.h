@@ -1,7 +1,7 @@
-// The innermost product: a tile of c stays in registers while the reduction runs past it.
+// The innermost product.  A tile of c stays in registers during the reduction.
 //
-// With AVX-512 it has 14 rows of two vectors, 14 × 32 float32: each step of the reduction multiplies 14 numbers of a, one
-// a row, with two vectors of b, 28 fused multiply-adds for 16 loads, so that the multipliers, not the loads, set the pace.
+// With AVX-512 the tile has 14 rows of two vectors, 14 × 32 float32.  Each step of the reduction multiplies one number of
+// a for each row with two vectors of b: 28 fused multiply-adds and 16 loads, so the multipliers are the bottleneck.
 // With AVX2 and the portable vectors 6 rows fill the 16 registers.
 #pragma once
 
@@ -10,13 +10,12 @@
 
 namespace {
 
-using minires::cpu::Finish;
+using minires::cpu::Epilogue;
 
-constexpr long RUN = 192;  // the longest run of the reduction between two visits of c: so much of b stays in the
-                           // first-level cache
+constexpr long RUN = 192;  // steps of the reduction between two updates of c: this much of b fits the L1 cache
 
-// From row to row of `width` numbers that rows of c are computed from: an odd number of cache lines, since rows a power
-// of two apart share a few sets of the cache.
+// The pitch of rows of `width` numbers: an odd number of cache lines, because rows whose distance is a power of two share
+// a few sets of the cache.
 template <typename T>
 MINIRES_INLINE constexpr long pitch_of(long width) {
     constexpr long LINE = 64 / sizeof(T);
@@ -26,40 +25,40 @@ MINIRES_INLINE constexpr long pitch_of(long width) {
 template <typename T>
 constexpr long TILE_COLUMNS = 2 * LANES<T>;
 
-// How a tile begins and ends.
+// The initial value of a tile of c, and what follows its sum.  Null: none.
 template <typename T>
-struct Ends {
-    const T* start;        // n numbers that c begins as (the bias), or null: it begins as zero
-    bool accumulate;       // add to what stands in c
-    const Finish<T>* finish;  // its vectors, like `start`, from this tile's first column on; null: nothing
-    long added;            // from a number of c to the one of finish->added
-    bool streams = false;     // c goes past the caches to memory
-    const T* next = nullptr;  // the a of the next tile: it comes from memory while this one is multiplied; null: it is near
+struct TileOptions {
+    const T* bias;                // n numbers, added to c
+    bool accumulate;              // add to the c in memory
+    const Epilogue<T>* epilogue;  // its vectors and `bias` begin at this tile's first column
+    long added;                   // the offset from a number of c to its number of epilogue->added
+    bool streams = false;         // write c by non-temporal stores
+    const T* next = nullptr;      // the next tile's a, to be prefetched
 };
 
 template <typename T, typename V>
-MINIRES_INLINE V finished(V v, const Finish<T>& f, V mean, V scale, V shift, V added) {
+MINIRES_INLINE V apply_epilogue(V v, const Epilogue<T>& f, V mean, V scale, V shift, V added) {
     if (f.scale) v = normalised(v, mean, scale, shift);
     if (f.added) v += added;
     return f.relu ? rectified(v) : v;
 }
 
-// The tail (simd.h) of vector number j of n numbers.
+// The tail (simd.h) of vector j of n numbers.
 template <typename T>
 MINIRES_INLINE long tail_of(long n, long j) {
     return n - j * LANES<T> < LANES<T> ? n - j * LANES<T> : 0;
 }
 
-// c[i][0 … n − 1] (+)= Σ_k a(i, k) · b[k][…], rows of c at rows[i] + column.
+// c[i][0 … n − 1] (+)= Σ_k a(i, k) · b[k][…], where row i of c begins at rows[i] + column.
 //
-// a(i, k) is a[i · a_pitch + k], or a[k · a_pitch + i] if TRANSPOSED; b[k] begins at b + k · b_pitch and can be read up to
-// a whole number of vectors.
+// a(i, k) is a[i · a_pitch + k], or a[k · a_pitch + i] if TRANSPOSED.  b[k] begins at b + k · b_pitch, and whole vectors
+// of it are read.
 template <typename T, int ROWS, int VECTORS, bool TRANSPOSED>
 void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* const* rows, long column, long n,
-          const Ends<T>& ends) {
+          const TileOptions<T>& options) {
     constexpr long L = LANES<T>;
-    // c is on its way from memory while the product is computed.
-    if (!ends.streams)
+    // Fetches c while the product is computed.
+    if (!options.streams)
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
@@ -67,11 +66,11 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     Vec<T> c[ROWS][VECTORS];
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
-        const Vec<T> first = ends.start && j * L < n ? get(ends.start + j * L, tail_of<T>(n, j)) : Vec<T>{};
+        const Vec<T> first = options.bias && j * L < n ? load(options.bias + j * L, tail_of<T>(n, j)) : Vec<T>{};
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) c[i][j] = first;
     }
-    // Three rows of a share a pointer: base, base + pitch and base + 2 · pitch are addresses of one instruction.
+    // Three rows of a share a pointer, because x86 addresses base, base + pitch and base + 2 · pitch in one instruction.
     constexpr int BASES = (ROWS + 2) / 3;
     const char* base[BASES];
     const long pitch = a_pitch * static_cast<long>(sizeof(T));
@@ -79,10 +78,10 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
     for (int g = 0; g < BASES; g++) base[g] = reinterpret_cast<const char*>(TRANSPOSED ? a : a + 3 * g * a_pitch);
     const long LINE = TRANSPOSED ? depth : 64 / sizeof(T);
     for (long line = 0; line < depth; line += LINE) {
-        if (!TRANSPOSED && ends.next)
+        if (!TRANSPOSED && options.next)
 #pragma GCC unroll 16
-            for (int i = 0; i < ROWS; i++) __builtin_prefetch(ends.next + i * a_pitch + line, 0, 2);
-        for (long k = line; k < least(line + LINE, depth); k++, b += b_pitch) {
+            for (int i = 0; i < ROWS; i++) __builtin_prefetch(options.next + i * a_pitch + line, 0, 2);
+        for (long k = line; k < min(line + LINE, depth); k++, b += b_pitch) {
             Vec<T> right[VECTORS];
 #pragma GCC unroll 2
             for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * L);
@@ -98,28 +97,28 @@ void tile(long depth, const T* a, long a_pitch, const T* b, long b_pitch, T* con
                 base[g] += TRANSPOSED ? pitch : static_cast<long>(sizeof(T));
         }
     }
-    const Finish<T>* f = ends.finish;
+    const Epilogue<T>* f = options.epilogue;
 #pragma GCC unroll 2
     for (int j = 0; j < VECTORS; j++) {
         if (j * L >= n) break;
         const long tail = tail_of<T>(n, j);
         Vec<T> mean{}, scale{}, shift{};
         if (f && f->scale)
-            mean = get(f->mean + j * L, tail), scale = get(f->scale + j * L, tail), shift = get(f->shift + j * L, tail);
+            mean = load(f->mean + j * L, tail), scale = load(f->scale + j * L, tail), shift = load(f->shift + j * L, tail);
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
             T* to = rows[i] + column + j * L;
-            if (ends.accumulate) c[i][j] += get(to, tail);
-            if (f) c[i][j] = finished<T>(c[i][j], *f, mean, scale, shift, f->added ? get(to + ends.added, tail) : mean);
-            ends.streams ? stream(to, c[i][j]) : put(to, c[i][j], tail);
+            if (options.accumulate) c[i][j] += load(to, tail);
+            if (f) c[i][j] = apply_epilogue<T>(c[i][j], *f, mean, scale, shift, f->added ? load(to + options.added, tail) : mean);
+            options.streams ? stream(to, c[i][j]) : store(to, c[i][j], tail);
         }
     }
 }
 
 template <typename T>
-using Tile = void (*)(long, const T*, long, const T*, long, T* const*, long, long, const Ends<T>&);
+using Tile = void (*)(long, const T*, long, const T*, long, T* const*, long, long, const TileOptions<T>&);
 
-// tiles<…>(rows, vectors): the tile of that shape.
+// of[rows][vectors]: the function for a tile of that shape.
 template <typename T, bool TRANSPOSED>
 struct Tiles {
     Tile<T> of[TILE_ROWS + 1][3];
@@ -136,7 +135,7 @@ struct Tiles {
 template <typename T, bool TRANSPOSED>
 constexpr Tiles<T, TRANSPOSED> TILES{};
 
-// Rows of c in panels of nearly equal height, none above TILE_ROWS: calls body(first row, how many).
+// Divides rows of c into panels of nearly equal height, at most TILE_ROWS: body(first row, height).
 template <typename Body>
 MINIRES_INLINE void panels(long rows, Body&& body) {
     long count = ceil_div(rows, TILE_ROWS), done = 0;

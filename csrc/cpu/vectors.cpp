@@ -1,6 +1,6 @@
-// What happens between the large kernels: copies between memory orders, and arithmetic on one number per channel.
+// Small operations between the kernels: copies between memory orders, and arithmetic on one number per channel.
 //
-// Compiled once, without contraction (cpu.cmake): the bits are those of the same NumPy expression.
+// Compiled once and without contraction (cpu.cmake), so that the bits are those of the same NumPy expression.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -16,13 +16,11 @@
 namespace minires::cpu {
 namespace {
 
-using Optional = std::optional<py::array>;
-
 struct Axis {
-    long size, to, from;  // the strides in bytes
+    long size, to, from;  // to, from: strides in bytes
 };
 
-// The axes of both arrays in `to`'s memory order, joined where they are one in both.
+// The axes in `to`'s memory order.  Axes that are contiguous in both arrays are joined.
 std::vector<Axis> joined_axes(const py::array& to, const py::array& from) {
     std::vector<Axis> axes, joined;
     for (py::ssize_t i = 0; i < to.ndim(); i++)
@@ -43,14 +41,14 @@ void copy_row(char* to, const char* from, const Axis& axis) {
         std::memcpy(to, from, axis.size * sizeof(Item));
         return;
     }
-    for (long i = 0; i < axis.size; i++)  // memcpy, as the memory may be misaligned
+    for (long i = 0; i < axis.size; i++)  // memcpy, because the memory may be misaligned
         std::memcpy(to + i * axis.to, from + i * axis.from, sizeof(Item));
 }
 
-// Rows of the last axis; the rows are shared out among the threads.
+// Copies row by row along the last axis.  Each task copies some rows.
 template <typename Item>
 void copy_axes(char* to, const char* from, const std::vector<Axis>& axes) {
-    constexpr long NUMBERS = 16384;  // to a task
+    constexpr long NUMBERS = 16384;  // in a task
     const Axis row = axes.empty() ? Axis{1, 0, 0} : axes.back();
     long rows = 1;
     for (std::size_t i = 0; i + 1 < axes.size(); i++) rows *= axes[i].size;
@@ -69,10 +67,10 @@ void copy_axes(char* to, const char* from, const std::vector<Axis>& axes) {
     });
 }
 
-// `to` and `from` have one shape and one dtype, any strides, and no memory in common.
+// Copies `from` to `to`: equal shapes and dtypes, any strides, no shared memory.
 void copy(py::array to, py::array from) {
     if (shape_of(to) != shape_of(from) || to.itemsize() != from.itemsize() || to.dtype().kind() != from.dtype().kind())
-        throw py::value_error("to and from must have one shape and one dtype");
+        throw py::value_error("to and from must have the same shape and dtype");
     if (std::string("biuf").find(to.dtype().kind()) == std::string::npos)
         throw py::type_error("to and from must hold booleans, integers or floating numbers");
     if (!to.writeable()) throw py::value_error("to must be writable");
@@ -91,29 +89,20 @@ void copy(py::array to, py::array from) {
 }
 
 void fill(py::array to, double value) {
-    with_dtype(to, [&](auto number) {
-        using T = decltype(number);
-        T* t = out<T>(to, "to", shape_of(to));
-        const long n = to.size();
-        launch([=] { std::fill_n(t, n, T(value)); });
-    });
+    call(to, [value](long n, auto* to) { std::fill_n(to, n, std::decay_t<decltype(*to)>(value)); }, to.size(),
+         out(to, "to", shape_of(to)));
 }
 
 // y = a · b, element by element
 void multiply(py::array a, py::array b, py::array y) {
     const Shape shape = shape_of(a);
-    with_dtype(a, [&](auto number) {
-        using T = decltype(number);
-        const T *pa = in<T>(a, "a", shape), *pb = in<T>(b, "b", shape);
-        T* py_ = out<T>(y, "y", shape);
-        const long n = a.size();
-        launch([=] {
-            for (long i = 0; i < n; i++) py_[i] = pa[i] * pb[i];
-        });
-    });
+    const auto kernel = [](long n, auto* a, auto* b, auto* y) {
+        for (long i = 0; i < n; i++) y[i] = a[i] * b[i];
+    };
+    call(a, kernel, a.size(), in(a, "a", shape), in(b, "b", shape), out(y, "y", shape));
 }
 
-// mean (): the sum of x by halves, over its size
+// The pairwise sum of x
 template <typename T>
 T sum_by_halves(const T* x, long n) {
     if (n <= 64) {
@@ -125,65 +114,50 @@ T sum_by_halves(const T* x, long n) {
 }
 
 void mean(py::array x, py::array y) {
-    const Shape shape = shape_of(x);
-    with_dtype(x, [&](auto number) {
-        using T = decltype(number);
-        const T* px = in<T>(x, "x", shape);
-        T* py_ = out<T>(y, "y", {});
-        const long n = x.size();
-        launch([=] { *py_ = sum_by_halves(px, n) / T(n); });
-    });
+    const auto kernel = [](long n, auto* x, auto* y) {
+        *y = sum_by_halves(x, n) / std::decay_t<decltype(*y)>(n);
+    };
+    call(x, kernel, x.size(), in(x, "x", shape_of(x)), out(y, "y", {}));
 }
 
 // inv_std = 1 / √(var + eps),  scale = inv_std · weight, (C,) each
 void norm_constants(py::array var, double eps, Optional weight, py::array inv_std, Optional scale) {
     const Shape channels = shape_of(var);
-    with_dtype(var, [&](auto number) {
-        using T = decltype(number);
-        const T *v = in<T>(var, "var", channels), *w = in<T>(weight, "weight", channels);
-        T *i = out<T>(inv_std, "inv_std", channels), *s = scale ? out<T>(*scale, "scale", channels) : nullptr;
-        const long C = var.size();
-        launch([=] {
-            for (long c = 0; c < C; c++) i[c] = T(1) / std::sqrt(v[c] + T(eps));
-            if (w && s)
-                for (long c = 0; c < C; c++) s[c] = i[c] * w[c];
-        });
-    });
+    const auto kernel = [eps](long C, auto* v, auto* w, auto* i, auto* s) {
+        using T = std::decay_t<decltype(*i)>;
+        for (long c = 0; c < C; c++) i[c] = T(1) / std::sqrt(v[c] + T(eps));
+        if (w && s)
+            for (long c = 0; c < C; c++) s[c] = i[c] * w[c];
+    };
+    call(var, kernel, var.size(), in(var, "var", channels), in(weight, "weight", channels),
+         out(inv_std, "inv_std", channels), out(scale, "scale", channels));
 }
 
 // grad_weight = centred · inv_std,  mean_g = sum_g / P,  slope = inv_std · grad_weight / P, (C,) each
 void norm_slopes(py::array sum_g, py::array centred, py::array inv_std, long P, py::array grad_weight, py::array mean_g,
                  py::array slope) {
     const Shape channels = shape_of(sum_g);
-    with_dtype(sum_g, [&](auto number) {
-        using T = decltype(number);
-        const T *g = in<T>(sum_g, "sum_g", channels), *d = in<T>(centred, "centred", channels),
-                *i = in<T>(inv_std, "inv_std", channels);
-        T *w = out<T>(grad_weight, "grad_weight", channels), *m = out<T>(mean_g, "mean_g", channels),
-          *k = out<T>(slope, "slope", channels);
-        const long C = sum_g.size();
-        launch([=] {
-            for (long c = 0; c < C; c++) {
-                w[c] = d[c] * i[c];
-                m[c] = g[c] / T(P);
-                k[c] = i[c] * w[c] / T(P);
-            }
-        });
-    });
+    const auto kernel = [P](long C, auto* g, auto* d, auto* i, auto* w, auto* m, auto* k) {
+        using T = std::decay_t<decltype(*w)>;
+        for (long c = 0; c < C; c++) {
+            w[c] = d[c] * i[c];
+            m[c] = g[c] / T(P);
+            k[c] = i[c] * w[c] / T(P);
+        }
+    };
+    call(sum_g, kernel, sum_g.size(), in(sum_g, "sum_g", channels), in(centred, "centred", channels),
+         in(inv_std, "inv_std", channels), out(grad_weight, "grad_weight", channels), out(mean_g, "mean_g", channels),
+         out(slope, "slope", channels));
 }
 
-// running += momentum · (new · correction − running), (C,) each
+// running += momentum · (to · correction − running), (C,) each
 void move_statistic(py::array running, py::array to, double momentum, double correction) {
     const Shape channels = shape_of(running);
-    with_dtype(running, [&](auto number) {
-        using T = decltype(number);
-        const T* t = in<T>(to, "to", channels);
-        T* r = out<T>(running, "running", channels);
-        const long C = running.size();
-        launch([=] {
-            for (long c = 0; c < C; c++) r[c] += T(momentum) * (t[c] * T(correction) - r[c]);
-        });
-    });
+    const auto kernel = [=](long C, auto* t, auto* r) {
+        using T = std::decay_t<decltype(*r)>;
+        for (long c = 0; c < C; c++) r[c] += T(momentum) * (t[c] * T(correction) - r[c]);
+    };
+    call(running, kernel, running.size(), in(to, "to", channels), out(running, "running", channels));
 }
 
 }  // namespace

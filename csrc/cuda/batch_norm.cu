@@ -1,9 +1,9 @@
 // Batch normalisation of x (pixels, C), channels-last: statistics, forward, and backward.
 //
-// Technique   32 neighbouring threads read 32 neighbouring channels of a pixel (coalesced) and walk down the pixels; the
-//             8 rows of threads of a block meet in shared memory, and the parts that different blocks saw are merged by a
-//             second kernel in a fixed order: the same bits in every run.
-// Precision   Welford's update and Chan's merge: no difference of large sums is ever taken.
+// Technique   32 neighbouring threads read 32 neighbouring channels of a pixel (coalesced) and loop over the pixels.  The 8
+//             rows of threads of a block are merged in shared memory.  A second kernel merges the blocks' parts in a fixed
+//             order: the same bits in every run.
+// Precision   Welford's update and Chan's merge, which subtract no large sums.
 // Limit       memory: forward reads x twice and writes y once, backward reads grad and x twice and writes once.
 #include "common.cuh"
 
@@ -20,7 +20,7 @@ __device__ __forceinline__ void add_value(Moments& m, real x) {
     m.squares += before * (x - m.mean);
 }
 
-// Chan, Golub and LeVeque: the moments of two disjoint sets.
+// Merges the moments of two disjoint sets (Chan, Golub and LeVeque 1979).
 __device__ __forceinline__ void merge(Moments& m, const Moments& other) {
     if (other.count == 0) return;
     const real count = m.count + other.count, apart = other.mean - m.mean;
@@ -29,7 +29,7 @@ __device__ __forceinline__ void merge(Moments& m, const Moments& other) {
     m.count = count;
 }
 
-// parts (blocks, C, 3): blockIdx.y sees `part` pixels
+// parts (blocks, C, 3): blockIdx.y computes `part` pixels
 KERNEL(batch_norm_moments)(const real* x, real* parts, int pixels, int C, int part) {
     __shared__ real rows[BN_ROWS][32][3];
     const int c = blockIdx.x * 32 + threadIdx.x, begin = blockIdx.y * part, end = min(begin + part, pixels);
@@ -49,7 +49,7 @@ KERNEL(batch_norm_moments)(const real* x, real* parts, int pixels, int C, int pa
     out[0] = m.mean, out[1] = m.squares, out[2] = m.count;
 }
 
-// mean (C,) and biased variance (C,) of all the parts
+// mean (C,) and biased variance (C,) of all parts
 KERNEL(batch_norm_merge)(const real* parts, real* mean, real* var, int blocks, int C) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= C) return;
@@ -62,7 +62,7 @@ KERNEL(batch_norm_merge)(const real* parts, real* mean, real* var, int blocks, i
     var[c] = m.squares / m.count;
 }
 
-// y = (x − mean) / √(var + eps) · weight + bias (+ residual), then max(·, floor): floor = 0 is ReLU, −∞ none.
+// y = max((x − mean) / √(var + eps) · weight + bias + residual, floor); floor: 0 for ReLU, −∞ without ReLU.
 // weight, bias and residual may be null.
 KERNEL(batch_norm_apply)(const real* x, const real* mean, const real* var, const real* weight, const real* bias,
                          const real* residual, real* y, int pixels, int C, real eps, real floor) {
@@ -118,8 +118,8 @@ KERNEL(batch_norm_backward_merge)(const real* parts, const real* var, real* grad
     grad_bias[c] = sum;
 }
 
-// grad_x = weight · inv_std · (grad − mean(grad) − x̂ · mean(grad · x̂)); where the statistics were constants
-// (evaluation) the two means fall away: batch = 0.
+// grad_x = weight · inv_std · (grad − mean(grad) − x̂ · mean(grad · x̂)).  With batch = 0 the statistics are constants
+// (evaluation), and the two means are 0.
 KERNEL(batch_norm_backward_input)(const real* grad, const real* x, const real* mean, const real* var,
                                   const real* weight, const real* grad_weight, const real* grad_bias, real* grad_x,
                                   int pixels, int C, real eps, int batch) {

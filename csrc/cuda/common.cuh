@@ -1,7 +1,7 @@
-// What every kernel file shares: the number type, and how a kernel is declared.
+// Shared by all kernel files: the number type, and the declaration of kernels.
 //
-// Each file is compiled twice, for float and (-DMINIRES_DOUBLE) for double, whose kernels end in _f64: finite
-// differences need 52 bits.  Tensor-core kernels exist for float alone.
+// Each file is compiled for float and, with -DMINIRES_DOUBLE, for double, whose kernels' names end in _f64.  Finite
+// differences need double.  Tensor-core kernels exist for float only.
 #pragma once
 
 #ifdef MINIRES_DOUBLE
@@ -12,12 +12,12 @@ typedef float real;
 #define KERNEL(name) extern "C" __global__ void name
 #endif
 
-// Four neighbours, moved by one instruction (two for double).
+// Four neighbours, loaded or stored by one instruction (two for double).
 struct alignas(16) real4 {
     real x, y, z, w;
 };
 
-// Index of element (i, j): sizes fit an int, products of sizes may not.
+// The index of element (i, j).  Sizes fit an int, but products of sizes may not.
 __device__ __forceinline__ long long at(int i, int row, int j, int col) {
     return (long long)i * row + (long long)j * col;
 }

@@ -1,10 +1,9 @@
-// A convolution as the kernels see it: channels-last memory, one group at a time.
+// The arguments of a convolution, and its operands as matrices: channels-last memory, one group at a time.
 //
 //   y[n,i,j,o] = Σ_p,q,c  x[n, i·sh + p·dh − ph, j·sw + q·dw − pw, c] · w[o,p,q,c]
 //
-// x (N, H, W, x_pixel) and y (N, OH, OW, y_pixel) hold the channels of all groups, of which C and O belong to this one
-// (the pointers stand at its first); w is (O, KH, KW, C).  As a product of matrices: M = N·OH·OW pixels, N = O filters,
-// K = KH·KW·C.
+// x (N, H, W, x_pixel) and y (N, OH, OW, y_pixel) hold the channels of all groups.  The pointers begin at this group, which
+// has C and O channels.  w is (O, KH, KW, C).  As a product of matrices: M = N·OH·OW pixels, N = O filters, K = KH·KW·C.
 #pragma once
 #include "tile.cuh"
 
@@ -17,13 +16,13 @@ struct Conv {
     __device__ int depth() const { return KH * KW * C; }
 };
 
-// The arguments that every convolution kernel takes, and the struct they fill.
+// The arguments of every convolution kernel, and the struct of them.
 #define CONV_ARGUMENTS                                                                                             \
     int N, int H, int W, int C, int x_pixel, int O, int OH, int OW, int y_pixel, int KH, int KW, int sh, int sw,   \
         int ph, int pw, int dh, int dw
 #define CONV Conv{N, H, W, C, x_pixel, O, OH, OW, y_pixel, KH, KW, sh, sw, ph, pw, dh, dw}
 
-// im2col's matrix without im2col: row = output pixel, k = (p, q, c).
+// The elements of im2col's matrix, read from x: row = output pixel, k = (p, q, c).
 struct Windows {
     const real* data;
     Conv conv;
@@ -38,7 +37,7 @@ struct Windows {
     }
 };
 
-// The same for one pixel that stays: its place is worked out once, a k costs one division less and no multiplication.
+// Windows of one pixel, whose place is computed once: fewer divisions for each k.
 struct WindowsOfPixel {
     const real* data;
     const Conv& conv;
@@ -64,7 +63,7 @@ __device__ __forceinline__ Strided filters_of(const real* w, const Conv& conv) {
     return {w, conv.O, conv.depth(), conv.depth(), 1};
 }
 
-// Whether four neighbours along c belong to one tap, side by side and aligned.
+// Whether four neighbours along c belong to one tap, contiguous and aligned.
 __device__ __forceinline__ bool channels_by_four(const real* x, const Conv& conv) {
     return is_aligned(x) && conv.C % 4 == 0 && conv.x_pixel % 4 == 0;
 }

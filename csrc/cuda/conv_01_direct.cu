@@ -1,6 +1,6 @@
-// Convolution as its definition: one thread an output.
+// Convolution by its definition, one thread an output.
 //
-// What it shows   seven loops, four of which are threads.
+// What it shows   seven loops; four of them are the threads.
 // Its limit       each output reads its whole window and its whole filter from memory or cache.
 // Registers       few; no shared memory.
 #include "conv.cuh"

@@ -1,9 +1,9 @@
-// Convolution as a product of matrices: the windows are copied out, one row a pixel, and multiplied by gemm_*.
+// Convolution as a product of matrices: the windows are copied, one row a pixel, and multiplied by gemm_*.
 //
-// What changed    im2col; the arithmetic is then any rung of the GEMM ladder.
-// Why faster      everything that makes a matrix product fast is there for the taking.
+// What changed    im2col; any rung of the GEMM ladder computes the product.
+// Why faster      it uses all techniques of a fast matrix product.
 // Its limit       the matrix of windows is KH·KW times as large as x, and is written and read once.  A 1×1 window with
-//                 stride 1 needs no copy (conv_03 is this: x itself is the matrix).
+//                 stride 1 needs no copy (conv_03: x itself is the matrix).
 // Registers       few; no shared memory.
 #include "conv.cuh"
 
@@ -17,7 +17,7 @@ KERNEL(conv_02_im2col)(const real* x, real* columns, CONV_ARGUMENTS) {
     columns[(long long)pixel * conv.depth() + k] = address ? *address : 0;
 }
 
-// The way back as a gather: each pixel of x adds up, in a fixed order, what all windows that hold it say.
+// Backward as a gather: each pixel of x adds the gradients of all windows that contain it, in a fixed order.
 // grad_x (N, H, W, x_pixel), columns (N·OH·OW, KH·KW·C)
 KERNEL(conv_02_col2im)(const real* columns, real* grad_x, CONV_ARGUMENTS) {
     const Conv conv = CONV;
@@ -36,8 +36,8 @@ KERNEL(conv_02_col2im)(const real* columns, real* grad_x, CONV_ARGUMENTS) {
     grad_x[(long long)pixel * x_pixel + c] = sum;
 }
 
-// For comparison, the way back as a scatter: simpler, but the order of the additions, and with it the last bits, differ
-// from run to run.  grad_x must be zero beforehand.
+// Backward as a scatter, for comparison: simpler, but the order of the additions, and so the last bits, differ from run to
+// run.  grad_x must be zero before.
 KERNEL(conv_02_col2im_atomic)(const real* columns, real* grad_x, CONV_ARGUMENTS) {
     const Conv conv = CONV;
     const Windows windows{grad_x, conv};

@@ -1,6 +1,6 @@
-// Implicit GEMM: the tiles of im2col's matrix are gathered straight from x; the matrix itself never exists.
+// Implicit GEMM: tiles of im2col's matrix are gathered from x, without the matrix.
 //
-// What changed    a thread that fills the tile works out, for each of its four elements, which pixel and tap it is.
+// What changed    for each of its four elements of a tile, a thread computes the pixel and the tap.
 // Why faster      im2col's matrix is neither written nor read.
 // Its limit       five divisions an element.
 // Registers       106; shared memory 8.25 KiB.

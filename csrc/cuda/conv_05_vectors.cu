@@ -1,7 +1,7 @@
 // Implicit GEMM, four channels at a time.
 //
-// What changed    a thread fills the same row of every tile, so its pixel's place is worked out once, before the loop; four
-//                 neighbouring channels of one tap come with one 16-byte load.
+// What changed    a thread fills the same row of every tile, so it computes its pixel's place once, before the loop.  One
+//                 16-byte load reads four neighbouring channels of a tap.
 // Why faster      two divisions for four elements instead of twenty.
 // Its limit       the block waits for each pair of tiles.
 // Registers       112; shared memory 8.25 KiB.

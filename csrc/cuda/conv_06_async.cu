@@ -1,8 +1,8 @@
-// Implicit GEMM, the next tiles under way while these are multiplied; and the same with the epilogue fused.
+// Implicit GEMM, copying the next tiles during a product; and the same with a fused epilogue.
 //
 // What changed    two pairs of tiles, filled by cp.async.
-// Why faster      the latency of memory is hidden behind arithmetic.
-// Its limit       the ordinary units' rate.
+// Why faster      arithmetic hides the latency of memory.
+// Its limit       the rate of the CUDA cores.
 // Registers       124; shared memory 16.5 KiB.  Needs sm_80.
 #include "conv.cuh"
 
@@ -29,9 +29,9 @@ KERNEL(conv_06_async)(const real* x, const real* w, real* y, CONV_ARGUMENTS) {
                [&](int m, int n, real value) { y[(long long)m * y_pixel + n] = value; });
 }
 
-// conv_09: y = max(conv(x) · scale + shift + residual, 0), what follows a convolution in evaluation, without a trip
-// through memory.  scale, shift (O,): a batch norm with fixed statistics; residual like y, or null; floor: 0 for ReLU,
-// −∞ without it.
+// conv_09: y = max(conv(x) · scale + shift + residual, floor), with the operations that follow a convolution in evaluation.
+// scale, shift (O,): a batch norm with fixed statistics.  residual: in the layout of y, or null.  floor: 0 for ReLU,
+// −∞ without ReLU.
 KERNEL(conv_09_fused)(const real* x, const real* w, real* y, const real* scale, const real* shift,
                       const real* residual, real floor, CONV_ARGUMENTS) {
     __shared__ Tile a[2], b[2];

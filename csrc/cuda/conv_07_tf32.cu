@@ -1,8 +1,8 @@
 // Implicit GEMM on the tensor cores, operands rounded to tf32, sums in float.
 //
-// What changed    the tiles are kept as ldmatrix wants them, and mma.sync multiplies.
+// What changed    tiles in the layout of ldmatrix, multiplied by mma.sync.
 // Why faster      the tensor cores' rate.
-// Its limit       as gemm_09.
+// Its limit       mma.sync, as in gemm_09.
 // Error           about 2^-11 of each operand.
 // Registers       160; shared memory 40 KiB.  Needs sm_80.
 #include "conv.cuh"
@@ -26,7 +26,7 @@ KERNEL(conv_07_tf32)(const real* x, const real* w, real* y, CONV_ARGUMENTS) {
               [&](int m, int n, float value) { y[(long long)m * y_pixel + n] = value; });
 }
 
-// The same in bf16 (7 bits of mantissa): twice the rate, an error of about 2^-8 of each operand.
+// conv_07 in bf16 (7 bits of mantissa): twice the rate, an error of about 2^-8 of each operand.
 KERNEL(conv_07_bf16)(const real* x, const real* w, real* y, CONV_ARGUMENTS) {
     __shared__ MmaTile a, b;
     const Conv conv = CONV;

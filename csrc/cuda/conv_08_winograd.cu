@@ -1,11 +1,11 @@
 // Winograd's F(2×2, 3×3) (Lavin and Gray, arXiv:1509.09308): 3×3 filters, stride 1, no dilation.
 //
-// What changed    2×2 outputs are computed from a 4×4 patch of x with 16 multiplications instead of 36:
-//                 Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A.  Summed over the channels, the ⊙ becomes 16 products of matrices,
-//                 (tiles × C) · (C × O), for gemm_*; the three kernels here transform in and out.
+// What changed    16 multiplications instead of 36 compute 2×2 outputs from a 4×4 patch of x:
+//                 Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A.  Summed over the channels, ⊙ is 16 products of matrices,
+//                 (tiles × C) · (C × O), for gemm_*.  The three kernels here are the transforms.
 // Why faster      2.25 times fewer multiplications.
 // Its limit       the transformed patches are four times as large as x, and are written and read once.
-// Error           a few times that of the direct sum, relative to the whole patch: a huge pixel rounds its neighbours.
+// Error           a few times that of the direct sum, relative to the whole patch: a huge pixel affects all its outputs.
 //                 A NaN or an infinity reaches only the outputs that see it.
 // Registers       few; no shared memory.
 #include "conv.cuh"

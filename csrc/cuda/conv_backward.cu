@@ -1,8 +1,8 @@
 // The gradients of a convolution as implicit GEMMs.
 //
-// Data gradient   every pixel of x gathers from the outputs that saw it.  With stride s only every s-th tap of a pixel
-//                 meets an output, and which ones depends on the pixel's row and column modulo s alone: each of those
-//                 parity classes is a dense product of its own, and no zero is ever multiplied.
+// Data gradient   each pixel of x gathers from the outputs that see it.  With stride s only every s-th tap of a pixel
+//                 belongs to an output.  These taps depend only on the pixel's row and column modulo s.  Each of these
+//                 parity classes is a dense product, without multiplications by zero.
 // Weight gradient the sum over all pixels is divided among blocks (split-K), whose parts are added in a fixed order.
 // Registers       data 122, weight 115; shared memory 16.5 KiB.  Needs sm_80.
 #include "conv.cuh"
@@ -84,7 +84,7 @@ struct WindowsTransposed {
     __device__ const real* address(int line, int pixel) const { return windows.address(pixel, line); }
 };
 
-// workspace (parts, O, KH·KW·C): blockIdx.z sums over `part` output pixels, a multiple of 8; gemm_08_add_parts adds up
+// workspace (parts, O, KH·KW·C): blockIdx.z sums `part` output pixels, a multiple of 8; gemm_08_add_parts adds the parts
 KERNEL(conv_backward_weight)(const real* grad_y, const real* x, real* workspace, int part, CONV_ARGUMENTS) {
     __shared__ Tile a[2], b[2];
     const Conv conv = CONV;

@@ -1,6 +1,6 @@
-// ReLU, the skip-add and the update of the weights: one pass over memory each.
+// ReLU, the skip-add and the update of the weights, one pass over memory each.
 //
-// Technique   a thread takes every (threads of the grid)-th element, so neighbouring threads always touch neighbours.
+// Technique   a grid-stride loop: neighbouring threads access neighbouring elements.
 // Limit       memory bandwidth.
 #include "common.cuh"
 
@@ -18,7 +18,7 @@ KERNEL(relu_backward)(const real* grad, const real* y, real* grad_x, int n) {
     FOR_EACH(i, n) grad_x[i] = y[i] > 0 ? grad[i] : 0;
 }
 
-// y = a + b, and with relu = 1 max(a + b, 0): the end of a building block
+// y = a + b, or max(a + b, 0) if relu = 1
 KERNEL(add_forward)(const real* a, const real* b, real* y, int n, int relu) {
     FOR_EACH(i, n) {
         const real sum = a[i] + b[i];
@@ -26,8 +26,8 @@ KERNEL(add_forward)(const real* a, const real* b, real* y, int n, int relu) {
     }
 }
 
-// One step of SGD with momentum for all parameters at once.  A chunk is up to `chunk` neighbours of one parameter;
-// blockIdx.x walks the chunks.  For each, owner says whose it is and start where it begins.
+// One step of SGD with momentum for all parameters at once.  A chunk is up to `chunk` neighbours of one parameter: `owner`
+// holds the parameter's number, and `start` the first element.  blockIdx.x loops over the chunks.
 //
 //   g ← g + weight_decay · p,  v ← momentum · v + g (first: v ← g),  p ← p − lr · v
 //

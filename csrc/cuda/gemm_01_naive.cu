@@ -1,13 +1,13 @@
 // C = A·B, one thread an element of C.
 //
-// What it shows   the arithmetic, and nothing else: K multiply-adds, 2K loads a thread.
-// Its limit       neighbouring threads (threadIdx.x) work on neighbouring *rows* of A and C: each load of a warp touches
-//                 32 distant lines of memory and uses 4 bytes of each.
+// What it shows   the arithmetic alone: K multiply-adds and 2K loads a thread.
+// Its limit       neighbouring threads (threadIdx.x) compute neighbouring *rows* of C.  Each load of a warp touches 32
+//                 distant lines of memory and uses 4 bytes of each.
 // Registers       34; no shared memory.
 #include "common.cuh"
 
-// A (M, K), B (K, N) and C (M, N); element (i, j) of A lies at A[i * a_row + j * a_col], so a transposed operand is one
-// with its strides exchanged.  C's rows are contiguous, c_row apart.  All kernels gemm_* take the same arguments.
+// A (M, K), B (K, N) and C (M, N).  Element (i, j) of A is A[i * a_row + j * a_col], so exchanged strides transpose an
+// operand.  C's rows are contiguous, c_row apart.  All kernels gemm_* have the same arguments.
 KERNEL(gemm_01_naive)(const real* A, const real* B, real* C, int M, int N, int K,
                       int a_row, int a_col, int b_row, int b_col, int c_row) {
     const int m = blockIdx.x * blockDim.x + threadIdx.x;

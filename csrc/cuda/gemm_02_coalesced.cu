@@ -1,9 +1,9 @@
 // C = A·B, one thread an element of C, neighbouring threads along a row of C.
 //
-// What changed    threadIdx.x runs along n instead of m: the 32 threads of a warp read one line of B, share one element
+// What changed    threadIdx.x runs along n instead of m.  The 32 threads of a warp read one line of B, share one element
 //                 of A and write one line of C.
 // Why faster      a warp's load is one or four transactions instead of 32.
-// Its limit       every element of A and B is still read from memory (or L2) once for each thread that needs it.
+// Its limit       each element of A and B is still read from memory (or L2) by each thread that needs it.
 // Registers       34; no shared memory.
 #include "common.cuh"
 

@@ -1,9 +1,9 @@
 // C = A·B, through tiles in shared memory.
 //
-// What changed    a block of 32×32 threads brings a 32×32 tile of A and one of B into shared memory and multiplies them
-//                 from there.
-// Why faster      each element read from memory is used 32 times: traffic falls to a thirty-second.
-// Its limit       shared memory: two loads for each multiply-add, where one of them could feed several.
+// What changed    a block of 32×32 threads copies a 32×32 tile of A and one of B into shared memory and multiplies them
+//                 there.
+// Why faster      each element read from memory is used 32 times: 1/32 of the traffic.
+// Its limit       shared memory: two loads for each multiply-add.
 // Registers       32; shared memory 8 KiB.
 #include "common.cuh"
 
@@ -21,7 +21,7 @@ KERNEL(gemm_03_shared)(const real* A, const real* B, real* C, int M, int N, int 
         tile_b[row][column] = kb < K && n < N ? B[at(kb, b_row, n, b_col)] : 0;
         __syncthreads();  // the tiles are complete
         for (int k = 0; k < TILE; k++) sum += tile_a[row][k] * tile_b[k][column];
-        __syncthreads();  // nobody reads them any more
+        __syncthreads();  // all threads have read them
     }
     if (m < M && n < N) C[at(m, c_row, n, 1)] = sum;
 }

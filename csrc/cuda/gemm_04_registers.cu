@@ -1,9 +1,9 @@
 // C = A·B, 8×8 elements of C in the registers of each thread.
 //
-// What changed    256 threads compute a 128×128 tile of C; a thread owns 8×8 of them and, for each k, loads 8 numbers of
+// What changed    256 threads compute a 128×128 tile of C.  A thread computes 8×8 of it and, for each k, loads 8 numbers of
 //                 A and 8 of B from shared memory.
-// Why faster      16 loads from shared memory now feed 64 multiply-adds instead of 32.
-// Its limit       the tiles are filled by single 4-byte loads, and A's, stored as it is read, is read back down a column.
+// Why faster      16 loads from shared memory feed 64 multiply-adds instead of 8.
+// Its limit       the tiles are filled by 4-byte loads, and a thread reads the tile of A along a column.
 // Registers       150 (64 of them the sums); shared memory 8 KiB.
 #include "common.cuh"
 
@@ -16,7 +16,7 @@ KERNEL(gemm_04_registers)(const real* A, const real* B, real* C, int M, int N, i
                           int a_row, int a_col, int b_row, int b_col, int c_row) {
     __shared__ real tile_a[BM][BK], tile_b[BK][BN];
     const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
-    const int row = threadIdx.x / 16 * 8, column = threadIdx.x % 16 * 8;  // of this thread's 8×8 within the tile
+    const int row = threadIdx.x / 16 * 8, column = threadIdx.x % 16 * 8;  // of this thread's 8×8 in the tile
     real sum[8][8] = {};
     for (int k0 = 0; k0 < K; k0 += BK) {
         for (int i = threadIdx.x; i < BM * BK; i += THREADS) {

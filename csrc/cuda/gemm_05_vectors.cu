@@ -1,9 +1,9 @@
 // C = A·B, tiles filled four elements at a time.
 //
-// What changed    a thread brings in 4 neighbours of A and of B with one 16-byte load each; A goes into shared memory
-//                 transposed, so that the 8 numbers of a column become two 16-byte reads; rows are padded by 4.
-// Why faster      a quarter of the load and store instructions, and no bank conflicts on the way back.
-// Its limit       the block waits for each pair of tiles to arrive before it may multiply.
+// What changed    a thread loads 4 neighbours of A and of B with one 16-byte load each.  A is stored transposed in shared
+//                 memory, so that two 16-byte reads load the 8 numbers of a column.  Rows are padded by 4.
+// Why faster      a quarter of the load and store instructions, and no bank conflicts.
+// Its limit       the block waits for each pair of tiles before it multiplies.
 // Registers       125; shared memory 8.25 KiB.
 #include "tile.cuh"
 
@@ -12,7 +12,7 @@ KERNEL(gemm_05_vectors)(const real* A, const real* B, real* C, int M, int N, int
     __shared__ Tile a, b;
     const int m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
     const Strided rows{A, M, a_row, K, a_col}, columns{B, N, b_col, K, b_row};
-    // the contiguous dimension of each operand, k or its lines, is the one that is read by fours
+    // Reads each operand by fours along its contiguous dimension, which is k or the lines.
     const bool a_along_k = a_col == 1, b_along_k = b_row == 1 && b_col != 1;
     const bool a_by_four = a_along_k ? by_four_along(A, K, a_row) : a_row == 1 && by_four_along(A, M, a_col);
     const bool b_by_four = b_along_k ? by_four_along(B, K, b_col) : b_col == 1 && by_four_along(B, N, b_row);

@@ -1,8 +1,8 @@
-// C = A·B, the next tiles under way while these are multiplied.
+// C = A·B, copying the next tiles during a product.
 //
-// What changed    two pairs of tiles; cp.async copies into one pair while the other is being multiplied.
-// Why faster      the latency of memory is hidden behind arithmetic, and the copies need no registers.
-// Its limit       within a k every warp reads 2 rows of squares and all 16 columns: much of it for itself alone.
+// What changed    two pairs of tiles.  cp.async copies into one pair while the other pair is multiplied.
+// Why faster      arithmetic hides the latency of memory, and the copies need no registers.
+// Its limit       for each k a warp reads 2 rows of squares and all 16 columns from shared memory.
 // Registers       127; shared memory 16.5 KiB.  Needs sm_80.
 #include "gemm_tile.cuh"
 

@@ -1,14 +1,14 @@
-// C = A·B, each warp a compact piece of the tile, neighbouring blocks working on neighbouring tiles.
+// C = A·B, a compact part of the tile for each warp, and neighbouring tiles for neighbouring blocks.
 //
-// What changed    a warp owns 64×32 of the tile (its lanes 8×4) instead of two rows of squares across all of it; blocks
-//                 are renumbered so that those that run at the same time cover a compact region of C.
-// Why faster      a warp reads 12 vectors per k from shared memory instead of 18; the blocks under way share the rows of A
-//                 and the columns of B that L2 holds.
+// What changed    a warp computes 64×32 of the tile (8×4 lanes) instead of two rows of squares.  Blocks are renumbered, so
+//                 that blocks that run at the same time cover a compact region of C.
+// Why faster      a warp reads 12 vectors per k from shared memory instead of 18.  Running blocks share rows of A and
+//                 columns of B in L2.
 // Its limit       few tiles (a small C with a large K) leave most multiprocessors idle.
 // Registers       128; shared memory 16.5 KiB.  Needs sm_80.
 #include "gemm_tile.cuh"
 
-// Walks the grid in bands of 8 rows of tiles, column by column within a band.
+// The tile of this block: bands of 8 rows of tiles, column by column within a band.
 __device__ __forceinline__ void tile_of_block(int& row, int& column) {
     const int band = 8, rows = gridDim.y, columns = gridDim.x;
     const int number = blockIdx.y * columns + blockIdx.x;

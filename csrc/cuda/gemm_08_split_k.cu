@@ -1,9 +1,9 @@
 // C = A·B, K divided among several blocks for each tile of C.
 //
-// What changed    blockIdx.z takes the z-th part of K and writes its own partial C into a workspace; a second kernel adds
-//                 the parts up, always in the same order, so the result does not depend on which block was first.
+// What changed    blockIdx.z computes a partial C from its part of K in a workspace.  A second kernel adds the parts in a
+//                 fixed order, so the result does not depend on the order of the blocks.
 // Why faster      a small C with a large K (a weight gradient) keeps every multiprocessor busy.
-// Its limit       the partial sums are written and read once more: not for large C.
+// Its limit       the partial sums are written and read once more, which is slow for a large C.
 // Registers       124; shared memory 16.5 KiB.  Needs sm_80.
 #include "gemm_tile.cuh"
 

@@ -1,9 +1,9 @@
 // C = A·B on the tensor cores, operands rounded to tf32 (10 bits of mantissa), sums in float.
 //
-// What changed    ldmatrix brings 16×8 and 8×8 fragments into registers, mma.sync multiplies them: 1,024 multiply-adds
-//                 with one instruction of a warp.
-// Why faster      the tensor cores' rate is several times that of the ordinary units.
-// Its limit       mma.sync itself: on Hopper it reaches about 60 % of what wgmma does.
+// What changed    ldmatrix loads 16×8 and 8×8 fragments into registers.  mma.sync multiplies them: 1,024 multiply-adds by
+//                 one instruction of a warp.
+// Why faster      the tensor cores' rate is several times that of the CUDA cores.
+// Its limit       mma.sync: on Hopper it reaches about 60 % of wgmma's rate.
 // Error           about 2^-11 of each operand.
 // Registers       161; shared memory 40 KiB.  Needs sm_80.
 #include "tensor_tile.cuh"

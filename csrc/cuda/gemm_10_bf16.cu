@@ -1,9 +1,9 @@
 // C = A·B on the tensor cores, operands rounded to bf16 (7 bits of mantissa), sums in float.
 //
-// What changed    operands are rounded on their way into shared memory, where a line of 64 bytes holds 32 of them; one
-//                 mma.sync multiplies 16×16 by 16×8.
-// Why faster      twice the rate of tf32, half the shared memory traffic.
-// Its limit       the rounding goes through registers, so the copies are not asynchronous.
+// What changed    operands are rounded before they are stored in shared memory, 32 in a line of 64 bytes.  One mma.sync
+//                 multiplies 16×16 by 16×8.
+// Why faster      twice the rate of tf32, and half the traffic of shared memory.
+// Its limit       rounding needs registers, so the copies are not asynchronous.
 // Error           about 2^-8 of each operand.
 // Registers       128; shared memory 20 KiB.  Needs sm_80.
 #include "tensor_tile.cuh"

@@ -1,8 +1,8 @@
-// One block's tile of a product of two matrices in memory, double-buffered: what gemm_06 to gemm_08 share.
+// Shared by gemm_06 to gemm_08: one block's tile of a product of two matrices in memory, double-buffered.
 #pragma once
 #include "tile.cuh"
 
-// sum += the part [begin, end) of K; m0, n0: the tile's first row and column.
+// sum += the terms begin … end − 1 of K; m0, n0: the tile's first row and column.
 __device__ __forceinline__ void accumulate_matrices(Tile (&a)[2], Tile (&b)[2], const real* A, const real* B, int M,
                                                     int N, int K, int a_row, int a_col, int b_row, int b_col, int m0,
                                                     int n0, int begin, int end, const Squares& squares,

@@ -1,8 +1,8 @@
 // Pooling, channels-last, one thread an output (forward) or an input (backward).
 //
-// Technique   backward is a gather: each input adds up what the windows that hold it say, in a fixed order.  The usual
-//             scatter with atomicAdd would give other last bits in every run.
-// Limit       memory bandwidth; overlapping windows are served by the cache.
+// Technique   backward is a gather: each input adds the gradients of the windows that contain it, in a fixed order.  The
+//             last bits of a scatter by atomicAdd would differ from run to run.
+// Limit       memory bandwidth; overlapping windows are read from the cache.
 #include "common.cuh"
 
 struct Pool {
@@ -18,14 +18,14 @@ struct Pool {
     const int c = blockIdx.y * blockDim.x + threadIdx.x, pixel = blockIdx.x * blockDim.y + threadIdx.y;    \
     if (c >= C || pixel >= (pixels)) return
 
-// The windows along one axis that hold position x: first, number, and the tap by which window o sees it.
+// Whether window o contains position x along one axis, and by which tap.
 __device__ __forceinline__ bool tap_of(int x, int o, int stride, int padding, int dilation, int size, int& tap) {
     const int along = x + padding - o * stride;
     tap = along / dilation;
     return along >= 0 && along % dilation == 0 && tap < size;
 }
 
-// y, and the number of the tap that was the maximum: of equal ones the first; NaN wins over everything
+// y, and the number of the maximum's tap: the first of equal maxima; a NaN is larger than any number
 KERNEL(max_pool_forward)(const real* x, real* y, int* argmax, POOL_ARGUMENTS) {
     CHANNEL_AND_PIXEL(c, pixel, N * OH * OW);
     const int j = pixel % OW, i = pixel / OW % OH, n = pixel / (OW * OH);
@@ -39,7 +39,7 @@ KERNEL(max_pool_forward)(const real* x, real* y, int* argmax, POOL_ARGUMENTS) {
             if (tap < 0 || (best == best && !(value <= best))) best = value, tap = p * KW + q;
         }
     const long long place = (long long)pixel * C + c;
-    y[place] = tap < 0 ? -infinity() : best;  // a dilated window may step over a small image
+    y[place] = tap < 0 ? -infinity() : best;  // a dilated window may miss a small image
     argmax[place] = tap;
 }
 
@@ -57,7 +57,7 @@ KERNEL(max_pool_backward)(const real* grad, const int* argmax, real* grad_x, POO
     grad_x[(long long)pixel * C + c] = sum;
 }
 
-// What a window's sum is divided by: ceil_mode's overhang never counts, the padding if count_include_pad.
+// The divisor of a window's sum along one axis: the padding counts if count_include_pad, ceil_mode's overhang never.
 __device__ __forceinline__ int window_size(int o, int stride, int padding, int size, int length, int include) {
     int begin = o * stride - padding, end = min(begin + size, length + padding);
     if (!include) begin = max(begin, 0), end = min(end, length);
@@ -105,7 +105,7 @@ KERNEL(adaptive_avg_pool_forward)(const real* x, real* y, int N, int H, int W, i
     y[(long long)pixel * C + c] = sum / ((bottom - top) * (right - left));
 }
 
-// Input h lies in the bins from ⌊h·OH/H⌋ up to ⌈(h+1)·OH/H⌉: the forward rule with the sizes exchanged.
+// Input h belongs to the bins from ⌊h·OH/H⌋ up to ⌈(h+1)·OH/H⌉, the forward rule with exchanged sizes.
 KERNEL(adaptive_avg_pool_backward)(const real* grad, real* grad_x, int N, int H, int W, int C, int OH, int OW) {
     CHANNEL_AND_PIXEL(c, pixel, N * H * W);
     const int column = pixel % W, row = pixel / W % H, n = pixel / (W * H);

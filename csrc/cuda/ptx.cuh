@@ -1,10 +1,10 @@
-// The instructions that CUDA C++ does not offer as functions.  The emulator brings its own versions of the same names.
+// Instructions without a function in CUDA C++.  The emulator defines the same names (ptx_emulation.h).
 #pragma once
 
 #ifndef MINIRES_EMULATED
 
-// cp.async: global to shared memory without passing through registers, finished when it is waited for.
-// Only `size` of the bytes are read, the rest become zero.
+// cp.async copies from global to shared memory without registers.  It completes at the latest when it is waited for.
+// Only the first `size` bytes are read; the rest become zero.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global, unsigned size) {
     const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(size) : "memory");
@@ -22,7 +22,7 @@ __device__ __forceinline__ void cp_async_4(void* shared, const void* global, uns
 
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until all but the newest groups have arrived (for this thread: a barrier makes them seen by the others).
+// Waits until all but the newest groups of this thread have arrived.  Other threads see the copies after a barrier.
 #define cp_async_wait(newest) asm volatile("cp.async.wait_group %0;" ::"n"(newest) : "memory")
 
 // ldmatrix: four 8×8 matrices of 16 bits (or 8×4 of 32); lanes 8i … 8i+7 hold the addresses of the rows of matrix i.
@@ -52,7 +52,7 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&c)[4], const unsigned 
 
 #endif
 
-// One number, of whichever type.
+// Copies one number of either type.
 __device__ __forceinline__ void cp_async_one(float* shared, const float* global, bool inside) {
     cp_async_4(shared, global, inside ? 4 : 0);
 }
@@ -61,7 +61,7 @@ __device__ __forceinline__ void cp_async_one(double* shared, const double* globa
     cp_async_8(shared, global, inside ? 8 : 0);
 }
 
-// Rounds to the nearest tf32 (10 bits of mantissa), ties away from zero; the tensor core alone would cut off.
+// Rounds to the nearest tf32 (10 bits of mantissa), ties away from zero.  The tensor core would truncate.
 __device__ __forceinline__ unsigned to_tf32(float x) {
 #if defined(MINIRES_EMULATED)
     unsigned bits;
@@ -74,7 +74,7 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
 #endif
 }
 
-// Two floats as a pair of bf16, each rounded to the nearest, ties to even: `low` in the lower half.
+// Rounds two floats to a pair of bf16, ties to even.  `low` is in the lower half.
 __device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
 #if defined(MINIRES_EMULATED)
     unsigned bits[2];

@@ -1,8 +1,8 @@
 // Softmax, its logarithm and cross-entropy of x (rows, C): one warp a row.
 //
-// Technique   the lanes walk along the row and meet by __shfl_xor_sync, which exchanges registers: no shared memory, no
-//             barrier.  The maximum is taken off first, so that exp cannot overflow.
-// Limit       memory bandwidth (the second and third pass over a row are served by the cache).
+// Technique   the lanes loop along the row and combine their results by __shfl_xor_sync, which exchanges registers: no
+//             shared memory, no barrier.  The maximum is subtracted first, so that exp cannot overflow.
+// Limit       memory bandwidth (the second and third pass over a row read from the cache).
 #include "common.cuh"
 
 #define ALL_LANES 0xffffffffu
@@ -32,7 +32,7 @@ __device__ __forceinline__ void log_sum_exp(const real* x, int C, int lane, real
     sum = sum_of_warp(sum);
 }
 
-// A block is 32 × (rows of warps); threads beyond the last row leave together, a whole warp at a time.
+// A block has 32 × (rows) threads.  Warps beyond the last row return as a whole.
 #define ROW_OF_WARP(row, lane)                                                     \
     const int row = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.x;     \
     if (row >= rows) return
@@ -86,7 +86,7 @@ KERNEL(cross_entropy_forward)(const real* x, const long long* labels, real* log_
         const real value = x[k] - largest - log_sum;
         log_p[k] = value;
         const real target = (k == label ? 1 - smoothing : real(0)) + smoothing / C;
-        if (target != 0) total -= target * value;  // 0 · ∞ is no loss
+        if (target != 0) total -= target * value;  // avoids 0 · ∞
     }
     total = sum_of_warp(total);
     if (lane == 0) loss[row] = total;

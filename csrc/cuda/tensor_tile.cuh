@@ -1,7 +1,7 @@
 // The 128×128 tile of C on the tensor cores: 8 warps of 64×32, each 4×4 products of 16×8.
 //
-// Both operands are kept as [line][k], k contiguous: what ldmatrix reads and mma.sync expects.  A row of 80 bytes puts
-// the eight rows of a matrix into different banks.
+// Both operands are stored as [line][k], k contiguous, as ldmatrix and mma.sync expect.  A row has 80 bytes, so the eight
+// rows of a matrix are in different banks.
 #pragma once
 #include "common.cuh"
 #include "ptx.cuh"
@@ -15,7 +15,7 @@ struct alignas(16) MmaTile {
     unsigned char row[MMA_TILE][ROW_BYTES];
 };
 
-// This thread's sums: [16 rows][8 columns][register], in mma.sync's layout.
+// A thread's sums, [16 rows][8 columns][register], in the layout of mma.sync.
 typedef float MmaSums[4][4][4];
 
 struct MmaWarp {
@@ -24,12 +24,12 @@ struct MmaWarp {
     __device__ MmaWarp() : row(threadIdx.x / 32 / 4 * 64), column(threadIdx.x / 32 % 4 * 32), lane(threadIdx.x % 32) {}
 };
 
-// Fragments of A: 16 lines × 32 bytes, as four matrices: lines 0-7 and 8-15, the first 16 bytes and the second.
+// Loads a fragment of A, 16 lines × 32 bytes, as four matrices: lines 0–7 and 8–15, of the first 16 bytes and the second.
 __device__ __forceinline__ void load_fragment_a(unsigned (&a)[4], const MmaTile& tile, int line, int byte, int lane) {
     ldmatrix_x4(a, &tile.row[line + lane % 16][byte + lane / 16 * 16]);
 }
 
-// Fragments of B for two products side by side: lines 0-7 (both halves of k), then lines 8-15.
+// Loads the fragments of B of two adjacent products: lines 0–7 (both halves of k), then lines 8–15.
 __device__ __forceinline__ void load_fragments_b(unsigned (&b)[4], const MmaTile& tile, int line, int byte, int lane) {
     ldmatrix_x4(b, &tile.row[line + lane / 16 * 8 + lane % 8][byte + lane / 8 % 2 * 16]);
 }
@@ -47,7 +47,7 @@ __device__ __forceinline__ void multiply_mma(const MmaTile& a, const MmaTile& b,
             load_fragments_b(two, b, warp.column + 8 * j, byte, warp.lane);
             right[j][0] = two[0], right[j][1] = two[1], right[j + 1][0] = two[2], right[j + 1][1] = two[3];
         }
-        if (!BF16) {  // float to the nearest tf32: the tensor core would cut off
+        if (!BF16) {  // to the nearest tf32, because the tensor core truncates
 #pragma unroll
             for (int i = 0; i < 4; i++) {
 #pragma unroll
@@ -81,7 +81,7 @@ __device__ __forceinline__ void store_mma(const MmaSums& sum, const MmaWarp& war
             }
 }
 
-// Fills a tile with 16 floats a line by cp.async: a thread brings in 8 of one line.
+// Fills a tile with 16 floats a line by cp.async.  A thread copies 8 of one line.
 template <class Operand>
 __device__ __forceinline__ void load_mma_async(MmaTile& tile, const Operand& operand, int line0, int k0, bool by_four) {
     const int line = threadIdx.x / 2, k = threadIdx.x % 2 * 8;
@@ -102,7 +102,7 @@ __device__ __forceinline__ void load_mma_async(MmaTile& tile, const Operand& ope
     }
 }
 
-// Fills a tile with 32 bf16 a line, rounded from floats on the way: a thread brings in 16 of one line.
+// Fills a tile with 32 bf16 a line, rounded from floats.  A thread loads 16 of one line.
 template <class Operand>
 __device__ __forceinline__ void load_mma_bf16(MmaTile& tile, const Operand& operand, int line0, int k0) {
     const int line = threadIdx.x / 2, k = threadIdx.x % 2 * 16;

@@ -1,6 +1,6 @@
-// The 128×128 tile of C that a block of 256 threads computes, and its way through shared memory.
+// The 128×128 tile of C that a block of 256 threads computes through shared memory.
 //
-// Both operands are kept as [k][line], a line being a row of A or a column of B: for each k a thread then reads
+// Both operands are stored as [k][line], where a line is a row of A or a column of B.  For each k a thread reads
 // neighbours, four at a time.  The padding spreads the columns of a transposed store over the banks.
 #pragma once
 #include "common.cuh"
@@ -13,7 +13,7 @@ constexpr int THREADS = 256;
 
 typedef real Tile[DEPTH][TILE + PADDING];
 
-// Where a thread's 8×8 sums lie within the tile: four 4×4 squares, `row_step` and `column_step` apart.
+// The place of a thread's 8×8 sums in the tile: four 4×4 squares, `row_step` and `column_step` apart.
 struct Squares {
     int row, row_step, column, column_step;
 
@@ -21,13 +21,13 @@ struct Squares {
     __device__ int column_of(int j) const { return column + j / 4 * column_step + j % 4; }
 };
 
-// 16×16 threads over the whole tile: a warp reads 2 · 4 rows and 16 · 4 columns at once, the latter without conflicts.
+// 16×16 threads over the whole tile.  A warp reads 2 · 4 rows and 16 · 4 columns at once, without bank conflicts.
 __device__ __forceinline__ Squares squares_of_block() {
     const int t = threadIdx.x;
     return {t / 16 * 4, 64, t % 16 * 4, 64};
 }
 
-// Each warp has 64×32 of the tile to itself: it reads 8 · 4 rows and 4 · 4 columns at once, less in all.
+// Each warp computes 64×32 of the tile.  It reads 8 · 4 rows and 4 · 4 columns at once, fewer in total.
 __device__ __forceinline__ Squares squares_of_warp() {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     return {warp / 4 * 64 + lane / 4 * 4, 32, warp % 4 * 32 + lane % 4 * 4, 16};
@@ -52,7 +52,7 @@ __device__ __forceinline__ void multiply_tiles(const Tile& a, const Tile& b, con
     }
 }
 
-// Hands each of the thread's sums to `store(line of A, line of B, sum)`; what lies beyond M or N is left out.
+// Calls store(line of A, line of B, sum) for each of the thread's sums inside of M × N.
 template <class Store>
 __device__ __forceinline__ void store_sums(const real (&sum)[8][8], const Squares& at, int m0, int n0, int M, int N,
                                            Store store) {
@@ -65,7 +65,7 @@ __device__ __forceinline__ void store_sums(const real (&sum)[8][8], const Square
         }
 }
 
-// An operand that is a matrix in memory.  `address(line, k)` is where an element lies, or null outside.
+// An operand that is a matrix in memory.  `address(line, k)` is the address of an element, or null outside of the matrix.
 struct Strided {
     const real* data;
     int lines, line_step, depth, depth_step;
@@ -75,7 +75,7 @@ struct Strided {
     }
 };
 
-// The four elements that a thread brings into a tile: neighbours along k (two threads a line) or along the lines.
+// The four elements of a tile that a thread loads: neighbours along k (two threads a line) or along the lines.
 template <bool ALONG_K>
 struct Share {
     int line, k;
@@ -86,8 +86,8 @@ struct Share {
     __device__ int k_of(int i) const { return ALONG_K ? k + i : k; }
 };
 
-// Fills a tile through registers.  `by_four` promises that the four elements of a share, if the first lies inside, lie
-// inside as well, side by side and aligned: then they are one load.
+// Fills a tile through registers.  With `by_four` a share is one load: its four elements are contiguous, aligned, and all
+// inside of the operand if the first is.
 template <bool ALONG_K, class Operand>
 __device__ __forceinline__ void load_tile(Tile& tile, const Operand& operand, int line0, int k0, bool by_four) {
     const Share<ALONG_K> share;
@@ -111,11 +111,11 @@ __device__ __forceinline__ void load_tile(Tile& tile, const Operand& operand, in
     }
 }
 
-// The same by cp.async: the tile is there after cp_async_wait and a barrier.
+// Like load_tile, but by cp.async: the tile is complete after cp_async_wait and a barrier.
 template <bool ALONG_K, class Operand>
 __device__ __forceinline__ void load_tile_async(Tile& tile, const Operand& operand, int line0, int k0, bool by_four) {
     const Share<ALONG_K> share;
-    const real* anywhere = operand.data;  // an address that may be named where nothing is read
+    const real* anywhere = operand.data;  // a valid address for copies of zero bytes
     if (by_four) {
         const real* address = operand.address(line0 + share.line, k0 + share.k);
         const real* from = address ? address : anywhere;
@@ -142,8 +142,8 @@ __device__ __forceinline__ bool by_four_along(const real* data, int contiguous_s
     return is_aligned(data) && contiguous_size % 4 == 0 && other_step % 4 == 0;
 }
 
-// sum += Σ_k a(m, k) · b(n, k) for k in [begin, end), double-buffered: while one pair of tiles is multiplied, the next
-// one is on its way.  The loaders are called as load(tile, k0) by all threads and use cp.async.
+// sum += Σ_k a(m, k) · b(n, k) for k in [begin, end), double-buffered: the next pair of tiles is copied while one pair is
+// multiplied.  All threads call load_a(tile, k0) and load_b(tile, k0), which use cp.async.
 template <class LoadA, class LoadB>
 __device__ __forceinline__ void accumulate(Tile (&a)[2], Tile (&b)[2], LoadA load_a, LoadB load_b, int begin, int end,
                                            const Squares& at, real (&sum)[8][8]) {
@@ -159,8 +159,8 @@ __device__ __forceinline__ void accumulate(Tile (&a)[2], Tile (&b)[2], LoadA loa
             load_b(b[stage ^ 1], k0 + DEPTH);
         }
         cp_async_commit();
-        cp_async_wait(1);  // all but the group just committed: this stage's own copies are there
-        __syncthreads();   // and everybody else's
+        cp_async_wait(1);  // this thread's copies of this stage have arrived
+        __syncthreads();   // the other threads' copies too
         multiply_tiles(a[stage], b[stage], at, sum);
         __syncthreads();  // before the tiles are overwritten
         stage ^= 1;

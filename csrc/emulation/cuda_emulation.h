@@ -1,9 +1,9 @@
-// What a kernel file needs to be compiled by g++ and run on the CPU: CUDA's words, with the meaning they have on a GPU.
+// CUDA's keywords and functions for g++, so that kernel files run on the CPU with the meaning that they have on a GPU.
 //
 //   g++ -x c++ -include csrc/emulation/cuda_emulation.h csrc/cuda/gemm_03_shared.cu ...
 //
-// Every thread of a block is a fiber with a stack of its own, so a debugger sees a thread where it stands:
-// `break gemm_03_shared.cu:20 if threadIdx.x == 37` works.  Blocks run one after the other on the calling thread.
+// Each thread of a block is a fiber with its own stack, so debuggers can stop in one thread:
+// `break gemm_03_shared.cu:20 if threadIdx.x == 37`.  Blocks run one after another on the calling thread.
 #pragma once
 
 #include <cmath>
@@ -19,7 +19,7 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-// Shared memory is one section of the program: poisoned with NaN before each block, see launch().
+// Shared memory is one section of the program.  launch() fills it with NaN before each block.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
 struct uint3 {
@@ -30,13 +30,13 @@ struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
 
-// Plain variables: the scheduler sets them whenever another thread of the block goes on.
+// The scheduler sets them whenever it resumes a thread.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
 namespace emulation {
 
-// The place in the kernel's source where a thread waits.
+// A place in a kernel's source.
 struct Place {
     const char* file;
     int line;
@@ -44,7 +44,7 @@ struct Place {
 
 void barrier(Place place);
 
-// All 32 lanes of the warp give `bytes` bytes and get everybody's, lane after lane; valid until the warp's next call.
+// Returns the `bytes` bytes of each of the warp's 32 lanes, lane after lane.  Valid until the warp's next call.
 const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place place);
 
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned size, Place place);
@@ -108,5 +108,5 @@ inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }
 
-// The instructions that CUDA C++ reaches only as PTX (csrc/cuda/ptx.cuh), in their documented meaning.
+// The instructions that CUDA C++ offers only as PTX (csrc/cuda/ptx.cuh).
 #include "ptx_emulation.h"

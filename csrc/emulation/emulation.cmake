@@ -1,12 +1,11 @@
-# The emulator: csrc/cuda/*.cu compiled by the C++ compiler, each for float and for double, and bound as
-# minires._emulation.
+# The emulator, minires._emulation: csrc/cuda/*.cu compiled by the C++ compiler for float and for double.
 #
 #   -DMINIRES_SANITIZE=address     with AddressSanitizer and UndefinedBehaviorSanitizer
-#   -DMINIRES_SANITIZE=thread      with ThreadSanitizer, to which every thread of a block is a thread of its own
+#   -DMINIRES_SANITIZE=thread      with ThreadSanitizer, which treats each thread of a block as a thread
 #   -DCMAKE_BUILD_TYPE=Debug       unoptimised, to step through the kernels
 
 if(NOT (CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND UNIX AND NOT APPLE))
-  message(STATUS "the emulator needs g++ on an ELF system: it is left out")
+  message(STATUS "the emulator needs g++ on an ELF system: not built")
   return()
 endif()
 
@@ -14,13 +13,13 @@ set(MINIRES_SANITIZE "" CACHE STRING "address or thread: build the emulator with
 
 generate_kernel_files(generated cpp launch.h emulation)
 
-# The kernels of a precision are compiled at once: their headers take longer to read than they do to compile.
+# All kernels of a precision are one compilation, because parsing the headers takes longer than compiling a kernel.
 foreach(file ${generated})
   string(REGEX MATCH "_f64" precision ${file})
   set_source_files_properties(${file} PROPERTIES UNITY_GROUP "kernels${precision}")
 endforeach()
 
-# NO_EXTRAS: not stripped, so that errors, sanitizers and debuggers can name lines
+# NO_EXTRAS: not stripped, so that sanitizers and debuggers find lines
 pybind11_add_module(_emulation NO_EXTRAS emulation/bindings.cpp emulation/launch.cpp emulation/fiber.cpp ${generated})
 target_include_directories(_emulation PRIVATE emulation ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(_emulation PRIVATE -g1 -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter)
@@ -31,7 +30,7 @@ endif()
 if(MINIRES_SANITIZE STREQUAL "address")
   set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined -fsanitize-sections=cuda_shared)
 elseif(MINIRES_SANITIZE STREQUAL "thread")
-  # The scheduler is one real thread that plays many: it announces the switches, but is not watched itself.
+  # The scheduler announces its switches of stacks to ThreadSanitizer, and is not instrumented itself.
   set(sanitizers -fsanitize=thread)
   set_source_files_properties(emulation/launch.cpp emulation/fiber.cpp PROPERTIES
     COMPILE_OPTIONS -fno-sanitize=thread COMPILE_DEFINITIONS MINIRES_THREAD_SANITIZER)

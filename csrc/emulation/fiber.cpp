@@ -1,5 +1,5 @@
-// Switching stacks: by hand on x86-64 (the ABI's six callee-saved registers and the floating-point control words),
-// through ucontext elsewhere.  The sanitizers are told of every switch.
+// Switches stacks: in assembly on x86-64 (the ABI's six callee-saved registers and the floating-point control words), by
+// ucontext elsewhere.  Announces each switch to the sanitizers.
 #include "fiber.h"
 
 #include <sys/mman.h>
@@ -8,7 +8,7 @@
 #include <new>
 
 #if !defined(__x86_64__)
-#define MINIRES_UCONTEXT  // may also be defined elsewhere, to test it
+#define MINIRES_UCONTEXT  // may be defined on x86-64 too, to test it
 #endif
 #if defined(MINIRES_UCONTEXT)
 #include <ucontext.h>
@@ -25,7 +25,7 @@ namespace emulation {
 
 namespace {
 
-constexpr size_t STACK = 256 << 10;  // touched page by page: what a kernel doesn't use costs nothing
+constexpr size_t STACK = 256 << 10;  // the system allocates only the pages that a kernel uses
 
 #if defined(__SANITIZE_ADDRESS__)
 thread_local const void* scheduler_stack;
@@ -40,11 +40,11 @@ thread_local void* scheduler_tsan;
 #if !defined(MINIRES_UCONTEXT)
 
 struct Fiber::Context {
-    void* fiber;      // its stack pointer while it is suspended
-    void* scheduler;  // that of whoever resumed it
+    void* fiber;      // the suspended fiber's stack pointer
+    void* scheduler;  // the stack pointer of the caller of resume()
 };
 
-// Pushes what must survive, stores the stack pointer at *from, and goes on at `to`.
+// Pushes the callee-saved state, stores the stack pointer at *from, and continues at `to`.
 extern "C" void minires_switch_stack(void** from, void* to);
 __asm__(R"(
 .text
@@ -74,7 +74,7 @@ minires_switch_stack:
     popq %rbp
     ret
 .size minires_switch_stack, .-minires_switch_stack
-# The first switch to a fiber returns to here, with the fiber in %rbx.
+# The first switch to a fiber returns here, with the fiber in %rbx.
 .globl minires_begin_fiber
 .hidden minires_begin_fiber
 minires_begin_fiber:
@@ -93,14 +93,11 @@ struct Fiber::Context {
 
 #endif
 
-Fiber::Fiber() : context_(new Context{}) {
+Fiber::Fiber() : context_(std::make_unique<Context>()) {
     void* memory = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        delete context_;
-        throw std::bad_alloc();
-    }
+    if (memory == MAP_FAILED) throw std::bad_alloc();
     stack_ = static_cast<char*>(memory);
-    mprotect(stack_, 4096, PROT_NONE);  // an overflow is a fault, not a corruption
+    mprotect(stack_, 4096, PROT_NONE);  // a stack overflow faults
 #if defined(MINIRES_THREAD_SANITIZER)
     tsan_ = __tsan_create_fiber(0);
 #endif
@@ -111,7 +108,6 @@ Fiber::~Fiber() {
     __tsan_destroy_fiber(tsan_);
 #endif
     munmap(stack_, STACK);
-    delete context_;
 }
 
 void Fiber::start(void (*body)(void*), void* argument) {
@@ -126,7 +122,7 @@ void Fiber::start(void (*body)(void*), void* argument) {
     frame[1] = frame[2] = frame[3] = 0;                // r15 r14 r13
     frame[4] = reinterpret_cast<uint64_t>(&enter);     // r12
     frame[5] = reinterpret_cast<uint64_t>(this);       // rbx
-    frame[6] = 0;                                      // rbp: where a debugger's backtrace ends
+    frame[6] = 0;                                      // rbp: ends a debugger's backtrace
     frame[7] = reinterpret_cast<uint64_t>(&minires_begin_fiber);
     context_->fiber = frame;
 #else
@@ -145,7 +141,7 @@ void Fiber::enter(Fiber* self) {
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
 #endif
     self->body_(self->argument_);
-    self->suspend();  // for good
+    self->suspend();  // until the next start()
 }
 
 void Fiber::resume() {

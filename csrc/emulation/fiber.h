@@ -1,7 +1,8 @@
-// A fiber: a stack and the place on it where to go on.  `resume` enters it, `suspend` leaves it.
+// A fiber: a function that runs on its own stack and can be suspended.
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 namespace emulation {
 
@@ -12,11 +13,11 @@ public:
     Fiber(const Fiber&) = delete;
     Fiber& operator=(const Fiber&) = delete;
 
-    // Sets the fiber to begin `body` at the next resume; whatever it was doing is forgotten.
+    // The next resume() begins `body`.  Abandons the previous body.
     void start(void (*body)(void*), void* argument);
-    // From the scheduler: runs the fiber until it suspends or its body returns.
+    // Runs the fiber until it suspends or its body returns.
     void resume();
-    // From within the fiber: back to the scheduler.
+    // Returns to the caller of resume().  Called on the fiber.
     void suspend();
 
 private:
@@ -24,14 +25,14 @@ private:
 
     struct Context;
     char* stack_;
-    Context* context_;
+    std::unique_ptr<Context> context_;
     void (*body_)(void*) = nullptr;
     void* argument_ = nullptr;
     void* tsan_ = nullptr;
 };
 
-// What ThreadSanitizer must know where threads of a block meet: all that was done before `release` is seen after
-// `acquire`.  Nothing in a build without it.
+// Tells ThreadSanitizer that everything before release(p) happens before everything after acquire(p).  Does nothing in
+// other builds.
 void release(void* meeting_point);
 void acquire(void* meeting_point);
 

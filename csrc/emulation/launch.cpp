@@ -1,4 +1,4 @@
-// The scheduler of a block's threads, and what threads do together: barriers, warp exchanges, asynchronous copies.
+// The scheduler of a block's threads, with barriers, warp exchanges and asynchronous copies.
 #include "launch.h"
 
 #include <pthread.h>
@@ -17,7 +17,7 @@
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
-// The first and the last byte of shared memory; the linker knows them.
+// The begin and the end of shared memory, defined by the linker.
 extern "C" char __start_cuda_shared[] __attribute__((weak));
 extern "C" char __stop_cuda_shared[] __attribute__((weak));
 
@@ -40,12 +40,12 @@ struct Thread {
     State state = State::done;
     Place place{};
     unsigned mask = 0;
-    std::vector<Copy> open;               // asked for since the last commit
-    std::deque<std::vector<Copy>> groups;  // committed, the oldest first
+    std::vector<Copy> open;                // since the last commit
+    std::deque<std::vector<Copy>> groups;  // committed, in order
 };
 
 struct Warp {
-    // Two boards by turns: a lane may write for the next exchange while another still reads the last one.
+    // Two boards alternate: a lane may write for the next exchange while another lane reads the last one.
     alignas(16) char board[2][32][64];
     unsigned turn = 0;
 };
@@ -55,7 +55,7 @@ struct Block {
     std::vector<std::unique_ptr<Warp>> warps;
     size_t count = 0;
     size_t current = 0;
-    unsigned barrier = 0;  // 0 and 1 by turns
+    unsigned barrier = 0;  // alternates between 0 and 1
     bool copies_early = false;
     const Kernel* kernel = nullptr;
     void** arguments = nullptr;
@@ -66,32 +66,32 @@ struct Block {
 Block block;
 std::mutex one_launch_at_a_time;
 
-// A thread that was launching stayed behind in the parent, with the mutex locked and its block half run.
-void start_afresh_in_child() {
+// Another thread may have been launching during the fork.  In the child its mutex would stay locked.
+void reset_in_child() {
     new (&one_launch_at_a_time) std::mutex;
-    new (&block) Block;  // the memory of the old one is lost
+    new (&block) Block;  // leaks the old block's memory
 }
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, start_afresh_in_child);
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, reset_in_child);
 
-// Where threads meet, for ThreadSanitizer.  Barriers have two by turns: a thread that is late to leave one must not be
-// taken to have seen what others did on their way to the next.
+// The synchronisation points for ThreadSanitizer.  Two alternate for barriers: a thread that leaves one barrier late must
+// not be ordered after what other threads do before the next barrier.
 char start_of_block, end_of_block, barriers[2];
 
-std::string told(const uint3& index) {
+std::string name_of(const uint3& index) {
     return "thread (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
 }
 
-std::string told(Place place) { return std::string(place.file) + ":" + std::to_string(place.line); }
+std::string name_of(Place place) { return std::string(place.file) + ":" + std::to_string(place.line); }
 
 bool same(Place a, Place b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
-[[noreturn]] void complain(const std::string& what) {
+[[noreturn]] void fail(const std::string& what) {
     throw std::runtime_error(std::string(block.kernel->name) + ": " + what + ", in block (" +
                              std::to_string(blockIdx.x) + ", " + std::to_string(blockIdx.y) + ", " +
                              std::to_string(blockIdx.z) + ")");
 }
 
-// A NaN in float and in double, and no plausible index.  Not seen by the sanitizers: it runs over their red zones too.
+// The bytes are a NaN in float and in double, and an invalid index.  Not instrumented, because it writes to red zones too.
 __attribute__((no_sanitize("address"))) void poison_shared_memory() {
     for (volatile char* byte = __start_cuda_shared; byte < __stop_cuda_shared; ++byte) *byte = '\xff';
 }
@@ -104,13 +104,13 @@ void body(void* argument) {
     release(&end_of_block);
 }
 
-void go_on(size_t number) {
+void run_thread(size_t number) {
     block.current = number;
     threadIdx = block.threads[number]->index;
     block.threads[number]->fiber.resume();
 }
 
-// Leaves the running thread until `state` is over.
+// Suspends the running thread in `state`.
 void wait(State state, Place place, void* meeting_point) {
     Thread& self = block.self();
     self.state = state;
@@ -120,7 +120,7 @@ void wait(State state, Place place, void* meeting_point) {
     acquire(meeting_point);
 }
 
-// The lanes of a warp that wait for one another, if all that are meant have come.
+// Releases the lanes of a warp that wait in an exchange, if all lanes of their masks have arrived.
 bool release_exchange(size_t warp) {
     const size_t first = 32 * warp, last = std::min(first + 32, block.count);
     unsigned waiting = 0, wanted = 0;
@@ -136,8 +136,8 @@ bool release_exchange(size_t warp) {
         Thread& lane = *block.threads[i];
         if (lane.state != State::in_exchange) continue;
         if (one && !same(one->place, lane.place))
-            complain("lanes of a warp exchange at different places: " + told(one->index) + " at " + told(one->place) +
-                     ", " + told(lane.index) + " at " + told(lane.place));
+            fail("lanes of one warp exchange at different lines: " + name_of(one->index) + " at " + name_of(one->place) +
+                     ", " + name_of(lane.index) + " at " + name_of(lane.place));
         one = &lane;
         lane.state = State::ready;
     }
@@ -145,8 +145,8 @@ bool release_exchange(size_t warp) {
     return true;
 }
 
-// Called when no thread is ready: releases whoever may go on, or says why nobody can.
-void meet() {
+// Called if no thread is ready.  Releases threads from exchanges or from the barrier, or throws the reason of a deadlock.
+void synchronise() {
     bool released = false;
     for (size_t warp = 0; 32 * warp < block.count; warp++) released |= release_exchange(warp);
     if (released) return;
@@ -158,29 +158,29 @@ void meet() {
     for (size_t i = 0; i < block.count; i++) {
         const Thread& thread = *block.threads[i];
         if (thread.state == State::in_exchange)
-            complain("not all lanes that " + told(thread.index) + " waits for come to the warp exchange at " +
-                     told(thread.place));
+            fail(name_of(thread.index) + " waits for lanes that do not reach the warp exchange at " +
+                     name_of(thread.place));
         if (thread.state == State::done || !same(thread.place, at_barrier->place)) elsewhere = &thread;
     }
     if (elsewhere)
-        complain("divergent barrier: " + told(at_barrier->index) + " waits at " + told(at_barrier->place) + ", " +
-                 told(elsewhere->index) +
-                 (elsewhere->state == State::done ? " has returned" : " at " + told(elsewhere->place)));
+        fail("divergent barrier: " + name_of(at_barrier->index) + " waits at " + name_of(at_barrier->place) + ", " +
+                 name_of(elsewhere->index) +
+                 (elsewhere->state == State::done ? " has returned" : " at " + name_of(elsewhere->place)));
     for (size_t i = 0; i < block.count; i++) block.threads[i]->state = State::ready;
     block.barrier ^= 1;
 }
 
-// Runs one warp as far as it gets without the others: to a barrier, or to its end.  Where a barrier is missing it
-// overwrites what they have yet to read, or reads what they have yet to write.
+// Runs one warp alone up to a barrier or its end.  If a barrier is missing, the warp overwrites what others have not read
+// yet, or reads what they have not written yet.
 void run_ahead(size_t warp) {
     const size_t first = 32 * warp, last = std::min(first + 32, block.count);
     do {
         for (size_t i = first; i < last; i++)
-            if (block.threads[i]->state == State::ready) go_on(i);
+            if (block.threads[i]->state == State::ready) run_thread(i);
     } while (release_exchange(warp));
 }
 
-// An asynchronous copy may arrive at any time before it is waited for: either at once or only then.
+// An asynchronous copy may arrive at any time between its issue and its wait.  It is carried out at one of the two.
 void carry_out(const Copy& copy) {
     if (copy.size) std::memcpy(copy.shared, copy.global, copy.size);
     if (copy.size < copy.bytes) std::memset(static_cast<char*>(copy.shared) + copy.size, 0, copy.bytes - copy.size);
@@ -208,13 +208,13 @@ void run_block(std::mt19937* shuffle) {
         for (size_t number : order) {
             Thread& thread = *block.threads[number];
             if (thread.state == State::ready) {
-                go_on(number);
+                run_thread(number);
                 ran = true;
             }
             waiting |= thread.state != State::done;
         }
         if (!waiting) break;
-        if (!ran) meet();
+        if (!ran) synchronise();
     }
     acquire(&end_of_block);
     for (size_t i = 0; i < block.count; i++) {
@@ -222,7 +222,7 @@ void run_block(std::mt19937* shuffle) {
         const Copy* lost = thread.open.empty() ? nullptr : &thread.open.front();
         for (const auto& group : thread.groups)
             if (!group.empty()) lost = &group.front();
-        if (lost) complain("the cp.async at " + told(lost->place) + " was never waited for by " + told(thread.index));
+        if (lost) fail("the cp.async at " + name_of(lost->place) + " was never waited for by " + name_of(thread.index));
     }
 }
 
@@ -239,7 +239,7 @@ const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place plac
     Warp& warp = *block.warps[block.current / 32];
     const unsigned lane = block.current % 32, turn = warp.turn;
     if (bytes) {
-        // Lanes lie `bytes` apart, as in an array of the exchanged type.
+        // An array of the exchanged type: lanes are `bytes` apart.
         std::memcpy(&warp.board[turn][0][0] + lane * bytes, mine, bytes);
     }
     block.self().mask = mask;
@@ -259,7 +259,7 @@ void commit_async() {
     self.open.clear();
 }
 
-// Finishes all groups but the `newest` ones.
+// Finishes all groups except the `newest` newest ones.
 void wait_async(unsigned newest) {
     Thread& self = block.self();
     while (self.groups.size() > newest) {

@@ -1,4 +1,4 @@
-// Running a kernel: a grid of blocks, each block a set of fibers.
+// Runs a kernel: a grid of blocks, whose threads are fibers.
 #pragma once
 
 #include <functional>
@@ -15,7 +15,7 @@ namespace emulation {
 struct Kernel {
     const char* name;
     std::string signature;
-    std::function<void(void**)> call;  // with the addresses of the arguments, as cuLaunchKernel takes them
+    std::function<void(void**)> call;  // takes the addresses of the arguments, like cuLaunchKernel
 };
 
 template <class... Arguments, size_t... Position>
@@ -29,17 +29,18 @@ Kernel describe(const char* name, void (*kernel)(Arguments...)) {
             [kernel](void** arguments) { call_with(kernel, arguments, std::index_sequence_for<Arguments...>{}); }};
 }
 
-// Every kernel of csrc/cuda, in both precisions.  The build writes one file for each .cu, which adds its kernels here.
+// All kernels of csrc/cuda in both precisions.  The build generates files that add them (kernels.cmake).
 std::vector<Kernel>& kernels();
 
 struct Add {
     Add(std::initializer_list<Kernel> more) { kernels().insert(kernels().end(), more); }
 };
 
-// Runs the kernel.  `seed` shuffles the order in which the threads of a block go on, anew after each barrier, lets one
-// warp run ahead of the others, and in every other block makes asynchronous copies arrive at once; 0 keeps the order
-// ascending, and copies arrive when they are waited for.  Throws std::runtime_error that names file and line for a barrier that not every thread reaches, and
-// std::invalid_argument for a launch that no GPU would accept.
+// Runs a kernel.  A seed shuffles the order of a block's threads after each barrier, lets one warp run ahead of the others,
+// and in every other block carries out asynchronous copies when they are issued.  Seed 0 keeps the ascending order, and
+// carries out copies when they are waited for.
+// Throws std::runtime_error with file and line for a barrier that some threads do not reach, and std::invalid_argument for
+// a launch that no GPU accepts.
 void launch(const Kernel& kernel, dim3 grid, dim3 block, void** arguments, unsigned seed);
 
 }  // namespace emulation

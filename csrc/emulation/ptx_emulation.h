@@ -1,4 +1,4 @@
-// cp.async, ldmatrix and mma.sync as the PTX manual describes them, lane by lane.
+// cp.async, ldmatrix and mma.sync as in the PTX manual, lane by lane.
 #pragma once
 
 namespace emulation {
@@ -25,17 +25,16 @@ struct Fragments {
 
 }  // namespace emulation
 
-// Copies when it is waited for, not before (launch.h: unless shuffled): a forgotten wait leaves the poison in place, and
-// is an error at the end.
-// Only the first `size` bytes are read, the rest become zero.
+// The copy is carried out when it is waited for (for seeds: launch.h).  A missing wait leaves NaN in shared memory, and is an
+// error at the end of the block.  Only the first `size` bytes are read; the rest become zero.
 #define cp_async_16(shared, global, size) emulation::copy_async(shared, global, 16, size, EMULATION_HERE)
 #define cp_async_8(shared, global, size) emulation::copy_async(shared, global, 8, size, EMULATION_HERE)
 #define cp_async_4(shared, global, size) emulation::copy_async(shared, global, 4, size, EMULATION_HERE)
 #define cp_async_commit() emulation::commit_async()
 #define cp_async_wait(newest) emulation::wait_async(newest)
 
-// Four 8×8 matrices of 16-bit elements (or 8×4 of 32-bit ones): lanes 8i … 8i+7 hold the addresses of the rows of
-// matrix i; lane l receives of each matrix the 32 bits at row l/4, 4·(l%4) bytes into it.
+// Four 8×8 matrices of 16-bit elements (or 8×4 of 32-bit elements).  Lanes 8i … 8i+7 hold the addresses of the rows of
+// matrix i.  Lane l receives from each matrix the 32 bits at byte 4·(l%4) of row l/4.
 #define ldmatrix_x4(registers, row) emulation::load_matrix_x4(registers, row, EMULATION_HERE)
 #define mma_m16n8k8_tf32(c, a, b) emulation::multiply_tf32(c, a, b, EMULATION_HERE)
 #define mma_m16n8k16_bf16(c, a, b) emulation::multiply_bf16(c, a, b, EMULATION_HERE)
@@ -71,7 +70,7 @@ inline void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t 
     }
 }
 
-// m16n8k16: as above, each register a pair of neighbours along k (2t, 2t+1), the second half 8 further on.
+// m16n8k16: like m16n8k8, but each register holds two neighbours along k (2t, 2t+1); a2, a3 and b1 begin at k = 8.
 inline void multiply_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Place place) {
     const Fragments* all = gather(c, a, b, place);
     const int g = lane() / 4, t = lane() % 4;

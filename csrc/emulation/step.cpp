@@ -1,10 +1,11 @@
-// One kernel of the GEMM ladder on small matrices, checked against plain loops: a program to step through.
+// A program to step through: runs one kernel of the GEMM ladder on small matrices and checks it against plain loops.
 //
 //   g++ -g -std=c++17 -Icsrc/emulation -Icsrc/cuda -DKERNEL_FILE='"gemm_04_registers.cu"' -DKERNEL_NAME=gemm_04_registers
 //       csrc/emulation/step.cpp csrc/emulation/launch.cpp csrc/emulation/fiber.cpp -o step
 //   gdb -x csrc/emulation/step.gdb ./step
 //
-// TILE_OF_BLOCK and BLOCK are the lines of C that a block computes and the shape of a block: 32 and {32,32} for gemm_03_shared.
+// TILE_OF_BLOCK: the edge of the tile of C that a block computes.  BLOCK: the threads of a block.  32 and {32,32,1} for
+// gemm_03_shared.
 #include <cstdio>
 #include <vector>
 

@@ -140,7 +140,7 @@ def test_a_kernel_refuses_an_array_of_another_shape(kernel, name):
     if (kernel, name) not in (("batch_norm_statistics", "x"), ("sum_pixels", "g")):  # as many pixels as there are
         shapes += [right[:-1].copy(), np.concatenate([right, right]), right[:0]]
     for other in shapes:
-        with pytest.raises(ValueError, match=r"must|has not the size"):
+        with pytest.raises(ValueError, match="must"):
             call(kernel, **{name: other})
 
 
@@ -151,7 +151,7 @@ def test_a_kernel_refuses_an_array_with_gaps_or_between_two_addresses(kernel, na
     laid += [np.zeros(right.nbytes + 1, np.uint8)[1:].view(right.dtype).reshape(right.shape)]
     for other in laid:
         if not (other.flags.c_contiguous and other.flags.aligned):
-            with pytest.raises(ValueError, match="without gaps, in C order and aligned"):
+            with pytest.raises(ValueError, match="must be C-contiguous and aligned"):
                 call(kernel, **{name: other})
 
 
@@ -175,7 +175,7 @@ def test_a_convolution_refuses_a_geometry_that_does_not_fit(kernel):
         *[{name: (1, value)} for name in ("stride", "dilation") for value in (2, 3, 2**40)],
         *[{"padding": value} for value in ((-1, 0), (0, 1), (1, 0), (0, -(2**40)))],
     ):
-        with pytest.raises(ValueError, match=r"must|has not the size"):
+        with pytest.raises(ValueError, match="must"):
             call(kernel, **changed)
     nothing = {"w": ones(3, 4, 0, 3), "grad_w": ones(3, 4, 0, 3), "y": ones(2, 6, 4, 3), "grad_y": ones(2, 6, 4, 3)}
     nothing |= {"w_shape": (3, 4, 0, 3), "y_shape": (2, 6, 4, 3)}
@@ -306,7 +306,7 @@ def test_arrays_own_their_memory_and_are_ordinary():
         native().empty((-1,), np.float32)
     with pytest.raises(ValueError, match=r"too big|too many axes"):
         native().empty((1 << 40, 1 << 40), np.float64)
-    with pytest.raises(ValueError, match="so many axes"):
+    with pytest.raises(ValueError, match="too many axes"):
         native().empty((1,) * 100, np.float32)
     with pytest.raises(TypeError):
         native().empty((2,), "no dtype")

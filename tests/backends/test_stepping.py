@@ -94,7 +94,7 @@ def test_a_read_beyond_shared_memory(tmp_path):
     assert f"gemm_03_shared.cu:{line}" in result.stderr
 
 
-@pytest.mark.parametrize("comment", ["// the tiles are complete", "// nobody reads them any more"])
+@pytest.mark.parametrize("comment", ["// the tiles are complete", "// all threads have read them"])
 def test_a_deleted_barrier(tmp_path, comment):
     cuda, _ = with_fault(tmp_path, "gemm_03_shared.cu", f"__syncthreads();  {comment}", "")
     result = run(build(tmp_path, "gemm_03_shared", "-fsanitize=thread", "-O1", *GEMM_03, cuda=cuda))

@@ -15,10 +15,10 @@ def _batch_norm() -> Iterator[Bug]:
     file, training = "batch_norm.h", [operation("batch_norm")]
     behind_relu = [agreement.batch_norm_gradients_behind_relu]
     yield from kernel("batch_norm_statistics", file, training, [
-        ("sum[v] += ‹get(x + p * C + c + v * L, tail)›", "get(x + p * C + c, tail)"),
+        ("sum[v] += ‹load(x + p * C + c + v * L, tail)›", "load(x + p * C + c, tail)"),
         ("T(end - begin)", "T(block)"),
         ("sum[v] += ‹d * d›", "d"),
-        ("put(squares + b * C + c + v * L, ‹square[v]›, tail)", "centre[v]"),
+        ("store(squares + b * C + c + v * L, ‹square[v]›, tail)", "centre[v]"),
         ("b = ‹1›; b < blocks", "2"),
         ("d * (here / (before + here))", "d / T(2)"),
         ("d * d * (before * here / (before + here))", "T(0)"),
@@ -26,21 +26,21 @@ def _batch_norm() -> Iterator[Bug]:
     ])  # fmt: skip
     applied: Checks = [partial(agreement.batch_norm_fused, kernel=False), *training]
     yield from kernel("batch_norm_apply", file, applied, [
-        ("bias ? get(bias + c + v * L, tail) : Vec<T>{}", "Vec<T>{}"),
-        ("if (added) value += get(added + at, tail);", ""),
+        ("bias ? load(bias + c + v * L, tail) : Vec<T>{}", "Vec<T>{}"),
+        ("if (added) value += load(added + at, tail);", ""),
         ("if (relu) value = rectified(value);", ""),
         ("if (relu) value = rectified(value);", "value = rectified(value);"),
-        ("s[v] = ‹get(scale + c + v * L, tail)›", "get(scale + c, tail)"),
-        ("normalised(get(x + at, tail), m[v], s[v], d[v])", "normalised(get(x + at, tail), d[v], s[v], m[v])"),
+        ("s[v] = ‹load(scale + c + v * L, tail)›", "load(scale + c, tail)"),
+        ("normalised(load(x + at, tail), m[v], s[v], d[v])", "normalised(load(x + at, tail), d[v], s[v], m[v])"),
         ("p < end", "p < end - 1"),
     ])  # fmt: skip
     yield from kernel("batch_norm_sums", file, [*training, *behind_relu], [
         ("normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{}", "grad"),
         ("normalised(value, m[v], s[v], d[v]) > T(0) ? grad : Vec<T>{}",
          "normalised(value, m[v], s[v], d[v]) >= T(0) ? grad : Vec<T>{}"),
-        ("bias ? get(bias + c + v * L, tail) : Vec<T>{}", "Vec<T>{}"),
+        ("bias ? load(bias + c + v * L, tail) : Vec<T>{}", "Vec<T>{}"),
         ("grad * (value - m[v])", "grad * value"),
-        ("put(second + b * C + c + v * L, ‹total[V + v]›, tail)", "total[v]"),
+        ("store(second + b * C + c + v * L, ‹total[V + v]›, tail)", "total[v]"),
         ("i < blocks", "i < 1"),
         ("sum_g_centred[c] = ‹b›", "a"),
     ])  # fmt: skip
@@ -52,19 +52,19 @@ def _batch_norm() -> Iterator[Bug]:
         ("s[v] * (grad - o[v] - (value - m[v]) * k[v])", "s[v] * (grad - (value - m[v]) * k[v])"),
         ("s[v] * (grad - o[v] - (value - m[v]) * k[v])", "s[v] * (grad - o[v])"),
         ("s[v] * (grad - o[v] - (value - m[v]) * k[v])", "grad - o[v] - (value - m[v]) * k[v]"),
-        ("end = ‹least(begin + block, P)›", "least(begin + block, P) - 1"),
+        ("end = ‹min(begin + block, P)›", "min(begin + block, P) - 1"),
     ])  # fmt: skip
     yield from kernel("sum_pixels", file, [agreement.sums_of_pixels], [
-        ("sum[v] += ‹get(g + p * C + c + v * L, tail)›", "get(g + p * C + c, tail)"),
+        ("sum[v] += ‹load(g + p * C + c + v * L, tail)›", "load(g + p * C + c, tail)"),
         ("b < blocks", "b < 1"),
-        ("least(begin + block, P)", "begin + block"),
-        ("put(parts + b * C + c + v * L, ‹total[v]›, tail)", "total[0]"),
+        ("min(begin + block, P)", "begin + block"),
+        ("store(parts + b * C + c + v * L, ‹total[v]›, tail)", "total[0]"),
         ("parts + b * C + c + v * L", "parts + c + v * L"),
     ])  # fmt: skip
     yield from inside("sum_pixels", "cpu/batch_norm.h", "void sum_in_runs(", [agreement.sums_of_pixels], [
         ("sum[0][v] + sum[1][v]", "sum[0][v]"),
         ("sum[0][v] + sum[1][v]", "sum[0][v] - sum[1][v]"),
-        ("least(run + RUN_OF_PIXELS, end)", "least(run + RUN_OF_PIXELS, end - 1)"),
+        ("min(run + RUN_OF_PIXELS, end)", "min(run + RUN_OF_PIXELS, end - 1)"),
         ("p < stop", "false"),
     ])  # fmt: skip
     yield from inside("batch_norm_statistics", "cpu/batch_norm.h", "void strips(", training, [
@@ -107,8 +107,8 @@ def _elementwise() -> Iterator[Bug]:
         ("lr * v[i]", "-lr * v[i]"),
         ("lr * v[i]", "lr * g[i]"),
     ])  # fmt: skip
-    yield from shared("simd.h", "load_some(const T* from, long n)", PRODUCTS, [("i < n", "i < n - 1")])
-    yield from shared("simd.h", "store_some(T* to", PRODUCTS, [("i < n", "i <= n"), ("i < n", "i < n - 1")])
+    yield from shared("simd.h", "load_partial(const T* from, long n)", PRODUCTS, [("i < n", "i < n - 1")])
+    yield from shared("simd.h", "store_partial(T* to", PRODUCTS, [("i < n", "i <= n"), ("i < n", "i < n - 1")])
     yield from shared("simd.h", "V normalised(V x", [partial(agreement.batch_norm_fused, kernel=False)], [
         ("(x - mean) * scale + bias", "(x + mean) * scale + bias"),
         ("(x - mean) * scale + bias", "(x - mean) * scale"),
@@ -129,9 +129,9 @@ def _vectors() -> Iterator[Bug]:
             ("i[c] * w[c] / T(P)", "i[c] * w[c]"),
         ],
         "void move_statistic(": [("t[c] * T(correction)", "t[c]"), ("T(momentum)", "T(1)"), ("- ‹r[c]›)", "T(0)")],
-        "void multiply(": [("pa[i] * pb[i]", "pa[i] * pb[0]")],
-        "void fill(": [("T(value)", "T(0)")],
-        "void mean(": [("T(n)", "T(n + 1)")],
+        "void multiply(": [("a[i] * b[i]", "a[i] * b[0]")],
+        "void fill(": [("(value)", "(0)")],
+        "void mean(": [("(n)", "(n + 1)")],
         "T sum_by_halves(": [("n - n / 2", "n / 2 - 1"), ("i < n", "i < n - 1")],
         "void copy_row(": [("from + i * axis.from", "from + i * axis.to"), ("axis.from == sizeof(Item)", "true")],
         "void copy_axes(": [("rest % axes[i].size * axes[i].from", "0"), ("rest /= axes[i].size;", "")],
@@ -156,13 +156,13 @@ def _pool() -> Iterator[Bug]:
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "!(in[c] <= best[c])"),
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "(in[c] > best[c]) | (in[c] != in[c])"),  # the last NaN
         ("!(in[c] <= best[c]) & (best[c] == best[c])", "(in[c] >= best[c]) & (best[c] == best[c])"),
-        ("tap_of_best[c] = ‹Number<T>(r0 * s.kernel_w + c0)›", "Number<T>(0)"),  # outside, of a window of −∞
-        ("tap_of_best[c] = ‹Number<T>(r0 * s.kernel_w + c0)›", "Number<T>(c0)"),
-        ("tap_of_best[c] = ‹Number<T>(r0 * s.kernel_w + c0)›", "Number<T>(r0 * s.kernel_w)"),
-        ("tap = ‹Number<T>(r * s.kernel_w + q)›", "Number<T>(r * s.kernel_h + q)"),
+        ("tap_of_best[c] = ‹Index<T>(r0 * s.kernel_w + c0)›", "Index<T>(0)"),  # outside, of a window of −∞
+        ("tap_of_best[c] = ‹Index<T>(r0 * s.kernel_w + c0)›", "Index<T>(c0)"),
+        ("tap_of_best[c] = ‹Index<T>(r0 * s.kernel_w + c0)›", "Index<T>(r0 * s.kernel_w)"),
+        ("tap = ‹Index<T>(r * s.kernel_w + q)›", "Index<T>(r * s.kernel_h + q)"),
         ("best[c] = ‹-__builtin_huge_val()›", "0"),
         ("left + q * s.dilation_w", "left + q"),
-        ("least(PIECE_OF_CHANNELS, s.C - first)", "least(PIECE_OF_CHANNELS, s.C)"),
+        ("min(PIECE_OF_CHANNELS, s.C - first)", "min(PIECE_OF_CHANNELS, s.C)"),
     ])  # fmt: skip
     yield from inside("max_pool2d_backward", "cpu/pool.h", "void max_pool2d_backward_of(", largest, [
         ("zero(row, s.W * s.C);", ""),
@@ -176,7 +176,7 @@ def _pool() -> Iterator[Bug]:
         ("w < s.w_end[ow]", "w < s.w_end[ow] - 1"),
         ("s.size[oh * s.OW + ow]", "s.size[0]"),
         ("sum[c] += ‹in[c]›", "in[0]"),
-        ("count = ‹least(PIECE_OF_CHANNELS, s.C - first)›", "1"),
+        ("count = ‹min(PIECE_OF_CHANNELS, s.C - first)›", "1"),
     ])  # fmt: skip
     yield from kernel("average2d_backward", file, average, [
         ("zero(row, s.W * s.C);", ""),

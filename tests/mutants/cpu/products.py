@@ -15,7 +15,7 @@ def bugs() -> Iterator[Bug]:
         ("packed, ‹N›, bias", "N - 1"),
         ("1, 1, 1, ‹M›}", "M - 1"),
         ("{c, 1, M, ‹N›}", "N + 1"),
-        ("N, ‹bias›, Finish", "nullptr"),
+        ("N, ‹bias›, Epilogue", "nullptr"),
     ])  # fmt: skip
     yield from shared("gemm.h", "void pack(", [*PRODUCTS, *CONVOLUTIONS], [
         ("task % pieces * PIECE", "task % pieces"),
@@ -25,7 +25,7 @@ def bugs() -> Iterator[Bug]:
         ("lines[e][j] = ‹from[e * f.channel]›", "from[0]"),
         ("to[j] = ‹from[j * f.filter]›", "from[j]"),
     ])  # fmt: skip
-    yield from shared("gemm.h", "Finish<T> at_column(", FOLLOWED, [
+    yield from shared("gemm.h", "Epilogue<T> at_column(", FOLLOWED, [
         ("f.mean + column", "f.mean"),
         ("f.scale + column", "f.scale"),
         ("f.shift + column", "f.shift"),
@@ -36,8 +36,8 @@ def bugs() -> Iterator[Bug]:
         ("const long first = ‹K * run / runs›", "0"),
         ("bias + column : nullptr, ‹run > 0›", "false"),
         ("‹run == 0 && bias› ?", "bias != nullptr"),
-        ("run == runs - 1 && does_something(finish)", "does_something(finish)"),
-        ("finish.added ? finish.added - places.image : 0", "0"),
+        ("run == runs - 1 && does_something(epilogue)", "does_something(epilogue)"),
+        ("epilogue.added ? epilogue.added - places.image : 0", "0"),
         ("n > LANES<T> ? 2 : 1", "1"),
         ("rows[p - begin] = ‹places.image›", "places.image + 1"),
     ])  # fmt: skip
@@ -66,7 +66,7 @@ def bugs() -> Iterator[Bug]:
         ("first_offset = ‹first % run›", "0"),
         ("h * s.step_h + s.row[r]", "h + s.row[r]"),
         ("ih < 0 || ih >= s.H", "ih < 0"),
-        ("least(s.W - iw, width)", "width"),
+        ("min(s.W - iw, width)", "width"),
         ("if (a > 0) zero(out, a);", ""),
         ("if (b < length) zero(out + b, length - b);", ""),
         ("offset = 0;", ""),
@@ -74,16 +74,16 @@ def bugs() -> Iterator[Bug]:
     ])  # fmt: skip
     tile = [*PRODUCTS, *CONVOLUTIONS, *FOLLOWED]
     yield from shared("tile.h", "void tile(long depth", tile, [
-        ("if (ends.accumulate) c[i][j] += get(to, tail);", ""),
+        ("if (options.accumulate) c[i][j] += load(to, tail);", ""),
         ("left * right[j]", "-left * right[j]"),
         ("left * right[j]", "left * right[0]"),
         ("(i % 3) * pitch", "0"),
         ("const long tail = ‹tail_of<T>(n, j)›", "0"),
         ("base[0] + i * sizeof(T)", "base[0]"),
-        ("ends.start && j * L < n ? ‹get(ends.start + j * L, tail_of<T>(n, j))›", "Vec<T>{}"),
-        ("f->added ? get(to + ends.added, tail) : mean", "mean"),
+        ("options.bias && j * L < n ? ‹load(options.bias + j * L, tail_of<T>(n, j))›", "Vec<T>{}"),
+        ("f->added ? load(to + options.added, tail) : mean", "mean"),
     ])  # fmt: skip
-    yield from shared("tile.h", "V finished(V v", [*FOLLOWED, *WINOGRAD_FOLLOWED], [
+    yield from shared("tile.h", "V apply_epilogue(V v", [*FOLLOWED, *WINOGRAD_FOLLOWED], [
         ("f.relu ? rectified(v) : v", "v"),
         ("v += added;", "v -= added;"),
         ("v = normalised(v, mean, scale, shift);", "v = normalised(v, shift, scale, mean);"),

@@ -57,8 +57,8 @@ def bugs() -> Iterator[Bug]:
         ],
         "void write_gradients(": [("(r * 6 + k) * plane", "(k * 6 + r) * plane")],
         "void write_outputs(": [
-            ("least(4, s.OH - tile.h)", "4"),
-            ("least(4, s.OW - tile.w)", "3"),
+            ("min(4, s.OH - tile.h)", "4"),
+            ("min(4, s.OW - tile.w)", "3"),
         ],
         "void write_filters(": [
             ("strip * f.channels + i", "strip * f.channels"),
@@ -78,5 +78,5 @@ def bugs() -> Iterator[Bug]:
         yield from shared(file, scope, WINOGRAD, edits)
     yield from shared(file, "void write_outputs(", WINOGRAD_FOLLOWED, [
         ("bias ? out[r][k] + start : out[r][k]", "out[r][k]"),
-        ("finish.added ? get(to + added, tail) : mean", "mean"),
+        ("epilogue.added ? load(to + added, tail) : mean", "mean"),
     ])  # fmt: skip

@@ -54,7 +54,7 @@ def bugs() -> Iterator[Bug]:
         ("load_b(b[stage ^ 1], ‹k0 + DEPTH›);", "k0"),
         ("load_a(a[‹stage ^ 1›]", "stage"),
         ("cp_async_wait(1);", "cp_async_wait(2);"),
-        ("‹__syncthreads();›   // and everybody else's", ""),
+        ("‹__syncthreads();›   // the other threads' copies too", ""),
         ("‹__syncthreads();›  // before the tiles are overwritten", ""),
         ("stage ^= 1;", ""),
     ])  # fmt: skip

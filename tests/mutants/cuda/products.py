@@ -31,7 +31,7 @@ def bugs() -> Iterator[Bug]:
         ("tile_b[k][column]", "tile_b[column][k]"),
         ("k < TILE", "k < TILE - 1"),
         ("‹__syncthreads();›  // the tiles are complete", ""),
-        ("‹__syncthreads();›  // nobody reads them any more", ""),
+        ("‹__syncthreads();›  // all threads have read them", ""),
         ("if (‹m < M && n < N›) C", "m < M"),
     ])  # fmt: skip
     yield from kernel("gemm_04_registers", "gemm_04_registers.cu", [product("gemm_04_registers")], [
