@@ -25,6 +25,7 @@ from minires.tensor import Tensor
 
 _serials = itertools.count()
 _INPUTS = frozenset((Tensor, type(None)))
+_DATA, _SHAPE, _DTYPE, _NONE = map(repeat, ("data", "shape", "dtype", None))  # for `map`, which runs no line of Python
 
 
 class Function:
@@ -69,14 +70,14 @@ class Function:
     caller: tuple[str, int] | None = None
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
-        if "serial" in vars(self) or not _INPUTS.issuperset(map(type, inputs)):
+        if "serial" in self.__dict__ or not _INPUTS.issuperset(map(type, inputs)):
             self._check_call(inputs)
         self.serial, self.module, taped = next(_serials), context.module, context.grad_enabled
         parents = [(t.node or t) if taped and t is not None and t.requires_grad else None for t in inputs]
-        self.parents, self.needs_input_grad = tuple(parents), tuple(map(is_not, parents, repeat(None)))
-        arrays = tuple(map(getattr, inputs, repeat("data"), repeat(None)))  # None for an absent input
-        self.input_shapes = tuple(map(getattr, arrays, repeat("shape"), repeat(None)))
-        self.input_dtypes = tuple(map(getattr, arrays, repeat("dtype"), repeat(None)))
+        self.parents, self.needs_input_grad = tuple(parents), tuple(map(is_not, parents, _NONE))
+        arrays = tuple(map(getattr, inputs, _DATA, _NONE))  # None for an absent input
+        self.input_shapes = tuple(map(getattr, arrays, _SHAPE, _NONE))
+        self.input_dtypes = tuple(map(getattr, arrays, _DTYPE, _NONE))
         self.backend = backends.for_arrays(arrays, self.name)
         recorded = any(self.needs_input_grad)
         self.caller = callsite() if recorded or context.observers else None

@@ -12,6 +12,7 @@ _HOME = Path(__file__).parent
 _MODULES = (_HOME / f"{name}.py" for name in ("autograd", "callsite", "operators", "functional", "_losses"))
 _ROOMS = (file for room in ("ops", "nn", "models") for file in (_HOME / room).glob("*.py"))
 _ENGINE = frozenset(map(str, (*_MODULES, *_ROOMS)))
+_file = attrgetter("f_code.co_filename")
 
 
 def callsite() -> tuple[str, int]:
@@ -19,7 +20,7 @@ def callsite() -> tuple[str, int]:
 
     The frames are counted without a line of Python for each of them: a debugger that steps stops at every line.
     """
-    files = map(attrgetter("f_code.co_filename"), map(sys._getframe, count()))
+    files = map(_file, map(sys._getframe, count()))
     try:
         frame = sys._getframe(len([*takewhile(_ENGINE.__contains__, files)]))
     except ValueError:  # a thread that began inside the engine: its outermost frame

@@ -1,7 +1,8 @@
 """How far it is, in a debugger, from `model(x)` to array code: `python tests/inspect/stops.py`.
 
 A scripted session with pdb steps with `s` from `model(x)` into the first convolution of ResNet-20, until it stops in
-the reference backend's file.  Prints how often pdb stops on the way, and in how many files, the last one included.
+the reference backend's file.  Prints how often pdb stops on the way, in how many files, the last one included, and the
+hops: the calls that are open at the end.
 """
 
 from __future__ import annotations
@@ -24,23 +25,31 @@ GOAL = "backends/reference/conv2d.py"
 LIMIT = 1000
 
 
-def stops() -> list[str]:
-    """The file of each stop, from the line `model(x)` to the first one in the array code."""
+def path() -> tuple[list[str], list[str]]:
+    """The file of each stop from the line `model(x)` to the first one in the array code, and the calls open there."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.py"
         script.write_text(SCRIPT, encoding="utf-8")
         words = "s\n" * LIMIT + "q\n"
         done = subprocess.run([sys.executable, str(script)], input=words, capture_output=True, text=True, timeout=300)
     files: list[str] = []
-    for file in re.findall(r"^(?:\(Pdb\) )?> (.*)\(\d+\)", done.stdout, flags=re.M):
+    calls: list[str] = []
+    stop = r"^(?:\(Pdb\) )?(?:--(Call|Return)--\n)?> (.*)\(\d+\)(\S+)\(\)"
+    for event, file, function in re.findall(stop, done.stdout, flags=re.M):
         files.append(file)
+        if event == "Call":
+            calls.append(f"{Path(file).name}:{function}")
+        elif event == "Return":
+            calls.pop()
         if file.endswith(GOAL):
-            return files
+            return files, calls
     raise RuntimeError(f"no stop in {GOAL} within {LIMIT}: {done.stderr[-1000:]}")
 
 
 if __name__ == "__main__":
-    visited = stops()
-    print(f"{len(visited) - 1} steps and {len(set(visited))} files from model(x) to {GOAL}")
+    visited, entered = path()
+    steps, files, hops = len(visited) - 1, len(set(visited)), len(entered)
+    print(f"{steps} steps, {files} files and {hops} hops from model(x) to {GOAL}")
+    print(" -> ".join(entered))
     for name in dict.fromkeys(visited):
         print(f"{visited.count(name):5}  {name}")

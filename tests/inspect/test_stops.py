@@ -13,7 +13,8 @@ def test_s_leads_from_the_model_into_array_code():
         [sys.executable, Path(__file__).with_name("stops.py")], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    steps, files = map(int, re.match(r"(\d+) steps and (\d+) files", done.stdout).groups())
+    steps, files, hops = map(int, re.match(r"(\d+) steps, (\d+) files and (\d+) hops", done.stdout).groups())
     print(done.stdout)
-    assert 0 < steps < 450
-    assert 4 <= files <= 13
+    assert 0 < steps <= 112
+    assert 4 <= files <= 12
+    assert 4 <= hops <= 8
