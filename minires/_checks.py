@@ -16,13 +16,15 @@ from minires._repr import shown
 
 T = TypeVar("T")
 Pair = int | Sequence[int]
-
+_INTS = [int, int]  # the types in the usual pair
 
 LARGEST_SIZE = 2**31 - 1  # of a kernel, stride, padding or dilation: products with pixel counts stay within 64 bits
 
 
 def integer(value: Any, argument: str, minimum: int | None = None, maximum: int = 2**63 - 1) -> int:
     """`value` as an int (NumPy integers welcome, booleans and floats not), at least `minimum` and at most `maximum`."""
+    if type(value) is int and (minimum is None or minimum <= value) and abs(value) <= maximum:
+        return value  # the usual case: few lines for a debugger that steps
     try:
         number = operator.index(value)
     except TypeError:
@@ -38,6 +40,8 @@ def integer(value: Any, argument: str, minimum: int | None = None, maximum: int 
 
 def pair(value: Any, argument: str, minimum: int = 0) -> tuple[int, int]:
     """`value` as (h, w): an int, or a sequence of one, stands for both."""
+    if type(value) is tuple and [*map(type, value)] == _INTS and minimum <= min(value) <= max(value) <= LARGEST_SIZE:
+        return value  # the usual case: few lines for a debugger that steps
     if isinstance(value, (tuple, list)):
         if len(value) not in (1, 2):
             raise ValueError(f"{argument} must be an int or an (h, w) pair, got {shown(value)}")

@@ -11,6 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from itertools import repeat
+from operator import attrgetter, is_not
 from typing import Any
 
 from minires import backends
@@ -22,6 +24,10 @@ from minires.readonly import Frozen, freeze, lock, sweep
 from minires.tensor import Tensor
 
 _serials = itertools.count()
+_INPUTS = frozenset((Tensor, type(None)))
+# For `map`, which runs no line of Python: a debugger that steps stops at every line.
+_DATA, _SHAPE, _DTYPE = map(repeat, ("data", "shape", "dtype"))
+_NONE: Any = repeat(None)
 
 
 class Function:
@@ -66,28 +72,17 @@ class Function:
     caller: tuple[str, int] | None = None
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
-        self._check_inputs(inputs)
-        self.serial, self.module = next(_serials), context.module
-        self.needs_input_grad = tuple(context.grad_enabled and t is not None and t.requires_grad for t in inputs)
-        self.parents = tuple(
-            (t.node or t) if t is not None and wanted else None
-            for t, wanted in zip(inputs, self.needs_input_grad, strict=True)
-        )
-        arrays = tuple(None if t is None else t.data for t in inputs)
+        if "serial" in self.__dict__ or not _INPUTS.issuperset(map(type, inputs)):
+            self._check_call(inputs)
+        self.serial, self.module, taped = next(_serials), context.module, context.grad_enabled
+        parents = [(t.node or t) if taped and t is not None and t.requires_grad else None for t in inputs]
+        self.parents, self.needs_input_grad = tuple(parents), tuple(map(is_not, parents, _NONE))
+        arrays = tuple(map(getattr, inputs, _DATA, _NONE))  # None for an absent input
+        self.input_shapes = tuple(map(getattr, arrays, _SHAPE, _NONE))
+        self.input_dtypes = tuple(map(getattr, arrays, _DTYPE, _NONE))
         self.backend = backends.for_arrays(arrays, self.name)
-        self.input_shapes = tuple(None if a is None else a.shape for a in arrays)
-        self.input_dtypes = tuple(None if a is None else a.dtype for a in arrays)
         recorded = any(self.needs_input_grad)
-        if recorded or context.observers:
-            self.caller = callsite()
-        output = self.run_forward(arrays)
-        if not recorded:
-            return Tensor(output)
-        self.frozen = freeze(self.saved)
-        return Tensor(output, requires_grad=True, node=self)
-
-    def run_forward(self, arrays: tuple[Array | None, ...]) -> Array:
-        """`forward` as the call runs it: observed, with a note on an error, and always an array."""
+        self.caller = callsite() if recorded or context.observers else None
         for observer in context.observers:
             observer.before_forward(self, arrays)
         try:
@@ -99,7 +94,8 @@ class Function:
         self.output_shape = output.shape
         for observer in reversed(context.observers):
             observer.after_forward(self, arrays, output)
-        return output
+        self.frozen = freeze(self.saved) if recorded else ()
+        return Tensor(output, recorded, self if recorded else None)
 
     def run_backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         """`backward` as the walk runs it: observed, with a note on an error, and always a tuple, an entry per input."""
@@ -129,9 +125,7 @@ class Function:
     def backward(self, grad_output: Array) -> Any:
         raise TypeError(f"{self.name} defines no backward")
 
-    @property
-    def name(self) -> str:
-        return type(self).__name__
+    name: str = property(attrgetter("__class__.__name__"))  # type: ignore[assignment]
 
     @property
     def place(self) -> str:
@@ -162,7 +156,7 @@ class Function:
             f"{self!r} is a node of the tape, which cannot be copied or pickled: copy tensor.detach() instead"
         )
 
-    def _check_inputs(self, inputs: tuple[Any, ...]) -> None:
+    def _check_call(self, inputs: tuple[Any, ...]) -> None:
         if "serial" in self.__dict__:
             raise RuntimeError(f"{self!r} has been called already; a node is one call: make a new {self.name}")
         for position, t in enumerate(inputs):

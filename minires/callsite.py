@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from itertools import count, takewhile
+from operator import attrgetter
 from pathlib import Path
 
 # Frames of these files lie between an operation and the code that called for it.
 _HOME = Path(__file__).parent
-_ENGINE = (
-    *(str(_HOME / name) for name in ("autograd.py", "callsite.py", "operators.py", "functional.py", "_losses.py")),
-    *(str(_HOME / name) + os.sep for name in ("ops", "nn", "models")),
-)
-_engine_files: dict[str, bool] = {}  # asked at every node: comparing prefixes each time would be slow
+_MODULES = (_HOME / f"{name}.py" for name in ("autograd", "callsite", "operators", "functional", "_losses"))
+_ROOMS = (file for room in ("ops", "nn", "models") for file in (_HOME / room).glob("*.py"))
+_ENGINE = frozenset(map(str, (*_MODULES, *_ROOMS)))
+_file = attrgetter("f_code.co_filename")
 
 
 def callsite() -> tuple[str, int]:
-    """File and line of the first frame, from here outward, that is not the engine's."""
-    frame = sys._getframe(1)
-    while True:
-        code = frame.f_code
-        engine = _engine_files.get(code.co_filename)
-        if engine is None:
-            engine = _engine_files[code.co_filename] = code.co_filename.startswith(_ENGINE)
-        if not engine or frame.f_back is None:
-            return code.co_filename, frame.f_lineno
-        frame = frame.f_back
+    """File and line of the first frame, from here outward, that is not the engine's.
+
+    The frames are counted without a line of Python for each of them: a debugger that steps stops at every line.
+    """
+    files = map(_file, map(sys._getframe, count()))
+    try:
+        frame = sys._getframe(len([*takewhile(_ENGINE.__contains__, files)]))
+    except ValueError:  # a thread that began inside the engine: its outermost frame
+        frame = sys._getframe()
+        while frame.f_back is not None:
+            frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

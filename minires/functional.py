@@ -111,7 +111,7 @@ def fused_conv2d(
     O = weight.shape[0]
     if normed:
         gamma, beta = _batch_norm_parameters(x.dtype, O, running_mean, running_var, gamma, beta, False, "gamma", "beta")
-    shortcut = None if shortcut is None else _like(as_tensor(shortcut, "shortcut"), "shortcut", x)
+    shortcut = None if shortcut is None else as_tensor(shortcut, "shortcut", like=x)
     node = ops.FusedConv2d(*geometry, running_mean, running_var, number(eps, "eps", 0), flag(relu, "relu"))
     return node(x, weight, bias, gamma, beta, shortcut)
 
@@ -163,7 +163,7 @@ def batch_norm_add_relu(
     check_batch_norm_values(x, True)
     if shortcut is None:
         return ops.BatchNormReLU(*statistics, True, momentum, eps)(x, weight, bias)
-    shortcut = _like(as_tensor(shortcut, "shortcut"), "shortcut", x)
+    shortcut = as_tensor(shortcut, "shortcut", like=x)
     if shortcut.shape != x.shape:
         raise ValueError(f"shortcut must have x's shape {x.shape}, got {shortcut.shape}")
     return ops.BatchNormAddReLU(*statistics, True, momentum, eps)(x, weight, bias, shortcut)
@@ -318,13 +318,13 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) · weight (out, in)ᵀ + bias (out,) -> (..., out)."""
     x = as_tensor(x, "x")
-    weight = _like(as_tensor(weight, "weight", 2, "(out, in)"), "weight", x)
+    weight = as_tensor(weight, "weight", 2, "(out, in)", like=x)
     if 0 in weight.shape:
         raise ValueError(f"weight must not be empty, got shape {weight.shape}")
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x must be (..., {weight.shape[1]}) for a weight of shape {weight.shape}, got {x.shape}")
     if bias is not None:
-        bias = _like(as_tensor(bias, "bias", 1, "(out,)"), "bias", x)
+        bias = as_tensor(bias, "bias", 1, "(out,)", like=x)
         if bias.shape != (weight.shape[0],):
             raise ValueError(f"bias must have shape ({weight.shape[0]},), got {bias.shape}")
     return ops.Linear()(x, weight, bias)
@@ -455,8 +455,8 @@ def _conv2d_operands(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[Any, Any, Any, Any]]:
     """The checked arguments of `conv2d`, x (N, C, H, W): x, weight, bias and the options of `ops.Conv2d`."""
-    weight = _like(as_tensor(weight, "weight", 4, "(O, C/groups, KH, KW)"), "weight", x)
-    bias = None if bias is None else _like(as_tensor(bias, "bias", 1, "(O,)"), "bias", x)
+    weight = as_tensor(weight, "weight", 4, "(O, C/groups, KH, KW)", like=x)
+    bias = None if bias is None else as_tensor(bias, "bias", 1, "(O,)", like=x)
     stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
     if isinstance(padding, str):
         x, padding = _padded(x, weight.shape[2:], stride, padding, dilation)
@@ -528,9 +528,3 @@ def _along(x: Tensor, axis: int, operation: type[ops.Softmax] | type[ops.LogSoft
         return reshape(_along(reshape(x, (1,)), axis, operation), ())
     (chosen,) = axes(integer(axis, "axis"), "axis", x.ndim)
     return operation(chosen)(x) if x.size else reshape(x, x.shape)
-
-
-def _like(value: Tensor, argument: str, x: Tensor) -> Tensor:
-    if value.dtype != x.dtype:
-        raise TypeError(f"{argument} must have x's dtype {x.dtype}, got {value.dtype}")
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from minires.statistics import Statistics, html_table
 if TYPE_CHECKING:
     from minires.autograd import Function
 
+FLOATS = np.dtype(np.float32), np.dtype(np.float64)  # what operations take: sums of squares leave float16
 SHOWN = 6  # values of a large tensor in its repr
 
 
@@ -36,29 +38,15 @@ class Tensor:
         self.requires_grad = requires_grad
         self.node = node
 
-    @property
-    def data(self) -> Array:
-        return self._data
-
-    @data.setter
-    def data(self, array: Array) -> None:
+    def _set_data(self, array: Array) -> None:
         self._data = array if type(array) is np.ndarray else plain_array(array, "data")
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._data.shape
-
-    @property
-    def ndim(self) -> int:
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        return self._data.size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._data.dtype
+    # `attrgetter` runs no line of Python: a debugger that steps does not stop in it.
+    data = property(attrgetter("_data"), _set_data)
+    shape: tuple[int, ...] = property(attrgetter("_data.shape"))  # type: ignore[assignment]
+    ndim: int = property(attrgetter("_data.ndim"))  # type: ignore[assignment]
+    size: int = property(attrgetter("_data.size"))  # type: ignore[assignment]
+    dtype: np.dtype[Any] = property(attrgetter("_data.dtype"))  # type: ignore[assignment]
 
     @property
     def is_leaf(self) -> bool:
@@ -202,17 +190,30 @@ def tensor(array: Any, requires_grad: bool = False) -> Tensor:
     return Tensor(array, requires_grad=requires_grad)
 
 
-def as_tensor(value: Any, argument: str, ndim: int | None = None, shape: str = "", *, integers: bool = False) -> Tensor:
+def as_tensor(
+    value: Any,
+    argument: str,
+    ndim: int | None = None,
+    shape: str = "",
+    *,
+    like: Tensor | None = None,
+    integers: bool = False,
+) -> Tensor:
     """`value` as a floating Tensor, for an operation's argument.
 
     shape      what is expected, for the error
+    like       the Tensor x, whose dtype it must have
     integers   whether an operation without a gradient takes these too
     """
+    usual = isinstance(value, Tensor) and value.dtype in FLOATS and ndim in (None, value.ndim)
+    if usual and (like is None or value.dtype is like.dtype):
+        return value  # few lines for a debugger that steps
     if not isinstance(value, Tensor):
         value = Tensor(plain_array(value, argument, "a Tensor or an array"))
-    taken = value.dtype.char in "fd" or (integers and value.dtype.kind in "iu")  # sums of squares leave float16
-    if not taken or not value.dtype.isnative:
+    if value.dtype not in FLOATS and not (integers and value.dtype.kind in "iu" and value.dtype.isnative):
         raise TypeError(f"{argument} must have dtype float32 or float64, got {value.dtype}")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{argument} must be {shape or f'{ndim}-dimensional'}, got shape {value.shape}")
+    if like is not None and value.dtype != like.dtype:
+        raise TypeError(f"{argument} must have x's dtype {like.dtype}, got {value.dtype}")
     return value

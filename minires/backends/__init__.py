@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
+
 from minires._checks import suggest
 from minires._lazy import directory
 from minires._repr import shown
@@ -50,6 +52,10 @@ _MODULES = {
     "cublas": ("minires.backends.cublas", "CuPy and cuBLAS"),
     "emulated": ("minires.backends.emulated", "the CUDA kernels compiled for the CPU"),
 }
+
+
+_NUMPY = frozenset((np.ndarray,))
+_NUMPY_OR_NONE = frozenset((np.ndarray, type(None)))
 
 
 class _Active(threading.local):
@@ -91,18 +97,23 @@ def active(home: str = "numpy") -> Any:
 
 def for_arrays(arrays: Sequence[Any], operation: str) -> Any:
     """The active backend for these arrays (None among them is an absent input); `operation` is named in errors."""
+    home = "numpy" if _NUMPY <= {*map(type, arrays)} <= _NUMPY_OR_NONE else _home(arrays, operation)
+    backend = _active.backend or active(home)
+    wanted = getattr(backend, "array_module", None)  # the reference backend takes them all
+    if wanted is not None and home != wanted.__name__:
+        raise TypeError(f"{operation}: backend {backend.name!r} computes on {wanted.__name__} arrays, got {home}'s")
+    return backend
+
+
+def _home(arrays: Sequence[Any], operation: str) -> str:
+    """The module, "numpy" or "cupy", that made the arrays."""
     homes = {array_module(a).__name__ for a in arrays if a is not None}
     if len(homes) > 1:
         both = " and of ".join(sorted(homes))
         raise TypeError(f"{operation}: inputs are arrays of {both}; move them to one device first")
     if not homes:
         raise ValueError(f"{operation}: inputs must hold at least one Tensor, got none")
-    (home,) = homes
-    backend = active(home)
-    wanted = getattr(backend, "array_module", None)  # the reference backend takes them all
-    if wanted is not None and home != wanted.__name__:
-        raise TypeError(f"{operation}: backend {backend.name!r} computes on {wanted.__name__} arrays, got {home}'s")
-    return backend
+    return homes.pop()
 
 
 def optional(backend: Any, function: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from minires.arrays import Array, array_module
 from minires.backends import reference
+from minires.backends.reference.windows import output_size
 
 Pair = tuple[int, int]
 
@@ -27,11 +28,8 @@ class Shapes:
     def conv2d_forward(
         self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
     ) -> Array:
-        OH, OW = (
-            (size + 2 * p - d * (k - 1) - 1) // s + 1
-            for size, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
-        )
-        return _zeros(x, (x.shape[0], w.shape[0], OH, OW))
+        output = output_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
+        return _zeros(x, (x.shape[0], w.shape[0], *output))
 
     def batch_norm_eval_forward(self, x: Array, *_: Any) -> Array:
         return _zeros(x, x.shape)

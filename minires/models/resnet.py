@@ -93,15 +93,13 @@ class ResNet(Module):
         self.fc = Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._images(x)
-        return self._after_stem(self.relu(self.bn1(self.conv1(x))))
+        return self._after_stem(self.relu(self.bn1(self.conv1(self._images(x)))))
 
     def forward_fused(self, x: Tensor) -> Tensor:
-        x = self._images(x)
-        return self._after_stem(conv_norm_relu(x, self.conv1, self.bn1, self.relu))
+        return self._after_stem(conv_norm_relu(self._images(x), self.conv1, self.bn1, self.relu))
 
     def _images(self, x: Tensor) -> Tensor:
-        x = as_tensor(x, "x")
+        x = x if isinstance(x, Tensor) else as_tensor(x, "x")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be (N, {self.in_channels}, H, W), got shape {x.shape}")
         return x

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+from typing import Any
+
 from minires.arrays import Array
 from minires.autograd import Function
 
@@ -18,14 +21,9 @@ class Conv2d(Function):
     """
 
     def __init__(self, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> None:
-        self.stride = stride
-        self.padding = padding
-        self.dilation = dilation
-        self.groups = groups
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
-    @property
-    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
-        return self.stride, self.padding, self.dilation, self.groups
+    geometry: Any = property(attrgetter("stride", "padding", "dilation", "groups"))
 
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         self.check(x, weight, bias)
@@ -42,28 +40,27 @@ class Conv2d(Function):
         )
 
     def check(self, x: Array, weight: Array, bias: Array | None) -> None:
-        problem = self.problem(x, weight, bias)
-        if problem:
-            raise ValueError(
-                f"conv2d: {problem} (x {x.shape}, weight {weight.shape}, bias {None if bias is None else bias.shape}, "
-                f"stride {self.stride}, padding {self.padding}, dilation {self.dilation}, groups {self.groups})"
-            )
-
-    def problem(self, x: Array, weight: Array, bias: Array | None) -> str:
-        """What does not fit; "" where everything does."""
-        O, Cg, *kernel = weight.shape
+        """Raises ValueError naming what does not fit."""
+        O, Cg, KH, KW = weight.shape
+        H, W = x.shape[2] + 2 * self.padding[0], x.shape[3] + 2 * self.padding[1]
+        span_h, span_w = self.dilation[0] * (KH - 1) + 1, self.dilation[1] * (KW - 1) + 1
         if O < 1 or Cg < 1:
-            return "weight has no filters or no channels"
-        if x.shape[1] != Cg * self.groups:
-            return f"x has {x.shape[1]} channels, weight takes {Cg} in each of the groups"
-        if O % self.groups:
-            return f"weight's {O} filters cannot be divided among the groups"
-        if bias is not None and bias.shape != (O,):
-            return f"bias must have shape ({O},)"
-        for axis, size, taps, pad, spread in zip("HW", x.shape[2:], kernel, self.padding, self.dilation, strict=True):
-            span = spread * (taps - 1) + 1
-            if taps < 1:
-                return "weight has an empty kernel"
-            if size + 2 * pad < span:
-                return f"the kernel spans {span} along {axis}, more than the padded x with {size + 2 * pad}"
-        return ""
+            problem = "weight has no filters or no channels"
+        elif x.shape[1] != Cg * self.groups:
+            problem = f"x has {x.shape[1]} channels, weight takes {Cg} in each of the groups"
+        elif O % self.groups:
+            problem = f"weight's {O} filters cannot be divided among the groups"
+        elif bias is not None and bias.shape != (O,):
+            problem = f"bias must have shape ({O},)"
+        elif KH < 1 or KW < 1:
+            problem = "weight has an empty kernel"
+        elif span_h > H:
+            problem = f"the kernel spans {span_h} along H, more than the padded x with {H}"
+        elif span_w > W:
+            problem = f"the kernel spans {span_w} along W, more than the padded x with {W}"
+        else:
+            return
+        raise ValueError(
+            f"conv2d: {problem} (x {x.shape}, weight {weight.shape}, bias {None if bias is None else bias.shape}, "
+            f"stride {self.stride}, padding {self.padding}, dilation {self.dilation}, groups {self.groups})"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minires.arrays import Array
 from minires.backends import optional
+from minires.backends.reference.windows import output_size
 from minires.ops.batch_norm import unmoved
 from minires.ops.conv2d import Conv2d, Pair
 
@@ -49,7 +50,8 @@ class FusedConv2d(Conv2d):
         norm = None
         if self.running_mean is not None and self.running_var is not None:
             norm = *unmoved(self, self.running_mean, self.running_var), gamma, beta, self.eps
-        y_shape = x.shape[0], weight.shape[0], *self.output_size(x, weight)
+        output = output_size(x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation)
+        y_shape = x.shape[0], weight.shape[0], *output
         if shortcut is not None and shortcut.shape != y_shape:
             raise ValueError(f"shortcut must have the output's shape {y_shape}, got {shortcut.shape}")
         y = optional(self.backend, "fused_conv2d_forward")(x, weight, bias, norm, shortcut, self.relu, *self.geometry)
@@ -73,9 +75,3 @@ class FusedConv2d(Conv2d):
             grad_beta,
             grad,
         )
-
-    def output_size(self, x: Array, weight: Array) -> Pair:
-        """(OH, OW)"""
-        sizes = zip(x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation, strict=True)
-        OH, OW = ((size + 2 * pad - spread * (taps - 1) - 1) // step + 1 for size, taps, step, pad, spread in sizes)
-        return OH, OW

@@ -145,7 +145,6 @@ def functions():
     yield from (value for name, value in vars(reference).items() if inspect.isfunction(value))
     yield from (windows.windows, conv2d.im2col, conv2d._filter_rows, conv2d._pixel_rows)
     yield ops.Conv2d.check
-    yield ops.Conv2d.problem
 
 
 def test_no_array_has_the_name_of_a_command_of_pdb():

@@ -29,7 +29,6 @@ LEFT_OUT = {
     "Function.forward": "every operation defines its own, and the engine calls it",
     "Function.backward": "every operation defines its own, and the engine calls it",
     "Function.run_backward": ENGINE,
-    "Function.run_forward": ENGINE,
     "data.FolderImages.update": "called by `digest`, with its own hash",
     "nn.BatchNorm2d.function": "functional.batch_norm, or what parallel sets in its place",
     "training.Config.rates": "called by the training loop, with what it made",

@@ -8,6 +8,7 @@ from math import gcd
 from minires.arrays import Array
 from minires.backends.kernels.gemm import TILE, add_parts, gemm, split
 from minires.backends.kernels.provider import Provider, ceil_div, check_count
+from minires.backends.reference.windows import output_size
 
 Pair = tuple[int, int]
 
@@ -41,8 +42,7 @@ class Geometry:
     ) -> Geometry:
         N, _, H, W = x_shape
         O, C, KH, KW = w_shape
-        OH = (H + 2 * padding[0] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
-        OW = (W + 2 * padding[1] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
+        OH, OW = output_size((H, W), (KH, KW), stride, padding, dilation)
         return cls(N, H, W, C, O // groups, OH, OW, (KH, KW), stride, padding, dilation, groups)
 
     @property

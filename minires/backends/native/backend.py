@@ -25,6 +25,7 @@ from minires.backends.native.layout import (
     unpixels,
 )
 from minires.backends.native.rectangles import bins, windows_of_pool
+from minires.backends.reference.windows import output_size
 
 Pair = tuple[int, int]
 
@@ -410,11 +411,7 @@ def conv2d_shape(
     x: tuple[int, ...], w: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair
 ) -> tuple[int, int, int, int]:
     """(N, OH, OW, O)"""
-    OH, OW = (
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x[2:], w[2:], stride, padding, dilation, strict=True)
-    )
-    return x[0], OH, OW, w[0]
+    return x[0], *output_size(x[2:], w[2:], stride, padding, dilation), w[0]
 
 
 def computes(x: Any) -> bool:

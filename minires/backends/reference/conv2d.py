@@ -8,7 +8,7 @@ import numpy as np
 
 from minires.arrays import Array, array_module, channels_first, channels_last
 from minires.backends.reference.sums import sum_axes
-from minires.backends.reference.windows import Pair, Shape, taps, windows
+from minires.backends.reference.windows import Pair, Shape, output_size, taps, windows
 from minires.backends.workspace import scratch_like
 
 BLOCK = 1 << 22  # bytes of rows of im2col that are made before they are multiplied
@@ -49,8 +49,7 @@ def conv2d_forward(
     """x (N, C, H, W), weight (O, C/G, KH, KW), bias (O,) or None -> y (N, O, OH, OW)"""
     N, _, H, W = x.shape
     O, _, KH, KW = weight.shape
-    OH = (H + 2 * padding[0] - dilation[0] * (KH - 1) - 1) // stride[0] + 1
-    OW = (W + 2 * padding[1] - dilation[1] * (KW - 1) - 1) // stride[1] + 1
+    OH, OW = output_size((H, W), (KH, KW), stride, padding, dilation)
     filters = _filter_rows(weight, groups).transpose(0, 2, 1)  # (G, K, O/G)
     y = array_module(x).empty((N, OH, OW, O), x.dtype)
     for block in blocks(x, (KH, KW), (OH, OW)):

@@ -10,6 +10,12 @@ Pair = tuple[int, int]
 Shape = tuple[int, ...]
 
 
+def output_size(size: Shape, kernel: Shape, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+    """(H, W) and (KH, KW) -> (OH, OW) of a convolution."""
+    (H, W), (KH, KW), (sh, sw), (ph, pw), (dh, dw) = size, kernel, stride, padding, dilation
+    return (H + 2 * ph - dh * (KH - 1) - 1) // sh + 1, (W + 2 * pw - dw * (KW - 1) - 1) // sw + 1
+
+
 def pad_hw(x: Array, top_left: Pair, bottom_right: Pair, value: float = 0.0) -> Array:
     """(N, H, W, C) -> (N, top+H+bottom, left+W+right, C), contiguous; `x` itself if there is nothing to pad."""
     if top_left == bottom_right == (0, 0):

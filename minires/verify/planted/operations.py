@@ -15,10 +15,12 @@ from minires.verify.planted.mutation import Mutation, of
 def _mutations() -> Iterator[Mutation]:
     yield from of("conv2d", reference.conv2d_forward, [
         ("y += bias", "y -= bias"),
-        ("2 * padding[0]", "padding[0]"),
-        ("dilation[1] * (KW - 1) - 1", "dilation[0] * (KW - 1) - 1"),
-        ("// stride[1] + 1", "// stride[0] + 1"),
         ("transpose(1, 0, 2)", "reshape(-1, y.shape[0], y.shape[2])"),
+    ])  # fmt: skip
+    yield from of("conv2d", windows.output_size, [
+        ("2 * ph", "ph"),
+        ("dw * (KW - 1)", "dh * (KW - 1)"),
+        ("// sw + 1", "// sh + 1"),
     ])  # fmt: skip
     yield from of("conv2d", reference.conv2d_backward_weight, [
         ("transpose(0, 3, 1, 2)", "transpose(0, 3, 1, 2)[..., ::-1]"),
