@@ -2,7 +2,7 @@
 
     python -m benchmarks.runtime [--networks NAME ...] [--allocators PATH ...] [--rounds N] [--threads N] [--write]
 
-Compiles csrc twice more, with malloc instead of the heap and with OpenMP instead of the pool; the rest is the same.
+Compiles csrc twice more, with malloc instead of the heap and with OpenMP instead of the pool.  Needs the extra `test`.
 Each side is a process of its own.  The sides take turns, round by round, with a turn of STEPS steps.  The table holds
 medians of a step's time, of its ratio to the time of minires in the same round, and the peak memory of the process.
 """
@@ -89,9 +89,12 @@ def compiled(build: str) -> Path:
         if not copy.exists() or copy.read_text() != text:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(text)
-    configure = ["cmake", "-S", BUILDS / "csrc", "-B", BUILDS, f"-DPython_EXECUTABLE={sys.executable}"]
+    cmake = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if cmake is None:
+        raise SystemExit("benchmarks.runtime needs cmake (pip install cmake)")
+    configure = [cmake, "-S", BUILDS / "csrc", "-B", BUILDS, f"-DPython_EXECUTABLE={sys.executable}"]
     configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-    for command in (configure, ["cmake", "--build", BUILDS, "--target", "_native"]):
+    for command in (configure, [cmake, "--build", BUILDS, "--target", "_native"]):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     for module in BUILDS.glob("_native*.so"):
         shutil.copy(module, folder)
