@@ -160,7 +160,7 @@ def test_table_6_names_a_missing_run(call, tmp_path):
     code, _, err = call("paper", "table6", "--runs", tmp_path / "nothing")
     assert code in (1, 2)
     assert "nothing" in err
-    assert len(err.splitlines()) == 1
+    error_line(err)
 
 
 # -- drawings
@@ -216,8 +216,7 @@ def test_draw_errors_are_one_line(call):
     for words, told in ((("resnet51",), "Did you mean"), (("resnet50", "--shortcut", "D"), "shortcut must be one of")):
         code, _, err = call("draw", *words)
         assert code == 2
-        assert told in err
-        assert len(err.splitlines()) == 1
+        assert told in error_line(err)
 
 
 # -- gradients
