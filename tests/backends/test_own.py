@@ -330,7 +330,7 @@ def test_no_module_is_imported_because_a_file_names_it(module):
 
 
 def test_processes_that_a_command_starts_find_it(module):
-    with cli.words.computing_on(f"{module}:Mine"):
+    with cli.common.computing_on(f"{module}:Mine"):
         code = "import minires as mr; print(mr.backends.active().name)"
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout == "Mine\n"

@@ -9,14 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from threadpoolctl import threadpool_limits
 from usage import error_names
 
 import minires
-from minires import backends, models
-from minires.cli import main
+from minires import backends, data, models
+from minires.cli import COMMANDS, main
+from minires.cli.paper import ITEMS
 from minires.training import find_checkpoint, history, load_checkpoint, restore
+from minires.weights import save
 
 TINY = ["--width", "2", "--iterations", "6", "--workers", "0"]
 
@@ -320,6 +324,63 @@ def test_evaluate_takes_as_many_images_at_a_time_as_it_is_told(call, tmp_path):
         assert code == 0
         assert json.loads(out)["images"] == 364
         assert restore(tmp_path / "run", batch_size=images).checkpoint.config.micro_batch is None
+
+
+def test_evaluate_a_weight_file(call, tmp_path):
+    """The file's own preprocessing and outputs; a run of the same weights has the same errors."""
+    minires.manual_seed(0)
+    x = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
+    for label in range(12):
+        (tmp_path / "val" / str(label % 3)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / str(label % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[label]).save(tmp_path / "val" / str(label % 3) / f"{label}.png")
+        Image.fromarray(x[label]).save(tmp_path / "train" / str(label % 3) / f"{label}.png")
+    options = {"width": 2, "num_classes": 3}
+    model = models.create("resnet20", **options).eval()
+    save(model, tmp_path / "w.safetensors", network="resnet20", options=options)
+    words = ["--data", "folder", "--data-dir", tmp_path, "--batch-size", "5", "--json"]
+    code, out, _ = call("evaluate", tmp_path / "w.safetensors", *words)
+    told = json.loads(out)
+    assert code == 0
+    assert (told["network"], told["images"], told["top5_error"]) == ("resnet20", 12, None)
+    order = [label for name in range(3) for label in sorted(range(name, 12, 3), key=str)]
+    with minires.no_grad():
+        logits = model(minires.tensor(data.Preprocessing(32, 32).normalise(x[order]))).data
+    wrong = logits.argmax(axis=1) != np.repeat(np.arange(3), 4)
+    assert told["top1_error"] == pytest.approx(100 * wrong.mean())
+    code, _, err = call("evaluate", tmp_path / "w.safetensors")
+    assert code == 2
+    one_line(err, "is a weight file: --data specifies the images")
+    code, _, err = call("evaluate", tmp_path / "w.safetensors", "--data", "digits")
+    assert code == 2
+    one_line(err, "--data: the data set has 10 classes; the network has 3 outputs")
+
+
+def test_bare_minires_is_the_help_in_groups(call):
+    code, out, err = call()
+    assert (code, err) == (0, "")
+    assert call("--help") == call("-h") == (0, out, "")
+    heads = re.findall(r"^(\w[\w ]+):$", out, flags=re.M)
+    assert heads == ["Train", "Look inside", "Verify", "Reproduce", "Race", "Files"]
+    assert set(re.findall(r"^  (\w+) ", out, flags=re.M)) >= set(COMMANDS)
+    assert call("-V") == call("--version")
+
+
+def test_verify_ops_is_gradcheck(call):
+    assert call("verify", "--ops", "relu", "--cases", 2, "--json") == call("gradcheck", "relu", "--cases", 2, "--json")
+    code, _, err = call("verify", "resnet20", "--ops", "relu")
+    assert code == 2
+    one_line(err, "--ops checks operations")
+
+
+def test_json_of_files_that_are_written(call, tmp_path):
+    told = json.loads(call("draw", "resnet20", "-o", tmp_path / "d", "--json")[1])
+    assert told == {"files": [str(tmp_path / f"d.{kind}") for kind in ("svg", "png")]}
+    told = json.loads(call("trace", "resnet20", "--width", 1, "-o", tmp_path / "t.html", "--json")[1])
+    assert (told["file"], len(told["traces"])) == (str(tmp_path / "t.html"), 1)
+    told = json.loads(call("paper", "figure3", "-o", tmp_path, "--json")[1])
+    assert (told["name"], told["reproduced"], len(told["files"])) == ("figure3", True, 3)
+    assert set(json.loads(call("paper", "--json")[1])) == set(ITEMS)
 
 
 def test_evaluate_on_data_that_do_not_fit(call, run, tmp_path):
