@@ -102,7 +102,7 @@ def test_a_data_set_is_fetched_only_when_asked(server, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="not found"):
         cifar10.load("test", archive=archive)
     with pytest.raises(DataError, match="cannot be read"):
-        cifar10.load("test", download_missing=True, archive=archive)
+        cifar10.load("test", download=True, archive=archive)
     assert (tmp_path / "minires" / "cifar10" / cifar10.ARCHIVE.name).read_bytes() == CONTENT
 
 

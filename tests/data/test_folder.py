@@ -236,7 +236,7 @@ def test_a_folder_of_classes_is_divided(undivided):
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_a_folder_that_is_divided_already(undivided, name):
     (undivided / name).mkdir()
-    with pytest.raises(data.DataError, match=f"has a folder {name}, so that test_fraction has nothing to divide"):
+    with pytest.raises(data.DataError, match=f"has a folder {name}, which test_fraction cannot divide"):
         data.load("folder", "train", undivided, test_fraction=0.2)
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from minires import data
-from minires.data import FolderImages, cifar10, fashion_mnist, idx
+from minires.data import FolderImages, cifar10, fashion_mnist
 from minires.data.files import Remote, download
 
 # -- IDX and Fashion-MNIST
@@ -28,7 +28,7 @@ def test_an_idx_file_that_cannot_be_opened(tmp_path, name):
     if "folder" in name:
         (tmp_path / name).mkdir()
     with pytest.raises(data.DataFileError, match="cannot be read") as failure:
-        idx.read(tmp_path / name, 1)
+        fashion_mnist.read_idx(tmp_path / name, 1)
     assert str(tmp_path / name) in str(failure.value)
 
 
@@ -41,7 +41,7 @@ def idx_bytes(array):
 def test_an_idx_file_that_asks_for_too_much(tmp_path, shape):
     (tmp_path / "x").write_bytes(struct.pack(">HBB3I", 0, 8, 3, *shape))
     with pytest.raises(data.DataFileError, match="the header asks for"):
-        idx.read(tmp_path / "x", 3)
+        fashion_mnist.read_idx(tmp_path / "x", 3)
 
 
 NAMES = tuple(fashion_mnist.MD5)  # images and labels of the training, then of the test

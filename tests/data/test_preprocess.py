@@ -187,7 +187,7 @@ def test_what_it_says_of_itself():
         ({"mean": (0.5, 0.5, float("nan"))}, "mean must be finite, got nan"),
         ({"mean": 0.5}, "mean must be 3 numbers"),
         ({"mean": "abc"}, "mean must be 3 numbers"),
-        ({"mean": np.zeros((8, 8, 3), np.float32)}, "crop and channels must be those of the mean image, 8×8×3"),
+        ({"mean": np.zeros((8, 8, 3), np.float32)}, "crop and channels must match the mean image, 8×8×3"),
         ({"std": (1, 0, 1)}, "std must be above 0, got 0"),
         ({"std": (1, 1, 1), "grey": True}, "mean must be 1 number, one a channel"),
         ({"interpolation": "linear"}, "interpolation must be one of"),
@@ -210,7 +210,7 @@ def test_files_that_are_no_pictures_are_named(tmp_path, rng):
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
     Image.fromarray(noise(rng, 9, 7)).save(tmp_path / "script.eps")
-    with pytest.raises(DataFileError, match="it is no JPEG, "):  # and Pillow did not hand it to Ghostscript
+    with pytest.raises(DataFileError, match="no valid JPEG, "):  # and Pillow did not hand it to Ghostscript
         decode(tmp_path / "script.eps")
     Image.fromarray(rng.random((9, 7)).astype(np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.array([[0, 1 << 20]], np.int32)).save(tmp_path / "wide.tif")

@@ -22,7 +22,7 @@ from minires.parallel import Alone, RanksDisagree, Shard, agreed, by_first, expe
 from minires.parallel.communicator import Done
 from minires.training import Config, ConfigError, Diverged, Interrupted, evaluation, load_checkpoint, train
 from minires.training import loop as training_loop
-from minires.training.parts import parts, places
+from minires.training.microbatch import micro_batches, places
 from minires.training.progress import Silent
 
 SMALL = {"width": 4, "workers": 0, "threads": 1, "lr": 0.05, "iterations": 20, "log_every": 5, "eval_every": 20}
@@ -477,7 +477,7 @@ def test_shards_are_a_partition(total, size):
 
 def test_places_follow_the_parts():
     ranks = [type("R", (Alone,), {"rank": rank, "size": 2})() for rank in range(2)]
-    assert [(part.start, part.stop) for part in parts(7, 4)] == [(0, 3), (3, 7)]
+    assert [(part.start, part.stop) for part in micro_batches(7, 4)] == [(0, 3), (3, 7)]
     assert [places(7, 4, rank).tolist() for rank in ranks] == [[0, 3, 4], [1, 2, 5, 6]]
     assert places(7, None, Alone()).tolist() == list(range(7))
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 from minires import _atomic
 from minires.training import Checkpoint, CheckpointError, Config, Row, find_checkpoint, load_checkpoint
 from minires.training import checkpoint as checkpoints
-from minires.training.measured import Measured
+from minires.training.history import Metrics
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def sample(rng):
             input_shape=(1, 8, 8),
             random_state=rng.bit_generator.state,
             schedule={"ends": None, "errors": [90.0], "schedule": {}},
-            interval=Measured(1.25, 3, 17),
+            interval=Metrics(1.25, 3, 17),
             rows=(Row(5, 0.5, 0.1, 2.1, 81.3, None, 10.0, 1.5), Row(6, 0.6, 0.1, 1 / 3, 80.0, 79.5, 11.0, 1.6)),
             seconds=1.75,
         )

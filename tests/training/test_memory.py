@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_each_of_several_processes_has_its_share_of_the_machine(only):
     with mr.backend("reference"):
         model, layers = make_model(run, 10, (1, 8, 8))
         with pytest.raises(ConfigError, match=r"65 images at a time, and 2 MiB are free for each of 2 processes"):
-            memory.check_memory(run, model, layers, batch=129, processes=2, here=2)
+            memory.check_memory(run, model, layers, 129, SimpleNamespace(size=2, local_size=2))
 
 
 def test_where_not_one_image_fits(tmp_path, only):
