@@ -39,7 +39,8 @@ def test_recipes():
     for size in (7, 14):
         small = data.recipe("fashion-mnist", size)
         assert (small.pad, small.flip) == (2, True)
-    assert data.recipe("cifar10", 15).pad == 4
+    assert data.recipe("cifar10", 15).pad == data.recipe("fashion-mnist").pad == 4
+    assert not data.recipe("digits").flip
     assert data.recipe("folder").colour == 0.1
     assert data.recipe("digits", 8) == data.recipe("digits")
 
