@@ -7,6 +7,7 @@ last gradient; the optimiser step waits for all buckets (Li et al., PyTorch Dist
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from minires.arrays import Array, array_module
@@ -25,12 +26,9 @@ class Bucket:
         self.params = params
         first = params[0].data
         self.flat: Array = array_module(first).empty(sum(p.size for p in params), first.dtype)
-        self.views: list[Array] = []
-        start = 0
-        for p in params:
-            self.views.append(self.flat[start : start + p.size].reshape(p.shape))
-            start += p.size
-        self.missing = {id(p) for p in params}
+        ends = accumulate(p.size for p in params)
+        self.views = {p: self.flat[end - p.size : end].reshape(p.shape) for p, end in zip(params, ends, strict=True)}
+        self.missing: set[Tensor] = set()
         self.request: Request | None = None
 
 
@@ -62,12 +60,9 @@ class Buckets(Observer):
         if self.kinds != kinds:  # in the first call, and after a change of device or dtype
             self.kinds = kinds
             self.buckets = [Bucket(params) for params in self._divided()]
-            self.place: dict[int, tuple[Bucket, int]] = {
-                id(p): (bucket, position) for bucket in self.buckets for position, p in enumerate(bucket.params)
-            }
+            self.place = {p: bucket for bucket in self.buckets for p in bucket.params}
         for bucket in self.buckets:
-            bucket.missing = {id(p) for p in bucket.params}
-            bucket.request = None
+            bucket.missing, bucket.request = set(bucket.params), None
         self.launched = 0
         self.uses = _uses_of_leaves(output)
         self.complete: list[Tensor] = []
@@ -93,28 +88,24 @@ class Buckets(Observer):
         if exc_info[0] is not None:
             return
         for p in self.params:
-            if id(p) in self.place[id(p)][0].missing:
+            if p in self.place[p].missing:
                 self._ready(p)
         for bucket in self.buckets:
             assert bucket.request is not None
             bucket.request.wait()
 
     def _ready(self, leaf: Tensor) -> None:
-        """Copies a complete gradient into its bucket, and starts the all-reduces of complete buckets."""
-        found = self.place.get(id(leaf))
-        if found is None:
-            return
-        bucket, position = found
-        if leaf.grad is not None:
-            bucket.views[position][...] = leaf.grad
-            leaf.grad = bucket.views[position]
-        else:
-            bucket.views[position][...] = 0
-        bucket.missing.discard(id(leaf))
-        self._launch()
+        """Copies a complete gradient into its bucket, polls and starts all-reduces of complete buckets.
 
-    def _launch(self) -> None:
-        """Starts all-reduces in the order of the buckets, which is equal on all ranks, and polls the running ones."""
+        The order of the buckets is equal on all ranks, and so is the order of the all-reduces.
+        """
+        bucket = self.place.get(leaf)
+        if bucket is None:
+            return
+        view = bucket.views[leaf]
+        view[...] = 0 if leaf.grad is None else leaf.grad
+        leaf.grad = None if leaf.grad is None else view
+        bucket.missing.discard(leaf)
         for bucket in self.buckets[: self.launched]:
             assert bucket.request is not None
             bucket.request.poll()

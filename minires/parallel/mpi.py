@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -28,7 +29,6 @@ class MpiCommunicator:
         local = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.rank, local.size
         self.name = f"rank {self.rank} ({platform.node()}, process {os.getpid()})"
-        self._nccl: Any = None
 
     def allreduce(self, array: Array) -> None:
         if isinstance(array, np.ndarray):
@@ -39,8 +39,7 @@ class MpiCommunicator:
     def iallreduce(self, array: Array) -> Request:
         if isinstance(array, np.ndarray):
             return MpiRequest(self.comm.Iallreduce(self.mpi.IN_PLACE, array))
-        request: Request = self.nccl.iallreduce(array)
-        return request
+        return self.nccl.iallreduce(array)
 
     def broadcast(self, array: Array) -> None:
         if isinstance(array, np.ndarray):
@@ -58,12 +57,10 @@ class MpiCommunicator:
         self.comm.Abort(code)
         raise SystemExit(code)
 
-    @property
-    def nccl(self) -> Any:
+    @cached_property
+    def nccl(self) -> Nccl:
         """Created for the first CuPy array, when every rank has selected its device."""
-        if self._nccl is None:
-            self._nccl = Nccl.among(self)
-        return self._nccl
+        return Nccl(self)
 
 
 class MpiRequest:

@@ -19,21 +19,17 @@ from minires.parallel.communicator import Communicator, Request
 class Nccl:
     """An NCCL communicator (cupy.cuda.nccl) and its stream."""
 
-    def __init__(self, cupy: Any, comm: Any) -> None:
-        self.cupy, self.comm = cupy, comm
-        self.stream = cupy.cuda.Stream(non_blocking=True)
-        nccl = cupy.cuda.nccl
-        self.types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
-
-    @classmethod
-    def among(cls, ranks: Communicator) -> Nccl:
+    def __init__(self, ranks: Communicator) -> None:
         """Connects every rank's current device; `ranks` distributes rank 0's identifier."""
         import cupy  # optional
 
-        if not cupy.cuda.nccl.available:
+        nccl = cupy.cuda.nccl
+        if not nccl.available:
             raise BackendUnavailable("training on several GPUs needs NCCL, which this CuPy was built without")
-        identifier = ranks.allgather(cupy.cuda.nccl.get_unique_id() if ranks.rank == 0 else None)[0]
-        return cls(cupy, cupy.cuda.nccl.NcclCommunicator(ranks.size, identifier, ranks.rank))
+        identifier = ranks.allgather(nccl.get_unique_id() if ranks.rank == 0 else None)[0]
+        self.cupy, self.comm = cupy, nccl.NcclCommunicator(ranks.size, identifier, ranks.rank)
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
 
     def iallreduce(self, array: Array) -> Request:
         nccl = self.cupy.cuda.nccl

@@ -18,7 +18,6 @@ from minires import backends, data, random
 from minires._checks import flag, instance, path
 from minires.arrays import Array, array_module
 from minires.data import Dataset
-from minires.nn import Module
 from minires.optim import SGD
 from minires.parallel import (
     Communicator,
@@ -439,7 +438,9 @@ class _Run:
             raise CheckpointError(f"the checkpoint does not fit its own configuration: {ends}")
         try:
             self.model.load_state_dict(start.model)
-            self.optimizer.load_state_dict(_like_parameters(self.model, start.velocity))
+            modules = {f"velocity.{i}": array_module(p.data) for i, p in enumerate(self.model.parameters())}
+            velocity = {name: modules[name].asarray(array) for name, array in start.velocity.items()}
+            self.optimizer.load_state_dict(velocity)
             self.schedule.load_state_dict(start.schedule)
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit {self.config.network}: {error}") from None
@@ -491,9 +492,3 @@ class _Run:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began
-
-
-def _like_parameters(model: Module, velocity: Any) -> dict[str, Array]:
-    """The velocities on the device of their parameters."""
-    modules = [array_module(p.data) for p in model.parameters()]
-    return {name: modules[int(name.partition(".")[2])].asarray(array) for name, array in velocity.items()}

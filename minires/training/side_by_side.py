@@ -13,12 +13,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from minires._checks import integer
 from minires.backends import get_num_threads, set_num_threads
-from minires.training.history import Row
 from minires.training.progress import Silent
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def _work(pipe: Connection, task: Callable[[Silent], Any], threads: int) -> None
     """The main function of a process: sends the task's progress, then its result or its error."""
     set_num_threads(threads)
     try:
-        message = "result", task(_Sender(pipe))
+        message = "result", task(_sender(pipe))
     except Exception as error:
         error.add_note(traceback.format_exc())  # pickle drops the traceback
         message = "error", error
@@ -121,38 +121,23 @@ def _work(pipe: Connection, task: Callable[[Silent], Any], threads: int) -> None
         pipe.send(message)
 
 
-class _Sender(Silent):
-    """Sends progress to the parent process, frequent messages five times a second at most."""
+def _sender(pipe: Connection) -> Silent:
+    """A report that sends its calls to the parent process, frequent calls five times a second at most."""
+    report, last, connected = Silent(), 0.0, True
 
-    def __init__(self, pipe: Connection) -> None:
-        self.pipe, self.last = pipe, 0.0
-
-    def start(self, done: int, total: int) -> None:
-        self._send("start", done, total)
-
-    def note(self, text: str) -> None:
-        self._send("note", text)
-
-    def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
-        self._send_seldom("iteration", done, loss, training_error, images_per_second)
-
-    def evaluating(self, done: int, total: int) -> None:
-        self._send_seldom("evaluating", done, total)
-
-    def row(self, row: Row) -> None:
-        self._send("row", row)
-
-    def stop(self) -> None:
-        self._send("stop")
-
-    def _send_seldom(self, kind: str, *values: Any) -> None:
-        if time.monotonic() - self.last >= 0.2:
-            self.last = time.monotonic()
-            self._send(kind, *values)
-
-    def _send(self, kind: str, *values: Any) -> None:
+    def send(kind: str, *values: Any) -> None:
+        nonlocal last, connected
+        if kind in ("iteration", "evaluating"):
+            if time.monotonic() - last < 0.2:
+                return
+            last = time.monotonic()
         try:
-            self.pipe.send((kind, values))
+            if connected:
+                pipe.send((kind, values))
         except OSError:  # the parent has ended: save and stop
+            connected = False
             signal.raise_signal(signal.SIGTERM)
-            self._send = lambda *_: None  # type: ignore[method-assign]
+
+    for kind in (name for name in vars(Silent) if not name.startswith("_")):
+        setattr(report, kind, partial(send, kind))
+    return report

@@ -61,15 +61,15 @@ def distance(one, other):
 def moved(one, other):
     """The relative distance of all weights together."""
     names = [name for name in one.model if "running" not in name]
-    ours, theirs = (np.concatenate([state.model[name].ravel() for name in names]) for state in (one, other))
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    first, second = (np.concatenate([state.model[name].ravel() for name in names]) for state in (one, other))
+    return float(np.linalg.norm(first - second) / np.linalg.norm(second))
 
 
-def expect_same_end(ours, theirs, tolerance):
+def expect_same_end(first, second, tolerance):
     """All weights together within the tolerance; every array, velocities that are nearly 0 included, within 100×."""
-    assert moved(load_checkpoint(ours.checkpoint), load_checkpoint(theirs.checkpoint)) < tolerance
-    assert distance(ours, theirs) < 100 * tolerance
-    same_rows(ours, theirs, tolerance)
+    assert moved(load_checkpoint(first.checkpoint), load_checkpoint(second.checkpoint)) < tolerance
+    assert distance(first, second) < 100 * tolerance
+    same_rows(first, second, tolerance)
 
 
 def pair(tmp_path, size, config):
@@ -112,10 +112,10 @@ def odd():
 
 def same_rows(one, other, rtol):
     assert len(one.rows) == len(other.rows)
-    for ours, theirs in zip(one.rows, other.rows, strict=True):
-        assert (ours.iteration, ours.lr, ours.test_error) == (theirs.iteration, theirs.lr, theirs.test_error)
-        assert ours.training_error == theirs.training_error
-        assert ours.training_loss == pytest.approx(theirs.training_loss, rel=rtol)
+    for first, second in zip(one.rows, other.rows, strict=True):
+        assert (first.iteration, first.lr, first.test_error) == (second.iteration, second.lr, second.test_error)
+        assert first.training_error == second.training_error
+        assert first.training_loss == pytest.approx(second.training_loss, rel=rtol)
 
 
 # Batches of 101 do not divide by 2 or 3, and the last of an epoch has 19 images.
@@ -126,8 +126,8 @@ def test_twenty_steps_in_float64(tmp_path, network, size):
 
 
 class Smooth(nn.Module):
-    """Without a ReLU, whose kinks tell apart what differs by a rounding: then 20 steps of one process on two backends
-    differ by 1e-3 in float32."""
+    """Without ReLU: its kinks amplify rounding, so that 20 steps of one process on two backends differ by 1e-3 in
+    float32."""
 
     def __init__(self):
         super().__init__()
@@ -339,7 +339,7 @@ def test_outputs_that_are_bad_on_the_test_images_end_the_run_on_all_ranks(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("size", "settings", "told"),
+    ("size", "settings", "message"),
     [
         (3, {"batch_size": 2}, "batch_size must be at least 3, an image a rank, got 2"),
         # 1433 images: the last batch of 179 has 1433 − 8·179 = 1, which joins; of 286, 3
@@ -347,10 +347,10 @@ def test_outputs_that_are_bad_on_the_test_images_end_the_run_on_all_ranks(tmp_pa
         (4, {"batch_size": 100, "micro_batch": 3}, "fewer images than the 4 ranks, got 2 images .a part of a batch of"),
     ],
 )
-def test_too_few_images(tmp_path, size, settings, told):
+def test_too_few_images(tmp_path, size, settings, message):
     found = failures(size, ConfigError, lambda ranks: train(small(**settings), tmp_path / "run", ranks=ranks))
     assert [name for _, name in found] == [""] * size
-    assert re.search(told, found[0][0])
+    assert re.search(message, found[0][0])
     assert not (tmp_path / "run").exists()
 
 

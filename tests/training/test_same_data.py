@@ -62,10 +62,10 @@ def test_the_same_images_elsewhere_and_a_checkpoint_without_their_digest(made, t
     shutil.copytree(root, tmp_path / "made")
     config = Config(**{**vars(config), "data_dir": str(tmp_path / "made" / "data")})
     path = find_checkpoint(tmp_path / "made" / "run")
-    told = json.loads(path.read_text())
-    assert set(told.pop("data")) == {"train", "test"}
+    fields = json.loads(path.read_text())
+    assert set(fields.pop("data")) == {"train", "test"}
     train(config, tmp_path / "on", resume=path)
-    path.write_text(json.dumps(told))  # as it was written before digests were
+    path.write_text(json.dumps(fields))  # as it was written before digests were
     CHANGES["two test images swapped"](tmp_path / "made" / "data")
     train(config, tmp_path / "old", resume=path)
 

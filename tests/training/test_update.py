@@ -137,16 +137,18 @@ def test_the_layer_whose_gradient_overflows_is_named(batch):
     model.layer3[2].conv2.weight.data[:] = 0
     model.layer3[2].bn2.weight.data[:] = 1e180
     x, labels = batch
-    told = first_bad_layer(model, mr.tensor(x), labels)
-    assert told.startswith("the first bad layer is layer3.2.conv2: backward of Conv2d"), told
+    message = first_bad_layer(model, mr.tensor(x), labels)
+    assert message.startswith("the first bad layer is layer3.2.conv2: backward of Conv2d"), message
 
 
 def test_of_bad_weights_the_one_nearest_to_the_output_was_first(batch):
     model = network()
     for bad in (model.conv1, model.layer1[0].conv2, model.layer2[0].conv1):
         bad.weight.data[0] = np.nan
-    told = first_bad_layer(model, mr.tensor(batch[0]), batch[1])
-    assert told.startswith("the first bad layer is layer2.0.conv1: the last update made its weight not finite, and 2 ")
+    message = first_bad_layer(model, mr.tensor(batch[0]), batch[1])
+    assert message.startswith(
+        "the first bad layer is layer2.0.conv1: the last update made its weight not finite, and 2 "
+    )
 
 
 def test_a_healthy_network_has_no_bad_layer(batch):
