@@ -18,13 +18,13 @@ from PIL import Image
 from minires import backends, prediction
 from minires.cli.common import UsageError, computing_on, folder_for_output, print_json, say, write
 from minires.cli.parser import Parser, add, given, not_with
-from minires.cli.progress import counting
 from minires.cli.runs import checkpoint, weight_file
 from minires.data import DataFileError, Preprocessing
 from minires.inspect import summary
 from minires.prediction import Classifier, Prediction
 from minires.prediction.figure import MOST_ON_A_SHEET
 from minires.training.checkpoint import is_checkpoint
+from minires.training.progress import counting
 
 EXAMPLES = (
     "predict cat.jpg --weights runs/resnet20-digits-1",

@@ -1,4 +1,4 @@
-"""Real images to train on, behind one small interface."""
+"""Data sets of images for training, and the loader of batches."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from minires._lazy import directory
 from minires._repr import shown
 from minires.data import cifar10, digits, fashion_mnist, folder
 from minires.data.augment import Augmentation, Transform, pixel_mean
-from minires.data.dataset import DataError, DataFileError, DataPathError, Dataset
-from minires.data.folder import FolderImages
+from minires.data.dataset import Dataset
+from minires.data.errors import DataError, DataFileError, DataPathError
+from minires.data.images import FolderImages
 from minires.data.loader import Loader
 from minires.data.preprocess import Preprocessing
 
@@ -43,7 +44,7 @@ __all__ = [
 ]
 __dir__ = directory(globals())
 
-# Digits must not be mirrored, and fill their 8×8 pixels: they are turned and stretched a little instead.
+# Digits must not be mirrored, and their 8×8 pixels leave no margin to crop: they get small warps instead.
 _RECIPES = {
     "digits": Augmentation(rotate=15, zoom=0.15, shift=0.7),
     "fashion-mnist": Augmentation(pad=4, flip=True),
@@ -51,13 +52,13 @@ _RECIPES = {
     "folder": Augmentation(flip=True, colour=0.1),
 }
 
-_MOST_CLASSES = 1_000_000  # that `from_arrays` names by number: a larger label is no index of a class
+_MOST_CLASSES = 1_000_000  # in `from_arrays`: a larger label is hardly an index of a class
 
-_OWN: dict[str, tuple[Callable[[str], Dataset], Augmentation]] = {}  # what `register` was given, by name
+_OWN: dict[str, tuple[Callable[[str], Dataset], Augmentation]] = {}  # registered data sets by name
 
 
 def names() -> tuple[str, ...]:
-    """The data sets there are."""
+    """The names of all data sets, including your registered ones."""
     return (*_RECIPES, *_OWN)
 
 
@@ -76,9 +77,9 @@ def from_arrays(
     classes  their names; None: "0", "1" ... up to the largest label, which must be below 1,000,000
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
-        hint = ".  Of numbers in [0, 1]: np.rint(255 * images).astype(np.uint8)"
-        told = f"images must be a uint8 array (N, H, W, C) or (N, H, W), got {shown(images)}"
-        raise TypeError(told + hint if isinstance(images, np.ndarray) and images.dtype.kind == "f" else told)
+        floating = isinstance(images, np.ndarray) and images.dtype.kind == "f"
+        hint = ".  Of numbers in [0, 1]: np.rint(255 * images).astype(np.uint8)" if floating else ""
+        raise TypeError(f"images must be a uint8 array (N, H, W, C) or (N, H, W), got {shown(images)}{hint}")
     if isinstance(labels, (list, tuple)):
         try:
             labels = np.asarray(labels)
@@ -98,15 +99,15 @@ def from_arrays(
 
 
 def register(name: str, load: Callable[[str], Dataset], augmentation: Augmentation | None = None) -> None:
-    """Makes your own data set known by a name, in this process: to `load` and so to `training.train`.
+    """Registers your own data set under a name, in this process, for `load` and so for `training.train`.
 
-    name           of letters, digits, - and _; one that you have registered already is replaced
-    load           makes the Dataset of a split, "train" or "test", with the same classes for both
+    name           letters, digits, - and _; replaces an earlier registration
+    load           returns the Dataset of a split, "train" or "test", with the same classes for both
     augmentation   of training images; None: none
     """
     if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum() or name in _RECIPES:
-        told = f"of letters, digits, - and _, and none of {', '.join(_RECIPES)}"
-        raise ValueError(f"name must be a name {told}; got {shown(name)}")
+        taken = ", ".join(_RECIPES)
+        raise ValueError(f"name must be a name of letters, digits, - and _, and none of {taken}; got {shown(name)}")
     if not callable(load):
         raise TypeError(f"load must be a function of the split that returns a Dataset, got {shown(load)}")
     _OWN[name] = load, Augmentation() if augmentation is None else instance(augmentation, "augmentation", Augmentation)
@@ -123,20 +124,20 @@ def load(
 ) -> Dataset:
     """A data set's images, labels and class names.
 
-    name       "digits" (embedded in the package), "fashion-mnist", "cifar10", "folder" (one folder per class), or what
-               you have registered
+    name       "digits" (embedded in the package), "fashion-mnist", "cifar10", "folder" (one folder per class), or one
+               of your registered data sets
     split      "train" or "test"
-    data_dir   where to look first; then $MINIRES_DATA, the system's data sets, the user's cache
-    download   fetch what is missing from its official address; without it the network is never touched
+    data_dir   the folder to search first; then $MINIRES_DATA, the system's data sets, the user's cache
+    download   whether to download missing files from their official address; otherwise the network is never used
     size       "folder": side of the images (224); "fashion-mnist": a divisor of 28 to average down to
     test_fraction   "folder" without train/ and test/: the share of each class's images that are test images
-    seed       what they are drawn from
+    seed       of the random choice of test images
 
-    Raises ValueError for an unknown name, DataPathError for a data_dir that is no folder, DataError when files are
-    missing, DataFileError when one is broken.
+    Raises ValueError for an unknown name, DataPathError when data_dir is no folder, DataError for missing files,
+    DataFileError for a broken file.
     """
     _known(name)
-    if not flag(download, "download"):  # which would make the folder
+    if not flag(download, "download"):  # a download makes the folder
         _given(data_dir)
     choice(split, "split", ("train", "test"))
     options: dict[str, Any] = {} if size is None else {"size": integer(size, "size", 1)}
@@ -145,7 +146,7 @@ def load(
     if test_fraction is not None and name != "folder":
         raise ValueError(f"test_fraction cannot be chosen for {name!r}, got {test_fraction}")
     if name in _OWN:
-        return instance(_OWN[name][0](split), f"what load gives for data set {name!r}", Dataset)
+        return instance(_OWN[name][0](split), f"the result of load for data set {name!r}", Dataset)
     if name == "digits":
         return digits.load(split)
     if name == "fashion-mnist":
@@ -156,7 +157,7 @@ def load(
 
 
 def recipe(name: str, size: int | None = None) -> Augmentation:
-    """The default augmentation of a data set; images of 14 pixels and less are padded by 2 instead of 4."""
+    """The default augmentation of a data set; images of at most 14 pixels are padded by 2 instead of 4."""
     augmentation = _OWN[name][1] if _known(name) in _OWN else _RECIPES[name]
     if size is not None and integer(size, "size", 1) <= 14 and augmentation.pad > 2:
         return replace(augmentation, pad=2)
@@ -164,7 +165,7 @@ def recipe(name: str, size: int | None = None) -> Augmentation:
 
 
 def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Where the files of a data set are, or None; DataPathError for a data_dir that is no folder."""
+    """The path of a data set's files, or None.  Raises DataPathError when data_dir is no folder."""
     _given(data_dir)
     if _known(name) in _OWN:
         return None

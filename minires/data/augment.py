@@ -1,4 +1,4 @@
-"""From stored images to what the network sees: mean subtraction and augmentation, a whole batch at a time."""
+"""Transforms stored images to the network's input: mean subtraction and augmentation of a whole batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from minires._checks import flag, instance, integer, number
 from minires._repr import shown
 from minires.data.dataset import Dataset
-from minires.data.folder import FolderImages, spread
+from minires.data.images import FolderImages, spread
 
 # Eigenvalues and eigenvectors of the colours of ImageNet in [0, 1] (Krizhevsky et al., 2012, section 4.1; the paper's
 # "standard color augmentation").
@@ -22,14 +22,14 @@ COLOUR_VECTORS = np.array(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training image.
+    """Random changes to training images.
 
-    pad      zeros put around it before a random window of the old size is cut out (section 4.2: 4)
-    flip     whether it may be mirrored, with probability 1/2
+    pad      width of the border of zeros before the random crop to the old size (section 4.2: 4)
+    flip     whether to mirror with probability 1/2
     colour   standard deviation of the shift along the principal components of colour (0.1 for ImageNet; 0: none)
-    rotate   largest turn in degrees, either way
-    zoom     largest stretch, as a share of the size, of height and of width independently (0.15: 1/1.15 to 1.15)
-    shift    largest move in pixels, fractions included, in each direction
+    rotate   largest angle in degrees, in both directions
+    zoom     largest stretch, as a share of the size, of height and width independently (0.15: 1/1.15 to 1.15)
+    shift    largest translation in pixels, fractions included, in each direction
     """
 
     pad: int = 0
@@ -50,11 +50,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of a batch, by their places in it.  Random numbers are drawn for all `of` them, those of the places
-    are used: what happens to an image does not depend on who prepares the others."""
+    """Some images of a batch of `total` images, by their places in it.
+
+    Random numbers are drawn for the whole batch and selected by place.  So the change of an image does not depend on
+    the division of the batch among processes.
+    """
 
     places: NDArray[np.intp]
-    of: int
+    total: int
 
     @classmethod
     def whole(cls, N: int) -> Part:
@@ -65,7 +68,7 @@ class Transform:
     """uint8 (N, H, W, C) -> float32 (N, C, H, W), channels-last in memory: scaled to [0, 1], minus the mean, augmented.
 
     mean           (H, W, C) in [0, 1] units: the per-pixel mean of the training images; None: not subtracted
-    augmentation   happens only when a generator is given: training; without one the result is the single plain view
+    augmentation   applied only in calls with a random generator, for training
     """
 
     def __init__(self, mean: NDArray[np.float32] | None = None, augmentation: Augmentation | None = None) -> None:
@@ -79,7 +82,7 @@ class Transform:
     def __call__(
         self, images: NDArray[np.uint8], rng: np.random.Generator | None = None, part: Part | None = None
     ) -> NDArray[np.float32]:
-        """With `part`, the images are that part of a batch: each is changed as it would be among the others."""
+        """part: the place of these images in a larger batch; an image gets the same change as in the whole batch."""
         if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.uint8:
             raise TypeError(f"images must be a uint8 array (N, H, W, C), got {shown(images)}")
         if rng is not None:
@@ -93,7 +96,7 @@ class Transform:
         x /= 255
         augmentation = self.augmentation
         if rng is not None and (augmentation.rotate or augmentation.zoom or augmentation.shift):
-            # black comes in at the edges
+            # before the subtraction, so that the border is black
             x = warp(x, augmentation.rotate, augmentation.zoom, augmentation.shift, rng, part)
         if self.mean is not None:
             x -= self.mean
@@ -108,13 +111,13 @@ class Transform:
 def crop_and_flip(
     x: NDArray[np.float32], pad: int, flip: bool, rng: np.random.Generator, part: Part | None = None
 ) -> NDArray[np.float32]:
-    """(N, H, W, C) -> (N, H, W, C): from each padded image a window at a random place, every second one mirrored."""
+    """(N, H, W, C) -> (N, H, W, C): a random window of each padded image, half of them mirrored."""
     N, H, W, C = x.shape
     padded = np.zeros((N, H + 2 * pad, W + 2 * pad, C), x.dtype)
     padded[:, pad : pad + H, pad : pad + W] = x
     part = part or Part.whole(N)
-    top, left = rng.integers(0, 2 * pad + 1, (2, part.of))[:, part.places]
-    mirrored = np.less(rng.random((part.of, 1))[part.places], 0.5 if flip else 0.0)
+    top, left = rng.integers(0, 2 * pad + 1, (2, part.total))[:, part.places]
+    mirrored = np.less(rng.random((part.total, 1))[part.places], 0.5 if flip else 0.0)
     columns = np.where(mirrored, np.arange(W)[::-1], np.arange(W)) + left[:, None]  # (N, W)
     rows = np.arange(H) + top[:, None]  # (N, H)
     return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -128,15 +131,15 @@ def warp(
     rng: np.random.Generator,
     part: Part | None = None,
 ) -> NDArray[np.float32]:
-    """(N, H, W, C) -> (N, H, W, C): each image turned, stretched and moved at random, by bilinear interpolation."""
+    """(N, H, W, C) -> (N, H, W, C): random rotation, stretch and translation of each image, interpolated bilinearly."""
     N, H, W, C = x.shape
     part = part or Part.whole(N)
-    angle = np.deg2rad(rng.uniform(-rotate, rotate, (part.of, 1, 1))[part.places])
-    # as often 1/1.1 as 1.1
-    stretch = np.exp(rng.uniform(-np.log1p(zoom), np.log1p(zoom), (2, part.of, 1, 1))[:, part.places])
-    move = rng.uniform(-shift, shift, (2, part.of, 1, 1))[:, part.places]
+    angle = np.deg2rad(rng.uniform(-rotate, rotate, (part.total, 1, 1))[part.places])
+    # in the logarithm, so that 1/1.1 is as probable as 1.1
+    stretch = np.exp(rng.uniform(-np.log1p(zoom), np.log1p(zoom), (2, part.total, 1, 1))[:, part.places])
+    move = rng.uniform(-shift, shift, (2, part.total, 1, 1))[:, part.places]
     row, column = np.arange(H)[:, None] - (H - 1) / 2, np.arange(W) - (W - 1) / 2  # from the centre
-    # Where in x each output pixel comes from, on an image with a border of 1 that stands for all that lies outside.
+    # Coordinates in x of each output pixel, on an image with a border of 1 in place of everything outside.
     i = (np.cos(angle) * row - np.sin(angle) * column) * stretch[0] + move[0] + (H + 1) / 2  # (N, H, W)
     j = (np.sin(angle) * row + np.cos(angle) * column) * stretch[1] + move[1] + (W + 1) / 2
     i, j = np.clip(i, 0, H + 0.999), np.clip(j, 0, W + 0.999)
@@ -153,17 +156,17 @@ def warp(
 def shift_colours(
     x: NDArray[np.float32], deviation: float, rng: np.random.Generator, part: Part | None = None
 ) -> NDArray[np.float32]:
-    """(N, H, W, 3) -> (N, H, W, 3): each image moved as a whole along the principal components of colour."""
+    """(N, H, W, 3) -> (N, H, W, 3): one random shift per image along the principal components of colour."""
     if x.shape[3] != 3:
         raise ValueError(f"colour augmentation needs images of 3 channels, got {x.shape[3]}")
     part = part or Part.whole(len(x))
-    amounts = rng.normal(0, deviation, (part.of, 3))[part.places] * COLOUR_VALUES  # (N, component)
+    amounts = rng.normal(0, deviation, (part.total, 3))[part.places] * COLOUR_VALUES  # (N, component)
     shift = (amounts @ COLOUR_VECTORS.T).astype(x.dtype)  # (N, 3)
     return x + shift[:, None, None, :]
 
 
 def pixel_mean(dataset: Dataset, sample: int = 1024) -> NDArray[np.float32]:
-    """(H, W, C): the mean image in [0, 1] units. Of a folder, that of `sample` centre crops evenly spread over it."""
+    """(H, W, C): the mean image in [0, 1] units; for a folder, the mean of `sample` evenly spread centre crops."""
     images = instance(dataset, "dataset", Dataset).images
     if integer(sample, "sample", 1) and not len(images):
         raise ValueError("dataset must hold at least one image for their mean, got none")

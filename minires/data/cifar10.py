@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minires.data.dataset import DataFileError, Dataset, checked
-from minires.data.files import Remote, download, find, missing, user_cache
+from minires.data.dataset import Dataset, checked
+from minires.data.errors import DataFileError
+from minires.data.files import Remote, find, find_or_download
 
 NAME = "cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -27,28 +28,25 @@ RECORDS = 10_000  # in each file
 RECORD = 1 + 3 * 32 * 32  # bytes
 
 
+_CHOICES = [(name, f"{INSIDE}/{name}", ARCHIVE.name) for split in FILES.values() for name in split]
+
+
 def where(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder that holds the six .bin files (or the folder with them), or the archive."""
-    names = [name for split in FILES.values() for name in split]
-    choices = [(name, f"{INSIDE}/{name}", ARCHIVE.name) for name in names]
-    return find(NAME, data_dir, choices)
+    """The folder that contains the six .bin files, their folder, or the archive."""
+    return find(NAME, data_dir, _CHOICES)
 
 
 def load(
     split: str,
     data_dir: str | os.PathLike[str] | None = None,
-    download_missing: bool = False,
+    download: bool = False,
     archive: Remote = ARCHIVE,
 ) -> Dataset:
-    folder = where(data_dir)
-    if folder is None:
-        if not download_missing:
-            raise missing(
-                NAME, data_dir, f"data_batch_1.bin ... test_batch.bin, or {ARCHIVE.name}",
-                "put the binary version of CIFAR-10 into one of these folders, or let it be downloaded (--download)",
-            )  # fmt: skip
-        folder = (Path(data_dir) if data_dir else user_cache()) / NAME
-        download(archive, folder)
+    folder = find_or_download(
+        NAME, data_dir, _CHOICES, [archive] if download else None,
+        f"data_batch_1.bin ... test_batch.bin, or {ARCHIVE.name}",
+        "put the binary version of CIFAR-10 into one of these folders, or let it be downloaded (--download)",
+    )  # fmt: skip
     parts = [_records(folder, name) for name in FILES[split]]
     records = np.concatenate(parts)  # (N, 3073)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # -> (N, 32, 32, 3)
@@ -65,8 +63,7 @@ def _records(folder: Path, name: str) -> NDArray[np.uint8]:
             with open(path, "rb") as file:
                 payload = file.read(limit)
         else:
-            # Read straight out of the archive: nothing is unpacked onto the disk.
-            source = f"{folder / ARCHIVE.name}: {INSIDE}/{name}"
+            source = f"{folder / ARCHIVE.name}: {INSIDE}/{name}"  # read without unpacking onto the disk
             with tarfile.open(folder / ARCHIVE.name, "r:gz") as archive:
                 member = archive.extractfile(f"{INSIDE}/{name}")
                 if member is None:
@@ -75,9 +72,9 @@ def _records(folder: Path, name: str) -> NDArray[np.uint8]:
     except KeyError:
         raise DataFileError(f"{source} is missing from the archive") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, RecursionError) as error:
-        # The last two: sizes beyond every file, links to themselves.
+        # ValueError: sizes beyond the file; RecursionError: links to themselves.
         raise DataFileError(f"{source}: cannot be read: {error}") from None
     if len(payload) != limit - 1:
-        held = "more" if len(payload) >= limit else f"{len(payload):,}"
-        raise DataFileError(f"{source}: {limit - 1:,} bytes expected, the file holds {held}")
+        size = "more" if len(payload) >= limit else f"{len(payload):,}"
+        raise DataFileError(f"{source}: {limit - 1:,} bytes expected, the file holds {size}")
     return np.frombuffer(payload, np.uint8).reshape(RECORDS, RECORD)

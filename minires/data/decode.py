@@ -1,4 +1,4 @@
-"""From a file to a picture of 8 bits a channel, upright."""
+"""Decodes an image file to an upright picture with 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minires._atomic import NotRegularError, open_regular
-from minires.data.dataset import DataFileError
+from minires.data.errors import DataFileError
 
-# What may come in.  Other formats that Pillow knows start other programs (EPS: Ghostscript) or hold no photographs.
+# Other formats of Pillow start other programs (EPS: Ghostscript) or contain no photographs.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
-_ORIENTATION = 0x0112  # EXIF: how the camera was held
+_ORIENTATION = 0x0112  # EXIF tag: rotation of the camera
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,12 +29,12 @@ _UPRIGHT = {
 def decode(path: Path, grey: bool = False) -> Image.Image:
     """The picture in a file as RGB, or as grey levels (ITU-R 601 luma).
 
-    A picture that its EXIF orientation turns is turned, as every viewer shows it: a network trained on upright pictures
-    knows no others.  (torchvision leaves it lying.)  Of an animation it is the first frame; transparency is dropped,
-    the colours under it stay; of 16 bits a channel the upper 8 are kept.
+    The EXIF orientation is applied, as in every viewer, because networks are trained on upright pictures (torchvision
+    ignores it).  An animation gives its first frame.  Transparency is dropped without changing the colours.  16 bits a
+    channel are reduced to the upper 8.
 
-    Raises DataFileError that names the file: what is none of `FORMATS`, what cannot be decoded to its end, what has
-    more pixels than Pillow deems safe, what holds numbers of unknown range, and any FIFO, socket or device.
+    Raises DataFileError that names the file: for a format outside `FORMATS`, a truncated or broken file, more pixels
+    than Pillow's limit, numbers of unknown range, and any FIFO, socket or device.
     """
     try:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
@@ -45,18 +45,17 @@ def decode(path: Path, grey: bool = False) -> Image.Image:
             return image.convert("L") if grey and image.mode != "L" else image if grey else image.convert("RGB")
     except UnidentifiedImageError:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise DataFileError(f"{path}: cannot be decoded: it is no {known} that Pillow knows") from None
+        raise DataFileError(f"{path}: cannot be decoded: no valid {known}") from None
     except NotRegularError as error:
         raise DataFileError(f"{path}: {error.strerror}") from None
     except MemoryError:
         raise
-    except Exception as error:  # whatever a decoder trips over in broken bytes: it raises more than OSError
-        told = str(error) or type(error).__name__
-        raise DataFileError(f"{path}: cannot be decoded: {told}") from None
+    except Exception as error:  # decoders raise many types of error for broken bytes
+        raise DataFileError(f"{path}: cannot be decoded: {str(error) or type(error).__name__}") from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # of which convert() would cut off all above 255
+    if image.mode.startswith("I;16"):  # convert() would clip the values at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "I":
         values = np.asarray(image)
@@ -65,6 +64,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("its numbers are floating, of unknown range")
-    if "transparency" in image.info:  # Pillow wants these converted in two steps
+    if "transparency" in image.info:  # Pillow converts them in two steps only
         return image.convert("RGBA")
     return image

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minires._checks import integer
-from minires.data import idx
-from minires.data.dataset import DataFileError, Dataset, checked
-from minires.data.files import Remote, download, find, missing, user_cache
+from minires.data.dataset import Dataset, checked
+from minires.data.errors import DataFileError
+from minires.data.files import Remote, find, find_or_download
 
 NAME = "fashion-mnist"
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-# The authors' bucket.  Its website, which their README names, has no https.
+# The authors' bucket; the website in their README has no https.
 ADDRESS = "https://fashion-mnist.s3.eu-central-1.amazonaws.com/"
 MD5 = {
     "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -24,35 +31,34 @@ MD5 = {
 }
 SIZE = dict(zip(MD5, (26_421_880, 29_515, 4_422_102, 5_148), strict=True))  # bytes, gzipped
 COUNT = {"train": 60_000, "test": 10_000}
+LARGEST = 1 << 31  # bytes of an array in an IDX file
+
+_CHOICES = [(name, f"{name}.gz") for name in MD5]
 
 
 def where(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder that holds all four files, gzipped or not."""
-    return find(NAME, data_dir, [(name, f"{name}.gz") for name in MD5])
+    """The folder that contains all four files, gzipped or not."""
+    return find(NAME, data_dir, _CHOICES)
 
 
 def load(
     split: str,
     data_dir: str | os.PathLike[str] | None = None,
-    download_missing: bool = False,
+    download: bool = False,
     size: int | None = None,
     address: str = ADDRESS,
 ) -> Dataset:
-    """size: None for 28×28, or a divisor of 28: blocks of pixels are averaged."""
-    folder = where(data_dir)
-    if folder is None:
-        if not download_missing:
-            raise missing(
-                NAME, data_dir, "train-images-idx3-ubyte[.gz] and its three companions",
-                "put the files into one of these folders, let them be downloaded (--download), "
-                "or install Debian's package dataset-fashion-mnist",
-            )  # fmt: skip
-        folder = (Path(data_dir) if data_dir else user_cache()) / NAME
-        for name, md5 in MD5.items():
-            download(Remote(f"{name}.gz", f"{address}{name}.gz", md5, SIZE[name]), folder)
+    """size: None for 28×28, or a divisor of 28, to which blocks of pixels are averaged."""
+    remotes = [Remote(f"{name}.gz", f"{address}{name}.gz", md5, SIZE[name]) for name, md5 in MD5.items()]
+    folder = find_or_download(
+        NAME, data_dir, _CHOICES, remotes if download else None,
+        "train-images-idx3-ubyte[.gz] and its three companions",
+        "put the files into one of these folders, let them be downloaded (--download), "
+        "or install Debian's package dataset-fashion-mnist",
+    )  # fmt: skip
     stem = "train" if split == "train" else "t10k"
     images_path, labels_path = _path(folder, f"{stem}-images-idx3-ubyte"), _path(folder, f"{stem}-labels-idx1-ubyte")
-    images, labels = idx.read(images_path, 3), idx.read(labels_path, 1)
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape != (COUNT[split], 28, 28):
         raise DataFileError(f"{images_path}: shape {images.shape}, not {(COUNT[split], 28, 28)}")
     if size is not None:
@@ -66,3 +72,31 @@ def load(
 
 def _path(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The array of unsigned bytes in an IDX file (magic number, sizes, bytes), gzipped or not.
+
+    Raises DataFileError for a wrong magic number, size or length, and for a damaged gzip stream.
+    """
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            head = file.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions:
+                raise DataFileError(f"{path}: the file ends within its header")
+            zero, kind, count = struct.unpack(">HBB", head[:4])
+            if (zero, kind, count) != (0, 0x08, dimensions):
+                raise DataFileError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            size = math.prod(shape)
+            if math.prod(max(n, 1) for n in shape) > LARGEST:  # NumPy multiplies all sizes but 0
+                raise DataFileError(f"{path}: the header asks for {size:,} bytes, shape {shape}")
+            payload = file.read(size + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataFileError(f"{path}: damaged gzip stream: {error}") from None
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read: {error}") from None
+    if len(payload) != size:
+        more = "more" if len(payload) > size else f"only {len(payload):,}"
+        raise DataFileError(f"{path}: the header promises {size:,} bytes, the file holds {more}")
+    return np.frombuffer(payload, np.uint8).reshape(shape)

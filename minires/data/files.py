@@ -1,4 +1,4 @@
-"""Finding the files of a data set, and downloading them when that is asked for."""
+"""Finds the files of a data set, and downloads them on request."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from minires._atomic import refuse_link
-from minires.data.dataset import DataError
+from minires.data.errors import DataError
 
-SYSTEM = Path("/usr/share/datasets")  # where Debian's data set packages put their files
+SYSTEM = Path("/usr/share/datasets")  # of Debian's data set packages
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Remote:
 
 
 def user_cache() -> Path:
-    """Where downloads go: $XDG_CACHE_HOME/minires, by default ~/.cache/minires."""
+    """The folder of downloads: $XDG_CACHE_HOME/minires, by default ~/.cache/minires."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "minires"
 
 
 def folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """Where the files of data set `name` are looked for, in this order."""
+    """The folders to search for the files of data set `name`, in this order."""
     roots = [Path(data_dir)] if data_dir else []
     roots += [Path(os.environ["MINIRES_DATA"])] if os.environ.get("MINIRES_DATA") else []
     found = [folder for root in roots for folder in (root, root / name)]
@@ -55,14 +55,31 @@ def find(name: str, data_dir: str | os.PathLike[str] | None, choices: Sequence[S
     return None
 
 
-def missing(name: str, data_dir: str | os.PathLike[str] | None, wanted: str, advice: str) -> DataError:
-    """The error that says what was looked for, where, and what to do."""
-    looked = ", ".join(map(str, folders(name, data_dir)))
-    return DataError(f"data set {name!r} not found: looked for {wanted} in {looked}; {advice}")
+def find_or_download(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    choices: Sequence[Sequence[str]],
+    remotes: Sequence[Remote] | None,
+    wanted: str,
+    remedy: str,
+) -> Path:
+    """The folder that `find` returns, or a new one with the downloaded files.
+
+    remotes   the files to download when none are found; None: raise DataError, which mentions `wanted` and `remedy`
+    """
+    folder = find(name, data_dir, choices)
+    if folder is None:
+        if remotes is None:
+            searched = ", ".join(map(str, folders(name, data_dir)))
+            raise DataError(f"data set {name!r} not found: looked for {wanted} in {searched}; {remedy}")
+        folder = (Path(data_dir) if data_dir else user_cache()) / name
+        for remote in remotes:
+            download(remote, folder)
+    return folder
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to an https address, and no other."""
+    """Follows redirects to https addresses only."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -73,9 +90,9 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(remote: Remote, folder: Path) -> Path:
-    """Fetches the file into `folder`: checked against its size and MD5 first, then put in place at once, or not at all.
+    """Downloads the file into `folder`: checks its size and MD5, then renames it to its final name.
 
-    Raises DataError, as soon as more bytes arrive than the file has.
+    Raises DataError for a failed download, and as soon as more bytes arrive than expected.
     """
     target = folder / remote.name
     try:

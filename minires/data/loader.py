@@ -1,4 +1,4 @@
-"""Batches in an order that depends on nothing but the seed and the iteration."""
+"""Batches that depend only on the seed and the iteration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from minires._checks import flag, instance, integer
 from minires._repr import shown
 from minires.data.augment import Part, Transform
-from minires.data.dataset import DataError, Dataset
-from minires.data.folder import FolderImages
+from minires.data.dataset import Dataset
+from minires.data.errors import DataError
+from minires.data.images import FolderImages
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -21,15 +22,15 @@ Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 class Loader:
     """Turns a data set into batches: x float32 (N, C, H, W), labels int64 (N,).
 
-    batch_size   images in a batch.  The last batch of an epoch is smaller where the size does not divide; a single
-                 left-over image joins the batch before it (batch norm cannot be trained on one image)
-    transform    what makes x of the stored images; default: scaling to [0, 1]
-    seed         the order of epoch e comes from (seed, e), the augmentation of iteration i from (seed, i): a run that
-                 is resumed at any iteration sees the same batches, whatever the number of workers
+    batch_size   images in a batch.  The last batch of an epoch holds the remainder; a remainder of one image joins the
+                 batch before it (batch norm cannot be trained on one image)
+    transform    makes x from the stored images; default: scaling to [0, 1]
+    seed         (seed, e) determines the order of epoch e, (seed, i) the augmentation of iteration i: a run resumed at
+                 any iteration gets the same batches, for any number of workers
     shuffle      False: every epoch in the stored order
-    workers      threads that decode images and prepare the next two batches; 0: everything in the calling thread
-    share        which places of a batch of N images this process prepares, in the order in which it wants them; its
-                 batches hold these images alone, each as it is in the whole batch.  None: all
+    workers      threads that decode images and prepare the next two batches; 0: no threads
+    share        the places in a batch of N images that this process prepares, in the order of its own batch; each image
+                 is identical to the image in the whole batch.  None: all
     """
 
     def __init__(
@@ -68,17 +69,17 @@ class Loader:
         return max(full + (rest > 1 or (rest == 1 and self.batch_size == 1)), 1)
 
     def images_of(self, iteration: int) -> int:
-        """How many images the whole batch of an iteration holds."""
+        """Number of images in the whole batch of an iteration."""
         integer(iteration, "iteration", 0)
         return self._end(iteration % len(self)) - iteration % len(self) * self.batch_size
 
     @property
     def largest_batch(self) -> int:
-        """How many images the largest batch of an epoch holds."""
+        """Number of images in the largest batch of an epoch."""
         return max(self.images_of(0), self.images_of(len(self) - 1))
 
     def iterate(self, start_iteration: int = 0) -> Iterator[Batch]:
-        """Training batches without end, from the given iteration on, augmented."""
+        """Endless augmented training batches from the given iteration."""
         integer(start_iteration, "start_iteration", 0)
 
         def plans() -> Iterator[tuple[NDArray[np.intp], tuple[int, ...]]]:
@@ -93,7 +94,7 @@ class Loader:
         return self._batches(plans())
 
     def epoch(self) -> Iterator[Batch]:
-        """Every image once, in the stored order and without augmentation: evaluation."""
+        """Every image once, in the stored order and without augmentation, for evaluation."""
         order = np.arange(len(self.dataset))
         return self._batches((self._slice(order, batch), None) for batch in range(len(self)))
 
@@ -132,7 +133,7 @@ class Loader:
         self, indices: NDArray[np.intp], seed: tuple[int, ...] | None, decoders: ThreadPoolExecutor | None
     ) -> Batch:
         images, part = self.dataset.images, Part(self.share(len(indices)), len(indices))
-        mine = indices[part.places]
+        own = indices[part.places]
         if isinstance(images, FolderImages):
             folder = images
 
@@ -143,6 +144,6 @@ class Loader:
             places = part.places.tolist()
             batch = np.stack(list(decoders.map(read, places) if decoders else map(read, places)))
         else:
-            batch = images[mine]
+            batch = images[own]
         x = self.transform(batch, None if seed is None else np.random.default_rng((*seed, 0)), part)
-        return x, self.dataset.labels[mine]
+        return x, self.dataset.labels[own]

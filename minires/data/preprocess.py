@@ -1,6 +1,6 @@
-"""From a picture to what a network sees: shorter side scaled, centre cut out, normalised.
+"""Turns a picture into the network's input: scales the shorter side, crops the centre, normalises.
 
-The numbers are those of torchvision's Resize, CenterCrop, ToTensor and Normalize, to the last bit.
+The results are bit-identical to torchvision's Resize, CenterCrop, ToTensor and Normalize.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from PIL import Image
 from minires import _checks
 from minires._checks import choice, flag, integer, number
 from minires._repr import shown
-from minires.data.dataset import DataFileError
 from minires.data.decode import decode
+from minires.data.errors import DataFileError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of R, G, B in [0, 1]
 INTERPOLATIONS = {name.lower(): member for name, member in Image.Resampling.__members__.items()}
@@ -27,17 +27,18 @@ _MOST_PIXELS = 2**28  # of a scaled picture: 1×20,000 pixels would become 1.3 G
 
 
 def margin(size: int) -> int:
-    """The shorter side to which a picture is scaled before its centre of `size` is cut out: 256 for 224."""
+    """The shorter side of a picture before the centre crop to `size`: 256 for 224."""
     return round(size * 256 / 224)
 
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """What happens to a picture before a network sees it; the defaults are ImageNet's.
+    """The preprocessing of a picture for a network; the defaults are ImageNet's.
 
-    resize          its shorter side is scaled to so many pixels
-    crop            side of the square cut from the centre; a picture that is smaller gets a black border
-    mean, std       subtracted from and divided by, in units of [0, 1]: a number a channel, or an image (crop, crop, C)
+    resize          length of the shorter side after scaling, in pixels
+    crop            side of the square centre crop; a smaller picture gets a black border
+    mean            subtracted, in units of [0, 1]: a number a channel, or an image (crop, crop, C)
+    std             divisor: a number a channel
     interpolation   "bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"
     grey            one channel of grey levels instead of R, G, B
 
@@ -59,8 +60,8 @@ class Preprocessing:
         C = self.channels
         if isinstance(self.mean, np.ndarray) and self.mean.ndim == 3:
             if self.mean.shape != (self.crop, self.crop, C):
-                told = "×".join(map(str, self.mean.shape))
-                raise ValueError(f"crop and channels must be those of the mean image, {told}, got {self.crop} and {C}")
+                shape = "×".join(map(str, self.mean.shape))
+                raise ValueError(f"crop and channels must match the mean image, {shape}, got {self.crop} and {C}")
         else:
             _numbers(self.mean, "mean", C)
         for value in _numbers(self.std, "std", C):
@@ -71,11 +72,11 @@ class Preprocessing:
         return 1 if self.grey else 3
 
     def __call__(self, path: Path) -> NDArray[np.float32]:
-        """(C, crop, crop) of a file.  Raises DataFileError."""
+        """The network's input (C, crop, crop) for a file.  Raises DataFileError."""
         return self.normalise(self.cut(path))
 
     def cut(self, path: Path) -> NDArray[np.uint8]:
-        """(crop, crop, C): the part of the picture that the network sees.  Raises DataFileError."""
+        """The scaled and cropped picture (crop, crop, C) of a file.  Raises DataFileError."""
         image = decode(_checks.path(path, "path"), self.grey)
         try:
             image = scale(image, self.resize, INTERPOLATIONS[self.interpolation])
@@ -104,12 +105,12 @@ class Preprocessing:
         grey = "in grey, " if self.grey else ""
         how = "" if self.interpolation == "bilinear" else f" ({self.interpolation})"
         image = isinstance(self.mean, np.ndarray) and self.mean.ndim == 3
-        mean = "minus the mean image" if image else f"mean {_told(self.mean)}"
-        std = "" if all(value == 1 for value in self.std) else f", std {_told(self.std)}"
+        mean = "minus the mean image" if image else f"mean {_listed(self.mean)}"
+        std = "" if all(value == 1 for value in self.std) else f", std {_listed(self.std)}"
         return f"{grey}shorter side {self.resize}{how}, centre {self.crop}×{self.crop}, {mean}{std}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the mean of each channel in place of a mean image."""
+        """Plain values; a mean image is replaced by the mean of each channel."""
         mean = np.asarray(self.mean, np.float64)
         return {
             "resize": self.resize,
@@ -122,9 +123,9 @@ class Preprocessing:
 
 
 def scale(image: Image.Image, side: int, interpolation: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
-    """The picture with a shorter side of `side`; the longer one is cut down to whole pixels, as in torchvision.
+    """The picture scaled to a shorter side of `side`; the longer side is rounded down, as in torchvision.
 
-    Raises ValueError where that would be too large to hold.
+    Raises ValueError when the result would have too many pixels.
     """
     short, long = sorted(image.size)
     stretched = int(side * long / short)
@@ -135,7 +136,7 @@ def scale(image: Image.Image, side: int, interpolation: Image.Resampling = Image
 
 
 def centre(image: Image.Image, size: int) -> Image.Image:
-    """The square of `size` in the middle, black where the picture is smaller."""
+    """The centre square of side `size`, with a black border for a smaller picture."""
     left, top = _before(image.width, size), _before(image.height, size)
     return image.crop((left, top, left + size, top + size))
 
@@ -145,12 +146,10 @@ def _before(length: int, size: int) -> int:
 
 
 def _numbers(values: Any, argument: str, channels: int) -> list[float]:
-    flat = isinstance(values, (tuple, list)) or (isinstance(values, np.ndarray) and values.ndim == 1)
-    found = (
-        [number(value, argument) for value in (values.tolist() if hasattr(values, "tolist") else values)]
-        if flat
-        else []
-    )
+    found = []
+    if isinstance(values, (tuple, list)) or (isinstance(values, np.ndarray) and values.ndim == 1):
+        values = values.tolist() if isinstance(values, np.ndarray) else values
+        found = [number(value, argument) for value in values]
     if len(found) != channels:
         raise ValueError(
             f"{argument} must be {channels} number{'s' * (channels > 1)}, one a channel, got {shown(values)}"
@@ -158,5 +157,5 @@ def _numbers(values: Any, argument: str, channels: int) -> list[float]:
     return found
 
 
-def _told(values: Any) -> str:
+def _listed(values: Any) -> str:
     return " ".join(f"{value:.4g}" for value in values)

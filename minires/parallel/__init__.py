@@ -1,10 +1,10 @@
-"""Training on several processes: each has the whole network and a part of every batch; gradients are summed.
+"""Data-parallel training: every process has the whole network and a part of every batch; gradients are summed.
 
     mpirun -n 4 minires train resnet56
 
-`communicator` is what a rank asks of the others, `mpi` and `nccl` answer it; `shard` says which images are whose;
-`buckets` sums gradients while backward goes on; `synchronising` normalises over all ranks' images; `agreement` has all
-ranks fail together, and checks that they hold the same numbers; `launch` finds out which processes belong together.
+`communicator` is the interface between ranks, which `mpi` and `nccl` implement; `shard` divides a batch; `buckets` sums
+gradients during backward; `synchronising` normalises over the images of all ranks; `agreement` raises an error on all
+ranks together and compares their numbers; `launch` detects the processes that mpirun started.
 """
 
 from minires._lazy import directory

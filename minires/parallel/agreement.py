@@ -1,4 +1,4 @@
-"""What the ranks have to be of one mind about: errors, and the numbers that they compute with."""
+"""Agreement between ranks: all raise an error together, and all compute with the same numbers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ E = TypeVar("E", bound=Exception)
 
 
 class RanksDisagree(RuntimeError):
-    """Ranks that should hold the same numbers do not."""
+    """The ranks have different numbers in place of equal ones."""
 
 
 def together(communicator: Communicator, make: Callable[[], T]) -> T:
-    """make() on every rank; where it fails on one, every rank raises the error of the first such rank.
+    """make() on every rank.  An error on any rank is raised on all ranks, from the first rank with an error.
 
-    So all of them end, in order and with one message: `agreed` tells that the error is everybody's.
+    So all ranks end with one message; `agreed` recognises such an error.
     """
     value: Any = None
     error: Exception | None = None
@@ -34,64 +34,63 @@ def together(communicator: Communicator, make: Callable[[], T]) -> T:
         if communicator.size == 1:
             raise
         error = caught
-    told = communicator.allgather(None if error is None else (communicator.name, _portable(error)))
-    failed = [report for report in told if report is not None]
+    errors = communicator.allgather(None if error is None else (communicator.name, _portable(error)))
+    failed = [found for found in errors if found is not None]
     if failed:
         name, first = failed[0]
-        raise _as_everybodys(first, "" if len(failed) == communicator.size else name)
+        raise _marked(first, "" if len(failed) == communicator.size else name)
     result: T = value
     return result
 
 
 def by_first(communicator: Communicator, make: Callable[[], T]) -> T:
-    """make() on rank 0 alone; all ranks get its result, or raise its error."""
+    """make() on rank 0 alone; all ranks return its result, or raise its error."""
     made = together(communicator, lambda: make() if communicator.rank == 0 else None)
     result: Any = communicator.allgather(made)[0]
     return result
 
 
 def as_agreed(error: E, cause: BaseException) -> E:
-    """`error`, which says more than its cause, is everybody's if the cause was."""
-    vars(error).update({key: value for key, value in vars(cause).items() if key == "rank_of_minires"})
-    return error
+    """`error`, a more detailed form of `cause`, marked as agreed if `cause` is."""
+    name = agreed(cause)
+    return error if name is None else _marked(error, name)
 
 
 def agreed(error: BaseException) -> str | None:
-    """None for an error of this rank alone; otherwise the name of the rank that it is of, "" for all of them."""
+    """None for an error of this rank alone; otherwise the name of the rank with the error, "" for all ranks."""
     name: str | None = vars(error).get("rank_of_minires")
     return name
 
 
 def expect_same(communicator: Communicator, what: str, arrays: Iterable[Array]) -> None:
-    """Raises RanksDisagree, on every rank, that names those whose arrays are not bit for bit the others'."""
+    """Raises RanksDisagree, on every rank, that names the ranks whose arrays differ in any bit from the majority's."""
     if communicator.size == 1:
         return
-    told = communicator.allgather((communicator.name, digest(arrays)))
-    digests = [found for _, found in told]
-    most = Counter(digests).most_common(1)[0][0]  # rank 0's, where as many have others
-    others = [name for name, found in told if found != most]
+    found = communicator.allgather((communicator.name, digest(arrays)))
+    majority = Counter(checksum for _, checksum in found).most_common(1)[0][0]  # of equal counts rank 0's
+    others = [name for name, checksum in found if checksum != majority]
     if others:
-        first = next(name for name, found in told if found == most)
-        raise _as_everybodys(RanksDisagree(f"{what} of {', '.join(others)} are not those of {first}"), "")
+        first = next(name for name, checksum in found if checksum == majority)
+        raise _marked(RanksDisagree(f"{what} of {', '.join(others)} are not those of {first}"), "")
 
 
 def digest(arrays: Iterable[Array]) -> str:
     """A checksum of shapes, dtypes and bits."""
-    found = hashlib.blake2b(digest_size=16)
+    checksum = hashlib.blake2b(digest_size=16)
     for array in arrays:
         host = on_cpu(array)
-        found.update(f"{host.dtype}{host.shape}".encode())
-        found.update(np.ascontiguousarray(host).data)
-    return found.hexdigest()
+        checksum.update(f"{host.dtype}{host.shape}".encode())
+        checksum.update(np.ascontiguousarray(host).data)
+    return checksum.hexdigest()
 
 
-def _as_everybodys(error: E, name: str) -> E:
+def _marked(error: E, name: str) -> E:
     vars(error)["rank_of_minires"] = name
     return error
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself where pickle can carry it, or else one with its words."""
+    """The error itself if pickle supports it, otherwise a RuntimeError with its message."""
     try:
         pickle.loads(pickle.dumps(error))
         return error

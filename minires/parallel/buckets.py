@@ -1,12 +1,13 @@
-"""Gradients in buckets: the sums over the ranks are under way while backward still computes the next gradients.
+"""Gradient buckets: all-reduces overlap with the rest of backward.
 
-Backward goes from the last layer to the first, and so do the buckets.  As soon as the last gradient of a bucket is
-complete, its sum begins; the step waits for all of them (Li et al., PyTorch Distributed, VLDB 2020, section 3.2).
+The buckets follow the order of backward, from the last layer to the first.  The all-reduce of a bucket starts with its
+last gradient; the optimiser step waits for all buckets (Li et al., PyTorch Distributed, VLDB 2020, section 3.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from minires.arrays import Array, array_module
@@ -19,33 +20,30 @@ LARGEST = 25 * 2**20  # bytes
 
 
 class Bucket:
-    """Some parameters whose gradients lie one after another in one array."""
+    """Some parameters with a contiguous array of their gradients."""
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.params = params
         first = params[0].data
         self.flat: Array = array_module(first).empty(sum(p.size for p in params), first.dtype)
-        self.views: list[Array] = []
-        start = 0
-        for p in params:
-            self.views.append(self.flat[start : start + p.size].reshape(p.shape))
-            start += p.size
-        self.missing = {id(p) for p in params}
+        ends = accumulate(p.size for p in params)
+        self.views = {p: self.flat[end - p.size : end].reshape(p.shape) for p, end in zip(params, ends, strict=True)}
+        self.missing: set[Tensor] = set()
         self.request: Request | None = None
 
 
 class Buckets(Observer):
-    """Sums the gradients of `params` over all ranks: an observer of the walk that sees each leaf's last gradient.
+    """Sums the gradients of `params` over all ranks: an observer of backward that detects each leaf's last gradient.
 
         with buckets.of(loss):
             loss.backward()
         # now every .grad is the sum
 
-    params         leaf Tensors, in the order in which forward uses them; the network and its tape are every rank's
-    largest_bytes  of a bucket, which holds one parameter at least; None: a quarter of all, at most 25 MB, so that
-                   there is something to overlap in a small network too
+    params         leaf Tensors in the order of forward; every rank has the same network and tape
+    largest_bytes  of a bucket with several parameters; None: a quarter of all gradients, at most 25 MB, for overlap in
+                   small networks too
 
-    Afterwards the gradients are views of the buckets' memory, which the next walk gives to new ones.
+    The gradients become views of the buckets' memory, which the next backward overwrites.
     """
 
     def __init__(self, params: Sequence[Tensor], communicator: Communicator, largest_bytes: int | None = None) -> None:
@@ -57,64 +55,57 @@ class Buckets(Observer):
         self.launched = 0
 
     def of(self, output: Tensor) -> Buckets:
-        """Before the backward of `output`, whose gradients are to be summed."""
+        """Prepares for the backward of `output`."""
         kinds = [(type(p.data), p.dtype) for p in self.params]
-        if self.kinds != kinds:  # the first time, or moved or converted since
+        if self.kinds != kinds:  # in the first call, and after a change of device or dtype
             self.kinds = kinds
             self.buckets = [Bucket(params) for params in self._divided()]
-            self.place: dict[int, tuple[Bucket, int]] = {
-                id(p): (bucket, position) for bucket in self.buckets for position, p in enumerate(bucket.params)
-            }
+            self.place = {p: bucket for bucket in self.buckets for p in bucket.params}
         for bucket in self.buckets:
-            bucket.missing = {id(p) for p in bucket.params}
-            bucket.request = None
+            bucket.missing, bucket.request = set(bucket.params), None
         self.launched = 0
         self.uses = _uses_of_leaves(output)
         self.complete: list[Tensor] = []
         return self
 
     def before_backward(self, node: Function, grad_output: Array) -> None:
-        """By now the walk has added what the node before sent to its leaves."""
+        """By now backward has accumulated the gradients of the previous node's leaves."""
         for leaf in self.complete:
             self._ready(leaf)
         self.complete = []
 
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
         for leaf in (parent for parent in node.parents if isinstance(parent, Tensor)):
-            if leaf not in self.uses:  # of another walk
+            if leaf not in self.uses:  # of another tape
                 continue
             self.uses[leaf] -= 1
             if self.uses[leaf] == 0:
                 self.complete.append(leaf)
 
     def __exit__(self, *exc_info: object) -> None:
-        """Returns when every gradient is the sum over all ranks.  A parameter without a gradient stays without."""
+        """Waits until every gradient is the sum over all ranks; a missing gradient stays None."""
         super().__exit__(*exc_info)
         if exc_info[0] is not None:
             return
         for p in self.params:
-            if id(p) in self.place[id(p)][0].missing:
+            if p in self.place[p].missing:
                 self._ready(p)
         for bucket in self.buckets:
             assert bucket.request is not None
             bucket.request.wait()
 
     def _ready(self, leaf: Tensor) -> None:
-        """The leaf's gradient is complete: it goes into its bucket, which goes on its way if it was the last."""
-        found = self.place.get(id(leaf))
-        if found is None:
-            return
-        bucket, position = found
-        if leaf.grad is not None:
-            bucket.views[position][...] = leaf.grad
-            leaf.grad = bucket.views[position]
-        else:
-            bucket.views[position][...] = 0
-        bucket.missing.discard(id(leaf))
-        self._launch()
+        """Copies a complete gradient into its bucket, polls and starts all-reduces of complete buckets.
 
-    def _launch(self) -> None:
-        """In the order of the buckets, which is every rank's; those on their way get a turn meanwhile."""
+        The order of the buckets is equal on all ranks, and so is the order of the all-reduces.
+        """
+        bucket = self.place.get(leaf)
+        if bucket is None:
+            return
+        view = bucket.views[leaf]
+        view[...] = 0 if leaf.grad is None else leaf.grad
+        leaf.grad = None if leaf.grad is None else view
+        bucket.missing.discard(leaf)
         for bucket in self.buckets[: self.launched]:
             assert bucket.request is not None
             bucket.request.poll()
@@ -124,7 +115,7 @@ class Buckets(Observer):
             self.launched += 1
 
     def _divided(self) -> list[list[Tensor]]:
-        """The parameters from the last to the first, in groups of one dtype and at most `largest` bytes."""
+        """The parameters from last to first, in groups of one dtype and at most `largest` bytes."""
         groups: list[list[Tensor]] = []
         size: Any = 0
         for p in reversed(self.params):
@@ -138,7 +129,7 @@ class Buckets(Observer):
 
 
 def _uses_of_leaves(output: Tensor) -> dict[Tensor, int]:
-    """How often each leaf stands among the inputs of the nodes behind `output`."""
+    """How often each leaf is an input of a node in the tape of `output`."""
     uses: dict[Tensor, int] = {}
     ahead = [output.node] if output.node else []
     seen = set(ahead)

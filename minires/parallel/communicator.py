@@ -1,4 +1,4 @@
-"""What a process asks of the others that train with it, and the answer where there are none."""
+"""The interface between the ranks of a run, and its implementation for a single process."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ T = TypeVar("T")
 
 
 class Request(Protocol):
-    """A sum that is under way."""
+    """A running all-reduce."""
 
     def poll(self) -> None:
-        """Lets it go on, for libraries that only work while they are called."""
+        """Makes progress, for libraries that only work during calls."""
 
     def wait(self) -> None:
-        """Returns when the array that it was started with holds the sum."""
+        """Returns when the array holds the sum."""
 
 
 class Communicator(Protocol):
-    """A number of processes, the ranks 0, ..., size − 1, that run the same program on different parts of the data.
+    """The ranks 0, ..., size − 1: processes that run the same program on different parts of the data.
 
-    Every rank calls the same methods in the same order, with arrays of the same shape and dtype; the arrays are
-    contiguous.  All ranks get the same bits.
+    Every rank calls the same methods in the same order, with contiguous arrays of the same shape and dtype.  All ranks
+    get the same bits.
 
-    name         who this is, for messages: "rank 1 (host, process 4711)"
-    local_rank   place among the ranks of the same machine
-    local_size   how many those are
+    name         of this rank, for messages: "rank 1 (host, process 4711)"
+    local_rank   index among the ranks of the same machine
+    local_size   number of ranks on the same machine
     """
 
     rank: int
@@ -41,20 +41,20 @@ class Communicator(Protocol):
         """Replaces the array by the sum of all ranks' arrays."""
 
     def iallreduce(self, array: Array) -> Request:
-        """Begins to; until the request was waited for, nobody else touches the array."""
+        """Starts an all-reduce; leave the array alone until `wait()`."""
 
     def broadcast(self, array: Array) -> None:
         """Replaces the array by rank 0's."""
 
     def allgather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of the ranks; anything that pickle can carry."""
+        """Every rank's value, in the order of the ranks; pickle must support the values."""
 
     def abort(self, code: int) -> NoReturn:
-        """Ends all ranks at once, this one's message having been printed; the job's exit code is `code`."""
+        """Ends all ranks at once, with exit code `code`; print the message before."""
 
 
 class Alone:
-    """The communicator of a process that has no others."""
+    """The communicator of a single process."""
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
     name = "the only process"
@@ -74,17 +74,17 @@ class Alone:
 
 
 def as_communicator(value: Any, argument: str) -> Communicator:
-    """`value`, if it is a communicator; `Alone` for None."""
+    """Checks that `value` is a communicator; `Alone` for None."""
     if value is None:
         return Alone()
     if isinstance(value, type) or not hasattr(value, "iallreduce"):
-        raise TypeError(f"{argument} must be one of minires.parallel or None, got {shown(value)}")
+        raise TypeError(f"{argument} must be a communicator of minires.parallel or None, got {shown(value)}")
     communicator: Communicator = value
     return communicator
 
 
 class Done:
-    """The request of a sum that is complete."""
+    """The request of a complete all-reduce."""
 
     def poll(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Which processes belong together: what mpirun put into the environment, and what MPI says itself."""
+"""Detects the processes that mpirun started together, from the environment and from MPI."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from types import TracebackType
 
 from minires.backends import BackendUnavailable
 from minires.parallel.communicator import Alone, Communicator
+from minires.parallel.mpi import MpiCommunicator
 
-# (rank, size) by the process managers of Open MPI, MPICH and Intel MPI, MVAPICH.
+# (rank, size) as set by the process managers of Open MPI, MPICH and Intel MPI, MVAPICH, Slurm.
 _VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
@@ -22,7 +23,7 @@ _world: Communicator | None = None
 
 
 def launched() -> tuple[int, int]:
-    """(rank, size) as mpirun told this process, without any MPI library; (0, 1) where it was started by itself."""
+    """(rank, size) from the environment that mpirun sets, without an MPI library; (0, 1) without mpirun."""
     for rank, size in _VARIABLES:
         if os.environ.get(rank, "").isdigit() and os.environ.get(size, "").isdigit():
             return int(os.environ[rank]), int(os.environ[size])
@@ -30,10 +31,10 @@ def launched() -> tuple[int, int]:
 
 
 def world() -> Communicator:
-    """All processes that mpirun started together; `Alone` where this one was started by itself.
+    """All processes that mpirun started together; `Alone` without mpirun.
 
-    From the first call on, an error that nobody catches ends all ranks and not only its own, which the others would
-    wait for without end.  Raises BackendUnavailable where mpirun is seen and mpi4py is not, or belongs to another MPI.
+    After the first call an uncaught error ends all ranks; otherwise the other ranks would wait forever.  Raises
+    BackendUnavailable under mpirun without mpi4py, or with an mpi4py that was built for another MPI.
     """
     global _world
     if _world is not None:
@@ -42,10 +43,8 @@ def world() -> Communicator:
     if size == 1:
         return Alone()
     try:
-        from minires.parallel.mpi import MpiCommunicator
-
         found = MpiCommunicator()
-    except (ImportError, RuntimeError) as error:  # RuntimeError where mpi4py finds no MPI library
+    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py finds no MPI library
         missing = isinstance(error, ImportError) and error.name == "mpi4py"
         why = "is not installed" if missing else f"cannot be loaded ({' '.join(str(error).split())})"
         raise BackendUnavailable(
@@ -62,13 +61,13 @@ def world() -> Communicator:
 
 
 def begun() -> Communicator | None:
-    """The ranks that may be waiting for this one by now; None where there are none."""
+    """The communicator if `world` has connected several ranks, which may wait for this one; otherwise None."""
     return _world
 
 
 def library() -> str:
-    """Name and version of the MPI library that mpi4py found, in a line."""
-    from mpi4py import MPI
+    """Name and version of the MPI library that mpi4py uses, in one line."""
+    from mpi4py import MPI  # optional
 
     text: str = MPI.Get_library_version()
     return text.split(",")[0].split("\n")[0].strip(" \x00")

@@ -1,33 +1,34 @@
-"""Ranks that mpirun started, by mpi4py."""
+"""The communicator of mpi4py for processes that mpirun started."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from minires.arrays import Array
 from minires.parallel.communicator import Request
+from minires.parallel.nccl import Nccl
 
 T = TypeVar("T")
 
 
 class MpiCommunicator:
-    """The ranks of MPI.COMM_WORLD; arrays of NumPy are summed by MPI, those of CuPy by NCCL."""
+    """The ranks of MPI.COMM_WORLD; MPI sums NumPy arrays, NCCL sums CuPy arrays."""
 
     def __init__(self) -> None:
-        from mpi4py import MPI
+        from mpi4py import MPI  # optional
 
         self.mpi: Any = MPI
-        self.comm: Any = MPI.COMM_WORLD.Dup()  # what another library sends over the world does not meet ours
+        self.comm: Any = MPI.COMM_WORLD.Dup()  # keeps other libraries' messages apart
         self.rank, self.size = self.comm.rank, self.comm.size
         local = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.rank, local.size
         self.name = f"rank {self.rank} ({platform.node()}, process {os.getpid()})"
-        self._nccl: Any = None
 
     def allreduce(self, array: Array) -> None:
         if isinstance(array, np.ndarray):
@@ -38,8 +39,7 @@ class MpiCommunicator:
     def iallreduce(self, array: Array) -> Request:
         if isinstance(array, np.ndarray):
             return MpiRequest(self.comm.Iallreduce(self.mpi.IN_PLACE, array))
-        request: Request = self.nccl.iallreduce(array)
-        return request
+        return self.nccl.iallreduce(array)
 
     def broadcast(self, array: Array) -> None:
         if isinstance(array, np.ndarray):
@@ -57,18 +57,14 @@ class MpiCommunicator:
         self.comm.Abort(code)
         raise SystemExit(code)
 
-    @property
-    def nccl(self) -> Any:
-        """Made when the first array of CuPy comes: every rank's device has been chosen by then."""
-        if self._nccl is None:
-            from minires.parallel.nccl import Nccl
-
-            self._nccl = Nccl.among(self)
-        return self._nccl
+    @cached_property
+    def nccl(self) -> Nccl:
+        """Created for the first CuPy array, when every rank has selected its device."""
+        return Nccl(self)
 
 
 class MpiRequest:
-    """MPI libraries go on with a sum while they are called, and few of them at any other time."""
+    """A request of MPI; most MPI libraries make progress during calls only, hence `poll`."""
 
     def __init__(self, request: Any) -> None:
         self.request = request

@@ -1,10 +1,10 @@
-"""Sums over GPUs: NCCL, one device a rank, on a stream of its own beside the one that computes.
+"""All-reduces on GPUs by NCCL, one device a rank, on a stream beside the compute stream.
 
     compute   ── backward of layer 5 ──┬── backward of layer 4 ── … ──────┬── step
                                        ╰─ event                     event ╯
     nccl                                 ╰── sum of layer 5's gradients ──╯
 
-The host waits for neither: events order the two streams.
+Events order the two streams, so the host doesn't wait.
 """
 
 from __future__ import annotations
@@ -17,35 +17,31 @@ from minires.parallel.communicator import Communicator, Request
 
 
 class Nccl:
-    """A communicator of NCCL (cupy.cuda.nccl) and its stream."""
+    """An NCCL communicator (cupy.cuda.nccl) and its stream."""
 
-    def __init__(self, cupy: Any, comm: Any) -> None:
-        self.cupy, self.comm = cupy, comm
-        self.stream = cupy.cuda.Stream(non_blocking=True)
+    def __init__(self, ranks: Communicator) -> None:
+        """Connects every rank's current device; `ranks` distributes rank 0's identifier."""
+        import cupy  # optional
+
         nccl = cupy.cuda.nccl
-        self.types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
-
-    @classmethod
-    def among(cls, ranks: Communicator) -> Nccl:
-        """Every rank joins with the device that is current; rank 0's identifier travels over `ranks`."""
-        import cupy
-
-        if not cupy.cuda.nccl.available:
+        if not nccl.available:
             raise BackendUnavailable("training on several GPUs needs NCCL, which this CuPy was built without")
-        identifier = ranks.allgather(cupy.cuda.nccl.get_unique_id() if ranks.rank == 0 else None)[0]
-        return cls(cupy, cupy.cuda.nccl.NcclCommunicator(ranks.size, identifier, ranks.rank))
+        identifier = ranks.allgather(nccl.get_unique_id() if ranks.rank == 0 else None)[0]
+        self.cupy, self.comm = cupy, nccl.NcclCommunicator(ranks.size, identifier, ranks.rank)
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
 
     def iallreduce(self, array: Array) -> Request:
         nccl = self.cupy.cuda.nccl
         pointer = array.data.ptr  # type: ignore[attr-defined]
-        self.stream.wait_event(self._now(self.cupy.cuda.get_current_stream()))  # the array is being computed
-        self.comm.allReduce(pointer, pointer, array.size, self._type(array), nccl.NCCL_SUM, self.stream.ptr)
+        self.stream.wait_event(self._now(self.cupy.cuda.get_current_stream()))  # which computes the array
+        self.comm.allReduce(pointer, pointer, array.size, self.types[array.dtype.name], nccl.NCCL_SUM, self.stream.ptr)
         return NcclRequest(self.cupy, self._now(self.stream), array)
 
     def broadcast(self, array: Array) -> None:
-        self.stream.wait_event(self._now(self.cupy.cuda.get_current_stream()))
         pointer = array.data.ptr  # type: ignore[attr-defined]
-        self.comm.broadcast(pointer, pointer, array.size, self._type(array), 0, self.stream.ptr)
+        self.stream.wait_event(self._now(self.cupy.cuda.get_current_stream()))
+        self.comm.broadcast(pointer, pointer, array.size, self.types[array.dtype.name], 0, self.stream.ptr)
         NcclRequest(self.cupy, self._now(self.stream), array).wait()
 
     def _now(self, stream: Any) -> Any:
@@ -53,13 +49,9 @@ class Nccl:
         event.record(stream)
         return event
 
-    def _type(self, array: Array) -> int:
-        kind: int = self.types[array.dtype.name]
-        return kind
-
 
 class NcclRequest:
-    """Holds the array: CuPy's pool would give its memory away on one stream while the other still adds to it."""
+    """Keeps the array alive: otherwise CuPy's pool could reuse its memory on one stream while the other writes it."""
 
     def __init__(self, cupy: Any, done: Any, array: Array) -> None:
         self.cupy, self.done, self.array = cupy, done, array
@@ -71,11 +63,11 @@ class NcclRequest:
 
 
 def use_own_device(ranks: Communicator) -> None:
-    """Rank k of a machine computes on its k-th GPU from now on.
+    """Selects the k-th GPU of the machine for its rank k.
 
-    Raises BackendUnavailable where there are fewer GPUs than ranks: NCCL takes no GPU twice.
+    Raises BackendUnavailable with fewer GPUs than ranks: NCCL accepts each GPU once.
     """
-    import cupy
+    import cupy  # optional
 
     count = cupy.cuda.runtime.getDeviceCount()
     if count < ranks.local_size:

@@ -1,7 +1,7 @@
-"""Which images of a batch fall to which process, and the random numbers of those images.
+"""One process's images of a batch, and the random numbers of these images.
 
-Processes that share a batch draw what one process would draw for the whole batch, and keep the numbers of their own
-images: the masks of dropout do not depend on the number of processes, and all generators stay in the same state.
+Every process draws the random numbers of the whole batch and keeps the ones of its own images.  So dropout masks don't
+depend on the number of processes, and all generators stay in the same state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Shard:
 
     @classmethod
     def of(cls, total: int, rank: int, size: int) -> Shard:
-        """The part of one of `size` ranks: in order, and their sizes one apart at most."""
+        """The shard of one of `size` ranks; shards are in order, and their sizes differ by one at most."""
         return cls(total * rank // size, total * (rank + 1) // size, total)
 
     @property
@@ -34,7 +34,7 @@ class Shard:
         return self.stop - self.start
 
     def drawing(self) -> AbstractContextManager[None]:
-        """Within it `random.uniform` returns the numbers of this part's images out of those of the whole batch."""
+        """A context in which `random.uniform` returns this shard's part of the numbers of the whole batch."""
         return random.drawing(self._draw)
 
     def _draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -44,7 +44,7 @@ class Shard:
             raise ValueError(f"shape must begin with the {self.size} images of this part of a batch, got {shape}")
         bits, each = generator.bit_generator, math.prod(shape[1:])
         assert isinstance(bits, np.random.PCG64)
-        bits.advance(self.start * each)  # PCG64 gives one number a step
+        bits.advance(self.start * each)  # PCG64 makes one number a step
         own = generator.random(shape)
         bits.advance((self.total - self.stop) * each)
         return own

@@ -16,7 +16,7 @@ from minires.tensor import Tensor
 
 
 class SyncBatchNorm(Function):
-    """y = (x − mean) / √(var + eps) · weight + bias, per channel, mean and (biased) variance those of all ranks' x
+    """y = (x − mean) / √(var + eps) · weight + bias, per channel, with mean and (biased) variance of all ranks' x
 
     x (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...); N may differ from rank to rank
 
@@ -26,9 +26,9 @@ class SyncBatchNorm(Function):
     backward   the batch's mean and variance depend on every rank's x.  With x̂ = (x − mean) · inv_std, one sum over the
                ranks of Σ g and Σ g·x̂:
                    grad_x = weight · inv_std · (g − Σ g / M − x̂ · Σ g·x̂ / M)       sums and M over all ranks
-               grad_weight and grad_bias are this rank's part, as every gradient is that will be summed.
+               grad_weight and grad_bias are this rank's part, as every gradient before its all-reduce.
 
-    The running statistics (C,) move in place as in `BatchNorm`; they are every rank's.
+    The running statistics (C,) are updated in place as in `BatchNorm`, equally on every rank.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SyncBatchNorm(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         xp, C = array_module(x), x.shape[1]
-        # This rank's mean and variance (C,); what the backend normalises by them is not used.
+        # This rank's mean and variance (C,); the normalised output is not used.
         _, m, v, _ = self.backend.batch_norm_forward(x, None, None, self.eps)
         m, v, M = m.astype(xp.float64), v.astype(xp.float64), x.size // C
         total = xp.concatenate((M * m, xp.full(1, M, xp.float64)))  # (C + 1,)
@@ -69,7 +69,7 @@ class SyncBatchNorm(Function):
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array]:
         x, mean, var, values, weight = self.saved
         xp, C = array_module(x), x.shape[1]
-        # What it would be if mean and variance were constants, and Σ g·x̂ and Σ g.
+        # grad_x for constant mean and variance, Σ g·x̂ and Σ g.
         grad_x, grad_weight, grad_bias = self.backend.batch_norm_eval_backward(
             grad_output, x, mean, var, weight, self.eps
         )
@@ -94,7 +94,7 @@ def sync_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`functional.batch_norm` where the x of all ranks are one batch; in evaluation the same."""
+    """`functional.batch_norm` over the x of all ranks as one batch; in evaluation, `functional.batch_norm` itself."""
     statistics = running_mean, running_var
     if not training or ranks.size == 1:
         return F.batch_norm(x, *statistics, weight, bias, training, momentum, eps)
@@ -103,7 +103,7 @@ def sync_batch_norm(
 
 
 def synchronise(model: Module, ranks: Communicator | None) -> None:
-    """From now on the model's batch norms take their statistics over all ranks' batches; None: over their own."""
+    """Makes the model's batch norms take their statistics over all ranks' batches; None: over their own."""
     for module in model.modules():
         if isinstance(module, BatchNorm2d):
             module.function = F.batch_norm if ranks is None else partial(sync_batch_norm, ranks)
@@ -111,7 +111,7 @@ def synchronise(model: Module, ranks: Communicator | None) -> None:
 
 @contextmanager
 def unsynchronised(model: Module) -> Iterator[None]:
-    """Within it every batch norm takes its statistics over its own rank's batch."""
+    """A context in which every batch norm takes its statistics over its own rank's batch."""
     norms = [(m, m.function) for m in model.modules() if isinstance(m, BatchNorm2d)]
     synchronise(model, None)
     try:

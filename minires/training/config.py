@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from minires import backends, models
+from minires import backends, data, models
 from minires._checks import choice, flag, integer, number, suggest
 from minires._repr import shown
 from minires.backends.threads import MOST_THREADS
@@ -17,7 +17,7 @@ from minires.training.recipes import recipe
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be; the message names it, what came and what is allowed."""
+    """An invalid setting; the message contains its name, its value and the allowed values."""
 
 
 NETWORK, DATA, LENGTH, UPDATE = "The network and its images", "The data", "The length", "The update"
@@ -154,15 +154,13 @@ class Config:
             raise ConfigError(str(error)) from None
 
     def _check(self) -> None:
-        from minires import data
-
         for name, known in (("network", models.names()), ("data", data.names())):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 kind = "network" if name == "network" else "data set"
                 own = " minires.data.register adds your own." if name == "data" else ""
-                told = f"unknown {kind} {shown(value)}; known are {', '.join(known)}"
-                raise ValueError(f"{told}.{suggest(value, known)}{own}")
+                unknown = f"unknown {kind} {shown(value)}; known are {', '.join(known)}"
+                raise ValueError(f"{unknown}.{suggest(value, known)}{own}")
         for one in fields(self):
             value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
             if value is None and one.default is None:
@@ -176,8 +174,7 @@ class Config:
                 f"give one of epochs and iterations, got epochs {self.epochs!r} and iterations {self.iterations!r}"
             )
         if self.micro_batch is not None and self.micro_batch > self.batch_size:
-            told = f"batch_size {self.batch_size}, of which it is a part"
-            raise ValueError(f"micro_batch must be at most the {told}, got {self.micro_batch}")
+            raise ValueError(f"micro_batch must be at most the batch_size {self.batch_size}, got {self.micro_batch}")
         if self.test_fraction is not None:
             if number(self.test_fraction, "test_fraction", 0, 1, open_minimum=True) == 1:
                 raise ValueError("test_fraction must be below 1, got 1")
@@ -223,14 +220,14 @@ class Config:
 
     @classmethod
     def make(cls, **given: Any) -> Config:
-        """The recipe of this network and data set, with what is given instead; ConfigError for an unknown setting."""
+        """The recipe of the network and data set, changed by the given settings.  Raises ConfigError."""
         names = [field.name for field in fields(cls)]
         for name in given:
             if name not in names:
                 raise ConfigError(f"unknown setting {shown(name)}; known are {', '.join(names)}.{suggest(name, names)}")
-        words = {name: given.get(name, getattr(cls, name)) for name in ("network", "data")}
-        # What is no word has no recipe, and is refused below.
-        settings = recipe(**{name: word if isinstance(word, str) else "" for name, word in words.items()})
+        names = [given.get(name, getattr(cls, name)) for name in ("network", "data")]
+        # A value of another type has no recipe and is refused below.
+        settings = recipe(*(name if isinstance(name, str) else "" for name in names))
         if given.get("epochs") is not None or given.get("iterations") is not None:
             settings.pop("epochs", None)
             settings.pop("iterations", None)
@@ -242,10 +239,10 @@ class Config:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Within it the backend of the run is the active one.
+        """A context in which the backend of the run is active.
 
-        Raises ConfigError for a backend outside minires that is not active already: the configuration may come from a
-        file, and no file names code to import.
+        Raises ConfigError for your own backend unless it is active already: the configuration may come from a file,
+        which must not import code.
         """
         if self.has_own_backend() and (active := backends.path_of(backends.active())) != self.backend:
             raise ConfigError(
@@ -257,12 +254,12 @@ class Config:
             yield
 
     def network_options(self) -> dict[str, Any]:
-        """The options of `models.create` that were chosen here."""
+        """The options of `models.create` other than None."""
         chosen = {"shortcut": self.shortcut, "stride_in": self.stride_in, "width": self.width}
         return {name: value for name, value in chosen.items() if value is not None}
 
     def total_iterations(self, batches: int) -> int:
-        """Updates of the whole run, with so many batches an epoch."""
+        """Updates of the whole run, for the number of batches in an epoch."""
         integer(batches, "batches", 1)
         if self.iterations is not None:
             return self.iterations
@@ -270,12 +267,12 @@ class Config:
         return max(1, round(self.epochs * batches))
 
     def intervals(self, batches: int) -> tuple[int, int, int]:
-        """Iterations between rows of the history, evaluations and checkpoints, with so many batches an epoch."""
+        """Iterations between rows, evaluations and checkpoints, for the number of batches in an epoch."""
         integer(batches, "batches", 1)
         return self.log_every or min(100, batches), self.eval_every or batches, self.checkpoint_every or batches
 
     def rates(self, start: int, total: int) -> list[tuple[int, float]]:
-        """(iteration, learning rate) from `start` on, wherever milestones or a warm-up of fixed length change it."""
+        """(iteration, learning rate) at `start` and after every milestone and the end of a fixed warm-up."""
         schedule = self.make_schedule(total)
         milestones = getattr(getattr(schedule, "schedule", schedule), "milestones", ())
         places = {start, *milestones} | ({self.warmup} if isinstance(self.warmup, int) else set())
@@ -300,7 +297,7 @@ class Config:
 
     @classmethod
     def from_json(cls, values: Any) -> Config:
-        """What `to_json` gave, a missing setting at its default; ConfigError for an unknown name or a wrong value."""
+        """The configuration of a `to_json`, with defaults for missing settings.  Raises ConfigError."""
         if not isinstance(values, Mapping):
             raise ConfigError(f"values must map names to settings of a configuration, got {type(values).__name__}")
         known = [field.name for field in fields(cls)]

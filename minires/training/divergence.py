@@ -1,4 +1,4 @@
-"""Where a training run that diverged went bad first."""
+"""Finds the layer where a diverged run first became non-finite."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Diverged(ArithmeticError):
 
 
 def first_bad_layer(model: Module, images: Tensor, labels: Array | None = None, label_smoothing: float = 0.0) -> str:
-    """Names the first layer whose weights or results are not finite, in words that end a sentence.
+    """A clause that names the first layer with non-finite weights or results.
 
-    images   (N, C, H, W), as the model was given them
-    labels   (N,): the loss and the way back are looked at as well; None: the outputs only
+    images   (N, C, H, W), the model's input
+    labels   (N,): checks the loss and the backward pass too; None: the forward pass only
 
-    The model runs once more, in its mode, with every result looked at: for a run that is over.
+    Runs the model once more in its mode, and checks every result.
     """
     bad = bad_parameters(model)
     if bad:
@@ -33,23 +33,22 @@ def first_bad_layer(model: Module, images: Tensor, labels: Array | None = None, 
             if labels is not None:
                 F.cross_entropy(logits, labels, label_smoothing=label_smoothing).backward()
     except AnomalyError as error:
-        node = error.node
-        told = str(error).partition("; its forward was called at")[0]  # which is here
-        return f"the first bad layer is {node.module or 'the loss'}: {told}"
-    except ValueError as error:  # the loss takes no logits that are not finite
+        found = str(error).partition("; its forward was called at")[0]  # that place is in this function
+        return f"the first bad layer is {error.node.module or 'the loss'}: {found}"
+    except ValueError as error:  # the loss refuses non-finite logits
         return f"the first bad layer is the loss: {error}"
     return "no single layer's result is not finite"
 
 
 def bad_parameters(model: Module) -> str:
-    """Names the layer with weights that are not finite, and "" where there is none.
+    """A clause that names the layer with non-finite weights; "" without such a layer.
 
-    An overflow on the way back reaches the weights of its own layer and of those before it.  So of the layers whose
-    weights are bad, the one nearest to the output was the first.
+    An overflow in backward spreads to the weights of its own layer and of all layers before it.  So the origin is the
+    bad layer nearest to the output.
     """
     bad = [name for name, p in model.named_parameters() if not bool(array_module(p.data).isfinite(p.data).all())]
     if not bad:
         return ""
     layer, _, parameter = bad[-1].rpartition(".")
-    told = f"the first bad layer is {layer}: the last update made its {parameter} not finite"
-    return told if len(bad) == 1 else f"{told}, and {len(bad) - 1} parameters of the layers before it"
+    found = f"the first bad layer is {layer}: the last update made its {parameter} not finite"
+    return found if len(bad) == 1 else f"{found}, and {len(bad) - 1} parameters of the layers before it"

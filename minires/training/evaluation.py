@@ -1,4 +1,4 @@
-"""How often a network is wrong."""
+"""The errors of a network on a set of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from minires.training.divergence import Diverged, first_bad_layer
 class Evaluation:
     """The errors of a network on a set of images.
 
-    images      how many
+    images      number of images
     error       percent of the images whose label is not the highest logit (top-1)
     top5_error  percent of the images whose label is not among the five highest; None for five classes or fewer
     confusion   (C, C) counts: row = label, column = prediction
@@ -42,13 +42,14 @@ def evaluate(
     *,
     ranks: Communicator | None = None,
 ) -> Evaluation:
-    """Runs every batch through the model in evaluation mode; afterwards each module is in its own mode again.
+    """Runs every batch through the model in evaluation mode, then restores the mode of each module.
 
     batches    (images (N, C, H, W), labels (N,)): one ordered pass
-    ranks      who share the images, at least one each: the result is that of all batches; None: there is this process
-    on_batch   is called after each batch with the number of images done; what it raises ends the evaluation
+    ranks      processes that share the images, at least one image each; all get the result of all images.  None: this
+               process alone
+    on_batch   called after each batch with the number of images done; an exception ends the evaluation
 
-    Raises Diverged for logits that are not finite and ValueError when there is no image at all or a label is no output.
+    Raises Diverged for non-finite logits, and ValueError without any image or for a label outside the outputs.
     """
     instance(model, "model", Module)
     if on_batch is not None and not callable(on_batch):
@@ -65,7 +66,7 @@ def evaluate(
 
 
 def _counted(model: Module, batches: Iterable[Any], on_batch: Callable[[int], None] | None) -> tuple[Array, int, int]:
-    """Of this process's images: confusion (C, C), how many, and how many whose label is not among the first five."""
+    """This process's confusion (C, C), number of images, and number of labels outside the five highest logits."""
     confusion: Any = None
     beyond_five = images = 0
     with evaluating(model):
@@ -92,18 +93,19 @@ def _counted(model: Module, batches: Iterable[Any], on_batch: Callable[[int], No
 
 
 def _pair(batch: Any) -> tuple[Array, Array]:
-    """A batch's images and labels."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(map(is_array, batch)):
         raise TypeError(f"batches must be pairs of arrays, images and labels, got {shown(batch)}")
     x, labels = batch
     if labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]:
-        told = f"images of shape {x.shape}, got dtype {labels.dtype} and shape {labels.shape}"
-        raise ValueError(f"batches: labels must be integers (N,) for {told}")
+        raise ValueError(
+            f"batches: labels must be integers (N,) for images of shape {x.shape}, got dtype {labels.dtype} and shape "
+            f"{labels.shape}"
+        )
     return x, labels
 
 
 def predict(model: Module, x: Array) -> Array:
-    """Logits (N, C) of images (N, C, H, W), on the CPU.  Raises Diverged when they are not finite."""
+    """Logits (N, C) of images (N, C, H, W), on the CPU.  Raises Diverged for non-finite logits."""
     images = Tensor(on_device(model, x))
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
         logits = model(images).numpy()

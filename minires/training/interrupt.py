@@ -1,38 +1,35 @@
-"""Ctrl-C as a request: the iteration in progress is finished first."""
+"""Ctrl-C as a request: the current iteration ends before the run stops."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
 class StopRequest:
-    """Within it SIGINT and SIGTERM only set `requested`; a second one takes effect at once.
+    """A context manager in which SIGINT and SIGTERM only set `requested`; a second signal takes effect at once.
 
-    more   further signals that ask to stop
+    more   further signals that request a stop
 
-    Outside of the main thread, where Python delivers no signals, it does nothing; a signal that this process ignores
-    stays ignored.
+    Outside the main thread it has no effect, because Python handles signals there.  An ignored signal stays ignored.
     """
 
     requested = False
 
     def __init__(self, *more: signal.Signals) -> None:
         self.signals = (signal.SIGINT, signal.SIGTERM, *more)
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._outer: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
                 if signal.getsignal(number) != signal.SIG_IGN:
-                    self._outer[number] = signal.signal(number, self._handle)
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -40,6 +37,5 @@ class StopRequest:
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._outer.items():
-            signal.signal(number, handler)
-        self._outer = {}
+        while self._previous:
+            signal.signal(*self._previous.popitem())

@@ -1,4 +1,4 @@
-"""The network of a run."""
+"""The network of a run, and the settings that fit it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 
 from minires import backends, models
 from minires._repr import shown
+from minires.data import Loader
 from minires.inspect import Summary, summary
 from minires.nn import Module
+from minires.parallel import Communicator
 from minires.training.checkpoint import Checkpoint, CheckpointError
 from minires.training.config import Config, ConfigError
 from minires.training.memory import check_weights
+from minires.training.microbatch import micro_batches
 
 
 def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) -> tuple[Module, Summary]:
-    """The network of a run, on the device of its backend, and its layers for one image.
+    """The network on the device of its backend, and its layers for one image.
 
-    Raises ConfigError where the images don't fit it.
+    Raises ConfigError when the network cannot be trained on such images.
     """
     try:
         options = {"num_classes": classes, "in_channels": input_shape[0], **config.network_options()}
@@ -29,22 +32,23 @@ def make_model(config: Config, classes: int, input_shape: tuple[int, int, int]) 
     except (TypeError, ValueError) as error:
         shape = "×".join(map(str, input_shape))
         raise ConfigError(f"{config.network} cannot be trained on {config.data} ({shape}): {error}") from None
-    pixels = values_of_an_image(layers)
-    if pixels == 1:
-        # A batch of three in parts of at most two has a part of one image; with at most three, no batch has.
+    if _values_of_an_image(layers) == 1:
+        # Micro-batches of at most two split a batch of three into two and one image; at most three never leaves one.
         for name, least in (("batch_size", 2), ("micro_batch", 3)):
             images = getattr(config, name)
             if images is not None and images < least:
-                told = f"{name} must be at least {least} for {config.network} on {config.data}, got {images}"
-                raise ConfigError(f"{told}: of one value a channel, batch norm makes nothing")
+                raise ConfigError(
+                    f"{name} must be at least {least} for {config.network} on {config.data}, got {images}: batch norm "
+                    "needs more than one value a channel"
+                )
     model.astype(config.dtype)
     return model.to("cuda") if backends.on_gpu(config.backend) else model, layers
 
 
 def check_shapes(checkpoint: Checkpoint, path: Path) -> None:
-    """Raises CheckpointError where the arrays are not those of the network that the configuration names.
+    """Raises CheckpointError when the arrays' shapes differ from the network that the configuration names.
 
-    Compares shapes before memory is taken for the network: a few bytes of JSON can name one of any size.
+    Compares shapes before the network is allocated: a few bytes of JSON can name a network of any size.
     """
     config = checkpoint.config
     options = {"num_classes": len(checkpoint.classes), "in_channels": checkpoint.input_shape[0]}
@@ -60,6 +64,30 @@ def check_shapes(checkpoint: Checkpoint, path: Path) -> None:
             raise CheckpointError(f"{misfit}: {shown(name)} has shape {found.get(name)}, not {expected.get(name)}")
 
 
-def values_of_an_image(layers: Summary) -> int:
-    """The fewest values a channel that a batch norm sees of one image; 2 where there is no batch norm."""
+def check_ranks(config: Config, layers: Summary, loader: Loader, test_images: int, ranks: Communicator) -> None:
+    """Raises ConfigError when some batch has no image for a rank, or too few images for its batch norm.
+
+    layers   `summary` of the network
+    loader   of the training images
+    """
+    if ranks.size == 1:
+        return
+    if config.batch_size < ranks.size:
+        raise ConfigError(f"batch_size must be at least {ranks.size}, an image a rank, got {config.batch_size}")
+    batches = {loader.images_of(0), loader.images_of(len(loader) - 1)}
+    smallest, whole = min((part.size, N) for N in batches for part in micro_batches(N, config.micro_batch))
+    part = f"{smallest} images" + ("" if smallest == whole else f" (a part of a batch of {whole})")
+    if smallest < ranks.size:
+        raise ConfigError(f"batch_size must leave no batch with fewer images than the {ranks.size} ranks, got {part}")
+    if test_images < ranks.size:
+        raise ConfigError(f"the test set must hold an image for each of the {ranks.size} ranks, got {test_images}")
+    if not config.sync_batch_norm and smallest // ranks.size * _values_of_an_image(layers) < 2:
+        raise ConfigError(
+            f"sync_batch_norm must be on for {ranks.size} ranks with a batch of {part}: a rank's own batch norm would "
+            "have one value a channel"
+        )
+
+
+def _values_of_an_image(layers: Summary) -> int:
+    """The fewest values a channel of one image in any batch norm; 2 without batch norm."""
     return min((math.prod(row.output_shape[1:]) for row in layers.rows if row.operation == "BatchNorm"), default=2)

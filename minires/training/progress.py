@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from minires.training.history import Row
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 
 class Silent:
-    """Hears what happens and says nothing; the others say it their way."""
+    """Receives the progress of a run and shows nothing; subclasses show it."""
 
     def start(self, done: int, total: int) -> None:
-        """The run stands at `done` of `total` iterations."""
+        """The run starts with `done` of `total` iterations done."""
 
     def note(self, text: str) -> None:
-        """Something that the user must see before the run goes on."""
+        """A message for the user at the start of the run."""
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
-        """One more iteration; loss and error (percent) are means since the last row."""
+        """One more iteration is done; loss and error (percent) are means since the last row."""
 
     def evaluating(self, done: int, total: int) -> None:
-        """So many of the test images are done."""
+        """`done` of `total` test images are done."""
 
     def row(self, row: Row) -> None:
         """The history has a new row."""
 
     def stop(self) -> None:
-        """The run has ended, whichever way."""
+        """The run has ended, with or without an error."""
 
 
 class Lines(Silent):
@@ -51,25 +52,28 @@ class Lines(Silent):
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self.done = done
-        if time.monotonic() - self.last >= self.every:
-            self._say(f"loss {loss:.4f}  training error {training_error:.2f} %  {images_per_second:,.0f} images/s")
+        if self._due():
+            self._print(f"loss {loss:.4f}  training error {training_error:.2f} %  {images_per_second:,.0f} images/s")
 
     def evaluating(self, done: int, total: int) -> None:
-        if done < total and time.monotonic() - self.last >= self.every:
-            self._say(f"evaluating {done:,} of {total:,} test images")
+        if done < total and self._due():
+            self._print(f"evaluating {done:,} of {total:,} test images")
 
     def row(self, row: Row) -> None:
-        if row.test_error is not None and (time.monotonic() - self.last >= self.every or row.iteration == self.total):
-            self._say(
+        if row.test_error is not None and (self._due() or row.iteration == self.total):
+            self._print(
                 f"epoch {row.epoch:.1f}  loss {row.training_loss:.4f}  training error {row.training_error:.2f} %  "
                 f"test error {row.test_error:.2f} %  {row.images_per_second:,.0f} images/s"
             )
 
-    def _say(self, text: str) -> None:
+    def _due(self) -> bool:
+        return time.monotonic() - self.last >= self.every
+
+    def _print(self, text: str) -> None:
         self.last = time.monotonic()
         left = (self.last - self.began) / max(1, self.done - self.first) * (self.total - self.done)
-        where = f"{self.label}iteration {self.done:,}/{self.total:,}"
-        print(f"{where}  {text}  {_clock(left)} left", file=self.out, flush=True)
+        place = f"iteration {self.done:,}/{self.total:,}"
+        print(f"{self.label}{place}  {text}  {_clock(left)} left", file=self.out, flush=True)
 
 
 class Bar(Silent):
@@ -77,7 +81,7 @@ class Bar(Silent):
 
     def __init__(self, progress: Progress, label: str = "") -> None:
         self.progress = progress
-        self.task = progress.add_task(label, told="", start=False, total=None, visible=False)
+        self.task = progress.add_task(label, text="", start=False, total=None, visible=False)
         self.test_error = self.training = ""
 
     def start(self, done: int, total: int) -> None:
@@ -89,37 +93,61 @@ class Bar(Silent):
 
     def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
         self.training = f"{images_per_second:,.0f} images/s  loss {loss:.3f}  error {training_error:.2f} % training"
-        self.progress.update(self.task, completed=done, told=self.training + self.test_error)
+        self.progress.update(self.task, completed=done, text=self.training + self.test_error)
 
     def evaluating(self, done: int, total: int) -> None:
-        self.progress.update(self.task, told=f"{self.training}  testing {100 * done / total:.0f} %")
+        self.progress.update(self.task, text=f"{self.training}  testing {100 * done / total:.0f} %")
 
     def row(self, row: Row) -> None:
         if row.test_error is not None:
             self.test_error = f", {row.test_error:.2f} % test"
-        self.progress.update(self.task, told=self.training + self.test_error)
+        self.progress.update(self.task, text=self.training + self.test_error)
 
 
 @contextmanager
 def on_stderr(labels: Sequence[str] = ("",)) -> Iterator[list[Silent]]:
-    """A report for each label: bars below one another where stderr is a terminal, lines elsewhere."""
-    if not sys.stderr.isatty():
+    """A report for each label: bars below one another on a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        with _bars(TextColumn("{task.fields[text]}", table_column=Column()), described=any(labels)) as progress:
+            yield [Bar(progress, label) for label in labels]
+    else:
         yield [Lines(sys.stderr, label=label) for label in labels]
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
 
-    whole = Column(no_wrap=True)  # where the terminal is narrow, the text alone takes more lines
+
+@contextmanager
+def counting(unit: str, total: int, every: float = 5.0) -> Iterator[Callable[[], None]]:
+    """A function to call after each of `total` items of a loop outside training; `unit` names the items.
+
+    every   seconds between lines, where stderr is no terminal
+    """
+    if sys.stderr.isatty():
+        with _bars(TextColumn(unit)) as progress:
+            task = progress.add_task("", total=total)
+            yield lambda: progress.advance(task)
+        return
+    done, last = 0, time.monotonic()
+
+    def count() -> None:
+        nonlocal done, last
+        done += 1
+        if done < total and time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(f"{done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
+
+    yield count
+
+
+def _bars(text: ProgressColumn, described: bool = False) -> Progress:
+    """Bars on stderr; on a narrow terminal the text alone wraps.  stdout is not redirected: it may hold results."""
+    whole = Column(no_wrap=True)
     columns = (
-        *([TextColumn("{task.description}")] if any(labels) else []),
+        *([TextColumn("{task.description}")] if described else []),
         BarColumn(bar_width=24),
         MofNCompleteColumn(table_column=whole),
-        TextColumn("{task.fields[told]}", table_column=Column()),
+        text,
         TimeRemainingColumn(elapsed_when_finished=True, table_column=whole),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=4) as progress:
-        yield [Bar(progress, label) for label in labels]
+    return Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=4, redirect_stdout=False)
 
 
 def _clock(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""What each data set is trained with unless told otherwise: the one place where these figures stand.
+"""The default settings of each data set and network.
 
-Everything that a recipe does not name is the paper's (section 4.2) and stands in `Config`: momentum 0.9, weight decay
-1e-4, batch 128, lr 0.1, divided by 10 at 50 % and at 75 % of the iterations.
+All other settings have the paper's values (section 4.2) as defaults of `Config`: momentum 0.9, weight decay 1e-4, batch
+128, lr 0.1, divided by 10 at 50 % and at 75 % of the iterations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NETWORK_RECIPES: dict[str, dict[str, Any]] = {"resnet110": {"warmup": "error"}}
 
 
 def recipe(network: str, data: str) -> dict[str, Any]:
-    """The settings of `Config` that this network and this data set bring along."""
+    """The default settings of `Config` for a network and a data set."""
     instance(network, "network", str)
     instance(data, "data", str)
     return {**RECIPES.get(data, {}), **NETWORK_RECIPES.get(network, {})}

@@ -1,4 +1,4 @@
-"""A trained network out of its run folder."""
+"""Restores a trained network from its run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minires.training.network import check_shapes, make_model
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, and the checkpoint that it was read from."""
+    """A network in evaluation mode, with its checkpoint."""
 
     model: Module
     checkpoint: Checkpoint
@@ -30,8 +30,8 @@ class Trained:
     def __repr__(self) -> str:
         parameters = sum(p.size for p in self.model.parameters())
         config = self.checkpoint.config
-        what = f"{config.network} on {config.data}, {parameters:,} parameters"
-        return f"<{what}; {self.checkpoint.state()}; from {self.path}>"
+        network = f"{config.network} on {config.data}, {parameters:,} parameters"
+        return f"<{network}; {self.checkpoint.state()}; from {self.path}>"
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -39,9 +39,9 @@ class Trained:
 
 
 def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    """What brings a picture into the form of the images that the network was evaluated on.
+    """The preprocessing of a picture for the network, as in the evaluation during training.
 
-    A picture of a folder keeps its margin, which the centre crop cuts off; the other sets' pictures have none.
+    Images of a folder have a margin, which the centre crop removes; the other data sets have none.
     """
     C, size, _ = checkpoint.input_shape
     resize = margin(size) if checkpoint.config.data == "folder" else size
@@ -51,17 +51,17 @@ def preprocessing(checkpoint: Checkpoint) -> Preprocessing:
 def restore(path: str | Path, **changes: Any) -> Trained:
     """The network of a run folder (its newest checkpoint) or of one checkpoint.
 
-    changes   settings of `Config` that say where it runs, such as backend="reference"
+    changes   settings of `Config` to replace, such as backend="reference"
 
-    Raises FileNotFoundError when there is none, CheckpointError when it is broken or foreign.
+    Raises FileNotFoundError without a checkpoint, CheckpointError for a broken or foreign one.
     """
     found = checkpoints.find(_checks.path(path, "path"))
     checkpoint = checkpoints.load(found)
     check_shapes(checkpoint, found)
     if "batch_size" in changes:
-        changes = {"micro_batch": None, **changes}  # so many images at a time, not the fewer of training
+        changes = {"micro_batch": None, **changes}  # batch_size images at a time
     if "data" in changes:
-        changes = {"test_fraction": None, **changes}  # of the run's own data
+        changes = {"test_fraction": None, **changes}  # it belongs to the run's own data
     checkpoint = replace(checkpoint, config=replace(checkpoint.config, **changes))
     try:
         model, _ = make_model(checkpoint.config, len(checkpoint.classes), checkpoint.input_shape)
@@ -74,21 +74,21 @@ def restore(path: str | Path, **changes: Any) -> Trained:
 def evaluate_run(
     path: str | Path, *, split: str = "test", download: bool = False, **changes: Any
 ) -> tuple[Trained, Evaluation]:
-    """Restores a network and evaluates it on its own data, or on those that `changes` name.
+    """Restores a network and evaluates it on its own data, or on the data that `changes` name.
 
     changes   settings of `Config`: data, data_dir, batch_size, backend, threads, workers
 
-    Raises what `restore` and `minires.data` raise, and ConfigError when the data don't fit the network.
+    Raises the errors of `restore` and of `minires.data`, and ConfigError when the data don't fit the network.
     """
     trained = restore(path, **changes)
     config = trained.checkpoint.config
     dataset = images(config, split, download)
-    for name, theirs, ours in (
+    for name, found, expected in (
         ("images of shape", dataset.shape, trained.checkpoint.input_shape),
         ("classes", dataset.classes, trained.checkpoint.classes),
     ):
-        if tuple(theirs) != ours:
-            raise ConfigError(f"{config.data} has {name} {theirs}; the network was trained for {ours}")
+        if tuple(found) != expected:
+            raise ConfigError(f"{config.data} has {name} {found}; the network was trained for {expected}")
     if config.threads is not None:
         backends.set_num_threads(config.threads)
     with config.computing(), in_form(trained.model, config.fuse):

@@ -1,7 +1,7 @@
-"""The run folder: config.json, history.csv, curves.png, checkpoints/, and while a run is on .lock.
+"""The run folder: config.json, history.csv, curves.png, checkpoints/, and .lock during a run.
 
-config.json is there first.  Whenever a run is killed, its folder either holds enough to go on, from the beginning at
-least, or nothing, and may be taken for a new run.
+config.json is written first.  So the folder of a killed run can be resumed, at least from the beginning, or it is empty
+and can be used for a new run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from minires import _checks
 from minires._atomic import make_folder, read_bytes, refuse_link, sweep, write_text
 from minires.training import checkpoint as checkpoints
-from minires.training import curves, history
+from minires.training import history
 from minires.training.checkpoint import CheckpointError
 from minires.training.config import Config, ConfigError
 from minires.training.lock import NAME as LOCK
@@ -26,7 +26,7 @@ from minires.training.lock import RunFolderError, locked
 
 
 class RunFolder:
-    """Where the files of one run are."""
+    """The paths of the files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path = _checks.path(path, "path")
@@ -41,10 +41,11 @@ class RunFolder:
     @classmethod
     @contextlib.contextmanager
     def claim(cls, out: Path | None, config: Config, root: Path = Path("runs")) -> Iterator[RunFolder]:
-        """A new folder, locked within the block: `out`, which must be new or empty; None: the next free
-        runs/<network>-<data>-<number>.  If nothing is written into it, it goes again.
+        """A new folder, locked within the block and removed at its end if nothing was written.
 
-        Raises ConfigError when it cannot be had and RunFolderError when another run is in it.
+        out   a new or empty folder; None: the next free runs/<network>-<data>-<number>
+
+        Raises ConfigError for a folder that cannot be made or is not empty, RunFolderError when another run uses it.
         """
         root = _checks.path(root, "root")
         out = None if out is None else _checks.path(out, "out")
@@ -54,9 +55,8 @@ class RunFolder:
             path = _next_free(root, f"{config.network}-{config.data}") if out is None else out
             make_folder(path)
         except OSError as error:
-            told = f"{out or root}: {error.strerror or error}"
             which = "out must be a folder, new or empty; none" if out is not None else "no run folder"
-            raise ConfigError(f"{which} can be made at {told}") from None
+            raise ConfigError(f"{which} can be made at {out or root}: {error.strerror or error}") from None
         folder = cls(path)
         try:
             with locked(path):
@@ -72,7 +72,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, path: Path) -> RunFolder:
-        """The run that something belongs to: its own folder, that of its checkpoints, or a checkpoint."""
+        """The run folder that contains `path`: the folder itself, its folder of checkpoints, or a checkpoint."""
         path = _checks.path(path, "path")
         if not path.is_dir():
             path = path.parent
@@ -80,9 +80,9 @@ class RunFolder:
         return cls(path.parent if path.name == "checkpoints" and not own else path)
 
     def begin(self, config: Config, rows: list[history.Row], checkpoint_bytes: int) -> None:
-        """What must be there before a run begins or goes on: its configuration, its history so far, and room.
+        """Writes the configuration and the history so far, removes temporary files, and checks the free space.
 
-        Raises RunFolderError where it cannot be written or there is no room for the checkpoints of that size.
+        Raises RunFolderError for a folder that is not writable, or too small for checkpoints of that size.
         """
         try:
             refuse_link(self.checkpoints)
@@ -95,7 +95,7 @@ class RunFolder:
                 pass
             if rows:
                 self.write_history(rows)
-            else:  # of a run that was killed before its first checkpoint
+            else:  # left by a run that was killed before its first checkpoint
                 self.history.unlink(missing_ok=True)
         except RunFolderError:
             raise
@@ -103,16 +103,16 @@ class RunFolder:
             raise RunFolderError(f"nothing can be written in {self.path}: {error.strerror or error}") from None
 
     def _demand_room(self, kept: int, checkpoint_bytes: int) -> None:
-        """For all that are kept, and the next one, which is written before an old one goes."""
-        there = len(list(self.checkpoints.glob("iteration-*.json")))
-        more = max(1, kept + 1 - there)
+        """Checks the room for all kept checkpoints and the next one, which is written before an old one is removed."""
+        existing = len(list(self.checkpoints.glob("iteration-*.json")))
+        more = max(1, kept + 1 - existing)
         needed, free = checkpoint_bytes * more, shutil.disk_usage(self.path).free
         if free < needed:
             what = "the next checkpoint" if more == 1 else f"{more} checkpoints"
             raise RunFolderError(f"{self.path}: {what} of this run take {needed:,} bytes, the disk has {free:,} left")
 
     def read_config(self) -> Config:
-        """Raises CheckpointError when it is broken or foreign."""
+        """The configuration of the run.  Raises CheckpointError for a broken or foreign file."""
         try:
             return Config.from_json(json.loads(read_bytes(self.config, checkpoints.LARGEST_JSON)))
         except (ValueError, RecursionError) as error:
@@ -125,10 +125,10 @@ class RunFolder:
         history.write(self.history, rows)
 
     def write_curves(self, rows: list[history.Row], config: Config) -> None:
-        curves.draw({config.network: rows}, self.curves, title=f"{config.network} on {config.data}")
+        history.draw(rows, self.curves, config.network, config.data)
 
     def _is_empty(self) -> bool:
-        """Whether there is nothing, or what a run leaves that was killed before its first file was complete."""
+        """Whether it has no files but the remains of a run that was killed before its first file was complete."""
         return all(file == self.checkpoints or _LEFTOVER.fullmatch(file.name) for file in self.path.rglob("*"))
 
 
@@ -136,11 +136,11 @@ _LEFTOVER = re.compile(rf"{re.escape(LOCK)}|\.(config|iteration).*\.tmp|iteratio
 
 
 def starting_point(path: Path) -> Path | None:
-    """The checkpoint that a run goes on from; None where it was stopped before its first one, to begin anew.
+    """The checkpoint to resume from; None for a run without one, which starts from the beginning.
 
     path   a run folder (its newest checkpoint), its folder of checkpoints, a checkpoint, or RUN/best
 
-    Raises FileNotFoundError where there is neither a checkpoint nor the configuration of a run.
+    Raises FileNotFoundError when `path` contains neither a checkpoint nor the configuration of a run.
     """
     try:
         return checkpoints.find(path)
@@ -155,9 +155,9 @@ def starting_point(path: Path) -> Path | None:
 
 
 def resume_config(path: str | Path) -> Config:
-    """The configuration of a run that is to go on: of its checkpoint, or of config.json where there is none yet.
+    """The configuration of a run to resume: of its checkpoint, or of config.json before the first checkpoint.
 
-    Raises what `starting_point` raises, and CheckpointError when the file is broken.
+    Raises the errors of `starting_point`, and CheckpointError for a broken file.
     """
     path = _checks.path(path, "path")
     start = starting_point(path)
@@ -169,9 +169,9 @@ def _next_free(root: Path, name: str) -> Path:
     for number in itertools.count(1):
         path = root / f"{name}-{number}"
         try:
-            path.mkdir()  # fails where another process was faster
+            path.mkdir()  # fails if another process has just made it
             return path
         except FileExistsError:
             if not path.exists():
-                raise  # it is `root` that is in the way
+                raise  # `root` is not a folder
     raise AssertionError

@@ -1,7 +1,7 @@
-"""Several runs at a time, each in a process of its own.
+"""Runs several tasks at a time, each in its own process.
 
-Small networks leave a second thread with nothing to do (their matrix products are too small to share), but a second
-run fills it.  Ctrl-C reaches this process alone, which asks the others to save and stop.
+The matrix products of small networks are too small for two threads, but a second run uses the second thread.  Ctrl-C
+reaches the parent alone, which asks the other processes to save and stop.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from minires._checks import integer
 from minires.backends import get_num_threads, set_num_threads
-from minires.training.history import Row
 from minires.training.progress import Silent
 
 T = TypeVar("T")
 
 
 def side_by_side(tasks: Sequence[Callable[[Silent], T]], reports: Sequence[Silent], jobs: int | None = None) -> list[T]:
-    """Runs every task with its report and returns what they return, in their order.
+    """Calls every task with its report and returns the results in the order of the tasks.
 
-    tasks   functions that pickle can name (partials of module functions); they are begun in this order
-    jobs    how many run at a time, each with its share of the threads; None: one a thread.  With one job the tasks
+    tasks   functions that pickle can name (partials of module functions); started in this order
+    jobs    tasks at a time, each with its share of the threads; None: one for each thread.  With one job the tasks
             run in this process.
 
-    The first task that fails has the others stopped (they receive SIGTERM, on which a training run saves and stops);
-    then its error is raised.  The same happens on KeyboardInterrupt.
+    An error of a task stops the other processes (by SIGTERM, on which a training run saves and stops) and is raised.
+    KeyboardInterrupt stops them likewise.
     """
     threads = get_num_threads()
     jobs = min(threads if jobs is None else integer(jobs, "jobs", 1), max(1, len(tasks)))
@@ -46,42 +46,42 @@ def side_by_side(tasks: Sequence[Callable[[Silent], T]], reports: Sequence[Silen
         while waiting or running:
             while waiting and len(running) < jobs:
                 number, task = waiting.pop()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(theirs, task, max(1, threads // jobs)))
-                with interrupts_ignored():  # inherited: at the terminal Ctrl-C goes to every process
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(sender, task, max(1, threads // jobs)))
+                with interrupts_ignored():  # inherited by the process
                     process.start()
-                theirs.close()
-                running[ours] = number, process
+                sender.close()
+                running[receiver] = number, process
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
                 number, process = running[pipe]
-                if _hear(pipe, process, reports[number], number, results):
+                kind, values = _message(pipe, process)
+                if kind == "result":
+                    results[number] = values
                     del running[pipe]
-    finally:  # nothing runs any longer, unless something went wrong
+                else:
+                    getattr(reports[number], kind)(*values)
+    finally:  # after an error some processes still run
         _stop(running)
     return [results[number] for number in range(len(tasks))]
 
 
-def _hear(pipe: Connection, process: Any, report: Silent, number: int, results: dict[int, T]) -> bool:
-    """Takes one message of a process; whether it was its last."""
+def _message(pipe: Connection, process: Any) -> tuple[str, Any]:
+    """The next message of a process; its error is raised here."""
     try:
         kind, values = pipe.recv()
     except EOFError:
         process.join()
         raise RuntimeError(f"a process ended without a result, with exit code {process.exitcode}") from None
+    if kind in ("error", "result"):
+        process.join()
     if kind == "error":
-        process.join()
         raise values
-    if kind == "result":
-        process.join()
-        results[number] = values
-        return True
-    getattr(report, kind)(*values)
-    return False
+    return kind, values
 
 
 def _stop(running: dict[Connection, tuple[int, Any]]) -> None:
-    """Asks what still runs to save and stop, and hears it out, so that no process waits for a reader."""
+    """Terminates the processes, and reads their last messages, since a full pipe would block a process."""
     for _, process in running.values():
         process.terminate()
     try:
@@ -98,7 +98,7 @@ def _stop(running: dict[Connection, tuple[int, Any]]) -> None:
 
 @contextlib.contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """A process that is started within it is not reached by Ctrl-C: the one that started it decides."""
+    """Processes started in this context ignore Ctrl-C, which a terminal sends to the whole group."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,49 +110,34 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 def _work(pipe: Connection, task: Callable[[Silent], Any], threads: int) -> None:
-    """What a process does: one task, its progress, its result or its error."""
+    """The main function of a process: sends the task's progress, then its result or its error."""
     set_num_threads(threads)
     try:
-        message = "result", task(_Sender(pipe))
+        message = "result", task(_sender(pipe))
     except Exception as error:
-        error.add_note(traceback.format_exc())  # a traceback does not travel
+        error.add_note(traceback.format_exc())  # pickle drops the traceback
         message = "error", error
-    with contextlib.suppress(OSError):  # nobody listens any longer
+    with contextlib.suppress(OSError):  # the parent may have ended
         pipe.send(message)
 
 
-class _Sender(Silent):
-    """Sends progress to the process that shows it, a few times a second."""
+def _sender(pipe: Connection) -> Silent:
+    """A report that sends its calls to the parent process, frequent calls five times a second at most."""
+    report, last, connected = Silent(), 0.0, True
 
-    def __init__(self, pipe: Connection) -> None:
-        self.pipe, self.last = pipe, 0.0
-
-    def start(self, done: int, total: int) -> None:
-        self._send("start", done, total)
-
-    def note(self, text: str) -> None:
-        self._send("note", text)
-
-    def iteration(self, done: int, loss: float, training_error: float, images_per_second: float) -> None:
-        self._now_and_then("iteration", done, loss, training_error, images_per_second)
-
-    def evaluating(self, done: int, total: int) -> None:
-        self._now_and_then("evaluating", done, total)
-
-    def row(self, row: Row) -> None:
-        self._send("row", row)
-
-    def stop(self) -> None:
-        self._send("stop")
-
-    def _now_and_then(self, kind: str, *values: Any) -> None:
-        if time.monotonic() - self.last >= 0.2:
-            self.last = time.monotonic()
-            self._send(kind, *values)
-
-    def _send(self, kind: str, *values: Any) -> None:
+    def send(kind: str, *values: Any) -> None:
+        nonlocal last, connected
+        if kind in ("iteration", "evaluating"):
+            if time.monotonic() - last < 0.2:
+                return
+            last = time.monotonic()
         try:
-            self.pipe.send((kind, values))
-        except OSError:  # the process that began this one is gone: save and stop
+            if connected:
+                pipe.send((kind, values))
+        except OSError:  # the parent has ended: save and stop
+            connected = False
             signal.raise_signal(signal.SIGTERM)
-            self._send = lambda *_: None  # type: ignore[method-assign]
+
+    for kind in (name for name in vars(Silent) if not name.startswith("_")):
+        setattr(report, kind, partial(send, kind))
+    return report

@@ -350,10 +350,10 @@ def test_evaluate_a_weight_file(call, tmp_path):
     assert told["top1_error"] == pytest.approx(100 * wrong.mean())
     code, _, err = call("evaluate", tmp_path / "w.safetensors")
     assert code == 2
-    one_line(err, "is a weight file: --data specifies the images")
+    error_names(err, "is a weight file: --data specifies the images")
     code, _, err = call("evaluate", tmp_path / "w.safetensors", "--data", "digits")
     assert code == 2
-    one_line(err, "--data: the data set has 10 classes; the network has 3 outputs")
+    error_names(err, "--data: the data set has 10 classes; the network has 3 outputs")
 
 
 def test_bare_minires_is_the_help_in_groups(call):
@@ -370,7 +370,7 @@ def test_verify_ops_is_gradcheck(call):
     assert call("verify", "--ops", "relu", "--cases", 2, "--json") == call("gradcheck", "relu", "--cases", 2, "--json")
     code, _, err = call("verify", "resnet20", "--ops", "relu")
     assert code == 2
-    one_line(err, "--ops checks operations")
+    error_names(err, "--ops checks operations")
 
 
 def test_json_of_files_that_are_written(call, tmp_path):

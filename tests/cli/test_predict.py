@@ -15,8 +15,8 @@ from usage import error_names
 import minires as mr
 from minires import backends, data
 from minires.backends import threads
-from minires.cli import main, progress
-from minires.training import restore
+from minires.cli import main
+from minires.training import progress, restore
 from minires.training.evaluation import predict as logits_of
 from minires.weights import save
 
@@ -264,7 +264,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg", "--weights", "W", "--threads", "99999"], ["--threads must be at most 4096, got 99999"]),
         (["a.jpg", "--weights", "W", "--resize", "0"], ["--resize must be at least 1, got 0"]),
         (["a.jpg", "--weights", "W", "--crop", "-3"], ["--crop must be at least 1, got -3"]),
-        (["a.jpg", "--weights", "R", "--crop", "9"], ["--crop and channels must be those of the mean image, 8×8×1"]),
+        (["a.jpg", "--weights", "R", "--crop", "9"], ["--crop and channels must match the mean image, 8×8×1"]),
         (["a.jpg", "--weights", "W", "--mean", "0.5"], ["--mean must be 3 numbers, one a channel, got (0.5,)"]),
         (["a.jpg", "--weights", "R", "--mean", "0.5,0.5,0.5"], ["--mean must be 1 number, one a channel"]),
         (["a.jpg", "--weights", "W", "--mean", "a,b,c"], ["--mean", "'a,b,c'"]),

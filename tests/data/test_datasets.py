@@ -39,7 +39,8 @@ def test_recipes():
     for size in (7, 14):
         small = data.recipe("fashion-mnist", size)
         assert (small.pad, small.flip) == (2, True)
-    assert data.recipe("cifar10", 15).pad == 4
+    assert data.recipe("cifar10", 15).pad == data.recipe("fashion-mnist").pad == 4
+    assert not data.recipe("digits").flip
     assert data.recipe("folder").colour == 0.1
     assert data.recipe("digits", 8) == data.recipe("digits")
 
@@ -79,7 +80,7 @@ def test_pixel_mean_of_a_folder(tmp_path, rng):
 
 
 def test_scale_jitter_keeps_the_proportions(tmp_path):
-    """A gradient from left to right: its slope tells the side that the shorter one was resized to."""
+    """A gradient from left to right: its slope determines the length of the shorter side."""
     ramp = np.broadcast_to(np.linspace(0, 255, 640)[None, :, None], (320, 640, 3))
     Image.fromarray(np.rint(ramp).astype(np.uint8)).save(tmp_path / "x.png")
     images = FolderImages([tmp_path / "x.png"], 56)
@@ -98,7 +99,7 @@ def test_scale_jitter_keeps_the_proportions(tmp_path):
 
 
 def test_random_parts_have_the_papers_sizes(tmp_path):
-    """Two ramps, across and down: their slopes tell width and height of the part that was cut out."""
+    """Two ramps, across and down: their slopes determine the width and height of the crop."""
     size = 320
     ramp = np.rint(np.linspace(0, 255, size)).astype(np.uint8)
     picture = np.stack([np.broadcast_to(ramp, (size, size)), np.broadcast_to(ramp[:, None], (size, size))] * 2, -1)

@@ -15,11 +15,9 @@ from minires.data import FolderImages, folder
 from minires.training import find_checkpoint, load_checkpoint
 
 
-def picture(path, size=(300, 200), mode="RGB", colour=None):
+def picture(path, size=(300, 200), colour=(200, 30, 60)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.new("RGB", size, colour or (200, 30, 60)).convert(mode)
-    image.save(path)
-    return path
+    Image.new("RGB", size, colour).save(path)
 
 
 @pytest.fixture
@@ -41,14 +39,6 @@ def test_layout(root):
     assert [train.images.read(i).mean() > 128 for i in range(6)] == [False] * 3 + [True] * 3
     assert data.load("folder", "train", root, size=64).images.read(0).shape == (64, 64, 3)
     assert data.find("folder", root) == root
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_every_mode_becomes_rgb(tmp_path, mode):
-    path = picture(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), mode=mode)
-    array = FolderImages([path]).read(0)
-    assert array.shape == (224, 224, 3)
-    assert array.dtype == np.uint8
 
 
 @pytest.mark.parametrize("size", [(512, 256), (256, 512), (256, 256), (1000, 300)])
@@ -131,16 +121,6 @@ def test_a_slice_keeps_size_and_crop(tmp_path):
     images = FolderImages([tmp_path / f"{i}.png" for i in range(4)], 8, "random-resized")[1:3]
     assert (len(images), images.shape[1:], images.crop) == (2, (8, 8, 3), "random-resized")
     assert [path.name for path in images.paths] == ["1.png", "2.png"]
-
-
-def test_broken_files_are_named(tmp_path):
-    path = picture(tmp_path / "train" / "a" / "cut.jpg")
-    path.write_bytes(path.read_bytes()[:-200])
-    text = tmp_path / "train" / "a" / "text.png"
-    text.write_text("not an image")
-    for file in (path, text):
-        with pytest.raises(data.DataFileError, match=f"{file.name}: cannot be decoded"):
-            FolderImages([file]).read(0)
 
 
 def test_broken_layouts(root, tmp_path, monkeypatch):
@@ -236,7 +216,7 @@ def test_a_folder_of_classes_is_divided(undivided):
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_a_folder_that_is_divided_already(undivided, name):
     (undivided / name).mkdir()
-    with pytest.raises(data.DataError, match=f"has a folder {name}, so that test_fraction has nothing to divide"):
+    with pytest.raises(data.DataError, match=f"has a folder {name}, which test_fraction cannot divide"):
         data.load("folder", "train", undivided, test_fraction=0.2)
 
 

@@ -104,5 +104,5 @@ def test_what_is_registered_must_load_a_data_set(registered):
     with pytest.raises(TypeError, match="load must be a function of the split"):
         data.register("mine", stripes("train"))
     data.register(registered, lambda split: (np.zeros(3), split))
-    with pytest.raises(TypeError, match="what load gives for data set 'stripes' must be a Dataset, got tuple"):
+    with pytest.raises(TypeError, match="the result of load for data set 'stripes' must be a Dataset, got tuple"):
         data.load(registered)

@@ -139,10 +139,54 @@ def test_the_first_frame_of_an_animation(tmp_path):
         np.testing.assert_array_equal(np.asarray(decode(path))[3, 4], [255, 0, 0])
 
 
-def test_transparency_is_dropped(tmp_path, rng):
-    pixels = noise(rng, 9, 7, 4)
-    Image.fromarray(pixels).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "x.png")), pixels[:, :, :3])
+@pytest.mark.parametrize(
+    ("mode", "colour", "seen"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("L", 77, (77, 77, 77)),
+        ("LA", (77, 0), (77, 77, 77)),
+        ("RGBA", (10, 20, 30, 0), (10, 20, 30)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("P", (200, 30, 60), (200, 30, 60)),
+        ("I;16", 0x8040, (0x80, 0x80, 0x80)),
+        ("I;16", 0x0140, (1, 1, 1)),
+    ],
+)
+def test_colours_of_every_mode(tmp_path, mode, colour, seen):
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    if mode == "I;16":
+        Image.fromarray(np.full((40, 50), colour, np.uint16)).save(path)
+    elif mode == "P":
+        Image.new("RGB", (50, 40), colour).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+    else:
+        Image.new(mode, (50, 40), colour).save(path)
+    array = FolderImages([path], 8).read(0)
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, np.broadcast_to(np.array(seen, np.uint8), (8, 8, 3)))
+
+
+def test_a_palette_with_transparent_colours(tmp_path):
+    """Pillow warns where such a palette is converted at once; warnings are errors here."""
+    image = Image.new("RGB", (50, 40), (200, 30, 60)).convert("P", palette=Image.Palette.ADAPTIVE)
+    image.save(tmp_path / "x.png", transparency=b"\x80\x40")
+    with Image.open(tmp_path / "x.png") as written:
+        assert isinstance(written.info["transparency"], bytes)
+    np.testing.assert_array_equal(FolderImages([tmp_path / "x.png"], 8).read(0)[3, 3], [200, 30, 60])
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "deep.png"])
+def test_pictures_cut_anywhere(tmp_path, rng, name):
+    path = tmp_path / name
+    if name == "deep.png":
+        Image.fromarray(rng.integers(0, 65536, (40, 50)).astype(np.uint16)).save(path)
+    else:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(path)
+    whole = path.read_bytes()
+    for length in [*range(0, 200, 7), *range(200, len(whole) - 20, 97)]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataFileError, match="cannot be decoded") as failure:
+            FolderImages([path], 8).read(0)
+        assert str(path) in str(failure.value)
 
 
 def test_grey(tmp_path, rng):
@@ -187,7 +231,7 @@ def test_what_it_says_of_itself():
         ({"mean": (0.5, 0.5, float("nan"))}, "mean must be finite, got nan"),
         ({"mean": 0.5}, "mean must be 3 numbers"),
         ({"mean": "abc"}, "mean must be 3 numbers"),
-        ({"mean": np.zeros((8, 8, 3), np.float32)}, "crop and channels must be those of the mean image, 8×8×3"),
+        ({"mean": np.zeros((8, 8, 3), np.float32)}, "crop and channels must match the mean image, 8×8×3"),
         ({"std": (1, 0, 1)}, "std must be above 0, got 0"),
         ({"std": (1, 1, 1), "grey": True}, "mean must be 1 number, one a channel"),
         ({"interpolation": "linear"}, "interpolation must be one of"),
@@ -210,7 +254,7 @@ def test_files_that_are_no_pictures_are_named(tmp_path, rng):
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
     Image.fromarray(noise(rng, 9, 7)).save(tmp_path / "script.eps")
-    with pytest.raises(DataFileError, match="it is no JPEG, "):  # and Pillow did not hand it to Ghostscript
+    with pytest.raises(DataFileError, match="no valid JPEG, "):  # and Pillow did not hand it to Ghostscript
         decode(tmp_path / "script.eps")
     Image.fromarray(rng.random((9, 7)).astype(np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.array([[0, 1 << 20]], np.int32)).save(tmp_path / "wide.tif")

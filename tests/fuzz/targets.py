@@ -15,7 +15,7 @@ from pathlib import Path
 from weights import files
 from weights.hostile import CASES
 
-from minires.data import DataError, cifar10, idx
+from minires.data import DataError, cifar10, fashion_mnist
 from minires.weights import WeightsError, read
 
 LARGEST_SEED = 4096
@@ -104,7 +104,7 @@ def _idx(folder: Path) -> None:
     for name in ("x", "x.gz"):
         for dimensions in (1, 3):
             with contextlib.suppress(DataError):
-                idx.read(folder / name, dimensions)
+                fashion_mnist.read_idx(folder / name, dimensions)
 
 
 def _write_idx(content: bytes, folder: Path) -> None:

@@ -4,7 +4,7 @@ from .bug import within
 
 UPDATE = (
     *within(
-        "minires/training/parts.py",
+        "minires/training/microbatch.py",
         "tests/training/test_update.py",
         [
             ("-(-N // micro_batch)", "N // micro_batch + 1", "one part too many where the size divides"),
@@ -14,13 +14,6 @@ UPDATE = (
                 "places counted from the start of the part",
             ),
             ("part.stop == N", "part.start == 0", "the first part is taken for the last"),
-        ],
-    ),
-    *within(
-        "minires/training/measured.py",
-        "tests/training/test_update.py",
-        [
-            ("self.wrong + other.wrong", "max(self.wrong, other.wrong)", "errors of the parts not added"),
         ],
     ),
     *within(
@@ -86,6 +79,12 @@ EVALUATION = within(
     ],
 )
 
+METRICS = within(
+    "minires/training/history.py",
+    "tests/training/test_update.py",
+    [("self.wrong + other.wrong", "max(self.wrong, other.wrong)", "errors of the parts not added")],
+)
+
 HISTORY = (
     *within(
         "minires/training/history.py",
@@ -94,12 +93,6 @@ HISTORY = (
             ("return min(measured,", "return min(reversed(measured),", "the latest of equals"),
             ("test_error is not None]\n    return", "test_error]\n    return", "a test error of 0 is not measured"),
             ("repr(value) for value", 'f"{value:.12g}" for value', "twelve digits instead of all"),
-        ],
-    ),
-    *within(
-        "minires/training/curves.py",
-        "tests/training/test_history.py",
-        [
             ("min(100.0, max(5.0, 1.25 * highest))", "max(5.0, 1.25 * highest)", "an axis beyond 100 %"),
             ("if iteration >= end / 5)", "if iteration <= end / 5)", "scaled to the first errors"),
             (
@@ -155,7 +148,7 @@ CHECKPOINT = (
             ("-len(text) % 8)", "-len(text) % 4)", "tensors not aligned to 8 bytes"),
             ("if row.iteration <= last)", "if row.iteration < last)", "a former best one stays"),
             ("return sorted(found, key=_iteration)", "return sorted(found)", "sorted by name, not by number"),
-            ('!= told["bytes"] or', '!= told["bytes"] and', "damaged bytes of the right number are accepted"),
+            ('!= listed["bytes"] or', '!= listed["bytes"] and', "damaged bytes of the right number are accepted"),
             ("iteration <= _iteration(description)]", "True]", "a left course of the run counts as newer"),
         ],
     ),
@@ -189,18 +182,18 @@ LOOP = (
             ),
             ("random.generator().bit_generator.state = start.random_state", "pass", "random state not restored"),
             (
-                "self.interval, self.timed_images, self.timed_seconds = Measured(), 0, 0.0",
-                "self.interval = Measured()",
+                "self.interval, self.timed_images, self.timed_seconds = Metrics(), 0, 0.0",
+                "self.interval = Metrics()",
                 "throughput since the start, not since the row before",
             ),
             (
                 "start.iteration, start.interval, list(start.rows)",
-                "start.iteration, Measured(), list(start.rows)",
+                "start.iteration, Metrics(), list(start.rows)",
                 "the sums since the last row are lost",
             ),
             (
-                "lr = self.schedule(max(0, self.iteration - 1))",
-                "lr = self.schedule(self.iteration)",
+                "self.schedule(max(0, self.iteration - 1))",
+                "self.schedule(self.iteration)",
                 "a diverged run names the next rate",
             ),
             ("self.iteration / self.batches,", "self.iteration // self.batches,", "whole epochs only"),
@@ -252,10 +245,14 @@ MEMORY = (
         "tests/training/test_memory.py",
         [
             ("size / 2**20:,.0f} MiB", "size / 1e6:,.0f} MiB", "megabytes called mebibytes"),
-            ("limit = available(here)", "limit = available()", "several processes have the whole machine each"),
             (
-                "-(-min(config.micro_batch or batch, batch) // processes)",
-                "min(config.micro_batch or batch, batch) // processes",
+                "limit = available(ranks.local_size)",
+                "limit = available()",
+                "several processes have the whole machine each",
+            ),
+            (
+                "-(-min(config.micro_batch or batch, batch) // ranks.size)",
+                "min(config.micro_batch or batch, batch) // ranks.size",
                 "the largest share of a batch rounded down",
             ),
             (
@@ -280,4 +277,4 @@ MEMORY = (
     ),
 )
 
-BUGS = (*UPDATE, *EVALUATION, *HISTORY, *CONFIG, *CHECKPOINT, *LOOP, *MEMORY)
+BUGS = (*UPDATE, *EVALUATION, *METRICS, *HISTORY, *CONFIG, *CHECKPOINT, *LOOP, *MEMORY)

@@ -126,8 +126,8 @@ def test_sums_of_every_gradient(largest):
         return [p.grad for p in model.parameters()], rank.log
 
     for grads, _ in (found := on_ranks(2, work)):
-        for ours, theirs in zip(grads, expected, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
+        for first, second in zip(grads, expected, strict=True):
+            np.testing.assert_allclose(first, second, rtol=1e-11, atol=1e-13)
     assert found[0][1] == found[1][1]
     sent = sum(size for what, size in found[0][1] if what == "begun")
     assert sent == 2 * sum(g.nbytes for g in expected)

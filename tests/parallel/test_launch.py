@@ -1,4 +1,4 @@
-"""What a process can tell about the others before any MPI library is loaded."""
+"""Detecting the other processes before any MPI library is loaded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_without_mpi4py(monkeypatch):
 
 
 def test_an_mpi4py_that_finds_no_mpi(monkeypatch, capsys):
-    """What its wheels say on a machine without one is a RuntimeError."""
+    """The wheels of mpi4py raise RuntimeError on a machine without MPI."""
 
     class Loads:
         def __getattr__(self, name):
@@ -85,8 +85,8 @@ def test_an_error_before_mpi_is_said_by_rank_0_and_by_another_that_is_left_over(
     monkeypatch.setattr(cli.time, "sleep", waited.append)
     started_by_mpirun(monkeypatch, rank, 2)
     assert cli.main(["models"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: mpirun starts" if rank == 0 else "error: rank 1 failed: mpirun starts")
+    message = capsys.readouterr().err
+    assert message.startswith("error: mpirun starts" if rank == 0 else "error: rank 1 failed: mpirun starts")
     assert waited == ([] if rank == 0 else [10])
 
 
@@ -120,6 +120,6 @@ def test_an_error_that_nobody_catches_aborts_all(monkeypatch, capsys):
         with pytest.raises(SystemExit):
             launch._end_all(KeyError, error, error.__traceback__)
     assert ranks.aborted == [1]
-    told = capsys.readouterr().err
-    assert told.startswith("rank 1 (here, process 7) failed:\nTraceback")
-    assert "KeyError: 'a bug'" in told
+    message = capsys.readouterr().err
+    assert message.startswith("rank 1 (here, process 7) failed:\nTraceback")
+    assert "KeyError: 'a bug'" in message

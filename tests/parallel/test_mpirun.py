@@ -62,8 +62,8 @@ def end(folder):
 def distance(one, other):
     """The relative distance of all weights and running statistics together."""
     assert one.iteration == other.iteration
-    ours, theirs = (np.concatenate([state.model[name].ravel() for name in one.model]) for state in (one, other))
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    first, second = (np.concatenate([state.model[name].ravel() for name in one.model]) for state in (one, other))
+    return float(np.linalg.norm(first - second) / np.linalg.norm(second))
 
 
 def wait_for(condition, process, seconds=60):
@@ -83,10 +83,10 @@ def rank_of(process, rank):
     for child in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((child / "stat").read_text().rpartition(")")[2].split()[1])
-            told = (child / "environ").read_bytes().split(b"\0")
+            environment = (child / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if parent == process.pid and f"OMPI_COMM_WORLD_RANK={rank}".encode() in told:
+        if parent == process.pid and f"OMPI_COMM_WORLD_RANK={rank}".encode() in environment:
             return int(child.name)
     raise AssertionError(f"no rank {rank}")
 
@@ -111,8 +111,8 @@ def test_twenty_steps_are_those_of_one_process(tmp_path, network, size, settings
     assert [(r.iteration, r.training_error, r.test_error) for r in several.rows] == [
         (r.iteration, r.training_error, r.test_error) for r in one.rows
     ]
-    told = json.loads(stdout)  # printed once
-    assert told["test_error"] == one.rows[-1].test_error
+    result = json.loads(stdout)  # printed once
+    assert result["test_error"] == one.rows[-1].test_error
     assert {file.name for file in (tmp_path / "several").iterdir()} == {
         file.name for file in (tmp_path / "one").iterdir()
     }
@@ -198,13 +198,13 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         ("MemoryError('a planted one')", "error: rank 1 ("),
         ("KeyError('a bug')", "KeyError: 'a bug'"),  # with its traceback
     ],
 )
-def test_an_error_of_one_rank_ends_the_job_by_name(tmp_path, error, told):
+def test_an_error_of_one_rank_ends_the_job_by_name(tmp_path, error, message):
     script = tmp_path / "failing.py"
     script.write_text(FAILING.format(error=error))
     words = [sys.executable, str(script), *TRAIN[3:], *SMALL, "--iterations", "1000", "--out", str(tmp_path / "run")]
@@ -212,14 +212,14 @@ def test_an_error_of_one_rank_ends_the_job_by_name(tmp_path, error, told):
     code, stdout, stderr = ended(mpirun(2, *words), 40)
     assert time.monotonic() - began < 30
     assert code == 1
-    assert told in stderr
+    assert message in stderr
     assert stderr.count("rank 1 (") >= 1
     assert ") failed:" in stderr
     assert stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["train", "--bogus"], 2, "error: unknown argument '--bogus'"),
         (["train", "--lr", "-1"], 2, "error: --lr must be above 0, got -1"),
@@ -228,12 +228,12 @@ def test_an_error_of_one_rank_ends_the_job_by_name(tmp_path, error, told):
         (["models"], 2, "error: mpirun starts several processes"),
     ],
 )
-def test_what_all_ranks_find_wrong_is_said_once(tmp_path, monkeypatch, words, code, told):
+def test_what_all_ranks_find_wrong_is_said_once(tmp_path, monkeypatch, words, code, message):
     monkeypatch.chdir(tmp_path)
     found, stdout, stderr = ended(mpirun(2, sys.executable, "-m", "minires", *words))
     assert found == code, stderr
     assert stderr.count("error: ") == 1
-    assert told in stderr
+    assert message in stderr
     assert "Traceback" not in stderr
     assert stdout == ""
 

@@ -35,7 +35,7 @@ class Stream:
 
 class NcclCommunicator:
     def __init__(self, size, identifier, rank):
-        self.told, self.log = (size, identifier, rank), None
+        self.arguments, self.log = (size, identifier, rank), None
 
     def allReduce(self, *arguments):  # NCCL's name
         self.log.append(("allReduce", *arguments))
@@ -79,14 +79,14 @@ def array(dtype=np.float32):
 
 @pytest.fixture
 def nccl(cupy):
-    found = Nccl.among(ranks())
+    found = Nccl(ranks())
     found.comm.log = cupy.log
     return found
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_join_by_rank_0s_identifier(cupy, rank):
-    assert Nccl.among(ranks(rank)).comm.told == (2, b"rank 0's", rank)
+    assert Nccl(ranks(rank)).comm.arguments == (2, b"rank 0's", rank)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(np.float32, 7), (np.float64, 8)])
@@ -125,4 +125,4 @@ def test_a_device_for_each_rank_of_a_machine(cupy):
 def test_a_cupy_without_nccl(cupy):
     cupy.cuda.nccl.available = False
     with pytest.raises(BackendUnavailable, match="NCCL"):
-        Nccl.among(ranks())
+        Nccl(ranks())

@@ -47,9 +47,9 @@ def test_it_is_batch_norm_of_the_whole_batch(rng, shape, edges, affine, dtype, t
 
     found = on_ranks(len(edges) - 1, work)
 
-    def close(ours, theirs):
-        assert ours.dtype == dtype
-        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=1))
+    def close(first, second):
+        assert first.dtype == dtype
+        np.testing.assert_allclose(first, second, rtol=tolerance, atol=tolerance * np.abs(second).max(initial=1))
 
     close(np.concatenate([part[0] for part in found]), y)
     close(np.concatenate([part[1][0] for part in found]), grad_x)

@@ -1,6 +1,6 @@
-"""Ranks that are threads of one process: what they say to one another crosses no process, and nothing is random.
+"""Ranks that are threads of one process, with deterministic sums.
 
-A rank that fails breaks the barrier, so that the others fail too instead of waiting for it.
+A rank that fails breaks the barrier, so that the other ranks fail too instead of waiting for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minires.parallel import agreed
 
 
 class Meeting:
-    """Where `size` threads meet: each brings a value, all leave with all of them."""
+    """An all-gather of `size` threads."""
 
     def __init__(self, size):
         self.size = size
@@ -25,12 +25,12 @@ class Meeting:
         self.values[rank] = value
         self.barrier.wait()
         values = list(self.values)
-        self.barrier.wait()  # nobody brings the next value before all have these
+        self.barrier.wait()  # no thread writes its next value before all have read these
         return values
 
 
 class ThreadRank:
-    """A communicator of `minires.parallel` among threads.  `log` tells what it was asked, in order."""
+    """A communicator of `minires.parallel` among threads.  `log` lists its calls in order."""
 
     def __init__(self, meeting, rank):
         self.meeting, self.rank, self.size = meeting, rank, meeting.size
@@ -65,7 +65,7 @@ class ThreadRank:
 
 
 class ThreadRequest:
-    """Sums when it is waited for: whoever changes the array before that, or uses it, is found out."""
+    """Sums in `wait`, so that a use or a change of the array before is detected."""
 
     def __init__(self, rank, array):
         self.rank, self.array, self.kept = rank, array, array.copy()
@@ -89,20 +89,20 @@ def on_ranks(size, work):
             with backends.backend(backend):
                 return work(ThreadRank(meeting, rank))
         except BaseException as error:
-            if agreed(error) is None:  # else the others are about to raise it too
+            if agreed(error) is None:  # an agreed error is raised on all ranks
                 meeting.barrier.abort()
             raise
 
     switching = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)  # they wait for one another all the time
+    sys.setswitchinterval(1e-4)  # the threads wait for one another all the time
     try:
         with ThreadPoolExecutor(size) as pool:
             futures = [pool.submit(run, rank) for rank in range(size)]
     finally:
         sys.setswitchinterval(switching)
     errors = [future.exception() for future in futures]
-    told = [e for e in errors if e is not None and not isinstance(e, threading.BrokenBarrierError)]
-    for error in told or errors:
+    own = [e for e in errors if e is not None and not isinstance(e, threading.BrokenBarrierError)]
+    for error in own or errors:
         if error is not None:
             raise error
     return [future.result() for future in futures]

@@ -1,7 +1,7 @@
-"""What a program does to files, one operation at a time: recorded, stopped at any of them, and lost with the power.
+"""File operations of a program, one at a time: recorded, interrupted, or lost in a power failure.
 
-`Disk` hears every operation below a folder before it happens; what listens may raise an error or end the process there.
-`crashes` gives every folder that a power failure may leave after the first operations of such a record:
+`Disk` calls a function before every operation below a folder; the function may raise an error or end the process.
+`crashes` yields every folder that a power failure may leave after the first operations of a record:
 
 - the bytes of a file that was not synced since: all, none, the first half, or zeros
 - of the changes to a folder (a new name, a rename, a removal) that was not synced since: any, and not the others
@@ -27,7 +27,7 @@ from minires.training import checkpoint as checkpoints
 
 @dataclass(frozen=True)
 class Operation:
-    """kind: mkdir, create, write, sync, rename (to `target`), unlink or saved, which only says that a save returned."""
+    """kind: mkdir, create, write, sync, rename (to `target`), unlink, or saved: the return of `checkpoint.save`."""
 
     kind: str
     path: str  # below the root, "." for the root itself
@@ -39,7 +39,7 @@ class Operation:
 
 
 class Disk:
-    """Within it `before` is called with every operation on a file below `root`, before it happens."""
+    """A context in which `before` is called before every operation on a file below `root`."""
 
     def __init__(self, root: Path, before: Callable[[Operation], None]) -> None:
         self.root, self.before = root, before
@@ -65,21 +65,21 @@ class Disk:
         full = Path(os.path.abspath(os.fspath(path)))
         return str(full.relative_to(self.root)) if full.is_relative_to(self.root) else None
 
-    def _hear(self, kind: str, path: Any, **more: Any) -> None:
+    def _report(self, kind: str, path: Any, **more: Any) -> None:
         if (below := self._below(path)) is not None:
             self.before(Operation(kind, below, **more))
 
     def _open_file(self, path: Path, mode: str = "r") -> object:
         if mode != "xb" or self._below(path) is None:
             return builtins.open(path, mode)
-        self._hear("create", path)
-        return _Heard(builtins.open(path, mode, buffering=0), self, path)
+        self._report("create", path)
+        return _Observed(builtins.open(path, mode, buffering=0), self, path)
 
     def _open(self, path: Any, flags: int, *more: int, **named: Any) -> int:
         temporary = flags & os.O_TMPFILE == os.O_TMPFILE  # has no name
         reading = not flags & (os.O_WRONLY | os.O_RDWR | os.O_DIRECTORY)  # closed by its file object
         if flags & os.O_CREAT and not temporary and not os.path.exists(path):
-            self._hear("create", path)
+            self._report("create", path)
         descriptor: int = self.real["open"](path, flags, *more, **named)
         if not temporary and not reading and (below := self._below(path)) is not None:
             self.opened[descriptor] = below
@@ -90,29 +90,29 @@ class Disk:
         self.real["close"](descriptor)
 
     def _write(self, descriptor: int, content: bytes) -> int:
-        self._hear("write", descriptor, content=bytes(content))
+        self._report("write", descriptor, content=bytes(content))
         return int(self.real["write"](descriptor, content))
 
     def _fsync(self, descriptor: int) -> None:
-        self._hear("sync", descriptor)
+        self._report("sync", descriptor)
         self.real["fsync"](descriptor)
 
     def _replace(self, path: Any, target: Any) -> None:
-        self._hear("rename", path, target=self._below(target))
+        self._report("rename", path, target=self._below(target))
         self.real["replace"](path, target)
 
     def _unlink(self, path: Any, **named: Any) -> None:
         if os.path.lexists(path):
-            self._hear("unlink", path)
+            self._report("unlink", path)
         self.real["unlink"](path, **named)
 
     def _mkdir(self, path: Any, *more: Any) -> None:
         if not os.path.exists(path):
-            self._hear("mkdir", path)
+            self._report("mkdir", path)
         self.real["mkdir"](path, *more)
 
 
-class _Heard:
+class _Observed:
     """A file open for writing, whose content is written in two halves."""
 
     def __init__(self, file: io.FileIO, disk: Disk, path: Path) -> None:
@@ -120,7 +120,7 @@ class _Heard:
         disk.opened[file.fileno()] = str(disk._below(path))
         self.fileno, self.flush = file.fileno, file.flush
 
-    def __enter__(self) -> _Heard:
+    def __enter__(self) -> _Observed:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,13 +130,13 @@ class _Heard:
     def write(self, content: bytes) -> None:
         half = len(content) // 2
         for part in (content[:half], content[half:]):
-            self.disk._hear("write", self.path, content=bytes(part))
+            self.disk._report("write", self.path, content=bytes(part))
             self.file.write(part)
 
 
 @dataclass
 class _Inode:
-    """A file or folder as the disk has it, and what was done to it since it was synced."""
+    """A file or folder on the disk, and its changes since the last sync."""
 
     folder: bool
     content: bytes = b""
@@ -156,14 +156,14 @@ class _Inode:
 
 
 def _tree(path: Path) -> _Inode:
-    """What is on the disk, all of it synced."""
+    """The files on the disk, all synced."""
     if path.is_file():
         return _Inode(False, path.read_bytes())
     return _Inode(True, entries={file.name: _tree(file) for file in path.iterdir()} if path.is_dir() else {})
 
 
 class Record(Disk):
-    """Writes down the operations, and when a save of a checkpoint returned; `start` is what was there before."""
+    """Records the operations and the returns of checkpoint saves; `start` holds the files before."""
 
     def __init__(self, root: Path) -> None:
         self.operations: list[Operation] = []
@@ -192,7 +192,7 @@ def crashes(start: _Inode, operations: Sequence[Operation]) -> Iterator[tuple[in
     for number in range(len(operations) + 1):
         if number:
             _apply(root, operations[number - 1])
-            if operations[number - 1].kind == "saved":  # more is asked of the states from here on
+            if operations[number - 1].kind == "saved":  # from here on the check is stricter
                 seen = set()
         for state in _states(root):
             if state not in seen:
@@ -202,7 +202,7 @@ def crashes(start: _Inode, operations: Sequence[Operation]) -> Iterator[tuple[in
 
 def _apply(root: _Inode, operation: Operation) -> None:
     parent, name = _parent(root, operation.path)
-    if operation.kind == "mkdir" and not name:  # the root lasts
+    if operation.kind == "mkdir" and not name:  # the root itself is synced
         return
     if operation.kind in ("create", "mkdir"):
         old = parent.now().get(name)
@@ -244,7 +244,7 @@ def _states(inode: _Inode, path: str = "") -> Iterator[State]:
 
 def _contents(file: _Inode, path: str) -> set[bytes]:
     content = file.content
-    if file.synced or path == ".lock":  # what that says decides nothing
+    if file.synced or path == ".lock":  # its content has no effect
         return {content}
     return {content, b"", content[: len(content) // 2], bytes(len(content))}
 

@@ -1,12 +1,11 @@
-"""`python -m tests.training.kills --kills 50`: a run killed again and again ends as the run that never was.
+"""`python -m tests.training.kills --kills 50`: kills a run repeatedly and compares its end with an undisturbed run.
 
-A short training run is killed by SIGKILL at moments drawn from the seed, and started again after each, with --resume
-where its folder holds a configuration and with the same words as before where it does not, until it ends.  Every other
-kill comes from outside, anywhere from the start of Python to the end of the run; the others come from within, before a
-certain operation on a file or amid a write (`disk.Disk`), most of which belong to a checkpoint.  A run that ended
-before its moment came was not killed, and does not count.
+A short training run is killed by SIGKILL at random moments and started again until it ends: with --resume if its folder
+contains a configuration, otherwise with the same arguments.  Every other kill comes from outside, between the start of
+Python and the end of the run; the other kills come from within, before a random file operation or in the middle of a
+write (`disk.Disk`), mostly of a checkpoint.  A run that ends before its kill does not count.
 
-Compared bit for bit with the run that nobody killed: weights, running statistics, velocities, random state, schedule,
+Compared bit for bit with the undisturbed run: weights, running statistics, velocities, random state, schedule,
 every column of the history but the measured times, the curves, and the names of all files.
 """
 
@@ -43,7 +42,7 @@ def words(iterations: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Kill:
-    """From within or from outside, whether amid the writing of a checkpoint, and what was different at the end."""
+    """A kill from within or outside, whether during a checkpoint's save, and the differences at the end of the run."""
 
     run: int
     within: bool
@@ -52,10 +51,10 @@ class Kill:
 
 
 def kills(number: int, work: Path, seed: int = 0, iterations: int = 60, each: int = 5) -> Iterator[Kill]:
-    """So many kills, at most `each` of them in one run; a run's are told when it has ended."""
+    """`number` kills, at most `each` of them in one run; yields the kills of a run at its end."""
     draw, count = random.Random(seed), 0
     began = time.monotonic()
-    operations = len(_run(work / "whole", words(iterations), "hear").splitlines())
+    operations = len(_run(work / "whole", words(iterations), "list").splitlines())
     duration = time.monotonic() - began
     for run in itertools.count():
         folder, places = work / f"run-{run}", list[tuple[bool, bool]]()
@@ -89,7 +88,7 @@ class _Killed(Exception):
 def _run(folder: Path, command: list[str], how: str, operation: int = 0, seconds: float | None = None) -> str:
     """Runs it to its end and returns its stdout; raises _Killed if it was killed.
 
-    how   "minires", "hear": prints the operations, or "kill": kills itself before the operation of that number
+    how   "minires", "list": prints the operations, or "kill": kills itself before the operation of that number
     """
     if command[1] != "--resume":
         command = [*command, "--out", str(folder)]
@@ -112,44 +111,44 @@ def _run(folder: Path, command: list[str], how: str, operation: int = 0, seconds
 
 
 def _child(how: str, number: int, folder: Path, command: list[str]) -> int:
-    """The run in this process, whose operations on files are heard."""
+    """The run in this process under a `Disk`."""
     counted = itertools.count()
 
-    def hear(operation: Operation) -> None:
-        if how == "hear":
+    def before(operation: Operation) -> None:
+        if how == "list":
             print(operation, flush=True)
         elif next(counted) == number:
             print(operation.path, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with Disk(folder, hear):
+    with Disk(folder, before):
         return main(command)
 
 
 def _traces(folder: Path) -> bool:
-    """Whether it looks as if a checkpoint was being written: more than whole pairs is there."""
+    """Whether the folder holds more than complete pairs, as during a checkpoint's save."""
     files = list((folder / "checkpoints").glob("*"))
     return any(file.suffix == ".tmp" for file in files) or len({file.name[:18] for file in files}) * 2 != len(files)
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """What is not the same, bit for bit, in two run folders."""
+    """The names of all parts of two run folders that differ in any bit."""
     files = [sorted(file.relative_to(folder) for file in folder.rglob("*")) for folder in (one, other)]
     if files[0] != files[1]:
         yield "names of files"
     for file in sorted(RunFolder(one).checkpoints.glob("*.json")):
         name = file.stem
-        ours, theirs = load_checkpoint(file), load_checkpoint(RunFolder(other).checkpoints / file.name)
+        first, second = load_checkpoint(file), load_checkpoint(RunFolder(other).checkpoints / file.name)
         for kind in ("model", "velocity"):
             arrays = [
-                {key: (a.dtype, a.shape, a.tobytes()) for key, a in getattr(c, kind).items()} for c in (ours, theirs)
+                {key: (a.dtype, a.shape, a.tobytes()) for key, a in getattr(c, kind).items()} for c in (first, second)
             ]
             if arrays[0] != arrays[1]:
                 yield f"{kind} {name}"
         for kind in ("iteration", "config", "classes", "random_state", "schedule", "interval"):
-            if getattr(ours, kind) != getattr(theirs, kind):
+            if getattr(first, kind) != getattr(second, kind):
                 yield f"{kind} {name}"
-        if repr(timeless(ours.rows)) != repr(timeless(theirs.rows)):
+        if repr(timeless(first.rows)) != repr(timeless(second.rows)):
             yield f"history {name}"
     rows = [repr(timeless(history.read(RunFolder(folder).history))) for folder in (one, other)]
     if rows[0] != rows[1]:
@@ -160,13 +159,13 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         yield "config.json"
 
 
-def tell(found: Sequence[Kill]) -> str:
+def table(found: Sequence[Kill]) -> str:
     """The table of `python -m tests.training.kills`."""
     lines = [f"{'killed':14} {'kills':>6} {'amid a checkpoint':>18} {'identical':>10}"]
-    for told, within in (("from outside", False), ("from within", True)):
+    for label, within in (("from outside", False), ("from within", True)):
         some = [kill for kill in found if kill.within == within]
         lines.append(
-            f"{told:14} {len(some):>6} {sum(kill.saving for kill in some):>18} "
+            f"{label:14} {len(some):>6} {sum(kill.saving for kill in some):>18} "
             f"{sum(not kill.differences for kill in some):>10}"
         )
     same = sum(not kill.differences for kill in found)
@@ -186,7 +185,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             found.append(kill)
             if kill.differences:
                 print(f"run {kill.run} ended with another {', '.join(kill.differences)}", flush=True)
-    print(tell(found))
+    print(table(found))
     return 0 if not any(kill.differences for kill in found) else 1
 
 

@@ -1,11 +1,11 @@
-"""`python -m tests.training.power`: every state that a power failure may leave of a run, and what becomes of it.
+"""`python -m tests.training.power`: checks that a run survives a power failure in every state of its files.
 
-Runs are recorded operation by operation (`disk.Record`).  In every state that may be left after each of them:
+Runs are recorded operation by operation (`disk.Record`).  In every state that a power failure may leave:
 
-- a checkpoint is found that is whole: the last one whose save returned, or the one that was being saved
-- before the first: the run begins anew from a whole config.json, or there is nothing yet and the folder may be claimed
-- history.csv and curves.png are whole where they are there
-- the next save succeeds and leaves nothing but whole checkpoints
+- a complete checkpoint is found: the last one whose save returned, or the one in the middle of its save
+- before the first one: the run restarts from a complete config.json, or the folder counts as empty
+- history.csv and curves.png are complete, or missing
+- the next save succeeds and leaves only complete checkpoints
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _recorded(folder: Path, run: Callable[[], object]) -> Record:
 
 @dataclass(frozen=True)
 class Finding:
-    """A state that a run would not get over; `after` is the last operation, of which there were `number`."""
+    """A state that breaks a run; `after` is the last of `number` operations."""
 
     number: int
     after: str
@@ -76,7 +76,7 @@ class Finding:
 def check(
     record: Record, work: Path, operations: Sequence[Operation] | None = None, first_only: bool = False
 ) -> tuple[int, list[Finding]]:
-    """How many states there are, and those that are none to go on from; `first_only`: up to the first of those.
+    """The number of states, and the states that break a run; `first_only`: stop at the first such state.
 
     operations   instead of the recorded ones, such as some of them left out
     """
@@ -98,7 +98,7 @@ def check(
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(os, "fsync", lambda descriptor: None)  # the check itself takes its time otherwise
                 _check(RunFolder(folder), allowed)
-        except Exception as error:  # whatever it is, it is the finding
+        except Exception as error:  # any error is a finding
             findings.append(Finding(number, str(operations[number - 1]) if number else "", f"{error!r}"))
         shutil.rmtree(folder)
         if findings and first_only:
@@ -125,7 +125,7 @@ def _check(run: RunFolder, allowed: set[int | None]) -> None:
     found = load_checkpoint(start)
     assert found.iteration in allowed, f"found iteration {found.iteration}, not {allowed}"
     assert resume_config(run.path) == found.config
-    # It goes on: what else lies around is in nobody's way.
+    # The run continues in spite of other files in the folder.
     run.begin(found.config, list(found.rows), 1)
     row = history.Row(found.iteration + 1, 1.0, 0.1, 1.0, 50.0, None, 1.0, 1.0)
     checkpoints.save(replace(found, iteration=row.iteration, rows=(*found.rows, row)), run.checkpoints)

@@ -16,7 +16,7 @@ import safetensors.numpy
 from minires import _atomic
 from minires.training import Checkpoint, CheckpointError, Config, Row, find_checkpoint, load_checkpoint
 from minires.training import checkpoint as checkpoints
-from minires.training.measured import Measured
+from minires.training.history import Metrics
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def sample(rng):
             input_shape=(1, 8, 8),
             random_state=rng.bit_generator.state,
             schedule={"ends": None, "errors": [90.0], "schedule": {}},
-            interval=Measured(1.25, 3, 17),
+            interval=Metrics(1.25, 3, 17),
             rows=(Row(5, 0.5, 0.1, 2.1, 81.3, None, 10.0, 1.5), Row(6, 0.6, 0.1, 1 / 3, 80.0, 79.5, 11.0, 1.6)),
             seconds=1.75,
         )
@@ -47,11 +47,11 @@ def test_everything_comes_back(sample, tmp_path):
     for name in ("iteration", "config", "classes", "input_shape", "random_state", "schedule", "interval", "rows"):
         assert getattr(read, name) == getattr(written, name)
     for name in ("model", "velocity"):
-        ours, theirs = getattr(read, name), getattr(written, name)
-        assert set(ours) == set(theirs)
-        for key in ours:
-            assert ours[key].dtype == theirs[key].dtype
-            np.testing.assert_array_equal(ours[key], theirs[key])
+        first, second = getattr(read, name), getattr(written, name)
+        assert set(first) == set(second)
+        for key in first:
+            assert first[key].dtype == second[key].dtype
+            np.testing.assert_array_equal(first[key], second[key])
     np.testing.assert_array_equal(read.mean, written.mean)
 
 
@@ -151,17 +151,23 @@ def test_atomic_write_replaces_whole_files(tmp_path, monkeypatch):
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 
 
-def damage_json(**changes):
+def changed(change):
+    """A damage that changes the fields of the JSON in place."""
+
     def damage(description, tensors):
-        told = json.loads(description.read_text())
-        for name, value in changes.items():
-            if value is None:
-                del told[name]
-            else:
-                told[name] = value
-        description.write_text(json.dumps(told))
+        fields = json.loads(description.read_text())
+        change(fields)
+        description.write_text(json.dumps(fields))
 
     return damage
+
+
+def damage_json(**changes):
+    return changed(lambda fields: fields.update(changes))
+
+
+def redirect(name):
+    return changed(lambda fields: fields["tensors"].update(file=name))
 
 
 def flip_a_bit(description, tensors):
@@ -170,17 +176,8 @@ def flip_a_bit(description, tensors):
     tensors.write_bytes(content)
 
 
-def redirect(name):
-    def damage(description, tensors):
-        told = json.loads(description.read_text())
-        told["tensors"]["file"] = name
-        description.write_text(json.dumps(told))
-
-    return damage
-
-
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda d, t: d.write_text(d.read_text()[:-20]), "no valid JSON"),
         (lambda d, t: d.write_bytes(b"\x80\x04\x95\xff"), "no valid JSON"),
@@ -193,7 +190,7 @@ def redirect(name):
         (lambda d, t: t.unlink(), "missing"),
         (redirect("../../secret.safetensors"), "must be"),
         (redirect("other.safetensors"), "must be"),
-        (damage_json(iteration=None), "'iteration' is missing"),
+        (changed(lambda fields: fields.pop("iteration")), "'iteration' is missing"),
         (damage_json(iteration=-1), "iteration"),
         (damage_json(iteration="7"), "iteration"),
         (damage_json(config={"network": "resnet20", "lr": -1, "epochs": 1}), "lr"),
@@ -210,11 +207,11 @@ def redirect(name):
         (damage_json(input_shape=[1, 8]), "whole checkpoint"),
     ],
 )
-def test_broken_ones_are_refused_with_one_error(sample, tmp_path, damage, told):
+def test_broken_ones_are_refused_with_one_error(sample, tmp_path, damage, message):
     description = checkpoints.save(sample(), tmp_path)
     (tensors,) = tmp_path.glob("*.safetensors")
     damage(description, tensors)
-    with pytest.raises(CheckpointError, match=told) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(description)
     assert str(description.parent) in str(caught.value)
 
@@ -252,15 +249,15 @@ def test_finding(sample, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"history": [], "interval": [0.0, 0, 0]}, "iteration 7 has neither a row of the history nor sums"),
         ({"seconds": 10**400}, "seconds"),
         ({"interval": [10**400, 1, 1]}, "interval"),
     ],
 )
-def test_numbers_that_cannot_be(sample, tmp_path, change, told):
+def test_numbers_that_cannot_be(sample, tmp_path, change, message):
     path = checkpoints.save(sample(), tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)

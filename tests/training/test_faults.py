@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from usage import error_line
 
 from minires.cli import main
@@ -48,6 +50,9 @@ def names(folder):
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
 
 
+WORDS = ["--width", "1", "--iterations", "6", "--log-every", "2", "--eval-every", "3", "--workers", "0", "--quiet"]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return train(tiny(), tmp_path_factory.mktemp("whole") / "run")
@@ -60,7 +65,7 @@ class StopAt(Silent):
     def __init__(self, at):
         self.at = at
 
-    def iteration(self, done, *told):
+    def iteration(self, done, *rest):
         if done == self.at:
             raise KeyboardInterrupt
 
@@ -73,15 +78,11 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew_with_its_own_setti
     assert names(out) == ["checkpoints", "config.json", "curves.png", "history.csv"]
     assert [row.iteration for row in history.read(out / "history.csv")] == [2, 3, 4]
     assert resume_config(out) == replace(config, backend=whole.config.backend)
-    rows = []
-
-    class Look(Silent):
-        def start(self, done, total):
-            rows.append((done, (out / "history.csv").exists()))
-
+    rows, report = [], Silent()
+    report.start = lambda done, total: rows.append((done, (out / "history.csv").exists()))
     assert main(["train", "--resume", str(out), "--lr", "0.2"]) == 2
     assert "--lr cannot be given with --resume" in capsys.readouterr().err
-    train(resume_config(out), resume=out, report=Look())
+    train(resume_config(out), resume=out, report=report)
     assert rows == [(0, False)]  # the history is cut back to what the run goes on from
     train(config, tmp_path / "whole")
     assert list(differences(tmp_path / "whole", out)) == []
@@ -100,8 +101,7 @@ def test_history_is_cut_back_to_the_checkpoint(tmp_path):
 def test_what_stopped_before_its_first_iteration_tells_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("minires.training.interrupt.StopRequest.requested", True)
     out = tmp_path / "run"
-    words = ["train", "--width", "1", "--iterations", "2", "--workers", "0", "--quiet", "--out", str(out)]
-    assert main(words) == 130
+    assert main(["train", *WORDS, "--out", str(out)]) == 130
     assert capsys.readouterr().err.endswith(f"go on with: minires train --resume {out}\n")
     monkeypatch.undo()
     assert main(["train", "--resume", str(out), "--quiet"]) == 0
@@ -150,9 +150,7 @@ def test_the_best_checkpoint_stays_and_has_a_name(tmp_path, monkeypatch, capsys)
     assert load_checkpoint(find_checkpoint(out)).iteration == 7
 
 
-def test_predict_takes_the_best_one(tmp_path, capsys):
-    from PIL import Image
-
+def test_predict_takes_the_best_one(tmp_path):
     train(tiny(keep_best=True), tmp_path / "run")
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     assert main(["predict", str(tmp_path / "a.png"), "--weights", str(tmp_path / "run" / "best")]) == 0
@@ -243,7 +241,7 @@ def test_a_disk_that_is_full_from_any_operation_on(whole, operations, tmp_path):
     complete = next(i for i, o in enumerate(operations) if o.kind == "rename" and o.target.endswith(".json"))
     kinds = [operation.kind for operation in operations]
     assert (kinds.count("write"), kinds.count("rename"), kinds.count("unlink")) == (4, 2, 2)
-    for number in range(len(operations) - 1):  # the last one says that the save returned
+    for number in range(len(operations) - 1):  # the last one marks the return of the save
         folder = tmp_path / str(number)
         checkpoints.save(start, folder)
         before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -268,12 +266,11 @@ def test_a_full_disk_amid_a_run_says_what_is_kept_and_how_to_go_on(whole, tmp_pa
         if late and operation.kind == "write" and f".{what}" in operation.path:
             raise NO_SPACE
 
-    words = ["--width", "1", "--iterations", "6", "--log-every", "2", "--eval-every", "3", "--workers", "0"]
     with Disk(out, full):
-        assert main(["train", *words, "--checkpoint-every", "2", "--out", str(out), "--quiet"]) == 1
-    out_told, told = capsys.readouterr()
-    assert out_told == ""
-    (line,) = told.splitlines()
+        assert main(["train", *WORDS, "--checkpoint-every", "2", "--out", str(out)]) == 1
+    stdout, message = capsys.readouterr()
+    assert stdout == ""
+    (line,) = message.splitlines()
     last = 6 if what == "curves.png" else 2
     for words in (what, "No space left on device", f"iteration-0000000{last}.json", f"minires train --resume {out}"):
         assert words in line
@@ -287,20 +284,20 @@ def test_room_for_two_checkpoints_is_asked_for_first(tmp_path, monkeypatch, caps
     usage = namedtuple("usage", "total used free")
     result = train(tiny(width=8), tmp_path / "made")
     size = next(result.folder.checkpoints.glob("*.safetensors")).stat().st_size
-    told = {}
+    message = {}
     for free in (0, int(1.5 * size), 3 * size):
         monkeypatch.setattr(run.shutil, "disk_usage", lambda path, free=free: usage(free, 0, free))
         out = tmp_path / str(free)
         code = main(["train", "--width", "8", "--iterations", "1", "--workers", "0", "--quiet", "--out", str(out)])
-        told[free] = capsys.readouterr().err
+        message[free] = capsys.readouterr().err
         assert code == (0 if free > 2 * size else 1)
         assert out.exists() == (code == 0)  # no leftovers
         if code:
-            numbers = [int(word.replace(",", "")) for word in told[free].split() if word.replace(",", "").isdigit()]
+            numbers = [int(word.replace(",", "")) for word in message[free].split() if word.replace(",", "").isdigit()]
             checkpoints, needed, left = numbers
             assert (checkpoints, left) == (2, free)
             assert 1.8 * size < needed < 2 * size  # all but the names of the arrays
-            assert str(out) in told[free]
+            assert str(out) in message[free]
     # One that is there already needs room for one more.
     for free, fits in ((int(0.5 * size), False), (int(1.5 * size), True)):
         monkeypatch.setattr(run.shutil, "disk_usage", lambda path, free=free: usage(free, 0, free))
@@ -328,8 +325,8 @@ def test_a_limit_of_the_system_amid_a_run(tmp_path):
     )
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    for told in ("File too large", "iteration-00000002", "no checkpoint was written yet", f"--resume {out}"):
-        assert told in line
+    for message in ("File too large", "iteration-00000002", "no checkpoint was written yet", f"--resume {out}"):
+        assert message in line
     assert not [name for name in names(out) if "iteration" in name or ".tmp" in name]
     assert main(["train", "--resume", str(out), "--quiet"]) == 0
 
@@ -357,7 +354,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     mounted = 'mount -t tmpfs -o size=400k tmpfs "$0" && exec "$@"'
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("this system lets nobody mount a file system of their own")
+        pytest.skip("this system forbids mounting a file system")
     run = ["train", "--width", "4", "--iterations", "4", "--checkpoint-every", "1", "--workers", "0", "--quiet"]
     command = [sys.executable, "-c", FILLED, str(tmp_path), *run, "--out", str(tmp_path / "run")]
     ended = subprocess.run([*alone, *command], capture_output=True, text=True)
@@ -378,59 +375,55 @@ def test_a_folder_that_cannot_be_written(whole, tmp_path, monkeypatch, capsys):
     with Disk(tmp_path / "run", read_only):
         assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 1
         assert main(["train", "--out", str(tmp_path / "run"), "--quiet"]) == 1
-    told = f"error: nothing can be written in {tmp_path / 'run'}: Read-only file system\n"
-    assert capsys.readouterr().err == 2 * told
+    message = f"error: nothing can be written in {tmp_path / 'run'}: Read-only file system\n"
+    assert capsys.readouterr().err == 2 * message
     assert names(tmp_path / "run") == before
     with Disk(tmp_path / "run", lambda operation: None if ".lock" in operation.path else read_only(operation)):
         assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 1
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == message
     assert names(tmp_path / "run") == before
 
 
 def test_a_path_below_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    words = ["train", "--width", "1", "--iterations", "1", "--workers", "0", "--quiet"]
-    assert main([*words, "--out", str(tmp_path / "file" / "run")]) == 2
-    line = error_line(capsys.readouterr().err)
     path = tmp_path / "file" / "run"
+    assert main(["train", *WORDS, "--out", str(path)]) == 2
+    line = error_line(capsys.readouterr().err)
     assert line == f"error: --out must be a folder, new or empty; none can be made at {path}: Not a directory"
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "code"),
+    ("change", "message"),
     [
-        ({"version": 2}, "has format version 2; this minires reads 1", 4),
-        ({"config": {"network": "resnet32", "epochs": 1, "width": 1}}, "does not fit resnet32", 4),
-        ({"config": {"network": "resnet20", "epochs": 1, "width": 2}}, "does not fit resnet20", 4),
-        ({"config": {"network": "resnet21", "epochs": 1}}, "unknown network 'resnet21'", 4),
+        ({"version": 2}, "has format version 2; this minires reads 1"),
+        ({"config": {"network": "resnet32", "epochs": 1, "width": 1}}, "does not fit resnet32"),
+        ({"config": {"network": "resnet20", "epochs": 1, "width": 2}}, "does not fit resnet20"),
+        ({"config": {"network": "resnet21", "epochs": 1}}, "unknown network 'resnet21'"),
     ],
 )
-def test_a_checkpoint_of_another_network_or_version(whole, tmp_path, capsys, change, told, code):
-    import json
-
+def test_a_checkpoint_of_another_network_or_version(whole, tmp_path, capsys, change, message):
     out = tmp_path / "run"
     shutil.copytree(whole.folder.path, out)
     path = find_checkpoint(out)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    before = {name: (out / name).read_bytes() for name in names(out) if (out / name).is_file()}
-    assert main(["train", "--resume", str(out), "--quiet"]) == code
-    line = error_line(capsys.readouterr().err)
-    assert told in line
-    assert {name: (out / name).read_bytes() for name in names(out) if (out / name).is_file()} == before
+
+    def content():
+        return {name: (out / name).read_bytes() for name in names(out) if (out / name).is_file()}
+
+    before = content()
+    assert main(["train", "--resume", str(out), "--quiet"]) == 4
+    assert message in error_line(capsys.readouterr().err)
+    assert content() == before
 
 
 def test_interrupted_runs_keep_their_best_one(tmp_path, monkeypatch):
     errors = {2: 50.0, 4: 70.0, 6: 60.0}
     monkeypatch.setattr("minires.training.loop._Run._test_error", lambda self: errors[self.iteration])
     config = tiny(eval_every=2, checkpoint_every=1, keep_best=True)
-
-    class Stop(Silent):
-        def iteration(self, done, *told):
-            if done == 5:
-                os.kill(os.getpid(), 2)
-
+    report = Silent()
+    report.iteration = lambda done, *_: os.kill(os.getpid(), 2) if done == 5 else None
     with pytest.raises(Interrupted):
-        train(config, tmp_path / "run", report=Stop())
+        train(config, tmp_path / "run", report=report)
     assert [load_checkpoint(p).iteration for p in sorted((tmp_path / "run" / "checkpoints").glob("*.json"))] == [2, 5]
     result = train(config, resume=tmp_path / "run")
     assert [load_checkpoint(p).iteration for p in sorted(result.folder.checkpoints.glob("*.json"))] == [2, 6]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from minires.training import Row, curves, history
+from minires.training import Row, history
 
 ROWS = [
     Row(100, 0.5, 0.1, 2.1, 81.25, None, 1000.0, 1.5),
@@ -51,7 +51,7 @@ def test_damage_is_noticed(text):
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], [replace(row, test_error=50.0) for row in ROWS]])
 def test_curves_are_a_picture(tmp_path, rows):
-    curves.draw({"resnet20": rows, "plain20": rows}, tmp_path / "curves.png", "title")
+    history.draw(rows, tmp_path / "curves.png", "resnet20", "digits")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.format == "PNG"
         image.load()
@@ -62,38 +62,36 @@ def test_curves_are_a_picture(tmp_path, rows):
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Draws histories and gives the axes."""
+    """Draws a history and returns the axes."""
     figures = []
-    monkeypatch.setattr(curves, "encoded", lambda figure: (figures.append(figure), b"")[1])
+    monkeypatch.setattr(history, "encoded", lambda figure: (figures.append(figure), b"")[1])
 
-    def draw(**histories):
-        curves.draw(histories, tmp_path / "curves.png")
+    def draw(rows):
+        history.draw(rows, tmp_path / "curves.png", "a", "digits")
         return figures[-1].axes[0]
 
     return draw
 
 
-def points(axes):
-    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
-
-
-def test_curves_hold_the_errors(drawn):
-    axes = drawn(a=ROWS, b=[replace(row, test_error=50.0) for row in ROWS])
-    assert points(axes) == {
-        "a, training": [(100, 81.25), (200, 12.5), (300, 0.0)],
-        "a, test": [(200, 13.75)],
-        "b, training": [(100, 81.25), (200, 12.5), (300, 0.0)],
-        "b, test": [(100, 50.0), (200, 50.0), (300, 50.0)],
-    }
-    styles = {line.get_label(): (line.get_linestyle(), line.get_marker()) for line in axes.lines}
-    assert styles["a, training"] == ("--", "None")
-    assert styles["a, test"] == ("-", "o")  # a single point would be invisible
-    assert styles["b, test"] == ("-", "")
-    assert axes.lines[0].get_color() == axes.lines[1].get_color() != axes.lines[2].get_color()
+@pytest.mark.parametrize(
+    ("rows", "test", "marker"),
+    [
+        (ROWS, [(200, 13.75)], "o"),  # a single point would be invisible
+        ([replace(row, test_error=50.0) for row in ROWS], [(100, 50.0), (200, 50.0), (300, 50.0)], ""),
+    ],
+)
+def test_curves_hold_the_errors(drawn, rows, test, marker):
+    axes = drawn(rows)
+    lines = {line.get_label(): line for line in axes.lines}
+    points = {label: list(zip(*line.get_data(), strict=True)) for label, line in lines.items()}
+    assert points == {"a, training": [(100, 81.25), (200, 12.5), (300, 0.0)], "a, test": test}
+    assert (lines["a, training"].get_linestyle(), lines["a, training"].get_marker()) == ("--", "None")
+    assert (lines["a, test"].get_linestyle(), lines["a, test"].get_marker()) == ("-", marker)
+    assert axes.get_title() == "a on digits"
 
 
 def test_the_axis_of_errors_leaves_out_the_first_fifth_and_ends_at_100(drawn):
     early = [replace(ROWS[0], iteration=i, training_error=e) for i, e in ((19, 95.0), (20, 40.0), (100, 20.0))]
-    assert drawn(a=early).get_ylim() == (0, 50.0)  # 1.25 · 40
-    assert drawn(a=[replace(row, training_error=90.0) for row in early]).get_ylim() == (0, 100.0)
-    assert drawn(a=[replace(row, training_error=1.0) for row in early]).get_ylim() == (0, 5.0)
+    assert drawn(early).get_ylim() == (0, 50.0)  # 1.25 · 40
+    assert drawn([replace(row, training_error=90.0) for row in early]).get_ylim() == (0, 100.0)
+    assert drawn([replace(row, training_error=1.0) for row in early]).get_ylim() == (0, 5.0)

@@ -128,14 +128,14 @@ def test_a_folder_of_checkpoints_that_is_a_link(tmp_path):
 
 def change(**values):
     def harm(path):
-        told = json.loads(path.read_text())
+        fields = json.loads(path.read_text())
         for name, value in values.items():
             *outer, last = name.split("__")
-            place = told
+            place = fields
             for key in outer:
                 place = place[key]
             place[last] = value
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(fields))
 
     return harm
 
@@ -188,12 +188,14 @@ def finished(tmp_path_factory):
     return train(CONFIG, tmp_path_factory.mktemp("finished") / "run").folder.path
 
 
+@pytest.fixture
+def run(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("harm", HARM)
-def test_a_checkpoint_of_a_stranger(finished, tmp_path, capsys, harm):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    path = find_checkpoint(run)
-    HARM[harm](path)
+def test_a_checkpoint_of_a_stranger(run, capsys, harm):
+    HARM[harm](find_checkpoint(run))
     for words in (["evaluate", str(run)], ["train", "--resume", str(run), "--quiet"]):
         assert main(words) == 4
         line = error_line(capsys.readouterr().err)
@@ -202,26 +204,21 @@ def test_a_checkpoint_of_a_stranger(finished, tmp_path, capsys, harm):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), sparse])
-def test_the_tensors_of_a_stranger(finished, tmp_path, capsys, make):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_the_tensors_of_a_stranger(run, capsys, make):
     (tensors,) = (run / "checkpoints").glob("*.safetensors")
     replaced_by(make)(tensors)
     assert main(["evaluate", str(run)]) == 4
     assert str(tensors) in capsys.readouterr().err
 
 
-def test_shapes_are_compared_before_memory_is_taken(finished, tmp_path):
+def test_shapes_are_compared_before_memory_is_taken(run):
     """The network that the JSON names takes a gigabyte; the process may have half of one more."""
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
     change(config__width=600)(find_checkpoint(run))
     # The peak is read from /proc: getrusage's is that of the process before exec, this big one, if it was higher.
-    told = "import sys; from pathlib import Path; from minires.cli import main; code = main(sys.argv[1:]); "
-    told += "print(code, Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
-    ended = subprocess.run(
-        [sys.executable, "-c", told, "evaluate", str(run)], capture_output=True, text=True, timeout=120
-    )
+    script = "import sys; from pathlib import Path; from minires.cli import main; code = main(sys.argv[1:]); "
+    script += "print(code, Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+    command = [sys.executable, "-c", script, "evaluate", str(run)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     code, peak = ended.stdout.split()
     assert code == "4", ended.stderr
     assert "does not fit resnet20" in ended.stderr
@@ -236,10 +233,8 @@ def test_weights_that_exceed_the_memory_are_refused_before_the_network_is_made(t
 
 
 @pytest.mark.parametrize("make", [sparse, os.mkfifo])
-def test_a_history_without_end(finished, tmp_path, make):
-    """A run that goes on writes it anew and does not read it; `history.read` has a limit."""
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+def test_a_history_without_end(run, make):
+    """A resumed run writes it again without reading it; `history.read` has a limit."""
     replaced_by(make)(run / "history.csv")
     with pytest.raises((OSError, ValueError), match=r"at most|is a FIFO"):
         history.read(run / "history.csv")

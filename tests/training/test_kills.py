@@ -1,4 +1,4 @@
-"""Killed runs end as the run that nobody killed, and another end would be noticed."""
+"""Killed runs end bit-identical to an undisturbed run, and the comparison detects differences."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 
 from minires.training import Config, find_checkpoint, history, load_checkpoint, train
 from minires.training import checkpoint as checkpoints
-from training.kills import differences, kills, tell
+from training.kills import differences, kills, table
 
 
 def test_three_kills(tmp_path):
     found = list(kills(3, tmp_path, seed=1, iterations=10))
     assert [kill.differences for kill in found] == [(), (), ()]
-    assert "3 of 3 identical" in tell(found)
+    assert "3 of 3 identical" in table(found)
     assert [kill.within for kill in found] == [True, False, True]
 
 
 @pytest.mark.slow
 def test_fifty_kills(tmp_path):
     found = list(kills(50, tmp_path))
-    assert "50 of 50 identical" in tell(found)
+    assert "50 of 50 identical" in table(found)
     assert sum(kill.saving for kill in found) >= 10
 
 

@@ -15,7 +15,7 @@ from minires.training import Config, ConfigError, RunFolder, RunFolderError, res
 from minires.training.lock import locked
 from minires.training.progress import Silent
 
-pytest.importorskip("fcntl")
+fcntl = pytest.importorskip("fcntl")
 
 CONFIG = Config.make(width=1, iterations=2, workers=0)
 HOLD = """
@@ -64,8 +64,8 @@ def test_the_command_line_says_so_in_one_line_and_exit_1(tmp_path, capsys, words
     before = {file: (run / file).stat().st_mtime_ns for file in files(run)}
     with locked(run):
         assert main(["train", "--quiet", *(word.format(run=run) for word in words)]) == 1
-    told = capsys.readouterr().err
-    assert told == f"error: {run} is in use: this very process ({os.getpid()}) trains in it\n"
+    message = capsys.readouterr().err
+    assert message == f"error: {run} is in use: this very process ({os.getpid()}) trains in it\n"
     assert {file: (run / file).stat().st_mtime_ns for file in files(run)} == before
 
 
@@ -82,18 +82,19 @@ def test_two_threads_of_one_process(tmp_path):
     """The second comes while the first is amid its run, which does not notice."""
     refused = []
 
-    class Second(Silent):
-        def iteration(self, done, *told):
-            def train_too():
-                with pytest.raises(RunFolderError, match="this very process") as caught:
-                    train(CONFIG, resume=tmp_path / "run")
-                refused.append(caught.value)
+    def train_too():
+        with pytest.raises(RunFolderError, match="this very process") as caught:
+            train(CONFIG, resume=tmp_path / "run")
+        refused.append(caught.value)
 
-            thread = threading.Thread(target=train_too)
-            thread.start()
-            thread.join()
+    def in_a_thread(*_):
+        thread = threading.Thread(target=train_too)
+        thread.start()
+        thread.join()
 
-    train(CONFIG, tmp_path / "run", report=Second())
+    report = Silent()
+    report.iteration = in_a_thread
+    train(CONFIG, tmp_path / "run", report=report)
     assert len(refused) == 2
 
 
@@ -143,8 +144,6 @@ def test_programs_that_a_run_starts_do_not_keep_it(tmp_path):
 
 def test_who_waits_at_the_end_of_another_gets_a_lock_of_its_own(tmp_path, monkeypatch):
     """The owner ends, and removes the file, between the other's opening it and locking it."""
-    import fcntl
-
     first = locked(tmp_path)
     first.__enter__()
     real = fcntl.flock
@@ -163,8 +162,6 @@ def test_who_waits_at_the_end_of_another_gets_a_lock_of_its_own(tmp_path, monkey
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
-    import fcntl
-
     def unsupported(*args):
         raise OSError(95, "Operation not supported")
 

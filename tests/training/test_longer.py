@@ -46,16 +46,16 @@ def test_fractions_are_of_the_new_length(tmp_path, capsys):
     stopped = find_checkpoint(run)
     expected = train(replace(resume_config(run), epochs=4, milestones=(6, 9)), tmp_path / "absolute", resume=stopped)
     assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
-    told = capsys.readouterr().err
-    assert "iterations 12 instead of 6; learning rate by iteration: 0.01 from 6, 0.001 from 9\n" in told
+    message = capsys.readouterr().err
+    assert "iterations 12 instead of 6; learning rate by iteration: 0.01 from 6, 0.001 from 9\n" in message
     checkpoint = load_checkpoint(find_checkpoint(run))
     same(expected, replace(expected, checkpoint=find_checkpoint(run), rows=checkpoint.rows))
     rates = {row.iteration: row.lr for row in checkpoint.rows}
     assert [rates[iteration] for iteration in (3, 6, 9, 12)] == pytest.approx([0.1, 0.001, 0.01, 0.001])
     assert resume_config(run).epochs == 4  # from now on it is the run's
     assert main(["train", "--resume", str(run), "--iterations", "9", "--quiet"]) == 2
-    told = capsys.readouterr().err
-    assert error_line(told) == "error: iterations: the checkpoint is of iteration 12, a run of this length ends at 9"
+    message = capsys.readouterr().err
+    assert error_line(message) == "error: iterations: the checkpoint is of iteration 12, a run of this length ends at 9"
 
 
 def test_a_run_that_stopped_early_may_become_shorter(tmp_path):

@@ -53,12 +53,15 @@ def small(**settings):
 
 def same_state(one, other):
     """Two runs ended alike, bit for bit."""
-    one, other = (load_checkpoint(result.checkpoint) for result in (one, other))
+    same_checkpoint(load_checkpoint(one.checkpoint), load_checkpoint(other.checkpoint))
+
+
+def same_checkpoint(one, other):
     assert (one.iteration, one.random_state, one.schedule) == (other.iteration, other.random_state, other.schedule)
-    for ours, theirs in ((one.model, other.model), (one.velocity, other.velocity)):
-        assert set(ours) == set(theirs)
-        for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    for first, second in ((one.model, other.model), (one.velocity, other.velocity)):
+        assert set(first) == set(second)
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     assert timeless(one.rows) == timeless(other.rows)
 
 
@@ -119,8 +122,8 @@ def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path):
     again = train(small(checkpoint_every=5, keep=100), tmp_path / "again")
     same_state(whole, again)
     other = train(small(seed=1), tmp_path / "other")
-    ours, theirs = (load_checkpoint(r.checkpoint).model["conv1.weight"] for r in (whole, other))
-    assert (ours != theirs).any()
+    first, second = (load_checkpoint(r.checkpoint).model["conv1.weight"] for r in (whole, other))
+    assert (first != second).any()
 
 
 def test_workers_and_checkpoints_change_nothing(whole, tmp_path):
@@ -139,6 +142,7 @@ def test_going_on_ends_in_the_same_bits(whole, tmp_path, iteration):
 
 def test_seconds_go_on_too(whole, tmp_path):
     found = load_checkpoint(whole.folder.checkpoints / "iteration-00000015.json")
+    assert found.seconds > 0
     checkpoints.save(replace(found, seconds=1e6), tmp_path / "checkpoints")
     resumed = train(found.config, tmp_path / "on", resume=tmp_path)
     assert all(row.seconds > 1e6 for row in resumed.rows if row.iteration > 15)
@@ -173,7 +177,7 @@ class StopAt(Silent):
     def __init__(self, iteration=None, images=None, number=signal.SIGINT):
         self.at, self.images, self.number = iteration, images, number
 
-    def iteration(self, done, *told):
+    def iteration(self, done, *rest):
         if done == self.at:
             os.kill(os.getpid(), self.number)
 
@@ -209,14 +213,6 @@ def test_a_second_ctrl_c_takes_effect_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_seconds_go_on_counting(tmp_path):
-    with pytest.raises(Interrupted):
-        train(small(), tmp_path / "run", report=StopAt(10))
-    before = load_checkpoint(next((tmp_path / "run" / "checkpoints").glob("*.json"))).seconds
-    resumed = train(small(), resume=tmp_path / "run")
-    assert resumed.rows[-1].seconds > before > 0
-
-
 class WithDropout(nn.Module):
     def __init__(self):
         super().__init__()
@@ -240,16 +236,8 @@ def test_dropout_draws_the_same_masks_after_resuming(tmp_path, monkeypatch):
 
 def test_warmup_until_error_and_its_resumption(tmp_path, monkeypatch):
     monkeypatch.setattr(mr.optim.Warmup, "window", 4)
-    settings = {
-        "warmup": "error",
-        "warmup_lr": 0.05,
-        "lr": 0.1,
-        "width": 4,
-        "iterations": 24,
-        "milestones": (0.9,),
-        "log_every": 1,
-    }
-    one = train(small(**settings), tmp_path / "one")
+    config = small(warmup="error", warmup_lr=0.05, lr=0.1, width=4, iterations=24, milestones=(0.9,), log_every=1)
+    one = train(config, tmp_path / "one")
     lrs = [row.lr for row in one.rows]
     assert lrs[0] == 0.05
     assert 0.1 in lrs  # it did end
@@ -257,27 +245,18 @@ def test_warmup_until_error_and_its_resumption(tmp_path, monkeypatch):
     for stop in (change - 2, change + 1):
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(Interrupted):
-            train(small(**settings), out, report=StopAt(stop))
-        same_state(one, train(small(**settings), resume=out))
+            train(config, out, report=StopAt(stop))
+        same_state(one, train(config, resume=out))
 
 
 def test_other_settings_run_too(tmp_path, monkeypatch):
     monkeypatch.setattr(mr.backends.threads, "_threads", None)
-    settings = {
-        "shortcut": "B",
-        "dtype": "float64",
-        "nesterov": True,
-        "schedule": "constant",
-        "label_smoothing": 0.1,
-        "augment": False,
-        "weight_decay": 0.0,
-        "warmup": 3,
-        "warmup_lr": 0.001,
-        "threads": 1,
-        "iterations": 6,
-    }
+    config = small(
+        shortcut="B", dtype="float64", nesterov=True, schedule="constant", label_smoothing=0.1, augment=False,
+        weight_decay=0.0, warmup=3, warmup_lr=0.001, threads=1, iterations=6,
+    )  # fmt: skip
     with threadpool_limits():  # puts BLAS's threads back
-        result = train(small(**settings), tmp_path / "run")
+        result = train(config, tmp_path / "run")
     checkpoint = load_checkpoint(result.checkpoint)
     assert checkpoint.model["conv1.weight"].dtype == np.float64
     assert "layer2.0.downsample.0.weight" in checkpoint.model
@@ -285,9 +264,7 @@ def test_other_settings_run_too(tmp_path, monkeypatch):
 
 
 def test_epochs(tmp_path):
-    config = Config.make(epochs=1.5, **SMALL)
-    result = train(config, tmp_path / "run")
-    assert result.rows[-1].iteration == 18
+    result = train(Config.make(epochs=1.5, **SMALL), tmp_path / "run")
     assert [row.iteration for row in result.rows] == [12, 18]
 
 
@@ -358,12 +335,10 @@ def test_images_that_the_network_cannot_take():
 
 def test_batch_norm_is_given_more_than_one_value():
     """ResNet-18 makes one pixel of 8×8: a batch of three in parts of at most two has a part of one image."""
-    for settings, told in (({"batch_size": 1}, "batch_size must be at least 2"),
-                           ({"micro_batch": 2}, "micro_batch must be at least 3")):  # fmt: skip
-        with pytest.raises(ConfigError, match=told):
-            make_model(small(network="resnet18", **settings), 10, (1, 8, 8))
-    for settings in ({"batch_size": 2}, {"micro_batch": 3}):
-        make_model(small(network="resnet18", **settings), 10, (1, 8, 8))
+    for name, least in (("batch_size", 2), ("micro_batch", 3)):
+        make_model(small(network="resnet18", **{name: least}), 10, (1, 8, 8))
+        with pytest.raises(ConfigError, match=f"{name} must be at least {least}"):
+            make_model(small(network="resnet18", **{name: least - 1}), 10, (1, 8, 8))
 
 
 def test_a_checkpoint_of_another_network_is_refused(whole, tmp_path):
@@ -393,7 +368,7 @@ def test_outside_of_the_main_thread(tmp_path):
 
 
 class Fixed(nn.Module):
-    """Says of every image what it is told."""
+    """Returns given logits."""
 
     def __init__(self, logits):
         super().__init__()
@@ -436,6 +411,13 @@ def test_evaluate_of_few_classes_of_nothing_and_of_nan(rng):
     assert model.training
 
 
+def wait_until(condition, process):
+    deadline = time.monotonic() + 60
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_ctrl_c_in_another_process_and_resuming_there(tmp_path):
     """The whole way, as a person goes it: start, Ctrl-C, resume; against the uninterrupted run."""
     common = ["train", "--width", "2", "--iterations", "100", "--lr", "0.05", "--log-every", "10", "--workers", "2"]
@@ -445,14 +427,10 @@ def test_ctrl_c_in_another_process_and_resuming_there(tmp_path):
         return [sys.executable, "-m", "minires", *words]
 
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    history_file = tmp_path / "run" / "history.csv"
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     process = subprocess.Popen(command(*common, "--out", str(tmp_path / "run")), **out)
     try:
-        deadline = time.monotonic() + 60
-        while not history_file.exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until((tmp_path / "run" / "history.csv").exists, process)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     finally:
@@ -469,10 +447,8 @@ def test_ctrl_c_in_another_process_and_resuming_there(tmp_path):
     assert "test accuracy" in resumed.stdout.splitlines()[-1]
     subprocess.run(command(*common, "--out", str(tmp_path / "whole")), **out, timeout=60, check=True)
     one, other = restore(tmp_path / "run").checkpoint, restore(tmp_path / "whole").checkpoint
-    assert one.iteration == other.iteration == 100
-    for name, array in one.model.items():
-        np.testing.assert_array_equal(array, other.model[name], err_msg=name)
-    assert timeless(one.rows) == timeless(other.rows)
+    assert one.iteration == 100
+    same_checkpoint(one, other)
 
 
 def test_evaluation_leaves_every_module_in_its_own_mode(rng):
@@ -501,17 +477,17 @@ def test_labels_may_change_before_backward(rng):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "told"),
+    ("change", "error", "message"),
     [
         ({"iteration": 99}, CheckpointError, "the checkpoint is of iteration 99, the run ends at 20"),
-        ({"classes": tuple("abcdefghij")}, ConfigError, "not those that this run began with"),
+        ({"classes": tuple("abcdefghij")}, ConfigError, "differ from the images at the start"),
     ],
 )
-def test_a_checkpoint_that_contradicts_itself(whole, tmp_path, change, error, told):
+def test_a_checkpoint_that_contradicts_itself(whole, tmp_path, change, error, message):
     found = load_checkpoint(whole.checkpoint)
     last = replace(found.rows[-1], iteration=change.get("iteration", found.iteration))
     checkpoints.save(replace(found, rows=(*found.rows[:-1], last), **change), tmp_path / "checkpoints")
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         train(found.config, tmp_path / "new", resume=tmp_path)
 
 
@@ -526,23 +502,18 @@ def test_under_nohup_sigterm_saves_and_sigint_stays_ignored(tmp_path):
     def rows():
         return len(file.read_text().splitlines()) if file.exists() else 0
 
-    def wait_for(count):
-        deadline = time.monotonic() + 60
-        while rows() < count and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for(2)
+            wait_until(lambda: rows() >= 2, process)
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGHUP)
-            wait_for(rows() + 2)
+            before = rows()
+            wait_until(lambda: rows() >= before + 2, process)
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
-            _, told = process.communicate(timeout=60)
+            _, message = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130
-    assert f"minires train --resume {tmp_path / 'run'}" in told
+    assert f"minires train --resume {tmp_path / 'run'}" in message
     assert load_checkpoint(next((tmp_path / "run" / "checkpoints").glob("*.json"))).iteration >= 3

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,22 +8,18 @@ import pytest
 import minires as mr
 from minires import cli
 from minires.inspect import PeakMemory, peak_memory
-from minires.training import Config, ConfigError, memory, train
+from minires.training import Config, ConfigError, memory, train, update
+from minires.training.batches import evaluation_loader, images
 from minires.training.network import make_model
 
 MIB = 2**20
+BACKENDS = pytest.mark.parametrize(
+    "backend", [name for name in ("reference", "native") if not mr.backends.available()[name]]
+)
 
 
 def config(**settings):
-    given = {
-        "network": "resnet20",
-        "data": "digits",
-        "width": 8,
-        "batch_size": 128,
-        "iterations": 2,
-        "workers": 0,
-    } | settings
-    return Config.make(**given)
+    return Config.make(**{"width": 8, "batch_size": 128, "iterations": 2, "workers": 0, **settings})
 
 
 @pytest.fixture
@@ -31,10 +28,8 @@ def only(monkeypatch):
     return lambda size: monkeypatch.setattr(memory, "available", lambda processes=1: size // processes)
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@BACKENDS
 def test_a_run_that_does_not_fit_is_refused_with_a_micro_batch_that_does(tmp_path, only, backend):
-    if mr.backends.available()[backend]:
-        pytest.skip("the native backend was not compiled")
     only(5 * MIB)
     with pytest.raises(ConfigError, match=r"needs about 1?\d MiB .* 128 images.* 5 MiB are free") as caught:
         train(config(backend=backend), tmp_path / "run")
@@ -58,7 +53,7 @@ def test_each_of_several_processes_has_its_share_of_the_machine(only):
     with mr.backend("reference"):
         model, layers = make_model(run, 10, (1, 8, 8))
         with pytest.raises(ConfigError, match=r"65 images at a time, and 2 MiB are free for each of 2 processes"):
-            memory.check_memory(run, model, layers, batch=129, processes=2, here=2)
+            memory.check_memory(run, model, layers, 129, SimpleNamespace(size=2, local_size=2))
 
 
 def test_where_not_one_image_fits(tmp_path, only):
@@ -84,11 +79,9 @@ def test_no_time_is_spent_on_measuring_what_is_far_from_the_limit(tmp_path, monk
     train(config(), tmp_path / "run")
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
+@BACKENDS
 @pytest.mark.parametrize(("network", "shape", "images"), [("resnet20", (1, 8, 8), 40), ("vgg16", (3, 32, 32), 20)])
 def test_the_bound_that_saves_the_measuring_is_one(backend, network, shape, images):
-    if mr.backends.available()[backend]:
-        pytest.skip("the native backend was not compiled")
     with mr.backend(backend):
         model = mr.models.create(
             network, in_channels=shape[0], **({"hidden": 64, "width": 8} if network == "vgg16" else {})
@@ -101,15 +94,13 @@ def test_the_bound_that_saves_the_measuring_is_one(backend, network, shape, imag
 def test_the_largest_batch_is_the_largest():
     model = mr.models.create("resnet20", width=4)
     peak = PeakMemory(model, (3, 12, 10))
-    for images in (1, 2, 17, 300):
-        assert peak.largest_batch(peak(images)) == images
-        assert peak.largest_batch(peak(images) - 1) == images - 1
+    for count in (1, 2, 17, 300):
+        assert peak.largest_batch(peak(count)) == count
+        assert peak.largest_batch(peak(count) - 1) == count - 1
 
 
 def test_out_of_memory_in_the_middle_says_where_to_go_on(tmp_path, monkeypatch, capsys):
     """What no prediction foresees: another process takes the memory."""
-    from minires.training import update
-
     calls = []
 
     def cross_entropy(*args, **kwargs):
@@ -164,8 +155,6 @@ def test_the_process_own_limit_counts(monkeypatch):
 
 
 def test_evaluation_takes_no_more_images_at_a_time_than_training():
-    from minires.training.batches import evaluation_loader, images
-
     dataset = images(config(), "test")
     mean = np.zeros((8, 8, 1), np.float32)
     assert evaluation_loader(config(micro_batch=30), dataset, mean).batch_size == 30
@@ -183,12 +172,12 @@ def test_processes_share_the_machine_but_not_their_own_limits(monkeypatch):
 def test_no_more_images_count_than_there_are(tmp_path, only):
     """Digits has 1,433 training images: a batch size beyond them predicts the same peak."""
     only(20 * MIB)
-    told = []
+    needed = []
     for size in (1433, 10**8):
         with pytest.raises(ConfigError, match="1433 images at a time") as caught:
             train(config(backend="reference", batch_size=size), tmp_path / "run")
-        told.append(int(str(caught.value).partition("needs about ")[2].split()[0]))
-    assert told[0] == pytest.approx(told[1], rel=0.1)  # the peak of few images is measured
+        needed.append(int(str(caught.value).partition("needs about ")[2].split()[0]))
+    assert needed[0] == pytest.approx(needed[1], rel=0.1)  # the peak of few images is measured
     assert train(config(backend="reference", width=1, batch_size=10**8, micro_batch=100), tmp_path / "run")
 
 

@@ -67,12 +67,12 @@ def test_a_bar_cuts_no_number(monkeypatch, width):
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())
     assert "…" not in text
     last = text[text.rindex("64000/64000") :]
-    for told in ("2,053 images/s", "0.967", "33.59", "26.37", "0:00:0"):
-        assert all(word in last for word in told.split()), (told, text)
+    for expected in ("2,053 images/s", "0.967", "33.59", "26.37", "0:00:0"):
+        assert all(word in last for word in expected.split()), (expected, text)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.4, "59:59"), (3661, "1:01:01")]
+    ("seconds", "expected"), [(0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.4, "59:59"), (3661, "1:01:01")]
 )
-def test_clock(seconds, told):
-    assert progress._clock(seconds) == told
+def test_clock(seconds, expected):
+    assert progress._clock(seconds) == expected

@@ -53,7 +53,7 @@ def test_a_changed_folder_is_refused(made, tmp_path, change):
     root, config = made
     shutil.copytree(root, tmp_path / "made")
     CHANGES[change](tmp_path / "made" / "data")
-    with pytest.raises(ConfigError, match="images of folder are not those that this run began with"):
+    with pytest.raises(ConfigError, match="images of folder differ from the images at the start"):
         train(Config(**{**vars(config), "data_dir": str(tmp_path / "made" / "data")}), resume=tmp_path / "made" / "run")
 
 
@@ -62,10 +62,10 @@ def test_the_same_images_elsewhere_and_a_checkpoint_without_their_digest(made, t
     shutil.copytree(root, tmp_path / "made")
     config = Config(**{**vars(config), "data_dir": str(tmp_path / "made" / "data")})
     path = find_checkpoint(tmp_path / "made" / "run")
-    told = json.loads(path.read_text())
-    assert set(told.pop("data")) == {"train", "test"}
+    fields = json.loads(path.read_text())
+    assert set(fields.pop("data")) == {"train", "test"}
     train(config, tmp_path / "on", resume=path)
-    path.write_text(json.dumps(told))  # as it was written before digests were
+    path.write_text(json.dumps(fields))  # as it was written before digests were
     CHANGES["two test images swapped"](tmp_path / "made" / "data")
     train(config, tmp_path / "old", resume=path)
 
@@ -82,7 +82,9 @@ def test_a_label_of_an_array_data_set(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(loop, "images", changed)
-    with pytest.raises(ConfigError, match="the test images of digits are not those that this run began with: names"):
+    with pytest.raises(
+        ConfigError, match="the test images of digits differ from the images at the start of this run: names"
+    ):
         train(config, tmp_path / "on", resume=tmp_path / "run" / "checkpoints" / "iteration-00000001.json")
 
 

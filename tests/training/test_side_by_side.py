@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minires.training import Config, Interrupted, load_checkpoint
+from minires.training import Interrupted, load_checkpoint
 from minires.training.progress import Silent
 from minires.training.side_by_side import side_by_side
 
@@ -41,28 +42,22 @@ def patient(path, report):
         time.sleep(0.01)
 
 
-class Heard(Silent):
-    def __init__(self):
-        self.messages = []
-
-    def start(self, done, total):
-        self.messages.append(("start", done, total))
-
-    def iteration(self, done, loss, training_error, images_per_second):
-        self.messages.append(("iteration", done, loss))
+def recording():
+    """A report, and the messages that it receives."""
+    report, messages = Silent(), []
+    report.start = lambda *values: messages.append(("start", *values))
+    report.iteration = lambda done, loss, *_: messages.append(("iteration", done, loss))
+    return report, messages
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(jobs):
-    reports = [Heard() for _ in range(3)]
+    reports, messages = zip(*(recording() for _ in range(3)), strict=True)
     tasks = [functools.partial(square, number) for number in (3, 1, 2)]
     results = side_by_side(tasks, reports, jobs)
     assert [result for result, _ in results] == [9, 1, 4]
-    own = [pid == os.getpid() for _, pid in results]
-    assert own == [jobs == 1] * 3
-    assert [report.messages for report in reports] == [
-        [("start", 0, 1), ("iteration", 1, float(number))] for number in (3, 1, 2)
-    ]
+    assert [pid == os.getpid() for _, pid in results] == [jobs == 1] * 3
+    assert list(messages) == [[("start", 0, 1), ("iteration", 1, float(number))] for number in (3, 1, 2)]
 
 
 def test_the_first_error_stops_the_others(tmp_path):
@@ -90,8 +85,6 @@ def test_jobs_are_checked():
 
 
 def test_interrupted_travels():
-    import pickle
-
     stop = pickle.loads(pickle.dumps(Interrupted(7, None, Path("run"))))
     assert (stop.iteration, stop.checkpoint, stop.folder) == (7, None, Path("run"))
 
@@ -103,7 +96,7 @@ from minires.training import Config, train
 from minires.training.progress import Silent
 from minires.training.side_by_side import side_by_side
 
-class Tell(Silent):
+class Lines(Silent):
     def iteration(self, done, *rest):
         print("training", flush=True)
 
@@ -112,7 +105,7 @@ def run(folder, report):
 
 if __name__ == "__main__":
     folders = [Path(sys.argv[1]) / name for name in "ab"]
-    side_by_side([functools.partial(run, folder) for folder in folders], [Tell(), Tell()], 2)
+    side_by_side([functools.partial(run, folder) for folder in folders], [Lines(), Lines()], 2)
 """
 
 
@@ -136,7 +129,3 @@ def test_ctrl_c_saves_every_run(tmp_path):
     assert "KeyboardInterrupt" in errors
     for name in "ab":
         assert load_checkpoint(next((tmp_path / name / "checkpoints").glob("*.json"))).iteration > 0
-
-
-def test_settings_are_a_configuration():
-    assert Config(**SETTINGS, iterations=1).width == 4

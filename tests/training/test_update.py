@@ -12,7 +12,7 @@ from minires.nn.module import evaluating
 from minires.optim import SGD
 from minires.training import Diverged
 from minires.training.divergence import first_bad_layer
-from minires.training.parts import parts, places, shards
+from minires.training.microbatch import micro_batches, places, shards
 from minires.training.update import Update
 
 
@@ -35,7 +35,7 @@ def updated(model, batch, **options):
 
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_parts_cover_the_batch_and_differ_by_one_image_at_most(N, micro_batch):
-    found = parts(N, micro_batch)
+    found = micro_batches(N, micro_batch)
     sizes = [part.size for part in found]
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(N))
     assert 1 <= max(sizes) <= micro_batch
@@ -45,7 +45,7 @@ def test_parts_cover_the_batch_and_differ_by_one_image_at_most(N, micro_batch):
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 4))
 def test_ranks_share_every_part(N, micro_batch, size):
-    every_part = parts(N, micro_batch)
+    every_part = micro_batches(N, micro_batch)
     seen = []
     for rank in range(size):
         ranks = SimpleNamespace(rank=rank, size=size)
@@ -106,7 +106,7 @@ def test_batch_norm_normalises_each_part_by_itself(batch):
     x, _ = batch
     model, twin = network(), network()
     updated(model, batch, micro_batch=4)
-    for part in parts(7, 4):
+    for part in micro_batches(7, 4):
         twin(mr.tensor(x[part.start : part.stop]))
     for name, array in twin.state_dict().items():
         if "running" in name:
@@ -137,16 +137,18 @@ def test_the_layer_whose_gradient_overflows_is_named(batch):
     model.layer3[2].conv2.weight.data[:] = 0
     model.layer3[2].bn2.weight.data[:] = 1e180
     x, labels = batch
-    told = first_bad_layer(model, mr.tensor(x), labels)
-    assert told.startswith("the first bad layer is layer3.2.conv2: backward of Conv2d"), told
+    message = first_bad_layer(model, mr.tensor(x), labels)
+    assert message.startswith("the first bad layer is layer3.2.conv2: backward of Conv2d"), message
 
 
 def test_of_bad_weights_the_one_nearest_to_the_output_was_first(batch):
     model = network()
     for bad in (model.conv1, model.layer1[0].conv2, model.layer2[0].conv1):
         bad.weight.data[0] = np.nan
-    told = first_bad_layer(model, mr.tensor(batch[0]), batch[1])
-    assert told.startswith("the first bad layer is layer2.0.conv1: the last update made its weight not finite, and 2 ")
+    message = first_bad_layer(model, mr.tensor(batch[0]), batch[1])
+    assert message.startswith(
+        "the first bad layer is layer2.0.conv1: the last update made its weight not finite, and 2 "
+    )
 
 
 def test_a_healthy_network_has_no_bad_layer(batch):
