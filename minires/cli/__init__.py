@@ -55,7 +55,7 @@ GROUPS = {
     },
 }
 ALIASES = {"debug": "step", "compare": "lockstep"}
-COMMANDS = {command: told for group in GROUPS.values() for command, told in group.items()}
+COMMANDS = {command: summary for group in GROUPS.values() for command, summary in group.items()}
 EPILOG = """\
 exit codes: 0 done, 1 a check or a run failed, 2 wrong usage, 3 a backend is missing,
             4 an unsafe or broken file, 130 interrupted
@@ -97,8 +97,8 @@ def _main(words: list[str]) -> int:
         arguments = command.understand(words[1:])
         _check_environment()
         if not arguments.ranks and minires.parallel.launched()[1] > 1:
-            told = "mpirun starts several processes that would all do the same: only `minires train` shares work"
-            raise UsageError(told)
+            message = "mpirun starts several processes that would all do the same: only `minires train` shares work"
+            raise UsageError(message)
         code: int = arguments.command(arguments)
         return _flushed(code)
     except SystemExit as stop:  # argparse, after --help
@@ -111,8 +111,8 @@ def _main(words: list[str]) -> int:
         failure = _exit_code(error)
         if failure is None:
             raise
-        told = _one_line(error, () if parser is None else parser.flags())
-        return _failed(error, told, failure, parser)
+        message = _one_line(error, () if parser is None else parser.flags())
+        return _failed(error, message, failure, parser)
 
 
 def say_help() -> None:
@@ -122,9 +122,9 @@ def say_help() -> None:
     for group, commands in GROUPS.items():
         say()
         say(f"{group}:")
-        for name, told in commands.items():
+        for name, summary in commands.items():
             also = "".join(f" (also {alias})" for alias, command in ALIASES.items() if command == name)
-            say(f"  {name:10} {told}{also}", indent=13)
+            say(f"  {name:10} {summary}{also}", indent=13)
     say()
     say("  -V, --version  -h, --help")
     say()
@@ -150,18 +150,18 @@ def _chosen(words: Sequence[str]) -> tuple[Parser, Parser]:
     return parser, parser.of_item(words[1:])
 
 
-def _failed(error: BaseException, told: str, code: int, parser: Parser | None = None) -> int:
+def _failed(error: BaseException, message: str, code: int, parser: Parser | None = None) -> int:
     """Prints what went wrong, once, and returns the exit code; an error of one rank alone ends all of them."""
     ranks, whose = minires.parallel.begun(), minires.parallel.agreed(error)
     if ranks is not None and whose is None:  # the others may be waiting for this one
-        say(f"error: {ranks.name} failed: {told}", error=True)
+        say(f"error: {ranks.name} failed: {message}", error=True)
         ranks.abort(code)
     rank, _ = minires.parallel.launched()
     if rank > 0 and ranks is None:
         time.sleep(10)  # rank 0 reports the same error, then mpirun ends the others; a rank that is left reports it
         whose = f"rank {rank}"
     if rank == 0 or ranks is None:
-        say(f"error: {whose} failed: {told}" if whose else f"error: {told}", error=True)
+        say(f"error: {whose} failed: {message}" if whose else f"error: {message}", error=True)
         if code == 2:
             say("usage: minires COMMAND ..." if parser is None else parser.usage_line(), indent=7, error=True)
             say(f"try {'minires' if parser is None else parser.prog} --help", error=True)

@@ -144,13 +144,13 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 def progress() -> Iterator[Report]:
     """Progress on stderr: a bar on a terminal, elsewhere a line for each measurement."""
     if not sys.stderr.isatty():
-        yield lambda done, total, told: say(f"{done}/{total}  {told}", error=True)
+        yield lambda done, total, label: say(f"{done}/{total}  {label}", error=True)
         return
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     # Drawn by each update: a thread that wakes up would disturb the measurement.
     with Progress(*columns, console=Console(file=sys.stderr), auto_refresh=False) as bar:
         task = bar.add_task("")
-        yield lambda done, total, told: bar.update(task, completed=done, total=total, description=told, refresh=True)
+        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label, refresh=True)
 
 
 def show(found: dict[str, Any]) -> None:

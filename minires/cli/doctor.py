@@ -58,8 +58,8 @@ def _processor() -> dict[str, str]:
     np.dot(np.ones(2), np.ones(2))  # NumPy's BLAS is loaded by now
     facts = {"machine": f"{platform.system()} {platform.machine()}", "threads": str(minires.get_num_threads())}
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    told = [f"{pool['internal_api']} {pool['version'] or ''}, {pool['num_threads']} threads" for pool in pools]
-    facts["BLAS"] = "; ".join(told) or "none that threadpoolctl knows"
+    libraries = [f"{pool['internal_api']} {pool['version'] or ''}, {pool['num_threads']} threads" for pool in pools]
+    facts["BLAS"] = "; ".join(libraries) or "none that threadpoolctl knows"
     compilers = [os.environ.get("CXX"), "c++", "g++", "clang++"]
     paths = (shutil.which(name) for name in compilers if name)
     facts["C++ compiler"] = next(filter(None, paths), "none: compiled backends cannot be built")
@@ -99,14 +99,14 @@ def _gpu() -> str:
 
 
 def _backends() -> dict[str, str]:
-    told = {name: reason or "available" for name, reason in backends.available().items()}
-    if told["native"] == "available":
-        told["native"] += f": {_instruction_sets()}"
+    states = {name: reason or "available" for name, reason in backends.available().items()}
+    if states["native"] == "available":
+        states["native"] += f": {_instruction_sets()}"
     try:
         default = backends.active().name
     except backends.BackendUnavailable as error:  # MINIRES_BACKEND names one that is not here
         default = str(error)
-    return {"default": default} | told
+    return {"default": default} | states
 
 
 def _instruction_sets() -> str:

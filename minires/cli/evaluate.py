@@ -103,8 +103,8 @@ def _batches(classifier: Classifier, dataset: Dataset, size: int) -> Iterator[tu
     preprocessing, images = classifier.preprocessing, dataset.images
     shape = (preprocessing.channels, preprocessing.crop, preprocessing.crop)
     if len(dataset.classes) != classifier.outputs:
-        told = f"{len(dataset.classes):,} classes; the network has {classifier.outputs:,} outputs"
-        raise UsageError(f"--data: the data set has {told}")
+        counts = f"{len(dataset.classes):,} classes; the network has {classifier.outputs:,} outputs"
+        raise UsageError(f"--data: the data set has {counts}")
     if not isinstance(images, FolderImages) and dataset.shape != shape:
         raise UsageError(f"--data: the data set has images of shape {dataset.shape}; the network takes {shape}")
     for start in range(0, len(dataset), size):

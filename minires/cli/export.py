@@ -40,14 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists() and not arguments.force:
         raise UsageError(f"--out: {out} exists: --force replaces it")
     folder_for_output(out.parent)
-    model, shape, told, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
+    model, shape, model_metadata, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
     try:
         summary(model, shape)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--input: images of {'×'.join(map(str, shape))} do not fit the network: {error}") from None
     if arguments.fuse:
         model.fuse()
-    metadata = {"network": arguments.network, "input": "x".join(map(str, shape)), **told}
+    metadata = {"network": arguments.network, "input": "x".join(map(str, shape)), **model_metadata}
     metadata["fused"] = str(arguments.fuse).lower()
     content = weights.exported(model, shape, batch, name=arguments.network, metadata=metadata)
     write(out, content)
@@ -113,11 +113,11 @@ def _restored(arguments: argparse.Namespace) -> Found:
     except ValueError as error:
         raise UsageError(str(error)) from None
     options = models.options(match.network) | match.options
-    told = {"options": json.dumps(options)} | ({"classes": json.dumps(match.classes)} if match.classes else {})
-    told |= {"assumed": json.dumps(match.undecided)} if match.undecided else {}
+    metadata = {"options": json.dumps(options)} | ({"classes": json.dumps(match.classes)} if match.classes else {})
+    metadata |= {"assumed": json.dumps(match.undecided)} if match.undecided else {}
     shape = arguments.input if found is None else found.input_shape
     if shape is None:
         shape = (options["in_channels"], *models.input_shape(match.network)[1:])
     if shape[0] != options["in_channels"]:
         raise UsageError(f"--input must have the network's {options['in_channels']} channels, got {shape[0]}")
-    return model, shape, told, match.notes
+    return model, shape, metadata, match.notes

@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
             result = lockstep(model, images, found.labels, (first, second), **options)
         except ERRORS as error:  # a finding
             if arguments.json:
-                told = {"subject": found.title, "first": first, "second": second, "passed": False}
-                print_json(told | {"error": raised(error)})
+                content = {"subject": found.title, "first": first, "second": second, "passed": False}
+                print_json(content | {"error": raised(error)})
             else:
                 say(f"{found.title}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
             return 1

@@ -89,9 +89,9 @@ def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
         options = {} if config is None else {"size": config.size}
         if config is not None and config.data == data:
             options |= {"test_fraction": config.test_fraction, "seed": config.seed}
-        x, labels, classes, told = _test_images(data, arguments, mean, options)
+        x, labels, classes, description = _test_images(data, arguments, mean, options)
     else:
-        x, told = _picture(arguments.image, network, trained)
+        x, description = _picture(arguments.image, network, trained)
         labels, classes = [arguments.label if arguments.label is not None else 0], None
         if arguments.image is None:
             usual = 0 if trained is not None and _outputs(trained.model, x) <= PHOTO_LABEL else PHOTO_LABEL
@@ -100,7 +100,7 @@ def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
     if trained is not None:
         model = trained.model
         if trained.input_shape not in (None, x.shape[1:]):
-            raise UsageError(f"{told} has shape {x.shape[1:]}; the network takes {trained.input_shape}")
+            raise UsageError(f"{description} has shape {x.shape[1:]}; the network takes {trained.input_shape}")
     else:
         mr.manual_seed(arguments.seed or 0)
         options = given(arguments, OPTIONS) | {"in_channels": x.shape[1]}
@@ -123,7 +123,7 @@ def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
             raise UsageError(f"--label must lie in [0, {outputs}), got {label}")
     images = mr.tensor(on_device(model, x), requires_grad=True)
     labels = array_module(images.data).asarray(np.asarray(labels, np.int64))
-    return ModelAndBatch(model, images, labels, f"{network}, {told}")
+    return ModelAndBatch(model, images, labels, f"{network}, {description}")
 
 
 def _normalised_alone(model: Any, x: Any) -> bool:
@@ -203,11 +203,11 @@ def _test_images(
 def _picture(path: str | None, network: str, trained: Any) -> tuple[Any, str]:
     """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, as the network is used to."""
     if path is None:
-        file, told = str(PHOTO), "a photograph of Grace Hopper"
+        file, description = str(PHOTO), "a photograph of Grace Hopper"
     else:
-        file, told = path, Path(path).name
+        file, description = path, Path(path).name
         if not Path(path).is_file():
             raise UsageError(f"--image: no file {path}")
     size = input_shape(network)[1]
     preprocessing = Preprocessing(margin(size), size) if trained is None else trained.preprocessing
-    return preprocessing(Path(file))[None], told
+    return preprocessing(Path(file))[None], description

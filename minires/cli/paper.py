@@ -35,8 +35,8 @@ ITEMS = {
 def flags(parser: Parser) -> None:
     subparsers = parser.add_subparsers(dest="item", metavar="ITEM", parser_class=Parser)
     add(parser, "--json")
-    for item, told in ITEMS.items():
-        _flags_of_item(item, subparsers.add_parser(item, help=told, description=f"{told[0].upper()}{told[1:]}."))
+    for item, summary in ITEMS.items():
+        _flags_of_item(item, subparsers.add_parser(item, help=summary, description=f"{summary[0].upper()}{summary[1:]}."))
 
 
 def _flags_of_item(item: str, parser: Parser) -> None:
@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.item is None:
         if arguments.json:
             print_json(ITEMS)
-        for name, told in ({} if arguments.json else ITEMS).items():
-            say(f"{name:10} {told}", indent=11)
+        for name, summary in ({} if arguments.json else ITEMS).items():
+            say(f"{name:10} {summary}", indent=11)
         return 0
     options = {name: value for name, value in vars(arguments).items() if value is not None}
     item, as_json, quiet = options.pop("item"), options.pop("json"), options.pop("quiet", False)

@@ -40,8 +40,8 @@ class Whole:
         try:
             return integer(int(text), "", self.minimum, self.maximum)
         except ValueError as error:
-            told = str(error) if str(error).startswith(" must") else f"must be an integer, got {shown(text)}"
-            raise argparse.ArgumentTypeError(told.strip()) from None
+            message = str(error) if str(error).startswith(" must") else f"must be an integer, got {shown(text)}"
+            raise argparse.ArgumentTypeError(message.strip()) from None
 
 
 def network(name: str) -> str:
@@ -61,8 +61,8 @@ def names_of(one: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
 def backend(name: str) -> str:
     if name not in backends.names() and ":" not in name:
         known = ", ".join(backends.names())
-        told = f"must be one of {known}, or module:object for your own; got {shown(name)}"
-        raise argparse.ArgumentTypeError(f"{told}.{suggest(name, backends.names())}")
+        message = f"must be one of {known}, or module:object for your own; got {shown(name)}"
+        raise argparse.ArgumentTypeError(f"{message}.{suggest(name, backends.names())}")
     return name
 
 
@@ -171,19 +171,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """What argparse found, as `FLAG must be ..., got ...`."""
         if found := re.fullmatch(r"argument (?:-\w/)?([^:]+): (.*)", message, re.DOTALL):
-            flag, told = found.groups()
-            told = re.sub(r"^invalid float value: ", "must be a number, got ", told)
-            told = re.sub(r"^ignored explicit argument (.*)", rf"takes no value, got \1{REMEDIES.get(flag, '')}", told)
-            told = re.sub(r"^not allowed with argument (?:-\w/)?", "cannot be given with ", told)
-            told = re.sub(r"^expected (one|at least one|\d+) argument", r"needs \1 value", told)
-            message = told if told.startswith("unknown ") else f"{flag} {told}"
+            flag, problem = found.groups()
+            problem = re.sub(r"^invalid float value: ", "must be a number, got ", problem)
+            problem = re.sub(r"^ignored explicit argument (.*)", rf"takes no value, got \1{REMEDIES.get(flag, '')}", problem)
+            problem = re.sub(r"^not allowed with argument (?:-\w/)?", "cannot be given with ", problem)
+            problem = re.sub(r"^expected (one|at least one|\d+) argument", r"needs \1 value", problem)
+            message = problem if problem.startswith("unknown ") else f"{flag} {problem}"
         raise UsageError(re.sub(r"(?<=[ ,])-\w/(?=--)", "", message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = ", ".join(map(repr, action.choices))
-            told = f"must be one of {known}; got {shown(value)}.{suggest(value, action.choices)}"
-            raise argparse.ArgumentError(action, told)
+            message = f"must be one of {known}; got {shown(value)}.{suggest(value, action.choices)}"
+            raise argparse.ArgumentError(action, message)
 
     def of_item(self, words: Sequence[str]) -> Parser:
         """The parser of the item that the words name, as in `minires paper ITEM`; without items this one."""

@@ -101,7 +101,7 @@ def _answers(
     """One object a picture, and the files written; `aloud`: printed on stdout at once."""
     answer = say if aloud else lambda *words, **form: None
     names = {} if out is None else _free_names(paths)
-    told: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     files: list[str] = []
     kept: list[Prediction] = []  # for the sheet
     for note in classifier.notes:
@@ -110,14 +110,14 @@ def _answers(
     for path, result in zip(paths, results, strict=True):
         if isinstance(result, DataFileError):
             say(f"error: {result}", error=True)
-            told.append({"image": str(path), "error": str(result)})
+            images.append({"image": str(path), "error": str(result)})
             continue
         best = result.top(top)
         answer(path, indent=None)
         for index, probability in best:
             answer(f"  {100 * probability:6.2f} %  {classifier.name(index)}", indent=12)
         classes = [{"class": classifier.name(i), "index": i, "probability": probability} for i, probability in best]
-        told.append({"image": str(path), "classes": classes})
+        images.append({"image": str(path), "classes": classes})
         if out is not None:
             files.append(str(write(out / names[path], prediction.annotated(result, classifier, top))))
             kept += [result] if len(kept) < MOST_ON_A_SHEET else []
@@ -125,7 +125,7 @@ def _answers(
         files.append(str(write(out / names[Path()], prediction.sheet(kept, classifier))))
     for file in files:
         answer(file, indent=None)
-    return told, files
+    return images, files
 
 
 def _free_names(paths: Sequence[Path]) -> dict[Path, str]:

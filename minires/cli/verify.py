@@ -151,9 +151,9 @@ def _network(arguments: argparse.Namespace) -> int:
     disagreeing = [difference for difference in compared if not difference.agrees]
     passed = report.passed and not disagreeing and not incomparable
     if arguments.json:
-        told = {"network": name, "backend": backend.name, "images": images.shape, "options": options, "passed": passed}
-        told |= asdict(report) | {"against": against, "differences": [asdict(d) for d in compared]}
-        print_json(told | ({"error": incomparable} if incomparable else {}))
+        content = {"network": name, "backend": backend.name, "images": images.shape, "options": options, "passed": passed}
+        content |= asdict(report) | {"against": against, "differences": [asdict(d) for d in compared]}
+        print_json(content | ({"error": incomparable} if incomparable else {}))
         return 0 if passed else 1
 
     lines = [(o.heading, f"{o.elements:,}", str(o.cases), o.complaint or "right") for o in report.operations]
@@ -213,8 +213,8 @@ def _peer(name: str, options: dict[str, Any]) -> Any:
     try:
         from minires.verify import torch_networks
     except ModuleNotFoundError as error:
-        told = f"--against torch needs {error.name}, which is not installed: pip install 'minires[parity]'"
-        raise BackendUnavailable(told) from None
+        message = f"--against torch needs {error.name}, which is not installed: pip install 'minires[parity]'"
+        raise BackendUnavailable(message) from None
     return torch_networks.create(name, **options)
 
 

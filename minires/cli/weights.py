@@ -134,8 +134,8 @@ def _lines(
     lines.append(("channels", str(match.options.get("in_channels", "unknown"))))
     lines.append(("parameters", f"{_parameters(file, match):,}"))
     if match.preprocessing:
-        told = ", ".join(f"{name} {_word(value)}" for name, value in match.preprocessing.items())
-        lines.append(("pictures", told))
+        steps = ", ".join(f"{name} {_word(value)}" for name, value in match.preprocessing.items())
+        lines.append(("pictures", steps))
     for label, names in (("missing", match.missing), ("left over", match.left_over), ("different", match.different)):
         limit = len(names) if everything else BEYOND
         lines += [(label, name) for name in names[:limit]]
@@ -164,14 +164,14 @@ def _as_json(file: WeightFile, match: Match | None, mismatch: str, wrong: Sequen
     tensors = [
         {"name": name, "shape": list(array.shape), "stored": file.stored[name]} for name, array in file.arrays.items()
     ]
-    told: dict[str, Any] = {"file": str(file.path), "format": file.format, "inside": file.inside, "fits": fits}
-    told |= {"metadata": file.metadata, "broken": list(wrong), "tensors": tensors}
+    content: dict[str, Any] = {"file": str(file.path), "format": file.format, "inside": file.inside, "fits": fits}
+    content |= {"metadata": file.metadata, "broken": list(wrong), "tensors": tensors}
     if match is None:
-        return {**told, "network": None, "error": mismatch}
+        return {**content, "network": None, "error": mismatch}
     names = ("network", "options", "convention", "prefix", "missing", "left_over", "different", "hint", "undecided")
-    told |= {name: getattr(match, name) for name in (*names, "notes", "classes", "names")}
+    content |= {name: getattr(match, name) for name in (*names, "notes", "classes", "names")}
     preprocessing = {name: _plain(value) for name, value in match.preprocessing.items()}
-    return told | {"parameters": _parameters(file, match), "preprocessing": preprocessing}
+    return content | {"parameters": _parameters(file, match), "preprocessing": preprocessing}
 
 
 def _plain(value: Any) -> Any:

@@ -24,8 +24,8 @@ OURS = ["--backend", "reference" if backends.available()["native"] else "native"
 def call(capsys):
     def call(*words):
         code = main(["bench", *map(str, words)])
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return call
 
@@ -35,12 +35,12 @@ def fast(monkeypatch):
     """Short turns; the limits are those of another machine."""
     monkeypatch.setattr(race, "TURN", 0.01)
     monkeypatch.setattr(race, "WARM_UP", 1)
-    told = {"peak_gflops": 100.0, "bandwidth_gbs": 10.0, "gemm_gflops": {"numpy": 100.0}, "add_gbs": {"numpy": 10.0}}
-    monkeypatch.setattr(roofline, "measure", lambda *_, **__: told)
+    limits = {"peak_gflops": 100.0, "bandwidth_gbs": 10.0, "gemm_gflops": {"numpy": 100.0}, "add_gbs": {"numpy": 10.0}}
+    monkeypatch.setattr(roofline, "measure", lambda *_, **__: limits)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["layer"], ["WHAT must be one of 'layers', 'networks', 'all'; got 'layer'", "Did you mean 'layers'?"]),
         (["networks", "resnet20"], ["'resnet20'"]),
@@ -60,11 +60,11 @@ def fast(monkeypatch):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_usage_is_one_line_and_exit_2(call, words, told):
+def test_wrong_usage_is_one_line_and_exit_2(call, words, expected):
     code, out, err = call(*words)
     assert (code, out) == (2, "")
     line = error_line(err)
-    for word in told:
+    for word in expected:
         assert word in line
 
 
@@ -101,16 +101,16 @@ def test_alone(call, tmp_path):
 
 def test_json_is_all_that_stdout_has(call):
     code, out, _ = call(*TINY, *OURS, "--peers", "reference", "--json")
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 0
-    assert told["machine"]["threads"] == backends.get_num_threads()
-    assert told["layers"] == told["goals"] == []
-    assert told["others"] is None or 0 <= told["others"] <= 1
-    inference, training = told["networks"]
+    assert content["machine"]["threads"] == backends.get_num_threads()
+    assert content["layers"] == content["goals"] == []
+    assert content["others"] is None or 0 <= content["others"] <= 1
+    inference, training = content["networks"]
     assert (inference["task"], training["task"]) == ("inference", "training")
     assert "reference" in inference["sides"]
     assert any(name.endswith(", plain") for name in inference["sides"])
-    for row in told["networks"]:
+    for row in content["networks"]:
         assert row["disagree"] == []
         for side in row["sides"].values():
             assert side["rounds"] == 1
@@ -120,21 +120,21 @@ def test_json_is_all_that_stdout_has(call):
 
 def test_layers(call):
     code, out, _ = call("layers", *TINY[1:], *OURS, "--peers", "none", "--json")
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 0
-    assert told["networks"] == []
-    assert len(told["layers"]) == 3 * 6
-    assert {row["direction"] for row in told["layers"]} == {"forward", "data gradient", "weight gradient"}
-    assert {row["batch"] for row in told["layers"]} == {2}
+    assert content["networks"] == []
+    assert len(content["layers"]) == 3 * 6
+    assert {row["direction"] for row in content["layers"]} == {"forward", "data gradient", "weight gradient"}
+    assert {row["batch"] for row in content["layers"]} == {2}
 
 
 def test_beside_pytorch(call):
     pytest.importorskip("torch")
     code, out, _ = call(*TINY, *OURS, "--peers", "torch", "--json")
-    told = json.loads(out)
+    stderr_before = json.loads(out)
     assert code == 0
-    assert "torch" in told["machine"]
-    for row in told["networks"]:
+    assert "torch" in stderr_before["machine"]
+    for row in stderr_before["networks"]:
         assert row["judge"] == "torch"
         assert CHANNELS_LAST in row["sides"]
         assert all(value < 0.05 for value in row["sides"][OURS[1]]["difference"].values())
@@ -147,15 +147,15 @@ def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
     real_run = run.run
 
     def measured(chosen, say):
-        told.append(capsys.readouterr().err)  # before anything is measured
+        printed.append(capsys.readouterr().err)  # before anything is measured
         return real_run(chosen, say)
 
-    told = []
+    printed = []
     monkeypatch.setattr(run, "run", measured)
     code, out, _ = call(*TINY, *OURS, "--peers", "torch,torch.compile,onnxruntime,openvino")
     assert code == 0
     install = "(extra bench); to add it: pip install 'minires[bench]'"
-    assert told[0].splitlines() == [
+    assert printed[0].splitlines() == [
         f"without torch: torch is not installed {install}",
         f"without torch.compile: torch is not installed {install}",
         f"without onnxruntime: onnx and onnxruntime are not installed {install}",

@@ -55,14 +55,14 @@ def test_train_without_out_numbers_the_runs(call, tmp_path, monkeypatch):
 
 def test_train_json_is_all_that_stdout_has(call, tmp_path):
     code, out, _ = call("train", *TINY, "--out", tmp_path / "run", "--json")
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 0
-    assert told["test_error"] == history.read(tmp_path / "run" / "history.csv")[-1].test_error
-    assert told["test_accuracy"] == 100 - told["test_error"]
-    assert told["iterations"] == 6
-    assert told["run"] == str(tmp_path / "run")
+    assert content["test_error"] == history.read(tmp_path / "run" / "history.csv")[-1].test_error
+    assert content["test_accuracy"] == 100 - content["test_error"]
+    assert content["iterations"] == 6
+    assert content["run"] == str(tmp_path / "run")
     assert find_checkpoint(tmp_path / "run") == find_checkpoint(tmp_path / "run" / "checkpoints").parent / (
-        os.path.basename(told["checkpoint"])
+        os.path.basename(content["checkpoint"])
     )
 
 
@@ -134,7 +134,7 @@ def test_resume(call, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["trian"], ["'trian'", "Did you mean 'train'?"]),
         (["--verbose"], ["--verbose"]),
@@ -219,12 +219,12 @@ def test_resume(call, run, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, told):
+def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(*words)
     assert (code, out) == (2, "")
     lines = [line for line in err.splitlines() if ", seed 0" not in line]  # what it set out to do
-    error_names("\n".join(lines), *told)
+    error_names("\n".join(lines), *expected)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -308,11 +308,11 @@ def test_evaluate(call, run):
 
 def test_evaluate_json(call, run):
     _, out, _ = call("evaluate", run / "checkpoints" / "iteration-00000006.json", "--json", "--batch-size", 50)
-    told = json.loads(out)
-    assert told["top1_error"] == history.read(run / "history.csv")[-1].test_error
-    assert 0 <= told["top5_error"] <= told["top1_error"]
-    assert sum(map(sum, told["confusion"])) == told["images"] == 364
-    assert len(told["classes"]) == len(told["confusion"]) == 10
+    content = json.loads(out)
+    assert content["top1_error"] == history.read(run / "history.csv")[-1].test_error
+    assert 0 <= content["top5_error"] <= content["top1_error"]
+    assert sum(map(sum, content["confusion"])) == content["images"] == 364
+    assert len(content["classes"]) == len(content["confusion"]) == 10
     assert json.loads(call("evaluate", run, "--json", "--split", "train")[1])["images"] == 1433
 
 
@@ -340,14 +340,14 @@ def test_evaluate_a_weight_file(call, tmp_path):
     save(model, tmp_path / "w.safetensors", network="resnet20", options=options)
     words = ["--data", "folder", "--data-dir", tmp_path, "--batch-size", "5", "--json"]
     code, out, _ = call("evaluate", tmp_path / "w.safetensors", *words)
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 0
-    assert (told["network"], told["images"], told["top5_error"]) == ("resnet20", 12, None)
+    assert (content["network"], content["images"], content["top5_error"]) == ("resnet20", 12, None)
     order = [label for name in range(3) for label in sorted(range(name, 12, 3), key=str)]
     with minires.no_grad():
         logits = model(minires.tensor(data.Preprocessing(32, 32).normalise(x[order]))).data
     wrong = logits.argmax(axis=1) != np.repeat(np.arange(3), 4)
-    assert told["top1_error"] == pytest.approx(100 * wrong.mean())
+    assert content["top1_error"] == pytest.approx(100 * wrong.mean())
     code, _, err = call("evaluate", tmp_path / "w.safetensors")
     assert code == 2
     error_names(err, "is a weight file: --data specifies the images")
@@ -374,12 +374,12 @@ def test_verify_ops_is_gradcheck(call):
 
 
 def test_json_of_files_that_are_written(call, tmp_path):
-    told = json.loads(call("draw", "resnet20", "-o", tmp_path / "d", "--json")[1])
-    assert told == {"files": [str(tmp_path / f"d.{kind}") for kind in ("svg", "png")]}
-    told = json.loads(call("trace", "resnet20", "--width", 1, "-o", tmp_path / "t.html", "--json")[1])
-    assert (told["file"], len(told["traces"])) == (str(tmp_path / "t.html"), 1)
-    told = json.loads(call("paper", "figure3", "-o", tmp_path, "--json")[1])
-    assert (told["name"], told["reproduced"], len(told["files"])) == ("figure3", True, 3)
+    content = json.loads(call("draw", "resnet20", "-o", tmp_path / "d", "--json")[1])
+    assert content == {"files": [str(tmp_path / f"d.{kind}") for kind in ("svg", "png")]}
+    content = json.loads(call("trace", "resnet20", "--width", 1, "-o", tmp_path / "t.html", "--json")[1])
+    assert (content["file"], len(content["traces"])) == (str(tmp_path / "t.html"), 1)
+    content = json.loads(call("paper", "figure3", "-o", tmp_path, "--json")[1])
+    assert (content["name"], content["reproduced"], len(content["files"])) == ("figure3", True, 3)
     assert set(json.loads(call("paper", "--json")[1])) == set(ITEMS)
 
 
@@ -405,39 +405,39 @@ def test_models(call, monkeypatch):
         for name in ("resnet20", "plain20")
     ]
     out = call("models")[1]
-    for told in ("resnet20", "plain20", "269,722", "40,551,040", "3×32×32"):
-        assert told in out
+    for word in ("resnet20", "plain20", "269,722", "40,551,040", "3×32×32"):
+        assert word in out
 
 
 def test_summary(call):
     out = call("summary", "resnet20")[1]
-    for told in ("layer3.2.conv2", "269,722", "40,551,040", "64×8×8"):
-        assert told in out
+    for word in ("layer3.2.conv2", "269,722", "40,551,040", "64×8×8"):
+        assert word in out
     words = ("--input", "1x28x28", "--shortcut", "C", "--width", 4, "--num-classes", 7, "--json")
-    told = json.loads(call("summary", "resnet20", *words)[1])
-    assert told["input"] == [1, 28, 28]
-    assert told["rows"][-1]["output_shape"] == [7]
-    assert told["macs"] == sum(row["macs"] for row in told["rows"])
-    assert told["parameters"] == sum(row["params"] for row in told["rows"])
-    assert any("downsample" in row["module"] for row in told["rows"])
+    content = json.loads(call("summary", "resnet20", *words)[1])
+    assert content["input"] == [1, 28, 28]
+    assert content["rows"][-1]["output_shape"] == [7]
+    assert content["macs"] == sum(row["macs"] for row in content["rows"])
+    assert content["parameters"] == sum(row["params"] for row in content["rows"])
+    assert any("downsample" in row["module"] for row in content["rows"])
     assert call("summary", "resnet50", "--stride-in", "3x3", "--input", "3x64x64", "--width", 4)[0] == 0
 
 
 def test_doctor(call, tmp_path):
     code, out, _ = call("doctor", "--json", "--data-dir", tmp_path)
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 0
-    assert told["backends"]["reference"] == "available"
-    assert set(told["backends"]) == {"default", *backends.names()}
-    assert told["backends"]["default"] == backends.active().name
+    assert content["backends"]["reference"] == "available"
+    assert set(content["backends"]) == {"default", *backends.names()}
+    assert content["backends"]["default"] == backends.active().name
     if not backends.available()["native"]:
         sets = r"available: (avx512, )?(avx2, )?portable; uses (avx512|avx2|portable), winograd (on|off)"
-        assert re.fullmatch(sets, told["backends"]["native"])
-    assert told["data"]["digits"].endswith("digits.csv.gz")
-    assert told["versions"]["minires"] == minires.__version__
-    assert {"python", "numpy", "safetensors"} <= set(told["versions"])
-    assert "BLAS" in told["processor"]
-    assert "mpi4py" in told["processor"]["MPI"]  # or that it is missing
+        assert re.fullmatch(sets, content["backends"]["native"])
+    assert content["data"]["digits"].endswith("digits.csv.gz")
+    assert content["versions"]["minires"] == minires.__version__
+    assert {"python", "numpy", "safetensors"} <= set(content["versions"])
+    assert "BLAS" in content["processor"]
+    assert "mpi4py" in content["processor"]["MPI"]  # or that it is missing
     out = call("doctor")[1]
     assert "reference" in out
     assert "fashion-mnist" in out
@@ -447,9 +447,9 @@ def test_doctor_where_the_native_backend_is_missing():
     environment = os.environ | {"MINIRES_NATIVE": "/nonexistent", "MINIRES_BACKEND": ""}
     command = [sys.executable, "-m", "minires", "doctor", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    told = json.loads(ended.stdout)["backends"]
-    assert told["default"] == "reference"
-    assert "holds no _native" in told["native"]
+    content = json.loads(ended.stdout)["backends"]
+    assert content["default"] == "reference"
+    assert "holds no _native" in content["native"]
     assert ended.stderr.count("\n") == 1
     assert "computing with the backend 'reference'" in ended.stderr
     environment["MINIRES_BACKEND"] = "native"  # nothing falls back, and doctor says why nothing else works

@@ -29,9 +29,9 @@ def test_an_initialised_network(tmp_path, capsys):
     assert main(["export", "resnet20", *flags.split(), "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
     file = onnx.load(out)
-    told = {entry.key: entry.value for entry in file.metadata_props}
-    assert (told["network"], told["input"], told["fused"]) == ("resnet20", "1x16x24", "true")
-    options = json.loads(told["options"])
+    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    assert (metadata["network"], metadata["input"], metadata["fused"]) == ("resnet20", "1x16x24", "true")
+    options = json.loads(metadata["options"])
     assert (options["shortcut"], options["width"], options["num_classes"], options["in_channels"]) == ("C", 2, 7, 1)
     assert [d.dim_value for d in file.graph.output[0].type.tensor_type.shape.dim] == [5, 7]
 
@@ -41,10 +41,10 @@ def test_a_trained_network(run, tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "net.onnx"
     assert main(["export", "resnet20", "--weights", str(run), "--out", str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (told["file"], told["bytes"], told["batch"]) == (str(out), out.stat().st_size, None)
-    assert json.loads(told["classes"]) == list("0123456789")
-    assert {entry.key: entry.value for entry in onnx.load(out).metadata_props}["options"] == told["options"]
+    content = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (content["file"], content["bytes"], content["batch"]) == (str(out), out.stat().st_size, None)
+    assert json.loads(content["classes"]) == list("0123456789")
+    assert {entry.key: entry.value for entry in onnx.load(out).metadata_props}["options"] == content["options"]
     from minires.training.restore import restore
 
     trained = restore(run)
@@ -56,7 +56,7 @@ def test_a_trained_network(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["resnet20"], "the following arguments are required: --out"),
         (["resnet21", "--out", "x"], "unknown network 'resnet21'"),
@@ -84,11 +84,11 @@ def test_a_trained_network(run, tmp_path, capsys):
         (["plain20", "--out", "x", "--zero-channels", "both"], "plain20 has no option 'zero_channels'"),
     ],
 )
-def test_a_wrong_call_is_told_in_a_line(words, told, capsys, tmp_path, monkeypatch):
+def test_a_wrong_call_is_told_in_a_line(words, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *words]) == 2
     printed = capsys.readouterr()
-    assert told in error_line(printed.err)
+    assert expected in error_line(printed.err)
     assert not printed.out
     assert not list(tmp_path.iterdir()), "something was written"
 
@@ -118,9 +118,9 @@ def test_weights_of_another_program(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "resnet20: images batch×3×32×32 -> logits, 1.0 MiB"
     assert said[1].startswith("note: residual, with option A's zero channels on both sides")
-    told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    assert '"zero_channels": "both"' in told["options"]
-    assert "assumed" not in told
+    metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert '"zero_channels": "both"' in metadata["options"]
+    assert "assumed" not in metadata
     out.unlink()
     assert main(["export", "resnet32", "--weights", str(file), "--out", str(out)]) == 2
     assert "does not fit resnet32" in capsys.readouterr().err
@@ -132,8 +132,8 @@ def test_weights_of_another_program(tmp_path, capsys):
 def test_without_onnx(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "resnet20", "--width", "2", "--out", str(tmp_path / "x")]) == 3
-    told = "error: ONNX files need the package onnx: pip install 'minires[export]'\n"
-    assert capsys.readouterr().err == told
+    expected = "error: ONNX files need the package onnx: pip install 'minires[export]'\n"
+    assert capsys.readouterr().err == expected
     assert not list(tmp_path.iterdir())
 
 
@@ -169,16 +169,16 @@ def test_where_the_zero_channels_are(tmp_path, capsys):
 
     out, file = str(tmp_path / "x.onnx"), tmp_path / "x.safetensors"
 
-    def told(*words):
+    def exported(*words):
         assert main(["export", "resnet20", "--out", out, "--force", *words]) == 0
         metadata = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
         notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
         return json.loads(metadata["options"])["zero_channels"], metadata.get("assumed"), len(notes)
 
-    assert told("--width", "2", "--zero-channels", "both") == ("both", None, 0)
+    assert exported("--width", "2", "--zero-channels", "both") == ("both", None, 0)
     safetensors.numpy.save_file(mr.models.create("resnet20", width=2).state_dict(), file)
-    assert told("--weights", str(file)) == ("end", '["zero_channels"]', 1)
-    assert told("--weights", str(file), "--zero-channels", "both") == ("both", None, 0)
+    assert exported("--weights", str(file)) == ("end", '["zero_channels"]', 1)
+    assert exported("--weights", str(file), "--zero-channels", "both") == ("both", None, 0)
     assert main(["export", "resnet20", "--out", out, "--force", "--weights", str(file), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["notes"]) == 1
     assert main(["export", "resnet20", "--out", out, "--force", "--weights", str(file), "--zero-channels", "x"]) == 2

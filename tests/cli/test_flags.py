@@ -146,9 +146,9 @@ def call(places, tmp_path, monkeypatch, capfd):
             code = f"{type(error).__name__}: {error}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        told = capfd.readouterr().err
+        err = capfd.readouterr().err
         left = sorted(tmp_path.iterdir())
-        return code, told, left
+        return code, err, left
 
     before = signal.signal(signal.SIGALRM, late)
     yield call
@@ -186,7 +186,7 @@ def without(base, action):
 def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, words, call, places):
     wrong = []
     for value in ["=1", "=", "=no"] if action.nargs == 0 else words:  # some flags take none
-        code, told, left = call(*spelled(command, action, value))
+        code, err, left = call(*spelled(command, action, value))
         if code in (None, 0):
             if action.nargs == 0 or (
                 value == NO_NUMBER and (isinstance(action.type, Whole) or action.type in (int, float) or action.choices)
@@ -195,11 +195,11 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
             for path in left:
                 remove(path)
             continue
-        lines = [line for line in told.splitlines() if line.strip() and not line.startswith("resnet20 on digits")]
+        lines = [line for line in err.splitlines() if line.strip() and not line.startswith("resnet20 on digits")]
         shown = re.sub(r"\{(\w+)\}", lambda name: places.get(name[1], name[0]), value)
         names = [*action.option_strings, str(action.metavar), f"--{action.dest.replace('_', '-')}", action.dest]
         names += [CALLED[action.dest]] if action.dest in CALLED else []
-        if not action.option_strings or code != 2:  # what is at this place, or in this file, is told
+        if not action.option_strings or code != 2:  # what is at this place, or in this file, is err
             names += [
                 shown[:60],
                 str(Path(shown))[:60],
@@ -212,12 +212,12 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
         names = [name for name in names if name]
         several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them
         if code not in CODES:
-            wrong.append((value[:80], code, told[:300]))
+            wrong.append((value[:80], code, err[:300]))
         elif code == 2 and (lines[1][:15], lines[2][:12]) != ("usage: minires ", "try minires "):
-            wrong.append((value[:80], code, f"no usage line: {told[:600]}"))
-        elif len(lines) != 1 + several + 2 * (code == 2) or not lines[0].startswith("error: ") or len(told) > 1500:
-            wrong.append((value[:80], code, f"not one line: {told[:600]}"))
-        elif not any(name in told for name in names):
+            wrong.append((value[:80], code, f"no usage line: {err[:600]}"))
+        elif len(lines) != 1 + several + 2 * (code == 2) or not lines[0].startswith("error: ") or len(err) > 1500:
+            wrong.append((value[:80], code, f"not one line: {err[:600]}"))
+        elif not any(name in err for name in names):
             wrong.append((value[:80], code, f"names none of {names[:4]}: {told[:300]}"))
         elif code == 2 and any(path.is_file() or any(p.is_file() for p in path.rglob("*")) for path in left):
             wrong.append((value[:80], code, f"leaves {left}"))
@@ -237,10 +237,10 @@ def test_every_command_has_a_base():
 def test_every_flag_has_a_help_that_is_a_noun_phrase():
     for command, parser in parsers().items():
         for action in parser._actions:
-            told = action.help if not isinstance(action, argparse._SubParsersAction) else "items"
-            assert told, (command, action.dest)
-            assert not re.match(r"(of|what|these|default)\b", told), (command, action.dest, told)
-            assert max(len(sentence.split()) for sentence in re.split(r"[.;:] ", told)) <= 25, (command, told)
+            text = action.help if not isinstance(action, argparse._SubParsersAction) else "items"
+            assert text, (command, action.dest)
+            assert not re.match(r"(of|what|these|default)\b", text), (command, action.dest, text)
+            assert max(len(sentence.split()) for sentence in re.split(r"[.;:] ", text)) <= 25, (command, text)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

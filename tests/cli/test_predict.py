@@ -64,20 +64,20 @@ def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tm
         Image.fromarray(test.images[i, :, :, 0]).save(tmp_path / f"{i}.png")
     code, out, err = call("predict", *(tmp_path / f"{i}.png" for i in range(4)), "--weights", run, "--json")
     assert (code, err) == (0, "")
-    told = json.loads(out)
+    content = json.loads(out)
     trained = restore(run)
     logits = logits_of(trained.model, data.Transform(trained.checkpoint.mean)(test.images[:4])).astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for i, one in enumerate(told["images"]):
+    for i, one in enumerate(content["images"]):
         assert one["image"] == str(tmp_path / f"{i}.png")
         best = np.argsort(-expected[i])[:5]
         assert [chosen["class"] for chosen in one["classes"]] == [str(index) for index in best]
         assert [chosen["index"] for chosen in one["classes"]] == list(best)
         # The same numbers go in; the batch may be cut differently among threads.
         assert [chosen["probability"] for chosen in one["classes"]] == pytest.approx(expected[i, best], rel=1e-5)
-    assert told["network"] == "resnet20"
-    assert told["preprocessing"]["grey"] is True
-    assert (told["preprocessing"]["resize"], told["preprocessing"]["crop"]) == (8, 8)
+    assert content["network"] == "resnet20"
+    assert content["preprocessing"]["grey"] is True
+    assert (content["preprocessing"]["resize"], content["preprocessing"]["crop"]) == (8, 8)
 
 
 def test_a_colour_picture_for_a_network_of_grey_ones(call, run, photos):
@@ -119,7 +119,7 @@ def test_what_a_weight_file_leaves_open_is_said(call, weights, photos, tmp_path)
 
 
 def test_what_a_weight_file_says_is_followed(call, weights, photos, tmp_path):
-    state, path = safetensors.numpy.load_file(weights), tmp_path / "told.safetensors"
+    state, path = safetensors.numpy.load_file(weights), tmp_path / "described.safetensors"
     eyes = {"resize": 40, "crop": 36, "mean": (0.5, 0.5, 0.5), "std": (1.0, 1.0, 1.0), "interpolation": "bicubic"}
     names = [*CIFAR10[:9], "lorry \x1b[2J"]
     save(state, path, network="resnet20", options={"width": 4}, preprocessing=eyes, classes=names)
@@ -130,20 +130,20 @@ def test_what_a_weight_file_says_is_followed(call, weights, photos, tmp_path):
 
 
 def test_classes_without_names_are_numbers(call, weights, photos):
-    told = json.loads(call("predict", photos[0], "--weights", weights, "--json", "--top", 1)[1])
-    (answer,) = told["images"][0]["classes"]
+    content = json.loads(call("predict", photos[0], "--weights", weights, "--json", "--top", 1)[1])
+    (answer,) = content["images"][0]["classes"]
     assert answer["class"] == str(answer["index"])
 
 
 def test_names_may_replace_those_of_a_run(call, run, names, photos):
-    told = json.loads(call("predict", photos[0], "--weights", run, "--json", "--classes", names)[1])
-    assert all(answer["class"] == CIFAR10[answer["index"]] for answer in told["images"][0]["classes"])
+    content = json.loads(call("predict", photos[0], "--weights", run, "--json", "--classes", names)[1])
+    assert all(answer["class"] == CIFAR10[answer["index"]] for answer in content["images"][0]["classes"])
 
 
 def test_preprocessing_can_be_chosen(call, weights, photos):
     words = ("--resize", 48, "--crop", 40, "--mean", "0.5,0.4,0.25", "--std", "0.5,0.25,1")
-    told = json.loads(call("predict", photos[0], "--weights", weights, "--json", *words)[1])
-    assert told["preprocessing"] == {
+    content = json.loads(call("predict", photos[0], "--weights", weights, "--json", *words)[1])
+    assert content["preprocessing"] == {
         "resize": 48,
         "crop": 40,
         "mean": [0.5, 0.4, 0.25],
@@ -156,7 +156,7 @@ def test_preprocessing_can_be_chosen(call, weights, photos):
         for word, value in zip(words[::2], words[1::2], strict=True)
     }
     shares["none"] = json.loads(call("predict", photos[0], "--weights", weights, "--json")[1])["images"]
-    assert len({json.dumps(told) for told in shares.values()}) == 5  # each of them arrives
+    assert len({json.dumps(content) for content in shares.values()}) == 5  # each of them arrives
 
 
 def test_broken_pictures_are_reported_and_the_others_answered(call, weights, photos):
@@ -217,11 +217,11 @@ def test_progress_goes_to_stderr(call, weights, photos, monkeypatch):
 def test_the_bar_leaves_stdout_alone(weights, photos, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     code = main(["predict", str(photos[0].parent), "--weights", str(weights), "--batch-size", "1"])
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert code == 0
-    assert str(photos[3]) in told.out
-    assert "predicted" not in told.err
-    assert "4/4" in told.err
+    assert str(photos[3]) in printed.out
+    assert "predicted" not in printed.err
+    assert "4/4" in printed.err
 
 
 def test_threads_and_backend(call, run, weights, photos, monkeypatch):
@@ -241,7 +241,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ([], ["IMAGE"]),
         (["a.jpg"], ["--weights"]),
@@ -284,7 +284,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_usage_is_one_line_and_exit_2(call, run, weights, tmp_path, monkeypatch, words, told):
+def test_wrong_usage_is_one_line_and_exit_2(call, run, weights, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (9, 9)).save("a.jpg")
     (tmp_path / "empty").mkdir()
@@ -292,7 +292,7 @@ def test_wrong_usage_is_one_line_and_exit_2(call, run, weights, tmp_path, monkey
     before = set(tmp_path.iterdir())
     code, out, err = call("predict", *({"W": weights, "R": run}.get(word, word) for word in words))
     assert (code, out) == (2, "")
-    error_names(err, *told)
+    error_names(err, *expected)
     assert set(tmp_path.iterdir()) == before
 
 
@@ -312,9 +312,9 @@ def test_a_run_is_not_bound_to_the_backend_that_trained_it(call, run, photos, tm
     for file in (run / "checkpoints").iterdir():
         content = file.read_bytes()
         if file.suffix == ".json":
-            told = json.loads(content)
-            told["config"]["backend"] = "cuda"
-            content = json.dumps(told).encode()
+            document = json.loads(content)
+            document["config"]["backend"] = "cuda"
+            content = json.dumps(document).encode()
         (tmp_path / file.name).write_bytes(content)
     code, out, err = call("predict", photos[0], "--weights", tmp_path)
     assert (code, err) == (0, "")

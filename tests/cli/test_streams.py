@@ -40,13 +40,13 @@ def test_a_training_outlives_its_stdout_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("redirection", "told"),
+    ("redirection", "expected"),
     [
         (">&-", "error: stdout is closed: the result cannot be printed\n"),
         (">/dev/full", "error: [Errno 28] No space left on device\n"),
     ],
 )
-def test_a_result_that_cannot_be_printed_is_exit_1(tmp_path, redirection, told):
+def test_a_result_that_cannot_be_printed_is_exit_1(tmp_path, redirection, expected):
     for words in ("kernels", "models resnet20 --json"):
         ended = run(words, redirection, tmp_path)
-        assert (ended.returncode, ended.stderr) == (1, told), words
+        assert (ended.returncode, ended.stderr) == (1, expected), words

@@ -240,10 +240,10 @@ def test_tables_lines_and_heads_show_foreign_text_literally(capsys):
     tables.print_table((EVIL, "b"), [(EVIL, "1")], EVIL)
     common.say(EVIL)
     common.say(EVIL, error=True)
-    told = capsys.readouterr()
-    assert told.out.count(LITERAL) == 4
-    assert told.err == LITERAL + "\n"
-    assert "\x1b" not in told.out + told.err
+    printed = capsys.readouterr()
+    assert printed.out.count(LITERAL) == 4
+    assert printed.err == LITERAL + "\n"
+    assert "\x1b" not in printed.out + printed.err
 
 
 def commands(folder):
@@ -297,8 +297,8 @@ def test_every_command_shows_foreign_text_literally(tmp_path, monkeypatch, capsy
     for command in commands(tmp_path):
         tested.add(command[0])
         code = main(command)
-        told = capsys.readouterr()
-        text = told.out + told.err
+        printed = capsys.readouterr()
+        text = printed.out + printed.err
         if command[0] == "export" and code == 3:  # without onnx nothing is exported, and nothing foreign is shown
             assert "needs the package onnx" in text or "need the package onnx" in text
             continue

@@ -38,12 +38,12 @@ def lines(out):
 def test_the_published_resnet20(call):
     code, out, err = call("weights", PUBLISHED)
     assert (code, err) == (0, "")
-    told = lines(out)
-    assert told["format"] == ['PyTorch legacy, under "state_dict"']
-    assert told["names"] == ["CIFAR, head named linear; all begin with module."]
-    assert told["network"] == ["resnet20, width 16, batch_norm yes, shortcut A, zero_channels both"]
-    assert (told["classes"], told["channels"], told["parameters"]) == (["10"], ["3"], ["269,722"])
-    assert told["fits"] == ["the file holds this network, whole"]
+    below = lines(out)
+    assert below["format"] == ['PyTorch legacy, under "state_dict"']
+    assert below["names"] == ["CIFAR, head named linear; all begin with module."]
+    assert below["network"] == ["resnet20, width 16, batch_norm yes, shortcut A, zero_channels both"]
+    assert (below["classes"], below["channels"], below["parameters"]) == (["10"], ["3"], ["269,722"])
+    assert below["fits"] == ["the file holds this network, whole"]
     assert "module.layer2.*     │ 30      │ 32×16×3×3, … │ 51,456" in out
     assert "module.layer2.0.conv1.weight" not in out
     code, out, _ = call("weights", PUBLISHED, "--all")
@@ -55,11 +55,11 @@ def test_the_published_resnet20(call):
 def test_json(call):
     code, out, err = call("weights", PUBLISHED, "--json")
     assert (code, err) == (0, "")
-    (told,) = json.loads(out)["files"]
-    assert (told["network"], told["fits"], told["parameters"]) == ("resnet20", True, 269_722)
-    assert (told["convention"], told["prefix"], told["inside"]) == ("CIFAR, head named linear", "module.", "state_dict")
-    assert told["names"]["fc.weight"] == "module.linear.weight"
-    assert told["tensors"][0] == {"name": "module.conv1.weight", "shape": [16, 3, 3, 3], "stored": "float32"}
+    (content,) = json.loads(out)["files"]
+    assert (content["network"], content["fits"], content["parameters"]) == ("resnet20", True, 269_722)
+    assert (content["convention"], content["prefix"], content["inside"]) == ("CIFAR, head named linear", "module.", "state_dict")
+    assert content["names"]["fc.weight"] == "module.linear.weight"
+    assert content["tensors"][0] == {"name": "module.conv1.weight", "shape": [16, 3, 3, 3], "stored": "float32"}
 
 
 def test_what_is_undecided_and_how_to_say_it(call, put):
@@ -81,10 +81,10 @@ def test_what_does_not_fit(call, put):
     arrays["conv1.weight"] = np.zeros((4, 2, 3, 3), np.float32)
     code, out, err = call("weights", put(arrays))
     assert (code, err) == (1, "")
-    told = lines(out)
-    assert (told["missing"], told["left over"]) == (["fc.bias"], ["fc.scale"])
-    assert told["different"] == ["'conv1.weight' is (4, 2, 3, 3), resnet34 has (4, 2, 7, 7)"]
-    assert told["fits"] == ["the file does not fit"]
+    below = lines(out)
+    assert (below["missing"], below["left over"]) == (["fc.bias"], ["fc.scale"])
+    assert below["different"] == ["'conv1.weight' is (4, 2, 3, 3), resnet34 has (4, 2, 7, 7)"]
+    assert below["fits"] == ["the file does not fit"]
     assert call("weights", put(state("resnet34")), "--network", "resnet18")[0] == 1
 
 
@@ -137,7 +137,7 @@ def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["weights"], "FILE"),
         (["weights", "nowhere.pth"], "no such file or folder: nowhere.pth"),
@@ -161,7 +161,7 @@ def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
         ),
     ],
 )
-def test_wrong_words(call, put, tmp_path, monkeypatch, words, told):
+def test_wrong_words(call, put, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     put(state("resnet20"), "old.safetensors")
     put(state("resnet20") | {"fc.bias": np.full(7, 1e6, np.float32)}, "large.safetensors")
@@ -170,7 +170,7 @@ def test_wrong_words(call, put, tmp_path, monkeypatch, words, told):
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     code, out, err = call(*words)
     assert (code, out) == (2, "")
-    error_names(err, told)
+    error_names(err, expected)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -192,8 +192,8 @@ def test_convert(call, put, tmp_path, rng):
     assert "stride_in 3x3" in lines(out)["network"][0]
     code, out, _ = call("convert", source, target, "--stride-in", "1x1", "--force", "--json", "--dtype", "float16")
     assert code == 0
-    told = json.loads(out)
-    assert (told["options"]["stride_in"], told["file"], told["bytes"]) == ("1x1", str(target), target.stat().st_size)
+    content = json.loads(out)
+    assert (content["options"]["stride_in"], content["file"], content["bytes"]) == ("1x1", str(target), target.stat().st_size)
     assert safetensors.numpy.load_file(target)["fc.bias"].dtype == np.float16
 
 
@@ -212,15 +212,15 @@ def test_a_run(call, tmp_path):
     assert call("train", "plain20", *words, "--out", tmp_path / "run")[0] == 0
     code, out, err = call("weights", tmp_path / "run")
     assert (code, err) == (0, "")
-    told = lines(out)
-    assert told["names"] == ["minires checkpoint; all begin with model."]
-    assert told["network"][0].startswith("plain20, width 2")
-    assert told["classes"] == ["10 (0, 1, 2, 3, …)"]
-    assert told["pictures"] == ["resize 8, crop 8, mean image 8×8×1, std 1, interpolation bilinear, grey yes"]
+    below = lines(out)
+    assert below["names"] == ["minires checkpoint; all begin with model."]
+    assert below["network"][0].startswith("plain20, width 2")
+    assert below["classes"] == ["10 (0, 1, 2, 3, …)"]
+    assert below["pictures"] == ["resize 8, crop 8, mean image 8×8×1, std 1, interpolation bilinear, grey yes"]
     target = tmp_path / "run.safetensors"
     assert call("convert", tmp_path / "run", target)[0] == 0
     code, out, _ = call("weights", target)
-    assert (code, lines(out)["pictures"]) == (0, told["pictures"])
+    assert (code, lines(out)["pictures"]) == (0, below["pictures"])
     tensors = next((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
     code, _, err = call("convert", tmp_path / "run", tensors, "--force")
     assert code == 2
