@@ -1,11 +1,12 @@
-"""The command line: `minires COMMAND ...`.  A command is a file here, loaded when the command is chosen.
+"""The command line: `minires COMMAND ...`.
 
-Such a file has a docstring (the description in --help), EXAMPLES, `flags(parser)` and `run(arguments)`, which returns
-the exit code.  It imports what it needs at its top: `minires --help` loads no room beyond the core.
+Each command is a file in this folder, which is loaded when a user chooses the command.  The file has a docstring (the
+description in --help), EXAMPLES, `flags(parser)` and `run(arguments)`, which returns the exit code.  It imports what it
+needs at its top.  `minires --help` loads no command, and so no room beyond the core.
 
-Results go to stdout, progress and errors to stderr.  A closed or full stderr ends no command: its text is lost.  A
-closed stdout is exit code 1, after the work is done.  Exit codes: see EPILOG; 141 where a reader closed the pipe.
-"""
+Results go to stdout, progress and errors to stderr.  If stderr is closed or full, the command goes on and its messages
+are lost.  If stdout is closed, the command completes its work and exits with 1.  EPILOG lists the exit codes.
+A command exits with 141 if the reader of its pipe has closed it."""
 
 from __future__ import annotations
 
@@ -23,35 +24,35 @@ from minires._checks import suggest
 from minires.cli.common import UsageError, computing_on, lossy_stderr, own_backend, say
 from minires.cli.parser import Parser
 
-# Group -> command -> its line in `minires --help`, which loads none of them.
+# Group -> command -> its line in `minires --help`, which loads no command.
 GROUPS = {
     "Train": {
         "train": "train a network",
-        "evaluate": "errors and confusion matrix of a trained network",
-        "predict": "classes and probabilities of pictures",
+        "evaluate": "measure errors and confusion matrix of a trained network",
+        "predict": "classify pictures",
     },
     "Look inside": {
-        "models": "the networks, with parameters and multiply-adds",
-        "summary": "a network, layer by layer",
-        "draw": "pictures of networks, as in Figure 3",
-        "step": "a debugger inside an operation",
-        "trace": "a page that records one forward and backward",
+        "models": "list the networks, with parameters and multiply-adds",
+        "summary": "list the layers of a network, with shapes and costs",
+        "draw": "draw networks side by side, as in Figure 3",
+        "step": "step through an operation in a debugger",
+        "trace": "record one forward and backward pass as an HTML page",
     },
     "Verify": {
-        "verify": "gradients of a network against finite differences",
-        "lockstep": "one batch through two backends, node by node",
-        "gradcheck": "gradients of operations against finite differences",
+        "verify": "check the gradients of a network against finite differences",
+        "lockstep": "compare two backends on one batch, node by node",
+        "gradcheck": "check the gradients of operations against finite differences",
     },
-    "Reproduce": {"paper": "tables and figures of the paper"},
-    "Race": {
-        "kernels": "the hand-written CUDA kernels",
-        "bench": "speed beside PyTorch, onnxruntime and OpenVINO",
+    "Reproduce": {"paper": "reproduce tables and figures of the paper"},
+    "Speed": {
+        "kernels": "list the hand-written CUDA kernels",
+        "bench": "compare the speed with PyTorch, onnxruntime and OpenVINO",
     },
     "Files": {
-        "weights": "contents of a weight file, and the network it fits",
-        "convert": "a weight file or run as safetensors",
-        "export": "a network as an ONNX file",
-        "doctor": "versions, backends, processor and data found here",
+        "weights": "show what a weight file holds, and which network fits it",
+        "convert": "convert a weight file or run to safetensors",
+        "export": "write a network as an ONNX file",
+        "doctor": "show the versions, backends, processor and data found here",
     },
 }
 ALIASES = {"debug": "step", "compare": "lockstep"}
@@ -61,7 +62,7 @@ exit codes: 0 done, 1 a check or a run failed, 2 wrong usage, 3 a backend is mis
             4 an unsafe or broken file, 130 interrupted
 `minires COMMAND --help` lists flags and examples."""
 
-# Errors that a user can cause, by room and name: their rooms need not be loaded.
+# Errors that a user can cause, by room and class name: looking one up loads no room.
 EXIT_CODES = {
     1: ("data.DataError", "training.Diverged", "parallel.RanksDisagree"),
     2: ("cli.UsageError", "training.ConfigError", "data.DataPathError", "weights.WeightsMismatch"),
@@ -73,7 +74,7 @@ EXIT_CODES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    argv   the words after `minires`; None: those of this process
+    argv   the words after `minires`; None: the arguments of this process
     """
     closed = sys.stdout is None
     with lossy_stderr():
@@ -97,7 +98,7 @@ def _main(words: list[str]) -> int:
         arguments = command.understand(words[1:])
         _check_environment()
         if not arguments.ranks and minires.parallel.launched()[1] > 1:
-            message = "mpirun starts several processes that would all do the same: only `minires train` shares work"
+            message = "mpirun is for `minires train` alone: with any other command every process would do the same work"
             raise UsageError(message)
         code: int = arguments.command(arguments)
         return _flushed(code)
@@ -118,7 +119,7 @@ def _main(words: list[str]) -> int:
 def say_help() -> None:
     say("usage: minires COMMAND ...")
     say()
-    say("Residual networks from scratch: train them, step through them, verify them, race them.")
+    say("Residual networks from scratch: train, inspect, verify and benchmark them.")
     for group, commands in GROUPS.items():
         say()
         say(f"{group}:")
@@ -133,7 +134,7 @@ def say_help() -> None:
 
 
 def parser_of(name: str) -> Parser:
-    """The parser of a command, whose file is loaded now."""
+    """Loads the file of a command and returns its parser."""
     module: Any = importlib.import_module(f"{__name__}.{name}")
     parser = Parser(prog=f"minires {name}", description=module.__doc__, examples=module.EXAMPLES)
     parser.set_defaults(command=module.run, ranks=name == "train")
@@ -142,7 +143,7 @@ def parser_of(name: str) -> Parser:
 
 
 def _chosen(words: Sequence[str]) -> tuple[Parser, Parser]:
-    """The parser of the command that the first word names, and that of its item, as in `minires paper ITEM`."""
+    """The parser of the command that the first word names, and the parser of its item, as in `minires paper ITEM`."""
     name = ALIASES.get(words[0], words[0])
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; known are {', '.join(COMMANDS)}.{suggest(name, COMMANDS)}")
@@ -151,14 +152,14 @@ def _chosen(words: Sequence[str]) -> tuple[Parser, Parser]:
 
 
 def _failed(error: BaseException, message: str, code: int, parser: Parser | None = None) -> int:
-    """Prints what went wrong, once, and returns the exit code; an error of one rank alone ends all of them."""
+    """Prints the error once and returns the exit code.  An error of a single rank ends all ranks."""
     ranks, whose = minires.parallel.begun(), minires.parallel.agreed(error)
-    if ranks is not None and whose is None:  # the others may be waiting for this one
+    if ranks is not None and whose is None:  # the other ranks may be waiting for this rank
         say(f"error: {ranks.name} failed: {message}", error=True)
         ranks.abort(code)
     rank, _ = minires.parallel.launched()
     if rank > 0 and ranks is None:
-        time.sleep(10)  # rank 0 reports the same error, then mpirun ends the others; a rank that is left reports it
+        time.sleep(10)  # normally rank 0 reports the same error meanwhile, and mpirun ends this rank
         whose = f"rank {rank}"
     if rank == 0 or ranks is None:
         say(f"error: {whose} failed: {message}" if whose else f"error: {message}", error=True)
@@ -177,9 +178,9 @@ def _flushed(code: int) -> int:
 
 
 def _unread() -> int:
-    """`minires models | head -1` ends quietly, with the code of a program that SIGPIPE ends."""
+    """Ends `minires models | head -1` quietly, with the exit code of a program that SIGPIPE kills."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if (ranks := minires.parallel.begun()) is not None:  # the others may be waiting for this one
+    if (ranks := minires.parallel.begun()) is not None:  # the other ranks may be waiting for this rank
         ranks.abort(128 + 13)
     return 128 + 13
 
@@ -193,14 +194,14 @@ def _check_environment() -> None:
     for variable, words in allowed.items():
         word = os.environ.get(variable)
         if variable == "MINIRES_BACKEND" and own_backend(word):
-            with computing_on(word, variable):  # an error here, not at the first operation
+            with computing_on(word, variable):  # reports an error now, not at the first operation
                 continue
         if word and word not in words:
             raise UsageError(f"{variable} must be one of {', '.join(words)}, got {word!r}.{suggest(word, words)}")
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The code of an error that a user can cause; None for a bug, which deserves its traceback."""
+    """The exit code of an error that a user can cause; None for a bug, which ends with a traceback."""
     for kind in type(error).__mro__:  # a class is found before its base
         _, _, path = kind.__module__.partition("minires.")
         name = f"{path.partition('.')[0]}.{kind.__name__}"
@@ -212,7 +213,7 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _one_line(error: Exception, flags: Collection[str]) -> str:
-    """The message on one line; a setting that the command has a flag for is called by the name of its flag."""
+    """The message on one line.  A setting becomes the name of its flag, if the command has that flag."""
 
     def called(word: re.Match[str]) -> str:
         flag = "--" + word[0].replace("_", "-")
@@ -220,4 +221,4 @@ def _one_line(error: Exception, flags: Collection[str]) -> str:
 
     text = " ".join(str(error).split())
     text = re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…{word[0][-20:]}", text)
-    return re.sub(r"^[a-z]+(?:_[a-z]+)*(?= must | says nothing | is ')", called, text)
+    return re.sub(r"^[a-z]+(?:_[a-z]+)*(?= must | does not apply | is ')", called, text)

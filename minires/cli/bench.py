@@ -1,7 +1,8 @@
-"""Time single convolutions and whole networks side by side with PyTorch (eager and compiled), onnxruntime, OpenVINO and
-the reference backend: the same weights and images, float32, the same number of threads, each side in its own process,
-in turns.  Their results are compared.  Other programs disturb the figures.
-"""
+"""Compare the speed of minires with PyTorch (eager and compiled), onnxruntime, OpenVINO and the reference backend.
+
+Times single convolutions and whole networks in float32, with the same weights, images and number of threads.  Each side
+runs in its own process, and the sides take turns.  Their results are compared too.  Stop other programs first, because
+they disturb the times."""
 
 from __future__ import annotations
 
@@ -45,21 +46,30 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--network",
         type=names_of(network),
         metavar="A,B",
-        help="networks to time, whole or by layers (default: the paper's)",
+        help="networks to time, whole or by layers (default: from the paper)",
     )
-    add(parser, "--batch-size", help="images at a time (default: usual for each network)")
-    peers = "torch, torch.compile, onnxruntime, openvino, reference, or none (default: all; --quick: not torch.compile)"
+    add(parser, "--batch-size", help="images per batch (default: depends on the network)")
+    peers = (
+        "programs to compare with: torch, torch.compile, onnxruntime, openvino, reference, or none "
+        "(default: all; with --quick all but torch.compile)"
+    )
     parser.add_argument("--peers", type=names_of(_peer), metavar="A,B", help=peers)
     parser.add_argument("--quick", action="store_true", help="smoke test: one round, about a minute")
-    parser.add_argument("--rounds", type=Whole(1), metavar="N", help="largest number of rounds (default: 9)")
-    parser.add_argument("--minutes", type=_minutes, metavar="X", help="length of the run in minutes (default: 10)")
-    parser.add_argument("--backend", metavar="NAME", help="native, reference or module:object (default: native)")
+    parser.add_argument(
+        "--rounds", type=Whole(1), metavar="N", help="maximum number of rounds (default: 9; with --quick 1)"
+    )
+    parser.add_argument("--minutes", type=_minutes, metavar="X", help="duration in minutes (default: 10)")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="backend to time: native, reference, or module:object for your own (default: native)",
+    )
     add(parser, "--threads", help="threads of every side (default: all processors)")
 
 
 def _peer(name: str) -> str:
     if name not in (*PEERS, "none"):
-        raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(PEERS)}.{suggest(name, PEERS)}")
+        raise argparse.ArgumentTypeError(f"must be among {', '.join(PEERS)}; got {name!r}.{suggest(name, PEERS)}")
     return name
 
 
@@ -87,19 +97,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measured(chosen: Plan, quiet: bool = False) -> tuple[dict[str, Any], bool]:
-    """The measurements, and whether all results agree; stderr names those that disagree."""
+    """The measurements, and whether all results agree; stderr names the sides that disagree."""
     if not quiet:
         _announce(chosen)
     with contextlib.nullcontext(lambda *_: None) if quiet else progress() as report_progress:
         found = measure(chosen, report_progress)
     wrong = report.disagreements(found)
     for who in wrong:
-        say(f"error: {who} disagree: their times are of different computations", error=True)
+        say(f"error: {who} disagree, so their times cannot be compared", error=True)
     return found, not wrong
 
 
 def _announce(chosen: Plan) -> None:
-    """Which peers are missing, and how long the run takes, before it begins."""
+    """Prints which peers are missing and how long the benchmark takes."""
     for peer, reason in missing(chosen.peers).items():
         say(f"without {peer}: {reason}; to add it: pip install 'minires[bench]'", error=True)
     if chosen.quick and chosen.rounds == 1:
@@ -107,7 +117,7 @@ def _announce(chosen: Plan) -> None:
     else:
         fewest = "one round" if chosen.rounds == 1 else f"{min(FEWEST, chosen.rounds)} rounds"
         longest = f"this takes up to {chosen.minutes:g} minutes (--minutes)"
-        say(f"{longest}, longer only if {fewest} of every measurement takes longer", error=True)
+        say(f"{longest}, or longer if {fewest} of every measurement need more time", error=True)
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
@@ -117,12 +127,12 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
             f"--backend must be native or reference, or module:object for your own; got {arguments.backend!r}"
         )
     with computing_on(own):
-        pass  # an error here, not in another process
+        pass  # reports an error now, not in a child process
     # Compiling takes a minute.
     peers = tuple(peer for peer in PEERS if not (arguments.quick and peer == "torch.compile"))
     if arguments.peers is not None:
         if "none" in arguments.peers[:-1] or "none" in arguments.peers[1:]:
-            raise UsageError("--peers: 'none' stands alone")
+            raise UsageError("--peers: 'none' cannot be combined with other names")
         peers = () if arguments.peers == ("none",) else arguments.peers
     names, what = arguments.network, arguments.what
     layers, networks = (("resnet18",), ("resnet20",)) if arguments.quick else (TABLE_1, RACED)
@@ -147,7 +157,7 @@ def progress() -> Iterator[Report]:
         yield lambda done, total, label: say(f"{done}/{total}  {label}", error=True)
         return
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    # Drawn by each update: a thread that wakes up would disturb the measurement.
+    # Each update draws the bar: a thread that refreshes it would disturb the measurement.
     with Progress(*columns, console=Console(file=sys.stderr), auto_refresh=False) as bar:
         task = bar.add_task("")
         yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label, refresh=True)
@@ -164,8 +174,8 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _tables(found: dict[str, Any]) -> dict[str, Any]:
-    """Title -> table, those that have lines."""
-    beside = "in brackets: our time divided by theirs"
+    """Title -> table, for the tables that have lines."""
+    beside = "in brackets: the time of minires divided by the peer's time"
     tables = {
         f"single convolutions, {beside}": report.layer_table(found),
         f"whole networks, {beside}": report.network_table(found),

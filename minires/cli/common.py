@@ -1,4 +1,4 @@
-"""Errors, backends and output of the commands.  This file loads the core alone: `minires --help` stays quick."""
+"""Errors, backends and output of the commands.  This file loads only the core, which keeps `minires --help` quick."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minires._repr import printable, wrapped
 
 # Errors that a wrong operation may raise.
 ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-UNCUT = 10_000  # columns of a file or a pipe, which is searched rather than read
+UNCUT = 10_000  # columns of a file or a pipe: long lines stay whole, so that a search finds them
 
 
 class UsageError(Exception):
@@ -29,9 +29,9 @@ class UsageError(Exception):
 
 @contextlib.contextmanager
 def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]:
-    """Makes the backend of --backend the active one; without the flag the default one stays.
+    """Makes the backend of --backend active; without the flag the default backend stays active.
 
-    Child processes find the name of your own backend in the environment.
+    MINIRES_BACKEND passes the name of your own backend to child processes.
     """
     with contextlib.ExitStack() as held:
         if backend is not None:
@@ -47,15 +47,15 @@ def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]
 
 
 def own_backend(backend: str | None) -> bool:
-    """Whether it is your own, module:object.
+    """Whether the name is module:object, a backend of your own.
 
-    A run's configuration only records it: a command enters it by `computing_on` and leaves `Config.backend` None.
+    A command enters your own backend by `computing_on` and leaves `Config.backend` None.
     """
     return backend is not None and ":" in backend
 
 
 class _Lossy:
-    """A stream whose text is lost once it cannot be written."""
+    """A stream that drops its text after the first failed write."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -70,8 +70,8 @@ class _Lossy:
     def _try(self, method: Callable[..., object], *arguments: object) -> None:
         try:
             method(*arguments)
-        except (OSError, ValueError):  # ValueError: it was closed
-            with contextlib.suppress(OSError, ValueError):  # the interpreter flushes what is left in its buffer
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            with contextlib.suppress(OSError, ValueError):  # at exit the interpreter flushes the buffer
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             self.stream = open(os.devnull, "w")  # noqa: SIM115
 
@@ -81,9 +81,9 @@ class _Lossy:
 
 @contextlib.contextmanager
 def lossy_stderr() -> Iterator[None]:
-    """Within it a full disk or a closed pipe behind stderr ends no command: the rest of the progress is lost.
+    """A context in which a full disk or a closed pipe behind stderr ends no command; later messages are lost.
 
-    A closed stdout is replaced too: print would otherwise fail, or write into a file that was opened since.
+    Replaces a closed stdout too.  Otherwise print would fail, or write into a file that has reused the descriptor.
     """
     outer = sys.stdout, sys.stderr
     for stream in outer:
@@ -98,16 +98,16 @@ def lossy_stderr() -> Iterator[None]:
 
 
 def columns(stream: Any) -> int:
-    """The width of the terminal; `UNCUT` in a file or a pipe, whatever COLUMNS a parent process exports."""
+    """The width of the terminal; `UNCUT` for a file or a pipe, even if a parent process exports COLUMNS."""
     return shutil.get_terminal_size().columns if stream.isatty() else UNCUT
 
 
 def say(*words: object, indent: int | None = 0, error: bool = False) -> None:
-    """Prints one line on stdout, or stderr: the only way in which a command prints text.
+    """Prints one line on stdout or stderr.  Commands print text through this function alone.
 
-    indent   where the line continues if the terminal is too narrow; None: it is never wrapped (code, a path)
+    indent   column at which a wrapped line continues; None: the line is never wrapped, because it is code or a path
 
-    Whatever comes from outside (names of files and classes, messages about them) is shown literally: `printable`.
+    Foreign text, such as the names of files and classes, is shown literally (`printable`).
     """
     stream = sys.stderr if error else sys.stdout
     text = printable(" ".join(map(str, words)))
@@ -120,7 +120,7 @@ def print_csv(text: str) -> None:
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    """Numbers that JSON has no word for (NaN, infinities) are null."""
+    """Prints JSON on stdout.  NaN and infinities, which JSON lacks, become null."""
     print(json.dumps(_finite(value), indent=indent, allow_nan=False))
 
 
@@ -133,12 +133,12 @@ def _finite(value: Any) -> Any:
 
 
 def raised(error: Exception) -> str:
-    """What an operation raised, in a line, with the layer and the place of its call, which its notes name."""
+    """An operation's error on one line, with its notes, which name the layer and the place of the call."""
     return " ".join(f"{type(error).__name__}: {'; '.join([str(error), *getattr(error, '__notes__', ())])}".split())
 
 
 def folder_for_output(path: Path, flag: str = "--out") -> Path:
-    """`path`, made now: what cannot be written there should not be computed first."""
+    """Creates the folder `path`; raises UsageError if it is not writable.  Commands call it before they compute."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

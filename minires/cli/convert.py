@@ -1,7 +1,7 @@
-"""Write a network's weights as safetensors in torchvision's names, bit by bit.
+"""Convert a weight file or a run to a safetensors file with torchvision's names.
 
-The metadata hold the network, the preprocessing of its pictures and the names of its classes.
-"""
+The weights stay bit-identical unless --dtype converts them.  The metadata hold the network, the preprocessing of its
+pictures and the names of its classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def flags(parser: Parser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float64", "float32", "float16"),
-        help="type of the numbers (default: as stored, but bfloat16 and float8 as float32, which holds them exactly)",
+        help="type of the numbers (default: as in the file; bfloat16 and float8 become float32, without loss)",
     )
     add(parser, "--force --json")
 
@@ -54,18 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_target(source: Path, target: Path, force: bool) -> None:
-    """Refuses a target before the source is read."""
+    """Raises UsageError for an invalid target, before the source is read."""
     if target.suffix != ".safetensors":
         raise UsageError(f"OUT must end with .safetensors, got {target}")
     if not target.parent.is_dir():
         raise UsageError(f"OUT: there is no folder {target.parent}")
     if is_checkpoint(target):
-        raise UsageError(f"OUT: {target} is the name of a part of a checkpoint: choose another")
+        raise UsageError(f"OUT: {target} is the name of a part of a checkpoint: choose another name")
     if not target.exists():
         return
     if target.is_dir():
         raise UsageError(f"OUT: {target} is a folder")
     if target.samefile(source):
-        raise UsageError(f"IN and OUT are the same file, {target}: write another one")
+        raise UsageError(f"IN and OUT are the same file, {target}: choose another OUT")
     if not force:
         raise UsageError(f"{target} exists: --force replaces it")

@@ -1,4 +1,4 @@
-"""Versions, backends, threads, BLAS, compilers, GPU, MPI, and the data sets found."""
+"""Show which versions, backends, compilers, GPUs, MPI and data sets minires finds on this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     for section, facts in sections.items():
         rows += [(section if i == 0 else "", name, str(fact)) for i, (name, fact) in enumerate(facts.items())]
         last.append(len(rows) - 1)
-    title = "what is here, and what is missing"
+    title = "found on this machine"
     print_table(("section", "name", "found"), rows, title, drop=("section",), sections=last)
     return 0
 
@@ -55,11 +55,11 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> dict[str, str]:
-    np.dot(np.ones(2), np.ones(2))  # NumPy's BLAS is loaded by now
+    np.dot(np.ones(2), np.ones(2))  # loads NumPy's BLAS
     facts = {"machine": f"{platform.system()} {platform.machine()}", "threads": str(minires.get_num_threads())}
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     libraries = [f"{pool['internal_api']} {pool['version'] or ''}, {pool['num_threads']} threads" for pool in pools]
-    facts["BLAS"] = "; ".join(libraries) or "none that threadpoolctl knows"
+    facts["BLAS"] = "; ".join(libraries) or "not found by threadpoolctl"
     compilers = [os.environ.get("CXX"), "c++", "g++", "clang++"]
     paths = (shutil.which(name) for name in compilers if name)
     facts["C++ compiler"] = next(filter(None, paths), "none: compiled backends cannot be built")
@@ -104,7 +104,7 @@ def _backends() -> dict[str, str]:
         states["native"] += f": {_instruction_sets()}"
     try:
         default = backends.active().name
-    except backends.BackendUnavailable as error:  # MINIRES_BACKEND names one that is not here
+    except backends.BackendUnavailable as error:  # MINIRES_BACKEND names a missing backend
         default = str(error)
     return {"default": default} | states
 

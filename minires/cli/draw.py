@@ -1,6 +1,6 @@
-"""Draw networks side by side, as SVG and PNG: one box a weight layer; shortcuts solid, or dotted where dimensions
-increase.
-"""
+"""Draw networks side by side, as in Figure 3 of the paper, into an SVG and a PNG file.
+
+Each box is a layer with weights.  Shortcuts are solid lines, or dotted lines where dimensions increase."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Top-1 error, top-5 error and confusion matrix of a run's newest checkpoint, of a checkpoint, or of a weight file.
+"""Measure the top-1 error, top-5 error and confusion matrix of a run, a checkpoint or a weight file.
 
-A run is evaluated on its own data unless --data is given.  A weight file needs --data; its pictures go through the
-preprocessing that the file specifies, else the usual one.
-"""
+A run means its newest checkpoint, evaluated on the run's own data unless --data is given.  A weight file needs --data.
+Its pictures are preprocessed as the file's metadata specify, or else as its network usually needs."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def flags(parser: Parser) -> None:
     add(data, "--data --data-dir --download")
     data.add_argument("--split", choices=("test", "train"), default="test", help="part of the data (default: test)")
     add(data, "--batch-size", help="images at a time (default: the run's; weight file: 128)")
-    file = parser.add_argument_group("What a weight file leaves open")
+    file = parser.add_argument_group("Hints for a weight file")
     add(file, "--network --stride-in --zero-channels")
     machine = parser.add_argument_group("The machine")
     add(machine, "--backend --threads --workers")
@@ -99,7 +98,7 @@ def _of_weights(arguments: argparse.Namespace) -> Found:
 
 
 def _batches(classifier: Classifier, dataset: Dataset, size: int) -> Iterator[tuple[Any, Any]]:
-    """Images (N, C, H, W) as the network takes them, and labels (N,)."""
+    """Preprocessed images (N, C, H, W) and labels (N,), batch by batch."""
     preprocessing, images = classifier.preprocessing, dataset.images
     shape = (preprocessing.channels, preprocessing.crop, preprocessing.crop)
     if len(dataset.classes) != classifier.outputs:
@@ -117,7 +116,7 @@ def _batches(classifier: Classifier, dataset: Dataset, size: int) -> Iterator[tu
 
 
 def _print_confusion(confusion: Any, classes: Sequence[str]) -> None:
-    """The whole matrix for up to 20 classes, where the terminal holds it; else the most frequent mistakes."""
+    """Prints the whole matrix for up to 20 classes if the terminal is wide enough, else the most frequent mistakes."""
     rows = [
         (name, *(Text(f"{n:,}", "bold") if row == i else f"{n:,}" if n else "·" for i, n in enumerate(counts)))
         for row, (name, counts) in enumerate(zip(classes, confusion.tolist(), strict=True))

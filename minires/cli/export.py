@@ -1,7 +1,6 @@
-"""Write a network, in evaluation mode, as an ONNX file: input `images` (batch, C, H, W), output `logits`.
+"""Write a network in evaluation mode as an ONNX file, with input `images` (batch, C, H, W) and output `logits`.
 
-The weights keep their names.  The metadata hold the network and its options.
-"""
+The weights keep their names.  The metadata hold the network and its options."""
 
 from __future__ import annotations
 
@@ -22,11 +21,11 @@ EXAMPLES = ("export resnet50 --out resnet50.onnx", "export runs/resnet20-digits-
 
 
 def flags(parser: Parser) -> None:
-    add(parser, "NETWORK", type=str, help="network, or a run: its network with its weights")
+    add(parser, "NETWORK", type=str, help="network name, or a run with its network and weights")
     add(parser, "--out", metavar="FILE", required=True, help="ONNX file to write")
     add(parser, "--weights --seed --input")
     add(parser, "--batch-size", type=_batch, metavar="N|dynamic", help="images at a time (default: dynamic)")
-    parser.add_argument("--fuse", action="store_true", help="each batch norm folded into the convolution before it")
+    parser.add_argument("--fuse", action="store_true", help="batch norm folded into the convolution before it")
     add(parser, "--shortcut --stride-in --zero-channels --width --num-classes --force --json")
 
 
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists() and not arguments.force:
         raise UsageError(f"--out: {out} exists: --force replaces it")
     folder_for_output(out.parent)
-    model, shape, model_metadata, notes = _restored(arguments) if arguments.weights is not None else _initialised(arguments)
+    model, shape, model_metadata, notes = (_initialised if arguments.weights is None else _restored)(arguments)
     try:
         summary(model, shape)
     except (TypeError, ValueError) as error:
@@ -76,7 +75,7 @@ def _take_run(arguments: argparse.Namespace) -> None:
 
 
 def _batch(word: str) -> int:
-    """0: any number, chosen when the file is used."""
+    """The batch size; 0 for `dynamic`, a size chosen when the file is used."""
     if word == "dynamic":
         return 0
     if not (word.isascii() and word.isdecimal()) or not 1 <= int(word) < 2**31:
@@ -100,7 +99,7 @@ def _initialised(arguments: argparse.Namespace) -> Found:
 
 
 def _restored(arguments: argparse.Namespace) -> Found:
-    """The network of --weights: of a run, which has the size of its images, or of another program's file."""
+    """The network of --weights.  A run also specifies the size of its images; a weight file does not."""
     run = is_run(arguments.weights)
     own = (*OPTIONS, "seed", "input") if run else ("shortcut", "width", "num_classes", "seed")
     not_with(arguments, own, f"cannot be given with --weights: the {'run' if run else 'file'} has its own")

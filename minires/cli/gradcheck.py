@@ -1,8 +1,9 @@
-"""Awkward cases of operations, in float64 and float32: forward against a naive oracle; every element of every gradient
-against central differences, for a random cotangent; and the required behaviour at ties, kinks and extremes.
+"""Check operations on awkward cases, in float64 and float32.
 
-The verdict holds for the backend named; other backends have their own kernels.  `minires verify --ops` is the same.
-"""
+Compares each forward with a naive implementation.  Compares every element of every gradient with central differences,
+for a random cotangent.  Checks the required behaviour at ties, kinks and extremes.
+
+The verdict holds for one backend, because each backend has its own kernels.  `minires verify --ops` does the same."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check(operations: Sequence[str], arguments: argparse.Namespace) -> int:
-    """Checks these operations, or all."""
+    """Checks the named operations, or all if none is named; returns the exit code."""
     for name in operations:
         if name not in CASES:
             raise UsageError(f"unknown operation {name!r}; known are {', '.join(CASES)}.{suggest(name, CASES)}")
@@ -44,7 +45,7 @@ def check(operations: Sequence[str], arguments: argparse.Namespace) -> int:
             try:
                 check_cases(name, arguments.cases, arguments.seed)
                 complaints[name] = ""
-            except Exception as error:  # a bug may end in any error of NumPy's
+            except Exception as error:  # a bug may raise any of NumPy's errors
                 complaints[name] = f"{type(error).__name__}: {error}"
     wrong = sum(map(bool, complaints.values()))
     if arguments.json:

@@ -1,7 +1,6 @@
-"""Every hand-written CUDA kernel that a call can choose by name, as in mr.backend('cuda', gemm=..., conv2d=...).
+"""List the hand-written CUDA kernels.  Select one by its name, as in mr.backend('cuda', gemm=..., conv2d=...).
 
-The last column describes what a kernel adds to the kernel before it.
-"""
+The last column describes what a kernel adds to the kernel before it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Run one forward and backward through two backends.
+"""Compare two backends on one forward and backward pass, node by node.
 
-Own error: the second backend's, on the operands of the first.  Grown error: the difference of the two runs.  Both are
-printed for every node, as a relative norm and in units in the last place (of the array's root mean square).  Exit code
-1 reports an own error above its tolerance: the operands of the first such node are saved, with the lines that reproduce
-it.
-"""
+The own error of a node is the second backend's error on the first backend's operands.  The grown error is the
+difference between the two whole runs at that node.  Both are relative norms.  Both are also given in units in the last
+place (ulp) of the array's root mean square.
+
+If an own error exceeds its tolerance, the exit code is 1.  The command then saves the operands of the first such node
+and prints the lines that reproduce the error."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ EXAMPLES = ("lockstep resnet20 --backends reference,native", "lockstep resnet20 
 def flags(parser: Parser) -> None:
     add(parser, "NETWORK")
     parser.add_argument(
-        "--backends", default="reference,native", metavar="A,B", help="two names, or module:object for your own; the "
-        "second may have options, as in native:isa=portable (default: reference,native)",
+        "--backends", default="reference,native", metavar="A,B", help="two backends: names, or module:object; "
+        "options may follow the second, as in native:isa=portable (default: reference,native)",
     )  # fmt: skip
     dtypes = ("float32", "float64")
     parser.add_argument("--dtype", choices=dtypes, default="float32", help="type of the computation (default: float32)")
@@ -46,20 +47,20 @@ def run(arguments: argparse.Namespace) -> int:
         _usable(first, second, options)
         try:
             result = lockstep(model, images, found.labels, (first, second), **options)
-        except ERRORS as error:  # a finding
+        except ERRORS as error:  # an error of an operation is a finding too
             if arguments.json:
-                content = {"subject": found.title, "first": first, "second": second, "passed": False}
-                print_json(content | {"error": raised(error)})
+                subject = {"subject": found.title, "first": first, "second": second, "passed": False}
+                print_json(subject | {"error": raised(error)})
             else:
                 say(f"{found.title}: {second} beside {first}, {arguments.dtype}: {raised(error)}")
             return 1
     fault, path = result.fault, result.save_fault(folder)
     if arguments.json:
         rows = [asdict(step) for step in result.steps]
-        said: dict[str, Any] = {"subject": found.title, "first": first, "second": second, "losses": result.losses}
-        said |= {"passed": result.passed, "other_form": result.other_form}
-        said["fault"] = asdict(fault) if fault else None
-        print_json({**said, "file": str(path) if path else None, "steps": rows})
+        content: dict[str, Any] = {"subject": found.title, "first": first, "second": second, "losses": result.losses}
+        content |= {"passed": result.passed, "other_form": result.other_form}
+        content["fault"] = asdict(fault) if fault else None
+        print_json({**content, "file": str(path) if path else None, "steps": rows})
         return 0 if result.passed else 1
     lines = [
         (
@@ -82,15 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
     if fault is None:
         say(f"in step        all of {len(result.steps)} steps within their tolerance", indent=15)
         return 0 if result.passed else 1
-    say(f"left the tolerance first: {_place(fault)}, {fault.array}: {fault.own:.1e} above {fault.tolerance:.1e}")
+    say(f"first above its tolerance: {_place(fault)}, {fault.array}: {fault.own:.1e} above {fault.tolerance:.1e}")
     say(
         f"worst at       index {fault.index}: {fault.numbers[0]:.9g} {first}, {fault.numbers[1]:.9g} {second}",
         indent=15,
     )
-    told_options = "".join(f", {name}={value!r}" for name, value in options.items())
+    keywords = "".join(f", {name}={value!r}" for name, value in options.items())
     say("from minires.verify.recorded import load_call")
     say(f"call = load_call({str(path)!r})", indent=None)
-    say(f"print(call.compare({first!r}, {second!r}{told_options}))", indent=None)
+    say(f"print(call.compare({first!r}, {second!r}{keywords}))", indent=None)
     say(path, indent=None)
     return 1
 
@@ -113,7 +114,7 @@ def _backends(text: str) -> tuple[str, str, dict[str, Any]]:
     if len(parts) != 2:
         raise UsageError(f"--backends must name two, such as reference,native; got {text!r}")
     second, _, rest = parts[1].partition(":")
-    if ":" in parts[1] and second.strip() not in backends.names():  # the reader's own, module:object
+    if ":" in parts[1] and second.strip() not in backends.names():  # your own backend, module:object
         second, _, rest = parts[1].partition(",")
     names = [parts[0].strip(), second.strip()]
     for name in names:

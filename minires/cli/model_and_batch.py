@@ -28,9 +28,9 @@ from minires.models import input_shape
 from minires.training.evaluation import on_device
 from minires.training.restore import restore
 
-# It comes with matplotlib, which need not be loaded.
+# A photograph that is part of matplotlib; finding it does not import matplotlib.
 PHOTO = Path(getattr(find_spec("matplotlib"), "origin", "")).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
-PHOTO_LABEL = 652  # "military uniform": ImageNet's class of the photograph that comes with matplotlib
+PHOTO_LABEL = 652  # "military uniform": ImageNet's class of that photograph
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,18 @@ class ModelAndBatch:
 
 
 def add_flags(parser: Parser, backend: bool = True) -> None:
-    images = parser.add_argument_group("The images", "default: digits for the CIFAR family, else a photograph")
+    images = parser.add_argument_group("The images", "default: digits for CIFAR networks, otherwise a photograph")
     add(images, "--data", help="data set whose test images are used: digits, fashion-mnist, cifar10 or folder")
     add(images, "--data-dir")
-    images.add_argument("--index", type=Whole(0), metavar="N", help="first test image (default: 0)")
+    images.add_argument("--index", type=Whole(0), metavar="N", help="index of the first test image (default: 0)")
     add(images, "--batch-size", help="number of test images (default: 8)")
-    images.add_argument("--image", metavar="FILE", help="picture, scaled and cut as in training (default: none)")
-    images.add_argument("--label", type=int, metavar="N", help="class of the picture (default: 0)")
+    images.add_argument("--image", metavar="FILE", help="picture, preprocessed as for evaluation (default: none)")
+    images.add_argument(
+        "--label", type=int, metavar="N", help="index of the picture's class (default: 0; photograph: its own)"
+    )
     network = parser.add_argument_group("The network")
     add(network, "--weights --seed --shortcut --stride-in --zero-channels --width")
-    add(network, "--eval", help="running statistics and no dropout (default: with --weights)")
+    add(network, "--eval", help="evaluation mode: running statistics, no dropout (default: only with --weights)")
     if backend:
         add(parser, "--backend")
 
@@ -80,10 +82,12 @@ def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
         data = config.data if config is not None else "digits" if small else None
     if data is None:
         not_with(
-            arguments, ("index", "batch_size", "data_dir"), "says nothing about one picture (--data chooses others)"
+            arguments,
+            ("index", "batch_size", "data_dir"),
+            "does not apply to a single picture; --data selects test images",
         )
     else:
-        not_with(arguments, ("label",), f"says nothing about the test images of {data}")
+        not_with(arguments, ("label",), f"does not apply to the test images of {data}")
     if data is not None:
         mean = None if trained is None else trained.mean
         options = {} if config is None else {"size": config.size}
@@ -114,8 +118,8 @@ def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
     model.train(not (arguments.eval or trained is not None))
     if model.training and _normalised_alone(model, x):
         raise UsageError(
-            f"batch norm in training needs more than the one value per channel that one image of shape {x.shape[1:]} "
-            "leaves: --batch-size takes more images, --eval uses the running statistics"
+            f"--batch-size must be at least 2: one image of shape {x.shape[1:]} leaves batch norm a single value per "
+            "channel to normalise; or pass --eval, which uses the running statistics"
         )
     outputs = _outputs(model, x)
     for label in labels:
@@ -127,13 +131,13 @@ def _make(network: str, arguments: argparse.Namespace) -> ModelAndBatch:
 
 
 def _normalised_alone(model: Any, x: Any) -> bool:
-    """Whether a batch norm would be given a single value per channel."""
+    """Whether a batch norm would normalise a single value per channel."""
     rows = _summary(model, x).rows
     return len(x) == 1 and any(row.operation == "BatchNorm" and math.prod(row.output_shape[1:]) == 1 for row in rows)
 
 
 def _outputs(model: Any, x: Any) -> int:
-    """The number of classes; the images must fit the network."""
+    """The number of classes; raises UsageError if the images do not fit the network."""
     outputs: int = _summary(model, x).rows[-1].output_shape[0]
     return outputs
 
@@ -147,7 +151,7 @@ def _summary(model: Any, x: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The network of --weights: of a run, which has its data and their mean image, or of another program's file."""
+    """The network of --weights.  If it comes from a run, `config`, `mean` and `input_shape` are the run's."""
 
     model: mr.nn.Module
     preprocessing: Any
@@ -180,7 +184,7 @@ def _restored(network: str, arguments: argparse.Namespace) -> _Trained:
 def _test_images(
     data: str, arguments: argparse.Namespace, mean: Any, options: dict[str, Any]
 ) -> tuple[Any, Any, int, str]:
-    """x (N, C, H, W), labels (N,), how many classes, and what it is; `options` as for `minires.data.load`."""
+    """x (N, C, H, W), labels (N,), number of classes and a description; `options` are those of `minires.data.load`."""
     try:
         dataset = sets.load(data, "test", arguments.data_dir, **options)
         if mean is None and data != "folder":
@@ -201,7 +205,7 @@ def _test_images(
 
 
 def _picture(path: str | None, network: str, trained: Any) -> tuple[Any, str]:
-    """x (1, C, H, W) of a picture, or of the photograph that comes with matplotlib, as the network is used to."""
+    """x (1, C, H, W) of a picture, preprocessed for the network, and a description; None: matplotlib's photograph."""
     if path is None:
         file, description = str(PHOTO), "a photograph of Grace Hopper"
     else:

@@ -1,6 +1,6 @@
-"""The networks of the paper, counted as the paper counts: one multiply-add is 1; convolutions, projections and linear
-layers count.
-"""
+"""List the networks of the paper with their parameters and multiply-adds.
+
+A multiply-add counts as 1, as in the paper.  Convolutions, projections and linear layers are counted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Print a table or figure of the paper, ours beside the paper's, and write its CSV and picture.
+"""Reproduce a table or figure of the paper: print its numbers beside the paper's, and write a CSV file and pictures.
 
-Without an item, the items are listed.  Exit code 1: a claim was not reproduced.
-"""
+Without ITEM, the command lists the items.  The exit code is 1 if a claim of the paper was not reproduced."""
 
 from __future__ import annotations
 
@@ -21,29 +20,29 @@ from minires.training.progress import on_stderr
 
 EXAMPLES = ("paper figure3 --out build", "paper figure1 --residual --quick --out build")
 ITEMS = {
-    "table1": "the architectures for ImageNet, our multiply-adds beside the printed FLOPs",
-    "table6": "the CIFAR-10 networks: parameters, and the errors of finished runs (--runs)",
+    "table1": "the ImageNet networks: their multiply-adds beside the paper's FLOPs",
+    "table6": "the CIFAR-10 networks: their parameters, and the errors of finished runs (--runs)",
     "figure3": "VGG-19, the plain and the residual network of 34 layers, side by side",
-    "figure1": "plain-20 and plain-56 trained (--residual: and their residual kin, Figure 6)",
-    "figure4": "18 and 34 layers trained, plain and residual",
-    "figure7": "standard deviation of the layers' responses, of trained networks (--runs) or fresh ones",
+    "figure1": "training of plain-20 and plain-56 (--residual: also of ResNet-20 and ResNet-56, as in Figure 6)",
+    "figure4": "training of networks with 18 and 34 layers, plain and residual",
+    "figure7": "standard deviation of each layer's responses, in trained (--runs) or untrained networks",
     "gradients": "gradient norms over depth: plain and residual, with and without batch norm",
-    "all": "everything above that needs no download, on one page",
+    "all": "all items above as far as they need no download, on one page",
 }
 
 
 def flags(parser: Parser) -> None:
     subparsers = parser.add_subparsers(dest="item", metavar="ITEM", parser_class=Parser)
     add(parser, "--json")
-    for item, summary in ITEMS.items():
-        _flags_of_item(item, subparsers.add_parser(item, help=summary, description=f"{summary[0].upper()}{summary[1:]}."))
+    for item, text in ITEMS.items():
+        _flags_of_item(item, subparsers.add_parser(item, help=text, description=f"{text[0].upper()}{text[1:]}."))
 
 
 def _flags_of_item(item: str, parser: Parser) -> None:
     add(parser, "--out", metavar="DIR", default=".", help="folder of the files to write (default: .)")
     add(parser, "--json", default=argparse.SUPPRESS)
     if item == "table1":
-        parser.add_argument("--time", action="store_true", help="measured time of a forward pass of each network")
+        parser.add_argument("--time", action="store_true", help="time of each network's forward pass, measured")
         add(parser, "--shortcut", help="shortcuts where dimensions increase (default: B)")
         add(parser, "--stride-in")
     if item in ("figure1", "figure4"):
@@ -51,13 +50,19 @@ def _flags_of_item(item: str, parser: Parser) -> None:
         add(parser, "--data", choices=sets, default=sets[0], help="data set (default: fashion-mnist)")
     if item in ("figure1", "figure4", "all"):
         parser.add_argument("--quick", action="store_true", help="300 iterations instead of the whole run")
-        parser.add_argument("--seeds", type=Whole(1), default=1, metavar="N", help="runs per network (default: 1)")
-        parser.add_argument("--jobs", type=Whole(1), metavar="N", help="runs at a time (default: one per processor)")
+        parser.add_argument(
+            "--seeds",
+            type=Whole(1),
+            default=1,
+            metavar="N",
+            help="runs per network, each with its own seed (default: 1)",
+        )
+        parser.add_argument("--jobs", type=Whole(1), metavar="N", help="runs in parallel (default: one per processor)")
         add(parser, "--backend --quiet")
     if item in ("figure1", "figure4", "figure7", "all"):
         add(parser, "--data-dir")
     if item == "figure1":
-        parser.add_argument("--residual", action="store_true", help="ResNet-20 and ResNet-56 too, as in Figure 6")
+        parser.add_argument("--residual", action="store_true", help="also ResNet-20 and ResNet-56, as in Figure 6")
     if item in ("table6", "figure7"):
         which = "on cifar10" if item == "table6" else "of networks with batch norm"
         parser.add_argument(
@@ -66,7 +71,7 @@ def _flags_of_item(item: str, parser: Parser) -> None:
     if item == "gradients":
         parser.add_argument(
             "--steps", type=Whole(0), default=0, metavar="N",
-            help="training steps whose turn of the weights is measured (default: 0)",
+            help="training steps before the angle by which the weights have turned is measured (default: 0)",
         )  # fmt: skip
     if item in ("gradients", "figure7"):
         add(parser, "--seed", default=0)
@@ -112,7 +117,7 @@ def _reproduce(item: str, out: Path, options: Mapping[str, Any], quiet: bool) ->
 
 
 def _show(report: Report, out: Path, as_json: bool) -> dict[str, Any]:
-    """Writes the files, prints the table unless stdout is for JSON, and gives what JSON holds."""
+    """Writes the files, prints the table unless --json is given, and returns the content of the JSON."""
     files = [write(out / name, content) for name, content in report.files.items()]
     if not as_json:
         print_table(report.head, report.lines, report.title, right=report.right, drop=report.drop)
@@ -125,7 +130,7 @@ def _show(report: Report, out: Path, as_json: bool) -> dict[str, Any]:
 
 
 def _all(every: str, out: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> int:
-    """Every item; Figure 7 of the networks that Figure 1 has trained.  The errors of Table 6 need a download."""
+    """Reproduces every item.  Figure 7 uses the networks of Figure 1.  Table 6 has no errors: they need a download."""
     shown = []
     data_dir = {name: value for name, value in options.items() if name == "data_dir"}
     reports: list[Report] = []

@@ -1,4 +1,4 @@
-"""The parsers of the commands; flags that several commands have are declared here, once."""
+"""The parsers of the commands.  Flags that several commands share are declared here, once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minires._repr import shown
 from minires.backends.threads import MOST_THREADS
 from minires.cli.common import UsageError
 
-# Former name -> name, accepted where the command has the second and lacks the first.
+# Former name of a flag -> present name.  A command accepts the former name of each flag that it has.
 FORMER_FLAGS = {
     "--batch": "--batch-size",
     "--model": "--network",
@@ -26,7 +26,7 @@ FORMER_FLAGS = {
     "--classes": "--num-classes",
 }
 
-REMEDIES = {"--plot": "; --out DIR is the folder of the plots"}  # instead of a value, for a flag that takes none
+REMEDIES = {"--plot": "; --out DIR is the folder of the plots"}  # flag without a value -> the flag that takes the value
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def network(name: str) -> str:
 
 
 def names_of(one: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    """The type of a flag for names with commas between them, each of the type `one`."""
+    """The type of a flag for comma-separated names; `one` is the type of a single name."""
     return lambda text: tuple(dict.fromkeys(one(word.strip()) for word in text.split(",")))
 
 
@@ -67,7 +67,7 @@ def backend(name: str) -> str:
 
 
 def data_set(name: str) -> str:
-    """Two flags name a folder of images; an unknown name is refused by `minires.data`."""
+    """The type of --data.  Refuses a folder, which needs two flags; `minires.data` refuses unknown names."""
     if os.path.isdir(name) and name not in minires.data.names():
         raise argparse.ArgumentTypeError(
             f"must name a data set, got the folder {name}; to read it: --data folder --data-dir {name}"
@@ -88,14 +88,14 @@ def _flag(help: str = "", **settings: Any) -> dict[str, Any]:
 
 DATA_DIR = "folder to search first (default: $MINIRES_DATA, then the usual places)"
 BACKEND = "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)"
-SHORTCUT = "shortcuts where dimensions increase (default: A for the CIFAR family, B for ImageNet's)"
+SHORTCUT = "kind of shortcut where dimensions increase (default: A for CIFAR networks, B for ImageNet networks)"
 STRIDE_IN = "convolution of a bottleneck that has the stride (default: 1x1)"
 THREADS = "threads of the CPU backends, BLAS included (default: all processors)"
 FLAGS = {
-    "NETWORK": _flag("network; `minires models` lists them", type=network),
+    "NETWORK": _flag("network name; `minires models` lists the names", type=network),
     "--data": _flag("data set: digits, fashion-mnist, cifar10 or folder", type=data_set, metavar="NAME"),
     "--data-dir": _flag(DATA_DIR, metavar="DIR"),
-    "--download": _flag("download of the data if they are missing", action="store_true"),
+    "--download": _flag("download of missing data", action="store_true"),
     "--backend": _flag(BACKEND, type=backend, metavar="NAME"),
     "--threads": _flag(THREADS, type=Whole(1, MOST_THREADS)),
     "--workers": _flag("threads that prepare batches (default: 2)", type=Whole(0, 256)),
@@ -103,7 +103,9 @@ FLAGS = {
     "--network": _flag("network in the weight file (default: recognised)", type=network, metavar="NETWORK"),
     "--shortcut": _flag(SHORTCUT, choices=("A", "B", "C")),
     "--stride-in": _flag(STRIDE_IN, choices=("1x1", "3x3")),
-    "--zero-channels": _flag("side of option A's zero channels (default: end)", choices=("end", "both")),
+    "--zero-channels": _flag(
+        "position of the zero channels that shortcut A adds (default: end)", choices=("end", "both")
+    ),
     "--width": _flag("filters of the first stage (default: the network's)", type=Whole(1)),
     "--num-classes": _flag("outputs of the last layer (default: the network's)", type=Whole(1)),
     "--input": _flag(
@@ -111,18 +113,18 @@ FLAGS = {
     ),
     "--seed": _flag("seed of the initial weights (default: 0)", type=Whole(0, 2**63 - 1)),
     "--batch-size": _flag("images at a time", type=Whole(1)),
-    "--eval": _flag("running statistics and no dropout (default: as in training)", action="store_true"),
+    "--eval": _flag("evaluation mode: running statistics, no dropout (default: training mode)", action="store_true"),
     "--json": _flag("result as JSON on stdout", action="store_true"),
     "--force": _flag("replacement of an existing file", action="store_true"),
     "--out": _flag(metavar="PATH"),
     "--quiet": _flag("no progress on stderr", action="store_true"),
 }
 SHORT = {"--out": "-o", "--quiet": "-q"}
-OPTIONS = ("shortcut", "stride_in", "zero_channels", "width", "num_classes")  # of `models.create`
+OPTIONS = ("shortcut", "stride_in", "zero_channels", "width", "num_classes")  # options of `models.create`
 
 
 def add(parser: Any, flags: str, **changes: Any) -> None:
-    """Adds flags of `FLAGS` to a parser or group; `changes` replace what is declared there."""
+    """Adds flags of `FLAGS` to a parser or group; `changes` override their settings."""
     for flag in flags.split():
         names = [flag.lower()] if flag.isupper() else [*filter(None, [SHORT.get(flag)]), flag]
         settings = FLAGS[flag] | ({"metavar": flag} if flag.isupper() else {}) | changes
@@ -132,7 +134,7 @@ def add(parser: Any, flags: str, **changes: Any) -> None:
 
 
 def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """The values of these flags that stand on the command line; flags that the command lacks are left out."""
+    """The values of these flags that the user gave; flags that the command lacks are left out."""
     values = {name: getattr(arguments, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
@@ -147,7 +149,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the program.
+    """A parser that raises UsageError instead of ending the program.
 
     examples   command lines without `minires`, for the end of the help
     """
@@ -169,14 +171,16 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """What argparse found, as `FLAG must be ..., got ...`."""
+        """Raises argparse's complaint as a UsageError of the form `FLAG must be ..., got ...`."""
         if found := re.fullmatch(r"argument (?:-\w/)?([^:]+): (.*)", message, re.DOTALL):
-            flag, problem = found.groups()
-            problem = re.sub(r"^invalid float value: ", "must be a number, got ", problem)
-            problem = re.sub(r"^ignored explicit argument (.*)", rf"takes no value, got \1{REMEDIES.get(flag, '')}", problem)
-            problem = re.sub(r"^not allowed with argument (?:-\w/)?", "cannot be given with ", problem)
-            problem = re.sub(r"^expected (one|at least one|\d+) argument", r"needs \1 value", problem)
-            message = problem if problem.startswith("unknown ") else f"{flag} {problem}"
+            flag, reason = found.groups()
+            reason = re.sub(r"^invalid float value: ", "must be a number, got ", reason)
+            reason = re.sub(
+                r"^ignored explicit argument (.*)", rf"takes no value, got \1{REMEDIES.get(flag, '')}", reason
+            )
+            reason = re.sub(r"^not allowed with argument (?:-\w/)?", "cannot be given with ", reason)
+            reason = re.sub(r"^expected (one|at least one|\d+) argument", r"needs \1 value", reason)
+            message = reason if reason.startswith("unknown ") else f"{flag} {reason}"
         raise UsageError(re.sub(r"(?<=[ ,])-\w/(?=--)", "", message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -186,7 +190,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, message)
 
     def of_item(self, words: Sequence[str]) -> Parser:
-        """The parser of the item that the words name, as in `minires paper ITEM`; without items this one."""
+        """The parser of the item that the words name, as in `minires paper ITEM`; `self` without items."""
         items = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
         return next((choices[word] for choices in items for word in words if word in choices), self)
 
@@ -194,7 +198,7 @@ class Parser(argparse.ArgumentParser):
         return self._option_string_actions
 
     def understand(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments; an unknown flag is reported before a missing one, which may be the same flag misspelt."""
+        """Parses the words.  Reports an unknown flag before a missing flag: it may be the missing flag, misspelt."""
         parser, flags = self.of_item(words), self.of_item(words).flags()
         end = words.index("--") if "--" in words else len(words)
         words = [*map(parser._renamed, words[:end]), *words[end:]]
@@ -215,6 +219,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def not_with(arguments: argparse.Namespace, names: Iterable[str], reason: str) -> None:
-    """Refuses the first of these flags that is given."""
+    """Raises UsageError for the first of these flags that the user gave."""
     for name in given(arguments, names):
         raise UsageError(f"--{name.replace('_', '-')} {reason}")

@@ -1,7 +1,7 @@
-"""Print the classes and probabilities of pictures: those named, and all in the folders named and below.
+"""Classify pictures: print the most probable classes of each picture.
 
-A file that cannot be decoded is reported on stderr, the other pictures are still classified, and the exit code is 4.
-"""
+Folders are searched with their subfolders.  If a file cannot be decoded, the command reports it on stderr, classifies
+the other pictures and exits with 4."""
 
 from __future__ import annotations
 
@@ -40,19 +40,27 @@ def flags(parser: Parser) -> None:
     network.add_argument(
         "--classes",
         metavar="FILE",
-        help="names of the classes, one a line or JSON (default: the weights' own)",
+        help="file of class names, one a line or as JSON (default: stored with the weights)",
     )
     pictures = parser.add_argument_group(
-        "The preprocessing", "default: the weights' own, else ImageNet's; CIFAR networks: 32 pixels without a margin"
+        "The preprocessing",
+        "default: stored with the weights, else as for ImageNet; CIFAR networks: 32 pixels without a margin",
     )
     pictures.add_argument("--resize", type=int, metavar="N", help="pixels of the shorter side (default: 256)")
     pictures.add_argument("--crop", type=int, metavar="N", help="side of the central square in pixels (default: 224)")
-    pictures.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean to subtract, in units of [0, 1]")
-    pictures.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation to divide by")
+    pictures.add_argument(
+        "--mean",
+        type=_numbers,
+        metavar="R,G,B",
+        help="mean to subtract from pixels in [0, 1] (default: 0.485,0.456,0.406)",
+    )
+    pictures.add_argument(
+        "--std", type=_numbers, metavar="R,G,B", help="standard deviation to divide by (default: 0.229,0.224,0.225)"
+    )
     answer = parser.add_argument_group("The answer")
-    answer.add_argument("--top", type=int, metavar="N", help="classes per picture (default: 5)")
+    answer.add_argument("--top", type=int, metavar="N", help="number of classes to print per picture (default: 5)")
     add(answer, "--json --quiet")
-    answer.add_argument("--plot", action="store_true", help="a plot of each picture, with its classes as bars")
+    answer.add_argument("--plot", action="store_true", help="plot of each picture, with probabilities as bars")
     add(answer, "--out", metavar="DIR", help="folder of the plots (default: predictions)")
     add(parser, "--batch-size", default=32, help="pictures at a time (default: 32)")
     machine = parser.add_argument_group("The machine")
@@ -98,12 +106,12 @@ def _answers(
     out: Path | None,
     aloud: bool,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One object a picture, and the files written; `aloud`: printed on stdout at once."""
+    """A JSON object per picture, and the files written; `aloud`: prints each answer on stdout at once."""
     answer = say if aloud else lambda *words, **form: None
     names = {} if out is None else _free_names(paths)
     images: list[dict[str, Any]] = []
     files: list[str] = []
-    kept: list[Prediction] = []  # for the sheet
+    kept: list[Prediction] = []  # pictures on the sheet
     for note in classifier.notes:
         say(f"note: {note}", error=True)
     answer(f"{classifier.network}, {classifier.outputs:,} classes; pictures: {classifier.preprocessing}")
@@ -129,7 +137,7 @@ def _answers(
 
 
 def _free_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file for each picture's plot and, under the empty path, for the sheet: no two alike, none that is a picture."""
+    """Distinct names of the pictures' plots and, under the empty path, of the sheet.  No plot replaces a picture."""
     taken = {path.name.casefold() for path in paths}
     last: dict[str, int] = {}  # number of each stem
     names: dict[Path, str] = {}
@@ -145,13 +153,13 @@ def _free_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _classifier(arguments: argparse.Namespace) -> Classifier:
-    """The network of the flags, its preprocessing and the names of its classes; they must fit."""
+    """The network that the flags specify, with preprocessing and class names that fit it."""
     path = weight_file(arguments.weights)
     if is_checkpoint(path):
         not_with(
             arguments, ("stride_in", "zero_channels"), "cannot be given with --weights of a run: the run has its own"
         )
-        backend = backends.path_of(backends.active())  # not the one that trained it
+        backend = backends.path_of(backends.active())  # not the backend that trained the run
         found = prediction.of_run(checkpoint(arguments.weights, "--weights"), backend=backend)
         if arguments.network not in (None, found.network):
             raise UsageError(f"--weights: {path} holds a {found.network}, not a {arguments.network}")

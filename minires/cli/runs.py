@@ -1,4 +1,4 @@
-"""The paths on the command line that hold a trained network: a run folder, a checkpoint, or a weight file."""
+"""Paths on the command line that hold a trained network: a run folder, a checkpoint, or a weight file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minires.training.checkpoint import is_checkpoint
 
 
 def checkpoint(path: str, argument: str) -> Path:
-    """The checkpoint at `path`; `argument` is what gave it: RUN, --weights."""
+    """The checkpoint at `path`; `argument` is the argument that named it, such as RUN or --weights."""
     if Path(path).is_file() and not is_checkpoint(Path(path)):
         raise UsageError(f"{argument}: {path} is no checkpoint: weight files are for evaluate, predict and convert")
     try:
@@ -20,12 +20,12 @@ def checkpoint(path: str, argument: str) -> Path:
 
 
 def is_run(path: str) -> bool:
-    """Whether --weights names a run folder or checkpoint of minires, and not another program's weight file."""
+    """Whether the path is a run folder or a checkpoint of minires, rather than a weight file."""
     return Path(path).is_dir() or is_checkpoint(Path(path))
 
 
 def weight_file(path: str, argument: str = "--weights") -> Path:
-    """`path`, which must be a weight file, run or checkpoint; RUN/best becomes the checkpoint that it stands for."""
+    """The weight file, run or checkpoint at `path`; RUN/best becomes the checkpoint that it refers to."""
     found = Path(path)
     if not found.exists():
         if is_checkpoint(found):

@@ -1,8 +1,8 @@
-"""Run one forward and backward and stop in the debugger, in the frame of an operation's forward or backward, after its
-card is printed.
+"""Step through an operation in a debugger.
 
-`c` continues to the next stop, `q` ends.  PYTHONBREAKPOINT names another debugger than pdb.
-"""
+Runs one forward and backward pass and stops inside the forward or backward of an operation.  Each stop first prints a
+card: the operation with its arrays and their statistics.  `c` continues to the next stop, `q` quits.  The variable
+PYTHONBREAKPOINT selects another debugger than pdb."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ def flags(parser: Parser) -> None:
     where.add_argument(
         "--at",
         metavar="PLACE",
-        help="module path such as layer2.0, a pattern of one, or the name of an operation (default: everywhere)",
+        help="module path such as layer2.0, pattern of paths, or operation such as Conv2d (default: every operation)",
     )
     phases, ends = ("forward", "backward", "both"), ("entry", "return")
-    where.add_argument("--when", choices=phases, default="forward", help="phase (default: forward)")
+    where.add_argument("--when", choices=phases, default="forward", help="phase to stop in (default: forward)")
     where.add_argument(
         "--stop",
         choices=ends,
         default="entry",
-        help="its start, or its end with the result (default: entry)",
+        help="start of the phase, or its end with the result (default: entry)",
     )
-    where.add_argument("--not-finite", action="store_true", help="only stops where an array holds a NaN or an Inf")
-    where.add_argument("--norm-above", type=float, metavar="X", help="only stops where an array's norm is above X")
-    where.add_argument("--times", type=Whole(1), metavar="N", help="largest number of stops (default: no limit)")
+    where.add_argument("--not-finite", action="store_true", help="stops only at arrays with a NaN or an Inf")
+    where.add_argument(
+        "--norm-above", type=float, metavar="X", help="stops only at arrays whose norm is above X (default: any norm)"
+    )
+    where.add_argument("--times", type=Whole(1), metavar="N", help="maximum number of stops (default: no limit)")
     add_flags(parser)
 
 

@@ -1,8 +1,7 @@
-"""Every operation of a network: output shape, parameters, multiply-adds and their share, bytes of the output, and bytes
-that backward keeps alive; with subtotals of the stages and totals.
+"""List the operations of a network, with subtotals of the stages and totals.
 
-MB is a million bytes.  The pass counts the outputs of layers with parameters, and their gradients.
-"""
+Columns: output shape, parameters, multiply-adds and their share, bytes of the output, and bytes kept for backward.  MB
+means a million bytes.  The size of the pass counts the outputs of layers with parameters, and their gradients."""
 
 from __future__ import annotations
 
@@ -24,18 +23,18 @@ def flags(parser: Parser) -> None:
     add(
         parser,
         "--batch-size",
-        help="images of a training step whose peak memory is predicted (default: none)",
+        help="images of a training step, to predict its peak memory (default: no prediction)",
     )
     parser.add_argument(
         "--sort",
         choices=("macs", "params", "memory"),
-        help="column to sort by, largest first (default: execution)",
+        help="column to sort by, largest first (default: order of execution)",
     )
     parser.add_argument(
         "--depth",
         type=Whole(1),
         metavar="N",
-        help="depth of the modules that have a row; 1: the stages (default: all)",
+        help="depth of the modules to list; 1 lists the stages (default: every operation)",
     )
     form = parser.add_mutually_exclusive_group()
     add(form, "--json")

@@ -13,14 +13,14 @@ from minires.cli.common import columns
 
 
 class Plain(Console):
-    def on_broken_pipe(self) -> None:  # rich's own ends the program with 1
+    def on_broken_pipe(self) -> None:  # rich's method ends the program with exit code 1
         raise BrokenPipeError
 
 
 def console(stderr: bool = False) -> Console:
     """Renders text literally: names may look like markup or emoji codes."""
     width = columns(sys.stderr if stderr else sys.stdout)
-    # With a height too, or a dumb terminal would be 80 columns wide.
+    # Without a height, rich takes a dumb terminal to be 80 columns wide.
     return Plain(width=width, height=25, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 

@@ -1,6 +1,7 @@
-"""Record one forward and backward, node by node, and write one HTML file that opens from disk: the network as a graph,
-the source of every operation, arrays and gradients as pictures, and charts over depth.
-"""
+"""Record one forward and backward pass, node by node, and write it as one HTML file, which needs no server.
+
+The page shows the network as a graph, the source of every operation, arrays and gradients as pictures, and charts over
+depth."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ def flags(parser: Parser) -> None:
     )
     add(parser, "--out", metavar="FILE", help="file to write (default: trace.html, trace.json or trace.dot)")
     parser.add_argument(
-        "--format", choices=SUFFIXES, default="html", help="page, timeline for Perfetto, or graph (default: html)"
+        "--format",
+        choices=SUFFIXES,
+        default="html",
+        help="HTML page, timeline for Perfetto, or Graphviz graph (default: html)",
     )
     add(parser, "--json")
     add_flags(parser)
@@ -35,11 +39,11 @@ def flags(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if (arguments.network is None) == (arguments.compare is None):
-        raise UsageError("a NETWORK is needed, or --compare with two networks")
+        raise UsageError("give one NETWORK, or --compare with two networks")
     if arguments.compare is not None and arguments.format != "html":
-        raise UsageError("--compare makes a page: --format must be html")
+        raise UsageError(f"--format must be html with --compare, got {arguments.format}")
     if arguments.compare is not None and arguments.weights is not None:
-        raise UsageError("--weights belong to one network; they cannot be given with --compare")
+        raise UsageError("--weights cannot be given with --compare: they fit one network")
     out = Path(arguments.out or f"trace.{SUFFIXES[arguments.format]}")
     if out.is_dir():
         raise UsageError(f"--out must be a file, got the folder {out}")

@@ -1,10 +1,12 @@
-"""Train a network (resnet20 on digits by default) and write its history, learning curves, configuration and checkpoint
-into a run folder.  A setting that is not given follows the paper's recipe and the data set's.
+"""Train a network, by default resnet20 on digits, in a run folder.
 
-Ctrl-C or SIGTERM saves a checkpoint, under nohup too, where SIGINT is ignored.  --resume continues with bit-identical
-weights, even after a crash or a power failure.  `mpirun -n K minires train ...` trains on K processes (ranks), which
-share every batch.
-"""
+The folder holds history, learning curves, configuration and checkpoint.  Settings that you leave out follow the paper's
+recipe for the data set.
+
+Ctrl-C or SIGTERM saves a checkpoint and ends the run; under nohup, which may ignore Ctrl-C, send SIGTERM.  --resume
+continues with bit-identical weights, even after a crash or a power failure.
+
+`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch."""
 
 from __future__ import annotations
 
@@ -32,9 +34,9 @@ def flags(parser: Parser) -> None:
     run.add_argument(
         "--resume",
         metavar="RUN",
-        help="run folder (its newest checkpoint, or the beginning), RUN/best, or checkpoint file to continue, with the "
-        "same images; --epochs or --iterations give the run another length: milestones in iterations stay, fractions "
-        "are of the new length",
+        help="run folder, RUN/best or checkpoint file to continue, with the same images.  A run folder continues at "
+        "its newest checkpoint.  --epochs or --iterations set a new length: milestones in iterations stay, fractions "
+        "refer to the new length.",
     )
     add(run, "--json --quiet")
     groups: dict[str, Any] = {"The run": run}
@@ -50,7 +52,7 @@ def flags(parser: Parser) -> None:
 
 
 def _add_setting(group: Any, setting: Field[Any], annotation: Any) -> None:
-    """The flag of a field of `Config`: None if it is not given."""
+    """Adds the flag of a field of `Config`; its value is None if the user does not give it."""
     name, default, choices = setting.name, setting.default, setting.metadata["choices"]
     kind = next(kind for kind in (bool, int, float, str) if kind in (annotation, *typing.get_args(annotation)))
     text = setting.metadata["help"]

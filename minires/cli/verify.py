@@ -1,9 +1,11 @@
-"""Verify a network in float64: every element of the gradients of each operation that it uses; each layer's own gradient
-inside the whole network, along a random direction; the gradient of the whole network with respect to each parameter.
+"""Check the gradients of a network against finite differences, in float64.
 
-If the last is wrong, the report names the first layer in backward order whose own gradient is wrong, with its input,
-index and both numbers.  Without a NETWORK, every operation is checked.
-"""
+There are three checks.  The first covers every element of the gradients of each operation that the network uses.  The
+second covers each layer's own gradient inside the whole network, along a random direction.  The third covers the
+gradient of the whole network with respect to each parameter.  If the third fails, the report names the first layer in
+backward order whose own gradient is wrong, with its input, index and both numbers.
+
+Without NETWORK, every operation is checked."""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from minires.verify import network as verification
 from minires.verify import planted
 
 EXAMPLES = ("verify resnet20 --against reference", "verify --ops conv2d batch_norm")
-SIDES = {32: 16, 224: 48}  # small images verify the same operations: finite differences take hundreds of passes
+SIDES = {32: 16, 224: 48}  # side of the network's images -> side here: finite differences take hundreds of passes
 
 
 def flags(parser: Parser) -> None:
@@ -36,7 +38,9 @@ def flags(parser: Parser) -> None:
         "--ops", nargs="*", metavar="OPERATION", help="operations to check, as in `minires gradcheck` (default: all)"
     )
     parser.add_argument(
-        "--against", metavar="WHAT", help="second implementation: torch, a backend, or module:object (default: none)"
+        "--against",
+        metavar="WHAT",
+        help="implementation to compare with: torch, a backend, or module:object for your own (default: none)",
     )
     add(parser, "--backend")
     parser.add_argument(
@@ -52,8 +56,8 @@ def flags(parser: Parser) -> None:
     )
     add(parser, "--shortcut --stride-in --width --eval --json")
     parser.add_argument(
-        "--planted", nargs="?", const="operations", metavar="WHAT", help="instead: plant bugs in the source of "
-        "operations and layers, one at a time; each must be caught (WHAT: operations, the default)",
+        "--planted", nargs="?", const="operations", metavar="WHAT", help="test of the checks themselves: plants bugs "
+        "in the source of operations and layers, one at a time, and checks that each is caught (WHAT: operations)",
     )  # fmt: skip
 
 
@@ -74,9 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--against must be torch, module:object or one of {known}; got {against!r}")
     with computing_on(arguments.backend):
         if against is not None and against in (backends.active().name, arguments.backend):
-            raise UsageError(f"--against must be another backend than {against}, which computes: see --backend")
+            raise UsageError(
+                f"--against must differ from the backend that computes, got {against} for both: --backend selects another"
+            )
         with computing_on(against if own_backend(against) else None, "--against"):
-            pass  # an error here, not when all else is verified
+            pass  # reports an error now, not after the checks
         return _network(arguments)
 
 
@@ -84,7 +90,7 @@ OF_A_NETWORK = ("--against", "--batch-size", "--size", "--shortcut", "--stride-i
 
 
 def _given(arguments: argparse.Namespace) -> list[str]:
-    """The flags that stand on the command line, but for --json and --planted."""
+    """The flags that the user gave, except --json and --planted."""
     names = ("ops", "backend", "cases", "seed", *(flag[2:].replace("-", "_") for flag in OF_A_NETWORK))
     return [f"--{name.replace('_', '-')}" for name in given(arguments, names)]
 
@@ -92,7 +98,7 @@ def _given(arguments: argparse.Namespace) -> list[str]:
 def _planted(arguments: argparse.Namespace) -> int:
     others = [*(["a NETWORK"] if arguments.network is not None else []), *_given(arguments)]
     if others:
-        raise UsageError(f"--planted stands alone, but for --json: {others[0]} says nothing about it")
+        raise UsageError(f"--planted allows no other argument than --json, got {others[0]}")
     if arguments.planted != "operations":
         raise UsageError(f"--planted must be operations, got {arguments.planted!r}")
     say(f"this takes {planted.EXPECTED}", error=True)
@@ -120,7 +126,7 @@ def _network(arguments: argparse.Namespace) -> int:
     small_images = rng.standard_normal((2, C, 33, 35) if side == 224 else (2, C, 9, 12))
     backend = backends.active()
     if getattr(backend, "array_module", np) is not np:
-        raise UsageError(f"--backend: verify computes with NumPy arrays, got {backend.name!r}; lockstep compares it")
+        raise UsageError(f"--backend must compute with NumPy arrays, got {backend.name!r}: use lockstep for it")
     try:
         with verification.unchanged(model):
             model(Tensor(images))
@@ -133,7 +139,7 @@ def _network(arguments: argparse.Namespace) -> int:
                 model, images, small=small, small_images=small_images, seed=arguments.seed, cases=arguments.cases,
                 on_step=lambda step: None if status is None else status.update(step),
             )  # fmt: skip
-    except ERRORS as error:  # of a forward: without it there is nothing to report
+    except ERRORS as error:  # a forward failed: no check has run
         if arguments.json:
             print_json({"network": name, "backend": backend.name, "passed": False, "error": raised(error)})
             return 1
@@ -151,7 +157,13 @@ def _network(arguments: argparse.Namespace) -> int:
     disagreeing = [difference for difference in compared if not difference.agrees]
     passed = report.passed and not disagreeing and not incomparable
     if arguments.json:
-        content = {"network": name, "backend": backend.name, "images": images.shape, "options": options, "passed": passed}
+        content = {
+            "network": name,
+            "backend": backend.name,
+            "images": images.shape,
+            "options": options,
+            "passed": passed,
+        }
         content |= asdict(report) | {"against": against, "differences": [asdict(d) for d in compared]}
         print_json(content | ({"error": incomparable} if incomparable else {}))
         return 0 if passed else 1

@@ -1,8 +1,7 @@
-"""The contents of weight files: the format, the convention of the names, and the network that fits.
+"""Show what weight files hold: the format, the naming convention, the tensors, and the network that fits.
 
-Files of PyTorch, safetensors and ONNX are read; no code in a file is executed.  Exit code 0: all files fit a network;
-1: one does not; 4: one cannot be read.
-"""
+Reads files of PyTorch, safetensors and ONNX, and executes no code in them.  The exit code is 0 if every file fits a
+network, 1 if a file does not fit, and 4 if a file cannot be read."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from minires.cli.runs import weight_file
 from minires.cli.tables import print_table
 from minires.weights import Match, WeightFile, WeightsError, WeightsMismatch, impossible, read_any, recognise
 
-BEYOND = 20  # names that a line lists without --all
+LISTED = 20  # names listed per kind without --all
 HINTS = ("network", "stride_in", "zero_channels")
 EXAMPLES = ("weights resnet50.pth", "weights runs/resnet20-digits-1 model.safetensors --all")
 
@@ -27,14 +26,16 @@ EXAMPLES = ("weights resnet50.pth", "weights runs/resnet20-digits-1 model.safete
 def flags(parser: Parser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="weight file, run or checkpoint")
     add_hints(parser)
-    parser.add_argument("--all", action="store_true", help="every tensor, instead of parts of the network")
+    parser.add_argument(
+        "--all", action="store_true", help="a row for every tensor (default: a row for every part of the network)"
+    )
     add(parser, "--json")
 
 
 def add_hints(parser: Parser) -> None:
-    """Flags for what names and shapes leave open."""
-    group = parser.add_argument_group("What names and shapes leave open")
-    add(group, "--network", help="network (default: recognised); plain20 has the names and shapes of resnet20")
+    """Adds the flags for what names and shapes do not determine."""
+    group = parser.add_argument_group("Hints for what names and shapes do not determine")
+    add(group, "--network", help="network in the file (default: recognised, but resnet20 for plain20 too)")
     add(group, "--stride-in --zero-channels")
 
 
@@ -82,9 +83,9 @@ def _parts(file: WeightFile, match: Match | None) -> list[tuple[str, ...]]:
     ours = {} if match is None else {theirs: name for name, theirs in match.names.items()}
     order = {name: place for place, name in enumerate(ours)}
     parts: dict[str, list[str]] = {}
-    # From the first layer to the last: safetensors files are sorted otherwise.
+    # In the network's order, from the first layer to the last; safetensors files have another order.
     for name in sorted(file.arrays, key=lambda name: order.get(name, len(order))):
-        # the number of batches stands beside the running mean
+        # num_batches_tracked belongs to the layer of running_mean
         own = ours.get(name.replace("num_batches_tracked", "running_mean"), "")
         parts.setdefault(own.split(".")[0] if own else f"?{name.split('.')[0]}", []).append(name)
     lines: list[tuple[str, ...]] = []
@@ -137,7 +138,7 @@ def _lines(
         steps = ", ".join(f"{name} {_word(value)}" for name, value in match.preprocessing.items())
         lines.append(("pictures", steps))
     for label, names in (("missing", match.missing), ("left over", match.left_over), ("different", match.different)):
-        limit = len(names) if everything else BEYOND
+        limit = len(names) if everything else LISTED
         lines += [(label, name) for name in names[:limit]]
         lines += [(label, f"and {len(names) - limit:,} more (--all lists them)")] if len(names) > limit else []
     lines += [("hint", match.hint)] if match.hint else []

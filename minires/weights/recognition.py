@@ -151,7 +151,7 @@ def recognise(
     for key, value in given.items():
         if key not in models.options(name) or (key == "zero_channels" and options.get("shortcut") != "A"):
             what = "bottlenecks" if key == "stride_in" else "shortcuts of option A"
-            raise WeightsMismatch(f"{key} says nothing about the {name} in {file.path}: it has no {what}")
+            raise WeightsMismatch(f"{key} does not apply to the {name} in {file.path}: it has no {what}")
         if options.setdefault(key, value) != value:
             raise WeightsMismatch(f"{key} is {value!r}, but {file.path} has {quoted(options[key])} in {hinted.source}")
     named = network is not None or hinted.network is not None

@@ -277,7 +277,7 @@ def test_commands_take_module_and_object(module, capsys):
     capsys.readouterr()
     assert cli.main([*argv, f"reference,{module}:leaky"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-6].startswith("left the tolerance first: forward of ReLU of relu, output")
+    assert lines[-6].startswith("first above its tolerance: forward of ReLU of relu, output")
     assert re.fullmatch(r"worst at       index \([\d, ]+\): \S+ reference, -\S+ own_backend:leaky", lines[-5])
     exec("\n".join(lines[-4:-1]), {})
     assert "worst at" in capsys.readouterr().out

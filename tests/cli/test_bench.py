@@ -1,4 +1,4 @@
-"""`minires bench`: usage, what it prints, what it writes, and what it says of missing peers."""
+"""`minires bench`: wrong usage, output, files, and messages about missing peers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def call(capsys):
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    """Short turns; the limits are those of another machine."""
+    """Short turns, and limits that are not measured."""
     monkeypatch.setattr(race, "TURN", 0.01)
     monkeypatch.setattr(race, "WARM_UP", 1)
     limits = {"peak_gflops": 100.0, "bandwidth_gbs": 10.0, "gemm_gflops": {"numpy": 100.0}, "add_gbs": {"numpy": 10.0}}
@@ -77,7 +77,7 @@ def test_a_quick_run_compiles_only_if_asked(words, compiled):
     assert ("torch.compile" in bench.plan_of(parser.parse_args(words)).peers) is compiled
 
 
-def test_without_the_native_backend_it_is_exit_3(call, monkeypatch):
+def test_missing_native_backend_is_exit_3(call, monkeypatch):
     def unavailable(name, **options):
         raise backends.BackendUnavailable("backend 'native' is not part of this installation")
 
@@ -87,7 +87,7 @@ def test_without_the_native_backend_it_is_exit_3(call, monkeypatch):
     assert "native" in err
 
 
-def test_alone(call, tmp_path):
+def test_without_peers(call, tmp_path):
     code, out, err = call(*TINY, *OURS, "--peers", "none", "--threads", 1, "--out", tmp_path / "out")
     assert code == 0
     for words in ("resnet20", "inference", "training", "threads 1", ", plain", "medians of 1 "):
@@ -99,7 +99,7 @@ def test_alone(call, tmp_path):
     assert "goals" not in page
 
 
-def test_json_is_all_that_stdout_has(call):
+def test_json_is_the_only_output_on_stdout(call):
     code, out, _ = call(*TINY, *OURS, "--peers", "reference", "--json")
     content = json.loads(out)
     assert code == 0
@@ -128,7 +128,7 @@ def test_layers(call):
     assert {row["batch"] for row in content["layers"]} == {2}
 
 
-def test_beside_pytorch(call):
+def test_pytorch_as_peer(call):
     pytest.importorskip("torch")
     code, out, _ = call(*TINY, *OURS, "--peers", "torch", "--json")
     stderr_before = json.loads(out)
@@ -140,7 +140,7 @@ def test_beside_pytorch(call):
         assert all(value < 0.05 for value in row["sides"][OURS[1]]["difference"].values())
 
 
-def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
+def test_missing_peers_are_reported_and_left_out(call, monkeypatch, capsys):
     real = importlib.util.find_spec
     gone = ("torch", "onnx", "onnxruntime", "openvino")
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None if name in gone else real(name))
@@ -160,13 +160,13 @@ def test_missing_peers_are_said_and_left_out(call, monkeypatch, capsys):
         f"without torch.compile: torch is not installed {install}",
         f"without onnxruntime: onnx and onnxruntime are not installed {install}",
         f"without openvino: onnx and openvino are not installed {install}",
-        "this takes up to 10 minutes (--minutes), longer only if one round of every measurement takes longer",
+        "this takes up to 10 minutes (--minutes), or longer if one round of every measurement need more time",
     ]
     assert "left out: torch: torch is not installed (extra bench)" in out
     assert "left out: onnxruntime: onnx and onnxruntime are not installed (extra bench)" in out
 
 
-def test_a_side_that_cannot_take_part_is_said(call, monkeypatch):
+def test_a_contender_that_cannot_run_is_reported(call, monkeypatch):
     whole = networks.contenders
     absent = Contender("torch compiled", partial(_absent, "no C++ compiler"))
     monkeypatch.setattr(networks, "contenders", lambda *given: [*whole(*given), absent])
@@ -183,8 +183,8 @@ def _absent(reason):
 def test_results_that_disagree_are_exit_1(call, monkeypatch):
     def found(chosen, say):
         row = {"network": "resnet20", "task": "training", "batch": 2, "judge": "torch", "disagree": ["native"]}
-        limits_told = roofline.measure()
-        return {"networks": [row], "layers": [], "machine": {}, "limits": limits_told, "left_out": {}}
+        limits = roofline.measure()
+        return {"networks": [row], "layers": [], "machine": {}, "limits": limits, "left_out": {}}
 
     monkeypatch.setattr(run, "run", found)
     code, _, err = call(*TINY, "--json")

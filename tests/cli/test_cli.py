@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     return out
 
 
-def test_train_tells_its_files_and_the_accuracy_last(call, tmp_path):
+def test_train_prints_its_files_then_the_accuracy(call, tmp_path):
     code, out, err = call("train", "plain20", *TINY, "--out", tmp_path / "run", "--seed", 3)
     assert code == 0
     *files, accuracy = out.splitlines()
@@ -53,7 +53,7 @@ def test_train_without_out_numbers_the_runs(call, tmp_path, monkeypatch):
         assert os.path.join("runs", f"resnet20-digits-{number}", "history.csv") in out
 
 
-def test_train_json_is_all_that_stdout_has(call, tmp_path):
+def test_train_json_is_the_only_output_on_stdout(call, tmp_path):
     code, out, _ = call("train", *TINY, "--out", tmp_path / "run", "--json")
     content = json.loads(out)
     assert code == 0
@@ -66,11 +66,11 @@ def test_train_json_is_all_that_stdout_has(call, tmp_path):
     )
 
 
-def test_quiet_says_nothing_on_stderr(call, tmp_path):
+def test_quiet_prints_nothing_on_stderr(call, tmp_path):
     assert call("train", *TINY, "--out", tmp_path / "run", "--quiet")[2] == ""
 
 
-def test_every_setting_arrives(call, tmp_path, monkeypatch):
+def test_every_setting_reaches_the_configuration(call, tmp_path, monkeypatch):
     monkeypatch.setattr(backends.threads, "_threads", None)
     words = (
         "train plain32 --data digits --seed 5 --threads 1 --backend reference --width 3 --dtype float64 "
@@ -79,7 +79,7 @@ def test_every_setting_arrives(call, tmp_path, monkeypatch):
         "--label-smoothing 0.3 --no-augment --log-every 1 --eval-every 2 --checkpoint-every 2 --keep 5 --keep-best "
         "--no-fuse --no-capture --workers 1"
     )
-    with threadpool_limits():  # puts BLAS's threads back
+    with threadpool_limits():  # restores the number of BLAS threads
         assert call(*words.split(), "--data-dir", tmp_path, "--out", tmp_path / "run")[0] == 0
     config = load_checkpoint(find_checkpoint(tmp_path / "run")).config
     assert config.to_json() == {
@@ -223,12 +223,12 @@ def test_wrong_usage_is_one_line_and_exit_2(call, tmp_path, monkeypatch, words, 
     monkeypatch.chdir(tmp_path)
     code, out, err = call(*words)
     assert (code, out) == (2, "")
-    lines = [line for line in err.splitlines() if ", seed 0" not in line]  # what it set out to do
+    lines = [line for line in err.splitlines() if ", seed 0" not in line]  # without the line that announces the run
     error_names("\n".join(lines), *expected)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_of_a_run_cannot_change_when_it_goes_on(call, run):
+def test_settings_of_a_resumed_run_cannot_change(call, run):
     for words in (["--lr", "1"], ["--seed", "3"], ["--no-augment"], ["plain20"]):
         code, _, err = call("train", "--resume", run, *words)
         assert code == 2
@@ -316,8 +316,8 @@ def test_evaluate_json(call, run):
     assert json.loads(call("evaluate", run, "--json", "--split", "train")[1])["images"] == 1433
 
 
-def test_evaluate_takes_as_many_images_at_a_time_as_it_is_told(call, tmp_path):
-    """Fewer than, and more than, the parts that the run was trained with."""
+def test_evaluate_with_another_batch_size(call, tmp_path):
+    """Smaller and larger than the micro-batches of the training."""
     assert call("train", *TINY, "--batch-size", 60, "--micro-batch", 30, "--out", tmp_path / "run", "--quiet")[0] == 0
     for images in (16, 200):
         code, out, _ = call("evaluate", tmp_path / "run", "--json", "--batch-size", images)
@@ -327,7 +327,7 @@ def test_evaluate_takes_as_many_images_at_a_time_as_it_is_told(call, tmp_path):
 
 
 def test_evaluate_a_weight_file(call, tmp_path):
-    """The file's own preprocessing and outputs; a run of the same weights has the same errors."""
+    """The errors are those of the model on the images, preprocessed as the file specifies."""
     minires.manual_seed(0)
     x = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
     for label in range(12):
@@ -356,12 +356,12 @@ def test_evaluate_a_weight_file(call, tmp_path):
     error_names(err, "--data: the data set has 10 classes; the network has 3 outputs")
 
 
-def test_bare_minires_is_the_help_in_groups(call):
+def test_minires_without_arguments_prints_the_help_in_groups(call):
     code, out, err = call()
     assert (code, err) == (0, "")
     assert call("--help") == call("-h") == (0, out, "")
     heads = re.findall(r"^(\w[\w ]+):$", out, flags=re.M)
-    assert heads == ["Train", "Look inside", "Verify", "Reproduce", "Race", "Files"]
+    assert heads == ["Train", "Look inside", "Verify", "Reproduce", "Speed", "Files"]
     assert set(re.findall(r"^  (\w+) ", out, flags=re.M)) >= set(COMMANDS)
     assert call("-V") == call("--version")
 
@@ -373,7 +373,7 @@ def test_verify_ops_is_gradcheck(call):
     error_names(err, "--ops checks operations")
 
 
-def test_json_of_files_that_are_written(call, tmp_path):
+def test_json_lists_the_written_files(call, tmp_path):
     content = json.loads(call("draw", "resnet20", "-o", tmp_path / "d", "--json")[1])
     assert content == {"files": [str(tmp_path / f"d.{kind}") for kind in ("svg", "png")]}
     content = json.loads(call("trace", "resnet20", "--width", 1, "-o", tmp_path / "t.html", "--json")[1])
@@ -383,7 +383,7 @@ def test_json_of_files_that_are_written(call, tmp_path):
     assert set(json.loads(call("paper", "--json")[1])) == set(ITEMS)
 
 
-def test_evaluate_on_data_that_do_not_fit(call, run, tmp_path):
+def test_evaluate_on_data_of_another_shape(call, run, tmp_path):
     from PIL import Image
 
     for split in ("train", "val", "test"):
@@ -397,7 +397,7 @@ def test_evaluate_on_data_that_do_not_fit(call, run, tmp_path):
 
 
 def test_models(call, monkeypatch):
-    monkeypatch.setattr(models, "names", lambda: ("resnet20", "plain20"))  # the large ones take their time
+    monkeypatch.setattr(models, "names", lambda: ("resnet20", "plain20"))  # large networks take long
     code, out, _ = call("models", "--json")
     assert code == 0
     assert json.loads(out) == [
@@ -437,13 +437,13 @@ def test_doctor(call, tmp_path):
     assert content["versions"]["minires"] == minires.__version__
     assert {"python", "numpy", "safetensors"} <= set(content["versions"])
     assert "BLAS" in content["processor"]
-    assert "mpi4py" in content["processor"]["MPI"]  # or that it is missing
+    assert "mpi4py" in content["processor"]["MPI"]  # or a message that mpi4py is missing
     out = call("doctor")[1]
     assert "reference" in out
     assert "fashion-mnist" in out
 
 
-def test_doctor_where_the_native_backend_is_missing():
+def test_doctor_without_the_native_backend():
     environment = os.environ | {"MINIRES_NATIVE": "/nonexistent", "MINIRES_BACKEND": ""}
     command = [sys.executable, "-m", "minires", "doctor", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -452,7 +452,7 @@ def test_doctor_where_the_native_backend_is_missing():
     assert "holds no _native" in content["native"]
     assert ended.stderr.count("\n") == 1
     assert "computing with the backend 'reference'" in ended.stderr
-    environment["MINIRES_BACKEND"] = "native"  # nothing falls back, and doctor says why nothing else works
+    environment["MINIRES_BACKEND"] = "native"  # no fallback; doctor reports why other commands fail
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "holds no _native" in json.loads(ended.stdout)["backends"]["default"]
     assert ended.stderr == ""
@@ -471,20 +471,20 @@ def test_help_and_version(call):
     assert call("--version")[1].strip() == f"minires {minires.__version__}"
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_no_heavy_modules():
     heavy = ["matplotlib", "safetensors", "minires.training"]
     code = f"import sys; from minires.cli import main; main(['--help']); print(*set({heavy!r}) & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1].strip() == ""
 
 
-# Some versions of argparse overlook that nobody reads their help.
+# Some versions of argparse ignore a closed pipe when they print help: exit code 0.
 @pytest.mark.parametrize(
     ("words", "codes"),
     [(["summary", "resnet110", "--json"], {141}), (["models"], {141}), (["--help"], {0, 141})],
 )
-def test_as_a_module_into_a_closed_pipe(words, codes):
-    """`minires ... | head -0`: it ends without a word when nobody reads on."""
+def test_a_closed_pipe_ends_a_command_quietly(words, codes):
+    """`minires ... | head -0` prints no error."""
     reads, writes = os.pipe()
     os.close(reads)
     command = [sys.executable, "-m", "minires", *words]
@@ -494,7 +494,7 @@ def test_as_a_module_into_a_closed_pipe(words, codes):
     assert ended.returncode in codes
 
 
-def test_names_are_not_cut_where_no_terminal_is(call, tmp_path):
+def test_names_are_not_cut_without_a_terminal(call, tmp_path):
     picture = Path(__file__).parents[1] / "prediction" / "data" / "cat.jpg"
     out = call("summary", "resnet50", "--stride-in", "3x3", "--input", "3x2048x2048")[1]
     assert "…" not in out
@@ -505,12 +505,12 @@ def test_names_are_not_cut_where_no_terminal_is(call, tmp_path):
     assert any("layer4.0.downsample.0" in row for row in rows)
 
 
-def test_a_name_in_a_message_is_a_flag_only_where_there_is_one():
+def test_a_setting_in_a_message_becomes_its_flag_if_the_command_has_it():
     from minires.cli import _one_line
 
     flags = ("--width", "--stride-in")
     assert _one_line(ValueError("width must\nbe at least 1"), flags) == "--width must be at least 1"
-    assert _one_line(ValueError("stride_in says nothing about it"), flags) == "--stride-in says nothing about it"
+    assert _one_line(ValueError("stride_in does not apply to it"), flags) == "--stride-in does not apply to it"
     assert _one_line(ValueError("stride_in is '1x1', but"), flags) == "--stride-in is '1x1', but"
     assert _one_line(ValueError("x must hold more than one value"), flags) == "x must hold more than one value"
     assert _one_line(ValueError("network is 'resnet20', but"), flags) == "network is 'resnet20', but"
@@ -524,7 +524,7 @@ def test_an_unknown_default_backend_is_one_line(call, monkeypatch):
 
 
 @pytest.mark.parametrize(("variable", "word"), [("MINIRES_ISA", "sse"), ("MINIRES_WINOGRAD", "no")])
-def test_a_wrong_word_in_the_environment_is_one_line(call, monkeypatch, variable, word):
+def test_an_invalid_environment_variable_is_one_line(call, monkeypatch, variable, word):
     monkeypatch.setenv(variable, word)
     for command in ("doctor", "models"):
         code, _, err = call(command)
@@ -534,7 +534,7 @@ def test_a_wrong_word_in_the_environment_is_one_line(call, monkeypatch, variable
 
 @pytest.mark.skipif(bool(backends.available()["emulated"]), reason="the emulator is not built")
 def test_training_on_another_backend(call, tmp_path):
-    """A run says which backend trained it, goes on with it, and is evaluated by it."""
+    """A run records the backend that trained it; evaluate uses that backend."""
     settings = ["--backend", "emulated", "--width", "2", "--workers", "0", "--batch-size", "4"]
     code, _, err = call(
         "train", *settings, "--iterations", "2", "--eval-every", "2", "--out", tmp_path / "run", "--quiet"

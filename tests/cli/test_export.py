@@ -1,4 +1,4 @@
-"""`minires export`: what it writes, and what it says about a wrong call."""
+"""`minires export`: the file, its metadata, and errors of wrong calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minires.cli import main
 
 @pytest.fixture
 def run(tmp_path):
-    """A trained network: two iterations, which is enough to be one."""
+    """A run folder, after two iterations."""
     command = f"train resnet20 --width 2 --data digits --iterations 2 --batch-size 8 --out {tmp_path / 'run'}"
     assert main([*command.split(), "--backend", "reference"]) == 0
     return tmp_path / "run"
@@ -84,7 +84,7 @@ def test_a_trained_network(run, tmp_path, capsys):
         (["plain20", "--out", "x", "--zero-channels", "both"], "plain20 has no option 'zero_channels'"),
     ],
 )
-def test_a_wrong_call_is_told_in_a_line(words, expected, capsys, tmp_path, monkeypatch):
+def test_wrong_usage_is_one_line_and_exit_2(words, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *words]) == 2
     printed = capsys.readouterr()
@@ -93,7 +93,7 @@ def test_a_wrong_call_is_told_in_a_line(words, expected, capsys, tmp_path, monke
     assert not list(tmp_path.iterdir()), "something was written"
 
 
-def test_a_run_stands_for_its_network_and_weights(run, tmp_path, capsys):
+def test_export_of_a_run_equals_its_network_with_its_weights(run, tmp_path, capsys):
     pytest.importorskip("onnx")
     one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
     assert main(["export", "resnet20", "--weights", str(run), "--out", str(one)]) == 0
@@ -110,7 +110,7 @@ def test_weights_of_another_network(run, tmp_path, capsys):
 
 
 def test_weights_of_another_program(tmp_path, capsys):
-    """The published ResNet-20, whose names are another repository's: loaded, exported, and the options told."""
+    """The published ResNet-20 has the names of another repository; the metadata hold the recognised options."""
     onnx = pytest.importorskip("onnx")
     file = Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th"
     out = tmp_path / "x.onnx"
@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, capsys, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_file_is_replaced_by_force_alone(tmp_path, capsys):
+def test_only_force_replaces_a_file(tmp_path, capsys):
     pytest.importorskip("onnx")
     out = tmp_path / "x.onnx"
     out.write_text("old")
@@ -162,8 +162,8 @@ def test_a_file_is_replaced_by_force_alone(tmp_path, capsys):
     assert out.stat().st_size > 3
 
 
-def test_where_the_zero_channels_are(tmp_path, capsys):
-    """Of an initialised network, and of a file that does not tell: what is assumed is noted and marked."""
+def test_position_of_the_zero_channels(tmp_path, capsys):
+    """An initialised network has the chosen one.  For a file without metadata, a note and a mark report the assumption."""
     onnx = pytest.importorskip("onnx")
     import safetensors.numpy
 

@@ -1,7 +1,7 @@
-"""Every flag of every command with malformed values: one line that names it, a documented code, no file.
+"""Every flag of every command with malformed values: one line that names the flag, a documented exit code, no file.
 
-Commands, flags and positional arguments are enumerated from the parsers: a new one is tested as soon as it is there.
-What a flag accepts is stopped where the network would begin to compute.  Every word: `pytest -m slow tests/cli`.
+The parsers list the commands, flags and positional arguments, so that a new flag is tested at once.  If a command
+accepts the value, the test stops it before the network computes.  `pytest -m slow tests/cli` tries every word.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from minires.context import context
 from minires.inspect.summary import _Recorder
 from minires.training import Config
 
-# Words that make a command small and quick, and what its positional arguments are otherwise.  {run}, {weights},
-# {picture} and {new} stand for files.
+# Valid positional arguments of each command, and flags that make it quick.  {run}, {weights}, {picture} and {new} are
+# replaced by paths.
 BASE = {
     "train": ["--iterations=1", "--width=1", "--workers=0", "--quiet"],
     "evaluate": ["{run}", "--workers=0"],
@@ -67,20 +67,20 @@ WORDS = (
 )
 
 
-SECONDS = 10  # of one command line that begins no computation
+SECONDS = 10  # most seconds of a command line without computation
 
 
 class Late(BaseException):
-    """A command that neither refuses its words nor begins to compute."""
+    """The command has neither refused its arguments nor begun to compute in time."""
 
 
 class Began(BaseException):
-    """The network begins to compute: every word has been accepted."""
+    """The network begins to compute: the command has accepted every argument."""
 
 
 @functools.cache
 def parsers():
-    """Command -> its parser; those of paper's items as "paper ITEM"."""
+    """Command -> parser; "paper ITEM" -> parser of the item."""
     found = {command: parser_of(command) for command in COMMANDS}
     (items,) = (action for action in found["paper"]._actions if isinstance(action, argparse._SubParsersAction))
     return found | {f"paper {item}": parser for item, parser in items.choices.items()}
@@ -112,13 +112,15 @@ def places(tmp_path_factory):
 
 @pytest.fixture
 def call(places, tmp_path, monkeypatch, capfd):
-    """Runs words in an empty folder: code (None: it began to compute), stderr, and what lies in the folder then."""
+    """Runs a command line in an empty folder: exit code (None: it began to compute), stderr, files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINIRES_DATA", raising=False)
     forward = Function.__call__
 
     def begin(node, *inputs):
-        if any(isinstance(observer, _Recorder) for observer in context.observers):  # the layer table, no run
+        if any(
+            isinstance(observer, _Recorder) for observer in context.observers
+        ):  # the layer table computes no network
             return forward(node, *inputs)
         raise Began
 
@@ -163,7 +165,7 @@ def spelled(command, action, value):
     if action.option_strings:
         flag = max(action.option_strings, key=len)
         if action.nargs in (None, "?"):
-            given = [f"{flag}={value}"]  # so that a value may begin with a dash
+            given = [f"{flag}={value}"]  # with =, because a value may begin with a dash
         else:
             given = [flag, *[value] * (action.nargs if isinstance(action.nargs, int) else 1)]
         return [*command.split(), *without(base, action), *given]
@@ -175,7 +177,7 @@ def spelled(command, action, value):
 
 
 def without(base, action):
-    """The base without this flag, and without what cannot be given beside it."""
+    """The base without this flag and without the flags that exclude it."""
     beside = {"--epochs": "--iterations"}
     dropped = set(action.option_strings) | {beside.get(flag) for flag in action.option_strings}
     return [word for word in base if word.partition("=")[0] not in dropped]
@@ -185,7 +187,7 @@ def without(base, action):
 @pytest.mark.parametrize(("command", "action"), list(flags()))
 def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, words, call, places):
     wrong = []
-    for value in ["=1", "=", "=no"] if action.nargs == 0 else words:  # some flags take none
+    for value in ["=1", "=", "=no"] if action.nargs == 0 else words:  # values for a flag that takes none
         code, err, left = call(*spelled(command, action, value))
         if code in (None, 0):
             if action.nargs == 0 or (
@@ -199,7 +201,7 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
         shown = re.sub(r"\{(\w+)\}", lambda name: places.get(name[1], name[0]), value)
         names = [*action.option_strings, str(action.metavar), f"--{action.dest.replace('_', '-')}", action.dest]
         names += [CALLED[action.dest]] if action.dest in CALLED else []
-        if not action.option_strings or code != 2:  # what is at this place, or in this file, is err
+        if not action.option_strings or code != 2:  # the error may name the value instead
             names += [
                 shown[:60],
                 str(Path(shown))[:60],
@@ -208,9 +210,9 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
                 "".join(c if c.isprintable() else "?" for c in shown),
             ]
         if value.startswith("-") and action.nargs not in (None, "?"):
-            names.append(value)  # it is taken for a flag
+            names.append(value)  # argparse takes the value for a flag
         names = [name for name in names if name]
-        several = code == 4 and action.dest == "images"  # a line for the picture, and one for all of them
+        several = code == 4 and action.dest == "images"  # a line for the picture, and a line for all pictures
         if code not in CODES:
             wrong.append((value[:80], code, err[:300]))
         elif code == 2 and (lines[1][:15], lines[2][:12]) != ("usage: minires ", "try minires "):
@@ -218,7 +220,7 @@ def test_a_malformed_value_is_one_line_that_names_the_flag(command, action, word
         elif len(lines) != 1 + several + 2 * (code == 2) or not lines[0].startswith("error: ") or len(err) > 1500:
             wrong.append((value[:80], code, f"not one line: {err[:600]}"))
         elif not any(name in err for name in names):
-            wrong.append((value[:80], code, f"names none of {names[:4]}: {told[:300]}"))
+            wrong.append((value[:80], code, f"names none of {names[:4]}: {err[:300]}"))
         elif code == 2 and any(path.is_file() or any(p.is_file() for p in path.rglob("*")) for path in left):
             wrong.append((value[:80], code, f"leaves {left}"))
         for path in left:
@@ -234,7 +236,7 @@ def test_every_command_has_a_base():
     assert set(BASE) == set(parsers())
 
 
-def test_every_flag_has_a_help_that_is_a_noun_phrase():
+def test_every_flag_has_a_short_help_text():
     for command, parser in parsers().items():
         for action in parser._actions:
             text = action.help if not isinstance(action, argparse._SubParsersAction) else "items"
@@ -282,7 +284,7 @@ def test_the_flags_of_train_are_the_settings():
 
 
 def test_no_file_of_the_command_line_imports_inside_a_function():
-    """Files load when their command is chosen; third-party packages that may be missing load when they are needed."""
+    """Except optional packages, which load when they are needed: a command's file is itself loaded on demand."""
     optional = {"cupy", "mpi4py", "minires.verify"}  # torch_networks needs torch
     for path in Path(cli.__file__).parent.glob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):

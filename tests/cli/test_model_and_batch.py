@@ -1,4 +1,4 @@
-"""What `step` and `trace` look into: the picture that is given goes through the run's own preprocessing."""
+"""The network and the images of `step`, `trace` and `lockstep`: preprocessing, weight files and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minires.cli.parser import Parser
 
 
 def seen(*words):
-    """What the network is given."""
+    """The images (N, C, H, W) that the network receives."""
     parser = Parser()
     add_flags(parser)
     with model_and_batch("resnet20", parser.parse_args([str(word) for word in words])) as found:
@@ -26,7 +26,7 @@ def seen(*words):
 
 
 def test_a_picture_of_the_runs_own_data(tmp_path):
-    """Of one channel and with a mean image, not ImageNet's three and three means."""
+    """The run's preprocessing has one channel and a mean image, unlike ImageNet's."""
     run = tmp_path / "run"
     words = ["--width", "2", "--iterations", "1", "--workers", "0", "--quiet"]
     assert main(["train", "resnet20", *words, "--out", str(run)]) == 0
@@ -43,7 +43,7 @@ def test_a_picture_for_an_untrained_network(tmp_path, rng, size):
 
 
 def test_a_picture_for_a_run_on_a_folder(tmp_path, rng):
-    """It keeps the margin that evaluation cuts off."""
+    """The picture is resized with a margin and cropped, as in evaluation."""
     for split in ("train", "val"):
         for i in range(4):
             path = tmp_path / split / f"class {i % 2}" / f"{i}.png"
@@ -58,7 +58,7 @@ def test_a_picture_for_a_run_on_a_folder(tmp_path, rng):
 
 
 def test_weights_of_another_program(capsys):
-    """A published file: its own preprocessing, the photograph by default, and its convention's options."""
+    """A published file, by default with the photograph; flags that contradict the file are errors."""
     file = str(Path(__file__).parents[1] / "weights" / "data" / "resnet20-12fca82f.th")
     assert main(["lockstep", "resnet20", "--weights", file, "--label", "3"]) == 0
     assert "in step" in capsys.readouterr().out
@@ -70,14 +70,14 @@ def test_weights_of_another_program(capsys):
     assert "--weights: no such file or folder: nowhere.pth" in capsys.readouterr().err
 
 
-def test_where_the_zero_channels_are(tmp_path, capsys):
-    """Of an initialised network, and of a file that does not tell, whose assumption is said."""
+def test_position_of_the_zero_channels(tmp_path, capsys):
+    """An initialised network has the chosen one.  For a file without metadata, a note reports the assumption."""
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     model = mr.models.create("resnet20", width=2)
     safetensors.numpy.save_file(model.state_dict(), tmp_path / "x.safetensors")
 
     def before(*words):
-        """How many zero channels stand before the others at the first shortcut that has some."""
+        """The number of zero channels before the other channels, at the first shortcut that has zero channels."""
         parser = Parser()
         add_flags(parser)
         with model_and_batch(
@@ -106,11 +106,9 @@ def test_wrong_zero_channels(command, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["step", "trace", "lockstep"])
-def test_a_single_value_is_not_normalised(command, tmp_path, monkeypatch, capsys):
-    """ResNet-18 leaves one pixel of an 8×8 digit."""
+def test_batch_norm_of_a_single_value_is_an_error(command, tmp_path, monkeypatch, capsys):
+    """ResNet-18 reduces an 8×8 digit to one pixel."""
     monkeypatch.chdir(tmp_path)
     assert main([command, "resnet18", "--width", "2", "--data", "digits", "--batch-size", "1"]) == 2
     err = error_line(capsys.readouterr().err)
-    assert (
-        "more than the one value per channel that one image of shape (1, 8, 8) leaves: --batch-size takes more" in err
-    )
+    assert "--batch-size must be at least 2: one image of shape (1, 8, 8) leaves batch norm a single value" in err

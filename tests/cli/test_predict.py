@@ -1,4 +1,4 @@
-"""`minires predict`: what it answers, which names and preprocessing it takes, what it refuses."""
+"""`minires predict`: answers, class names, preprocessing, plots and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A weight file that says what it is: resnet20 for ten classes, narrow."""
+    """A weight file with metadata: a narrow resnet20 for ten classes."""
     mr.manual_seed(3)
     path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
     save(mr.models.create("resnet20", width=4), path, network="resnet20", options={"width": 4})
@@ -43,7 +43,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path, rng):
-    """Four pictures in a folder of folders, in the order in which they are found."""
+    """Four pictures in a folder with a subfolder, in the order of the answers."""
     paths = [tmp_path / "photos" / name for name in ("a.jpg", "b/1.png", "b/2.png", "c.gif")]
     for i, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def names(tmp_path):
     return path
 
 
-def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tmp_path):
+def test_pictures_of_a_run_have_the_probabilities_of_evaluation(call, run, tmp_path):
     test = data.load("digits", "test")
     for i in range(4):
         Image.fromarray(test.images[i, :, :, 0]).save(tmp_path / f"{i}.png")
@@ -73,14 +73,14 @@ def test_pictures_of_a_run_are_answered_as_evaluation_answers_them(call, run, tm
         best = np.argsort(-expected[i])[:5]
         assert [chosen["class"] for chosen in one["classes"]] == [str(index) for index in best]
         assert [chosen["index"] for chosen in one["classes"]] == list(best)
-        # The same numbers go in; the batch may be cut differently among threads.
+        # Equal inputs; threads may divide the batch differently.
         assert [chosen["probability"] for chosen in one["classes"]] == pytest.approx(expected[i, best], rel=1e-5)
     assert content["network"] == "resnet20"
     assert content["preprocessing"]["grey"] is True
     assert (content["preprocessing"]["resize"], content["preprocessing"]["crop"]) == (8, 8)
 
 
-def test_a_colour_picture_for_a_network_of_grey_ones(call, run, photos):
+def test_a_colour_picture_for_a_network_trained_on_grey_images(call, run, photos):
     code, out, _ = call("predict", photos[0], "--weights", run / "checkpoints", "--network", "resnet20", "--top", 2)
     assert code == 0
     head, picture, *classes = out.splitlines()
@@ -100,10 +100,10 @@ def test_a_weight_file(call, weights, photos, names):
         shares = [float(share) for share, _, _ in answers]
         assert {name for _, _, name in answers} == set(CIFAR10)
         assert shares == sorted(shares, reverse=True)
-        assert sum(shares) == pytest.approx(100, abs=0.051)  # ten of them rounded to 0.01
+        assert sum(shares) == pytest.approx(100, abs=0.051)  # ten shares, each rounded to 0.01
 
 
-def test_what_a_weight_file_leaves_open_is_said(call, weights, photos, tmp_path):
+def test_notes_report_the_assumptions_about_a_weight_file(call, weights, photos, tmp_path):
     state, bare = safetensors.numpy.load_file(weights), tmp_path / "bare.safetensors"
     safetensors.numpy.save_file(state, bare)
     code, out, err = call("predict", photos[0], "--weights", bare)
@@ -118,7 +118,7 @@ def test_what_a_weight_file_leaves_open_is_said(call, weights, photos, tmp_path)
     assert call("predict", photos[0], "--weights", bare, "--network", "plain20")[1].startswith("plain20, 10 classes")
 
 
-def test_what_a_weight_file_says_is_followed(call, weights, photos, tmp_path):
+def test_metadata_of_a_weight_file_are_used(call, weights, photos, tmp_path):
     state, path = safetensors.numpy.load_file(weights), tmp_path / "described.safetensors"
     eyes = {"resize": 40, "crop": 36, "mean": (0.5, 0.5, 0.5), "std": (1.0, 1.0, 1.0), "interpolation": "bicubic"}
     names = [*CIFAR10[:9], "lorry \x1b[2J"]
@@ -135,7 +135,7 @@ def test_classes_without_names_are_numbers(call, weights, photos):
     assert answer["class"] == str(answer["index"])
 
 
-def test_names_may_replace_those_of_a_run(call, run, names, photos):
+def test_class_names_of_a_run_can_be_replaced(call, run, names, photos):
     content = json.loads(call("predict", photos[0], "--weights", run, "--json", "--classes", names)[1])
     assert all(answer["class"] == CIFAR10[answer["index"]] for answer in content["images"][0]["classes"])
 
@@ -156,10 +156,10 @@ def test_preprocessing_can_be_chosen(call, weights, photos):
         for word, value in zip(words[::2], words[1::2], strict=True)
     }
     shares["none"] = json.loads(call("predict", photos[0], "--weights", weights, "--json")[1])["images"]
-    assert len({json.dumps(content) for content in shares.values()}) == 5  # each of them arrives
+    assert len({json.dumps(content) for content in shares.values()}) == 5  # each flag changes the answer
 
 
-def test_broken_pictures_are_reported_and_the_others_answered(call, weights, photos):
+def test_broken_pictures_are_reported_and_the_others_classified(call, weights, photos):
     photos[1].write_bytes(photos[1].read_bytes()[:100])
     (photos[1].parent / "0\n.png").write_text("no picture")
     for batch_size in (1, 32):
@@ -180,7 +180,7 @@ def test_broken_pictures_are_reported_and_the_others_answered(call, weights, pho
 def test_plots(call, weights, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in photos}
-    Image.new("RGB", (9, 9)).save(photos[0].parent / "b" / "a.png")  # of the same stem as a.jpg
+    Image.new("RGB", (9, 9)).save(photos[0].parent / "b" / "a.png")  # with the stem of a.jpg
     words = ("predict", photos[0], "photos/b/a.png", "photos/b/1.png", "--weights", weights, "--plot")
     code, out, _ = call(*words)
     assert code == 0
@@ -192,7 +192,7 @@ def test_plots(call, weights, photos, tmp_path, monkeypatch):
     for file in files:
         with Image.open(file) as picture:
             picture.load()
-    # Into the folder of pictures one of which has the name that a plot would have.
+    # The folder of the plots already has a picture with the name of a plot.
     taken = photos[1].with_name("1.predicted.png")
     os.replace(photos[2], taken)
     code, out, _ = call("predict", photos[1], taken, "--weights", weights, "--plot", "--out", taken.parent, "--json")
@@ -214,7 +214,7 @@ def test_progress_goes_to_stderr(call, weights, photos, monkeypatch):
     assert err == "2 of 4 pictures\n"
 
 
-def test_the_bar_leaves_stdout_alone(weights, photos, monkeypatch, capsys):
+def test_no_progress_bar_while_answers_scroll(weights, photos, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     code = main(["predict", str(photos[0].parent), "--weights", str(weights), "--batch-size", "1"])
     printed = capsys.readouterr()
@@ -252,7 +252,7 @@ def test_threads_and_backend(call, run, weights, photos, monkeypatch):
         (["a.jpg", "--weights", "R", "--network", "resnet32"], ["holds a resnet20, not a resnet32"]),
         (["a.jpg", "--weights", "R", "--stride-in", "3x3"], ["--stride-in", "the run has its own"]),
         (["a.jpg", "--weights", "R", "--zero-channels", "end"], ["--zero-channels", "the run has its own"]),
-        (["a.jpg", "--weights", "W", "--stride-in", "3x3"], ["--stride-in says nothing about the resnet20"]),
+        (["a.jpg", "--weights", "W", "--stride-in", "3x3"], ["--stride-in does not apply to the resnet20"]),
         (["a.jpg", "--weights", "W", "--zero-channels", "front"], ["--zero-channels must be one of 'end', 'both'"]),
         (["a.jpg", "--weights", "W", "--network", "resnet32"], ["has 'resnet20' in its metadata"]),
         (["a.jpg", "--weights", "W", "--top", "0"], ["--top must lie in [1, 10], the number of classes, got 0"]),
@@ -308,7 +308,7 @@ def test_broken_files_are_exit_4(call, run, weights, photos, tmp_path):
     error_names(err, "names.json", "not a file of class names")
 
 
-def test_a_run_is_not_bound_to_the_backend_that_trained_it(call, run, photos, tmp_path):
+def test_predict_ignores_the_backend_that_trained_the_run(call, run, photos, tmp_path):
     for file in (run / "checkpoints").iterdir():
         content = file.read_bytes()
         if file.suffix == ".json":
@@ -332,7 +332,7 @@ def test_missing_backend_is_exit_3(call, weights, photos):
 
 def test_outputs_that_are_not_finite_are_exit_1(call, weights, photos, tmp_path):
     state = safetensors.numpy.load_file(weights)
-    state["fc.weight"][:] = 3e38  # what float32 holds, but not its sums
+    state["fc.weight"][:] = 3e38  # finite in float32, but the sums overflow
     save(state, tmp_path / "w.safetensors", network="resnet20", options={"width": 4})
     code, _, err = call("predict", photos[0], "--weights", tmp_path / "w.safetensors")
     assert code == 1

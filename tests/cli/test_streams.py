@@ -1,4 +1,4 @@
-"""Closed and full streams: a lost message ends no training, and a result that cannot be printed is no success."""
+"""Closed and full streams: training survives a lost message; a result that cannot be printed is an error."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def run(words, redirection, folder):
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
-def test_a_training_outlives_its_stderr(tmp_path, redirection):
+def test_training_continues_without_stderr(tmp_path, redirection):
     ended = run(TRAIN, redirection, tmp_path)
     assert ended.returncode == 0
-    assert ended.stdout.splitlines()[0].split() == ["history", "run/history.csv"]  # progress went nowhere else
+    assert ended.stdout.splitlines()[0].split() == ["history", "run/history.csv"]  # stdout holds no progress
     assert load_checkpoint(find_checkpoint(tmp_path / "run")).iteration == 2
 
 
-def test_an_error_behind_a_full_stderr_keeps_its_code(tmp_path):
+def test_the_exit_code_of_an_error_survives_a_full_stderr(tmp_path):
     assert run("train --iterations 0", "2>/dev/full", tmp_path).returncode == 2
 
 
-def test_a_training_outlives_its_stdout_too(tmp_path):
+def test_training_without_stdout_completes_and_exits_with_1(tmp_path):
     ended = run(TRAIN, ">&-", tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1] == "error: stdout is closed: the result cannot be printed"

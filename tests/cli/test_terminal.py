@@ -1,4 +1,4 @@
-"""Narrow terminals: every table at 40, 80 and 120 columns, with its longest names; nothing is cut or broken."""
+"""Narrow terminals: tables at 40, 80 and 120 columns keep their longest names and numbers whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDTHS = (40, 80, 120)
 
 
 def checked(text, width):
-    """The lines, none of which is wider than the terminal, unless a single word (behind the head of its cell) is."""
+    """The lines.  Only a line with a single long word, or a head and a long word, may exceed the width."""
     lines = text.splitlines()
     for line in lines:
         assert cell_len(line.rstrip()) <= width or len(line.split()) <= 2, line
@@ -34,7 +34,7 @@ def checked(text, width):
 
 
 def unbroken(lines, expected):
-    """Every expected name or number stands in one line, with nothing that belongs to it on either side."""
+    """Asserts that every expected name or number is in one line, not as a part of a longer one."""
     text = "\n".join(lines)
     for word in expected:
         assert re.search(rf"(?<![\w.,]){re.escape(word)}(?![\w]|[.,]\w)", text), f"{word} is missing or broken:\n{text}"
@@ -48,7 +48,7 @@ def rendered(table, width):
 
 @pytest.fixture
 def shown(capsys, monkeypatch):
-    """Runs a call in a terminal of this width and gives its lines."""
+    """Runs a call in a terminal of a given width and returns its lines."""
 
     def shown(width, call, *arguments):
         for module in (common, tables, evaluate):
@@ -90,7 +90,7 @@ def test_tables_of_commands(shown, tmp_path, monkeypatch, command, always, wide)
         unbroken(lines, [*always, *(wide if width > 40 else ())])
 
 
-def test_lockstep_keeps_the_phase_and_marks_what_left_its_tolerance(monkeypatch, tmp_path):
+def test_lockstep_keeps_the_phase_and_marks_errors_above_the_tolerance(monkeypatch, tmp_path):
     tables = []
     monkeypatch.setattr("minires.cli.lockstep.print_table", lambda *t, **form: tables.append(FittedTable(*t, **form)))
     monkeypatch.setattr("minires.verify.lockstep.FACTOR", -1.0)
@@ -207,7 +207,7 @@ def test_a_line_is_broken_between_words_only():
     assert wrapped("", 20) == [""]
 
 
-def test_columns_are_left_out_in_their_order_and_named():
+def test_left_out_columns_are_named_in_order():
     table = FittedTable(("name", "a", "b"), [("resnet20", "1" * 9, "2" * 9)], right=("a", "b"), drop=("a", "b"))
     assert "┃" in rendered(table, 36)
     light = rendered(table, 35)
@@ -220,12 +220,12 @@ def test_columns_are_left_out_in_their_order_and_named():
     assert "left out at 18 columns: a, b" in rendered(table, 18).replace("\n", " ")
 
 
-def test_names_with_commas_are_told_apart_where_they_are_left_out():
+def test_semicolons_separate_left_out_columns_whose_names_have_commas():
     table = FittedTable(("name", "torch, GFLOP/s", "own"), [("a", "1" * 30, "2" * 30)], drop=("torch, GFLOP/s", "own"))
     assert "left out at 20 columns: torch, GFLOP/s; own" in " ".join(rendered(table, 20).split())
 
 
-def test_without_a_column_to_leave_out_a_row_is_a_block():
+def test_a_table_without_droppable_columns_becomes_blocks():
     table = FittedTable(("name", "value"), [("n" * 30, "7" * 30), ("m", "")])
     assert rendered(table, 40).splitlines() == [f"name  {'n' * 30}", f"value  {'7' * 30}", "", "name  m", ""]
 
@@ -247,7 +247,7 @@ def test_tables_lines_and_heads_show_foreign_text_literally(capsys):
 
 
 def commands(folder):
-    """A command line with the foreign text wherever the command takes some."""
+    """Command lines with the foreign text as file name, class name or argument."""
     run, picture, weights = (str(folder / EVIL / name) for name in ("run", "p.png", "w.safetensors"))
     data = str(folder / "data")
     trained = ["--weights", run, "--data-dir", data, "--batch-size", "2"]
@@ -285,7 +285,7 @@ def test_every_command_shows_foreign_text_literally(tmp_path, monkeypatch, capsy
         for name in (EVIL, "bee"):
             (data / split / name).mkdir(parents=True)
             Image.new("RGB", (40, 40)).save(data / split / name / "a.png")
-    (tmp_path / EVIL / "train").mkdir(parents=True)  # which doctor takes for a data set
+    (tmp_path / EVIL / "train").mkdir(parents=True)  # doctor takes the folder for a data set
     Image.new("RGB", (40, 30), "red").save(tmp_path / EVIL / "p.png")
     (tmp_path / EVIL / "broken.png").write_bytes(b"no picture")
     chosen = ["--data", "folder", "--data-dir", str(data), "--size", "8", "--batch-size", "2", "--no-augment"]
@@ -299,7 +299,7 @@ def test_every_command_shows_foreign_text_literally(tmp_path, monkeypatch, capsy
         code = main(command)
         printed = capsys.readouterr()
         text = printed.out + printed.err
-        if command[0] == "export" and code == 3:  # without onnx nothing is exported, and nothing foreign is shown
+        if command[0] == "export" and code == 3:  # onnx is missing: the error names no file
             assert "needs the package onnx" in text or "need the package onnx" in text
             continue
         assert code in (0, 1, 2, 4), (command, code, text)
@@ -308,8 +308,8 @@ def test_every_command_shows_foreign_text_literally(tmp_path, monkeypatch, capsy
     assert set(cli.COMMANDS) <= tested
 
 
-def test_commands_print_through_one_function():
-    """The functions of common.py and tables.py: no command has a print of its own."""
+def test_commands_do_not_call_print():
+    """Only common.py calls print."""
     for path in Path(cli.__file__).parent.glob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         printed = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]

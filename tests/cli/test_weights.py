@@ -1,4 +1,4 @@
-"""`minires weights` and `minires convert`: what they say, how they end, what they leave behind."""
+"""`minires weights` and `minires convert`: output, exit codes and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def put(tmp_path):
 
 
 def lines(out):
-    """What stands below the table, by its first word or two."""
+    """Label -> texts, from the lines below the table."""
     found: dict[str, list[str]] = {}
     for line in out.split("┘\n")[-1].splitlines():
         found.setdefault(line[:14].strip(), []).append(line[14:])
@@ -57,15 +57,19 @@ def test_json(call):
     assert (code, err) == (0, "")
     (content,) = json.loads(out)["files"]
     assert (content["network"], content["fits"], content["parameters"]) == ("resnet20", True, 269_722)
-    assert (content["convention"], content["prefix"], content["inside"]) == ("CIFAR, head named linear", "module.", "state_dict")
+    assert (content["convention"], content["prefix"], content["inside"]) == (
+        "CIFAR, head named linear",
+        "module.",
+        "state_dict",
+    )
     assert content["names"]["fc.weight"] == "module.linear.weight"
     assert content["tensors"][0] == {"name": "module.conv1.weight", "shape": [16, 3, 3, 3], "stored": "float32"}
 
 
-def test_what_is_undecided_and_how_to_say_it(call, put):
+def test_an_undecided_option_names_its_flag(call, put):
     path = put(state("resnet50"))
     code, out, _ = call("weights", path)
-    assert code == 0  # it fits, wherever its stride is
+    assert code == 0  # the file fits with either stride
     assert lines(out)["undecided"] == ["stride_in"]
     assert "--stride-in" in lines(out)["note"][0]
     code, out, _ = call("weights", path, "--stride-in", "1x1")
@@ -74,7 +78,7 @@ def test_what_is_undecided_and_how_to_say_it(call, put):
     assert "stride_in 1x1" in lines(out)["network"][0]
 
 
-def test_what_does_not_fit(call, put):
+def test_a_file_that_does_not_fit_its_network(call, put):
     arrays = state("resnet34")
     del arrays["fc.bias"]
     arrays["fc.scale"] = arrays["bn1.bias"]
@@ -98,7 +102,7 @@ def test_long_lists_are_cut_short(call, put):
     assert len(lines(out)["left over"]) == int(left[-1].split()[1]) + 20
 
 
-def test_other_files(call, put):
+def test_a_file_of_an_unknown_network(call, put):
     code, out, _ = call("weights", put({"blocks.0.attn.qkv.weight": np.zeros(3, np.float32)}))
     assert code == 1
     assert "does not look like a network of minires" in lines(out)["network"][0]
@@ -128,7 +132,7 @@ def test_several_files_one_of_them_unreadable(call, put, tmp_path):
     assert call("weights", PUBLISHED, put({"a": np.zeros(3, np.float32)}))[0] == 1
 
 
-def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
+def test_control_characters_in_tensor_names_are_escaped(call, put):
     arrays = state("resnet20") | {"\x1b[2J[bold]x": np.zeros(3, np.float32)}
     for words in ((), ("--all",)):
         _, out, _ = call("weights", put(arrays), *words)
@@ -152,7 +156,7 @@ def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
         (["convert", "old.safetensors", "old.safetensors", "--force"], "IN and OUT are the same file"),
         (["convert", "old.safetensors", "link.safetensors", "--force"], "IN and OUT are the same file"),
         (["convert", PUBLISHED, "x.safetensors", "--network", "resnet32"], "does not fit resnet32"),
-        (["convert", PUBLISHED, "x.safetensors", "--stride-in", "1x1"], "--stride-in says nothing about the resnet20"),
+        (["convert", PUBLISHED, "x.safetensors", "--stride-in", "1x1"], "--stride-in does not apply to the resnet20"),
         (["convert", PUBLISHED, "x.safetensors", "--dtype", "bfloat16"], "--dtype"),
         (["convert", PUBLISHED, "iteration-00000003-0123abcd.safetensors"], "a part of a checkpoint"),
         (
@@ -161,7 +165,7 @@ def test_names_of_a_file_do_not_reach_the_terminal_as_they_are(call, put):
         ),
     ],
 )
-def test_wrong_words(call, put, tmp_path, monkeypatch, words, expected):
+def test_wrong_usage_is_one_line_and_exit_2(call, put, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     put(state("resnet20"), "old.safetensors")
     put(state("resnet20") | {"fc.bias": np.full(7, 1e6, np.float32)}, "large.safetensors")
@@ -193,11 +197,15 @@ def test_convert(call, put, tmp_path, rng):
     code, out, _ = call("convert", source, target, "--stride-in", "1x1", "--force", "--json", "--dtype", "float16")
     assert code == 0
     content = json.loads(out)
-    assert (content["options"]["stride_in"], content["file"], content["bytes"]) == ("1x1", str(target), target.stat().st_size)
+    assert (content["options"]["stride_in"], content["file"], content["bytes"]) == (
+        "1x1",
+        str(target),
+        target.stat().st_size,
+    )
     assert safetensors.numpy.load_file(target)["fc.bias"].dtype == np.float16
 
 
-def test_convert_says_what_it_took_for_granted(call, put, tmp_path):
+def test_convert_reports_its_assumptions(call, put, tmp_path):
     code, out, _ = call("convert", put(state("plain20")), tmp_path / "y.safetensors")
     assert code == 0
     assert [line.split(" ")[1] for line in out.splitlines()[1:3]] == ["plain20", "option"]

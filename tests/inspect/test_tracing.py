@@ -232,12 +232,12 @@ def test_colours_are_of_the_sign():
         ((), "a NETWORK is needed"),
         (("resnet20", "--compare", "plain20", "resnet20"), "a NETWORK is needed"),
         (("resnet20", "--format", "pdf"), "--format must be one of"),
-        (("--compare", "plain20", "resnet20", "--format", "dot"), "--compare makes a page"),
+        (("--compare", "plain20", "resnet20", "--format", "dot"), "--format must be html with --compare, got dot"),
         (("resnet2",), "unknown network 'resnet2'"),
         (("resnet20", "--out", "."), "--out must be a file"),
-        (("resnet50", "--batch-size", "4"), "--batch-size says nothing about one picture"),
-        (("resnet20", "--image", __file__, "--index", "4"), "--index says nothing about one picture"),
-        (("resnet20", "--label", "4"), "--label says nothing about the test images of digits"),
+        (("resnet50", "--batch-size", "4"), "--batch-size does not apply to a single picture"),
+        (("resnet20", "--image", __file__, "--index", "4"), "--index does not apply to a single picture"),
+        (("resnet20", "--label", "4"), "--label does not apply to the test images of digits"),
         (("resnet20", "--seed", "-1"), "--seed must be"),
         (("resnet20", "--label", "10", "--image", __file__), "cannot be decoded"),
     ],
@@ -271,7 +271,7 @@ def test_a_trained_network(capsys, tmp_path):
         (("plain20", "--weights", str(run)), "holds a resnet20, not a plain20"),
         (("resnet20", "--weights", str(run), "--width", "4"), "--width cannot be given with --weights"),
         (("resnet20", "--weights", str(run), "--seed", "4"), "--seed cannot be given with --weights"),
-        (("--compare", "plain20", "resnet20", "--weights", str(run)), "--weights belong to one network"),
+        (("--compare", "plain20", "resnet20", "--weights", str(run)), "--weights cannot be given with --compare"),
     ):
         assert cli.main(["trace", *words]) == 2
         assert message in capsys.readouterr().err

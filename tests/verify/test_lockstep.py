@@ -241,7 +241,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(1.01))
     assert cli.main(argv) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-6] == "left the tolerance first: backward of ReLU of layer3.2.relu, ∂x: 1.0e-02 above 1.9e-06"
+    assert lines[-6] == "first above its tolerance: backward of ReLU of layer3.2.relu, ∂x: 1.0e-02 above 1.9e-06"
     path = tmp_path / "lockstep-layer3.2.relu-ReLU-backward.npz"
     assert lines[-1] == str(path)
     names: dict = {}

@@ -137,7 +137,7 @@ def test_words_that_say_nothing():
         ("resnet18", {"zero_channels": "both"}),
         ("plain18", {"zero_channels": "both", "network": "plain18"}),
     ]:
-        with pytest.raises(WeightsMismatch, match=f"says nothing about the {name} in x.pth"):
+        with pytest.raises(WeightsMismatch, match=f"does not apply to the {name} in x.pth"):
             recognise(file(state(name)), **words)
     with pytest.raises(ValueError, match=r"stride_in must be one of '1x1', '3x3'; got '2x2'"):
         recognise(file(state("resnet50")), stride_in="2x2")
