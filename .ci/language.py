@@ -1,16 +1,17 @@
-"""Holds the part of the writing rules that a program can hold: `python .ci/language.py [PATH ...]`.
+"""Checks the writing rules that a program can check: `python .ci/language.py [PATH ...]`, where minires is installed.
 
-Checks the text of the project: comments, strings and names in Python, whole files in C++, CUDA, JavaScript and
-Markdown.  Prints each finding as `file:line: message` and exits with 1 if there is one.
+Reads comments, strings and names in Python, and whole files in C++, CUDA, JavaScript and Markdown.  With minires/cli
+among the paths it also reads the `--help` of every command.  Prints each finding as `file:line: message` and exits with
+1 if there is a finding.
 
 - Banned words: personification (a file that "tells"), negation by pronoun ("nobody"), pronouns without a noun.
-- At most 30 words a sentence in README files, in `--help` and in the help of a flag.
-- No help text begins with "of", "what" or "these".
+- At most 30 words a sentence in README files, and 25 in `--help`.
+- No help text of a flag begins with "of", "what" or "these".
 """
 
 from __future__ import annotations
 
-import ast
+import argparse
 import io
 import re
 import subprocess
@@ -19,7 +20,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST = 30  # words in a sentence of a README or of help
+LONGEST, LONGEST_IN_HELP = 30, 25  # words in a sentence
 BANNED = {  # pattern: what to write instead
     r"told": "message, header, fields: name the thing",
     r"tells?": "shows, reports, returns, contains",
@@ -38,6 +39,7 @@ PATTERN = re.compile("|".join(rf"\b(?P<_{i}>{words})\b" for i, words in enumerat
 ADVICE = list(BANNED.values())
 HELP_BEGINS = re.compile(r"(?:of|what|these)\b", re.I)
 SELF = Path(__file__).name
+SUFFIXES = (".py", ".md", ".cpp", ".h", ".cu", ".cuh", ".js")
 
 
 def words_banned(text: str) -> Iterator[tuple[str, str]]:
@@ -50,7 +52,7 @@ def python_text(source: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in (tokenize.COMMENT, tokenize.STRING):
             for offset, line in enumerate(token.string.split("\n")):
-                yield token.start[0] + offset, re.sub(r"\{[^{}]*\}", "…", line)  # not the names in an f-string
+                yield token.start[0] + offset, re.sub(r"\{[^{}]*\}", "…", line)  # without the names in an f-string
         elif token.string == "told":
             yield token.start[0], token.string
 
@@ -75,19 +77,39 @@ def sentences(text: str) -> Iterator[str]:
     yield from re.split(r"(?<=[.!?:;])\s+(?=[A-Z0-9`*\"(])", text)
 
 
-def long_sentences(text: str) -> Iterator[str]:
+def long_sentences(text: str, longest: int = LONGEST) -> Iterator[str]:
     for sentence in sentences(text):
-        if len(count := re.findall(r"[^\W\d_][\w'’-]*", sentence)) > LONGEST:
-            yield f"{len(count)} words in a sentence, {LONGEST} allowed: {sentence[:60]} …"
+        if len(count := re.findall(r"[^\W\d_][\w'’-]*", sentence)) > longest:
+            yield f"{len(count)} words in a sentence, {longest} allowed: {sentence[:60]} …"
 
 
-def help_texts(source: str) -> Iterator[tuple[int, str]]:
-    """Line and text of each `help=`, `description=` and `epilog=`; what is formatted in counts as one word."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.keyword) and node.arg in ("help", "description", "epilog"):
-            parts = [part for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
-            if text := "".join(part.value for part in parts if isinstance(part.value, str)):
-                yield node.value.lineno, text
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    """The parser of every command, and of every item such as `minires paper figure1`."""
+    from minires import cli
+
+    found = [cli.parser_of(command) for command in cli.COMMANDS]
+    for parser in found:
+        yield parser
+        found += [item for action in parser._actions for item in items(action)]
+
+
+def items(action: argparse.Action) -> list[argparse.ArgumentParser]:
+    return list(action.choices.values()) if isinstance(action, argparse._SubParsersAction) else []
+
+
+def help_findings() -> Iterator[str]:
+    """The findings in the description, groups, flags and epilog of every parser."""
+    for parser in parsers():
+        texts = [("", parser.description or ""), *(("", line) for line in (parser.epilog or "").splitlines())]
+        texts += [(f" ({group.title})", group.description or "") for group in parser._action_groups]
+        for action in parser._actions:
+            flag, text = f" {'/'.join(action.option_strings) or action.dest}", action.help or ""
+            texts.append((flag, text))
+            if HELP_BEGINS.match(text):
+                yield f"{parser.prog}{flag}: help begins with {text.split()[0]!r}: begin with a noun phrase"
+        for place, text in texts:
+            for paragraph in text.split("\n\n"):
+                yield from (f"{parser.prog}{place}: {long}" for long in long_sentences(paragraph, LONGEST_IN_HELP))
 
 
 def findings(path: Path) -> Iterator[tuple[int, str]]:
@@ -99,23 +121,17 @@ def findings(path: Path) -> Iterator[tuple[int, str]]:
     if path.suffix == ".md":
         for number, paragraph in prose(text):
             yield from ((number, long) for long in long_sentences(paragraph))
-    if path.suffix == ".py" and path.parts[0] == "minires":
-        for number, help_text in help_texts(text):
-            yield from ((number, long) for long in long_sentences(help_text))
-            if HELP_BEGINS.match(help_text):
-                yield number, f"help begins with {help_text.split()[0]!r}: begin with a noun phrase"
 
 
 def main(arguments: list[str]) -> int:
     listed = subprocess.run(["git", "ls-files", "--", *arguments], capture_output=True, text=True, check=True).stdout
-    count = 0
-    for path in map(Path, listed.splitlines()):
-        if path.suffix in (".py", ".md", ".cpp", ".h", ".cu", ".cuh", ".js") and path.name != SELF:
-            for number, message in findings(path):
-                print(f"{path}:{number}: {message}")
-                count += 1
-    print(f"{count} findings", file=sys.stderr)
-    return 1 if count else 0
+    paths = [path for path in map(Path, listed.splitlines()) if path.suffix in SUFFIXES and path.name != SELF]
+    found = [f"{path}:{number}: {message}" for path in paths for number, message in findings(path)]
+    if any(path.parts[:2] == ("minires", "cli") for path in paths):
+        found += help_findings()
+    print(*found, sep="\n", end="\n" if found else "")
+    print(f"{len(found)} findings", file=sys.stderr)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ needs at its top.  `minires --help` loads no command, and so no room beyond the 
 
 Results go to stdout, progress and errors to stderr.  If stderr is closed or full, the command goes on and its messages
 are lost.  If stdout is closed, the command completes its work and exits with 1.  EPILOG lists the exit codes.
-A command exits with 141 if the reader of its pipe has closed it."""
+A command exits with 141 if the reader of its pipe has closed it.
+"""
 
 from __future__ import annotations
 

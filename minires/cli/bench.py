@@ -2,7 +2,8 @@
 
 Times single convolutions and whole networks in float32, with the same weights, images and number of threads.  Each side
 runs in its own process, and the sides take turns.  Their results are compared too.  Stop other programs first, because
-they disturb the times."""
+they disturb the times.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Convert a weight file or a run to a safetensors file with torchvision's names.
 
 The weights stay bit-identical unless --dtype converts them.  The metadata hold the network, the preprocessing of its
-pictures and the names of its classes."""
+pictures and the names of its classes.
+"""
 
 from __future__ import annotations
 

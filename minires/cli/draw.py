@@ -1,6 +1,7 @@
 """Draw networks side by side, as in Figure 3 of the paper, into an SVG and a PNG file.
 
-Each box is a layer with weights.  Shortcuts are solid lines, or dotted lines where dimensions increase."""
+Each box is a layer with weights.  Shortcuts are solid lines, or dotted lines where dimensions increase.
+"""
 
 from __future__ import annotations
 

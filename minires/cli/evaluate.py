@@ -1,7 +1,8 @@
 """Measure the top-1 error, top-5 error and confusion matrix of a run, a checkpoint or a weight file.
 
 A run means its newest checkpoint, evaluated on the run's own data unless --data is given.  A weight file needs --data.
-Its pictures are preprocessed as the file's metadata specify, or else as its network usually needs."""
+Its pictures are preprocessed as the file's metadata specify, or else as its network usually needs.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Write a network in evaluation mode as an ONNX file, with input `images` (batch, C, H, W) and output `logits`.
 
-The weights keep their names.  The metadata hold the network and its options."""
+The weights keep their names.  The metadata hold the network and its options.
+"""
 
 from __future__ import annotations
 

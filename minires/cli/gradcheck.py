@@ -3,7 +3,8 @@
 Compares each forward with a naive implementation.  Compares every element of every gradient with central differences,
 for a random cotangent.  Checks the required behaviour at ties, kinks and extremes.
 
-The verdict holds for one backend, because each backend has its own kernels.  `minires verify --ops` does the same."""
+The verdict holds for one backend, because each backend has its own kernels.  `minires verify --ops` does the same.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ EXAMPLES = ("gradcheck conv2d batch_norm", "gradcheck --backend reference --case
 
 
 def flags(parser: Parser) -> None:
-    parser.add_argument("operations", nargs="*", metavar="OPERATION", help="names such as conv2d (default: all)")
+    parser.add_argument(
+        "operations", nargs="*", metavar="OPERATION", help="operation to check, such as conv2d (default: all)"
+    )
     parser.add_argument("--cases", type=Whole(1), default=20, metavar="N", help="cases per operation (default: 20)")
     add(parser, "--seed", default=0, help="seed of the cases (default: 0)")
     add(parser, "--backend --json")

@@ -1,6 +1,7 @@
 """List the hand-written CUDA kernels.  Select one by its name, as in mr.backend('cuda', gemm=..., conv2d=...).
 
-The last column describes what a kernel adds to the kernel before it."""
+The last column describes what a kernel adds to the kernel before it.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ difference between the two whole runs at that node.  Both are relative norms.  B
 place (ulp) of the array's root mean square.
 
 If an own error exceeds its tolerance, the exit code is 1.  The command then saves the operands of the first such node
-and prints the lines that reproduce the error."""
+and prints the lines that reproduce the error.
+"""
 
 from __future__ import annotations
 

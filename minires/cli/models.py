@@ -1,6 +1,7 @@
 """List the networks of the paper with their parameters and multiply-adds.
 
-A multiply-add counts as 1, as in the paper.  Convolutions, projections and linear layers are counted."""
+A multiply-add counts as 1, as in the paper.  Convolutions, projections and linear layers are counted.
+"""
 
 from __future__ import annotations
 

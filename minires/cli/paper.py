@@ -1,6 +1,7 @@
 """Reproduce a table or figure of the paper: print its numbers beside the paper's, and write a CSV file and pictures.
 
-Without ITEM, the command lists the items.  The exit code is 1 if a claim of the paper was not reproduced."""
+Without ITEM, the command lists the items.  The exit code is 1 if a claim of the paper was not reproduced.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Classify pictures: print the most probable classes of each picture.
 
 Folders are searched with their subfolders.  If a file cannot be decoded, the command reports it on stderr, classifies
-the other pictures and exits with 4."""
+the other pictures and exits with 4.
+"""
 
 from __future__ import annotations
 

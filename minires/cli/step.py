@@ -2,7 +2,8 @@
 
 Runs one forward and backward pass and stops inside the forward or backward of an operation.  Each stop first prints a
 card: the operation with its arrays and their statistics.  `c` continues to the next stop, `q` quits.  The variable
-PYTHONBREAKPOINT selects another debugger than pdb."""
+PYTHONBREAKPOINT selects another debugger than pdb.
+"""
 
 from __future__ import annotations
 

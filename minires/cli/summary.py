@@ -1,7 +1,8 @@
 """List the operations of a network, with subtotals of the stages and totals.
 
 Columns: output shape, parameters, multiply-adds and their share, bytes of the output, and bytes kept for backward.  MB
-means a million bytes.  The size of the pass counts the outputs of layers with parameters, and their gradients."""
+means a million bytes.  The size of the pass counts the outputs of layers with parameters, and their gradients.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Record one forward and backward pass, node by node, and write it as one HTML file, which needs no server.
 
 The page shows the network as a graph, the source of every operation, arrays and gradients as pictures, and charts over
-depth."""
+depth.
+"""
 
 from __future__ import annotations
 

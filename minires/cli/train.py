@@ -3,10 +3,11 @@
 The folder holds history, learning curves, configuration and checkpoint.  Settings that you leave out follow the paper's
 recipe for the data set.
 
-Ctrl-C or SIGTERM saves a checkpoint and ends the run; under nohup, which may ignore Ctrl-C, send SIGTERM.  --resume
+Ctrl-C or SIGTERM saves a checkpoint and ends the run.  Under nohup, which may ignore Ctrl-C, send SIGTERM.  --resume
 continues with bit-identical weights, even after a crash or a power failure.
 
-`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch."""
+`mpirun -n K minires train ...` trains on K processes (ranks), which share every batch.
+"""
 
 from __future__ import annotations
 

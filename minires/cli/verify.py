@@ -5,7 +5,8 @@ second covers each layer's own gradient inside the whole network, along a random
 gradient of the whole network with respect to each parameter.  If the third fails, the report names the first layer in
 backward order whose own gradient is wrong, with its input, index and both numbers.
 
-Without NETWORK, every operation is checked."""
+Without NETWORK, every operation is checked.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ def flags(parser: Parser) -> None:
     )
     add(parser, "--shortcut --stride-in --width --eval --json")
     parser.add_argument(
-        "--planted", nargs="?", const="operations", metavar="WHAT", help="test of the checks themselves: plants bugs "
-        "in the source of operations and layers, one at a time, and checks that each is caught (WHAT: operations)",
+        "--planted", nargs="?", const="operations", metavar="WHAT", help="test of the checks: bugs planted in the "
+        "source of operations and layers, one at a time, each of which must be caught (WHAT: operations)",
     )  # fmt: skip
 
 
@@ -78,9 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--against must be torch, module:object or one of {known}; got {against!r}")
     with computing_on(arguments.backend):
         if against is not None and against in (backends.active().name, arguments.backend):
-            raise UsageError(
-                f"--against must differ from the backend that computes, got {against} for both: --backend selects another"
-            )
+            raise UsageError(f"--against must differ from the backend that computes, got {against} for both")
         with computing_on(against if own_backend(against) else None, "--against"):
             pass  # reports an error now, not after the checks
         return _network(arguments)

@@ -1,7 +1,8 @@
 """Show what weight files hold: the format, the naming convention, the tensors, and the network that fits.
 
 Reads files of PyTorch, safetensors and ONNX, and executes no code in them.  The exit code is 0 if every file fits a
-network, 1 if a file does not fit, and 4 if a file cannot be read."""
+network, 1 if a file does not fit, and 4 if a file cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def flags(parser: Parser) -> None:
 def add_hints(parser: Parser) -> None:
     """Adds the flags for what names and shapes do not determine."""
     group = parser.add_argument_group("Hints for what names and shapes do not determine")
-    add(group, "--network", help="network in the file (default: recognised, but resnet20 for plain20 too)")
+    add(group, "--network", help="network in the file (default: recognised; resnet20 where plain20 fits too)")
     add(group, "--stride-in --zero-channels")
 
 

@@ -57,7 +57,7 @@ class Config:
     Raises ConfigError.
     """
 
-    network: str = setting("resnet20", "network; `minires models` lists them", NETWORK)
+    network: str = setting("resnet20", "network name; `minires models` lists the names", NETWORK)
     data: str = setting("digits", "data set: digits, fashion-mnist, cifar10, folder, or one that you registered", DATA)
     data_dir: str | None = setting(
         None, "folder to search first (default: $MINIRES_DATA, then the usual places)", DATA, metavar="DIR", resume=True
@@ -69,11 +69,11 @@ class Config:
         at_least(1),
     )
     test_fraction: float | None = setting(
-        None, "share of each class's images to test on, drawn from the seed; for a folder without train/ and test/",
+        None, "share of each class's images to test on, chosen by the seed; for a folder without train/ and test/",
         DATA, metavar="X",
     )  # fmt: skip
     shortcut: str | None = setting(
-        None, "shortcuts where dimensions increase (default: A for the CIFAR family, B for ImageNet's)", NETWORK,
+        None, "kind of shortcut where dimensions increase (default: A for CIFAR networks, else B)", NETWORK,
         choices=("A", "B", "C"),
     )  # fmt: skip
     stride_in: str | None = setting(
@@ -90,11 +90,11 @@ class Config:
     )
     batch_size: int = setting(128, "images per update (default: 128; folder: 256)", UPDATE, at_least(1))
     micro_batch: int | None = setting(
-        None, "images at a time, to save memory: their gradients add up to the batch's, and batch norm takes its "
-        "statistics over them (default: the whole batch)", UPDATE, at_least(1),
+        None, "images at a time, to save memory (default: the whole batch).  The gradients add up to those of the "
+        "batch, but batch norm's statistics cover only these images", UPDATE, at_least(1),
     )  # fmt: skip
     sync_batch_norm: bool = setting(
-        False, "batch norm's statistics over the images of all ranks, instead of each rank's own images", UPDATE, flag
+        False, "batch norm's statistics over all ranks' images, instead of each rank's own images", UPDATE, flag
     )
     lr: float = setting(0.1, "learning rate", UPDATE, partial(number, minimum=0, open_minimum=True))
     momentum: float = setting(0.9, "momentum of SGD", UPDATE, partial(number, minimum=0))
@@ -102,21 +102,23 @@ class Config:
     nesterov: bool = setting(False, "Nesterov's momentum", UPDATE, flag)
     schedule: str = setting(
         "step",
-        "learning rate over the run: reduced at each milestone, or constant",
+        "learning rate over the run: reduced at each milestone (step), or constant",
         UPDATE,
         choices=("step", "constant"),
     )
     milestones: tuple[float, ...] = setting(
-        (0.5, 0.75), "updates at which the rate is reduced; below 1: fractions of the run, also of a resumed run's new "
-        "length (default: 0.5,0.75; folder: 1/3 and 2/3)", UPDATE, metavar="A,B",
+        (0.5, 0.75), "updates at which the learning rate is reduced; numbers below 1 are fractions of the run's length "
+        "(default: 0.5,0.75; folder: 1/3 and 2/3)", UPDATE, metavar="A,B",
     )  # fmt: skip
-    lr_factor: float = setting(0.1, "factor of the rate at each milestone", UPDATE, partial(number, minimum=0))
+    lr_factor: float = setting(0.1, "factor of the learning rate at each milestone", UPDATE, partial(number, minimum=0))
     warmup: str | int = setting(
-        "none", "start at the warm-up rate: for N updates, or until the training error is below 80 % (the word error); "
-        "or none (default: none; resnet110: error)", UPDATE, metavar="N|error|none",
+        "none", "warm-up: N updates, or error (until the training error is below 80 %), or none "
+        "(default: none; resnet110: error)", UPDATE, metavar="N|error|none",
     )  # fmt: skip
     warmup_lr: float = setting(0.01, "learning rate of the warm-up", UPDATE, partial(number, minimum=0))
-    label_smoothing: float = setting(0.0, "label smoothing in [0, 1]", UPDATE, partial(number, minimum=0, maximum=1))
+    label_smoothing: float = setting(
+        0.0, "share of label smoothing in [0, 1]", UPDATE, partial(number, minimum=0, maximum=1)
+    )
     augment: bool = setting(True, "padding, crops and flips of training images, as suits the data set", DATA, flag)
     seed: int = setting(0, "seed of initialisation, order, augmentation and dropout", RUN, at_least(0))
     log_every: int | None = setting(
@@ -128,14 +130,14 @@ class Config:
     checkpoint_every: int | None = setting(None, "updates between checkpoints (default: an epoch)", RUN, at_least(1))
     keep: int = setting(1, "number of newest checkpoints to keep", RUN, at_least(1))
     keep_best: bool = setting(
-        False, "also keep the checkpoint with the lowest test error, the earliest among equals, as RUN/best", RUN, flag
+        False, "second checkpoint, RUN/best, with the lowest test error, the earliest among equals", RUN, flag
     )
     fuse: bool = setting(
         True, "fused operations, bit-identical: batch norm, skip-add and ReLU in one pass", MACHINE, flag, resume=True
     )
     capture: bool = setting(
-        True, "replay of recorded kernel calls without Python between them, bit-identical; without effect with several "
-        "ranks, micro-batches, dropout, or a backend that records no calls", MACHINE, flag, resume=True,
+        True, "replay of recorded kernel calls without Python between them, bit-identical; no effect with several "
+        "ranks, micro-batches, dropout, or a backend other than native", MACHINE, flag, resume=True,
     )  # fmt: skip
     backend: str | None = setting(
         None, "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)",

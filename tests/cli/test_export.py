@@ -163,7 +163,7 @@ def test_only_force_replaces_a_file(tmp_path, capsys):
 
 
 def test_position_of_the_zero_channels(tmp_path, capsys):
-    """An initialised network has the chosen one.  For a file without metadata, a note and a mark report the assumption."""
+    """An initialised network has the chosen one.  Without metadata, a note and a mark report the assumption."""
     onnx = pytest.importorskip("onnx")
     import safetensors.numpy
 
