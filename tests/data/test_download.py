@@ -66,7 +66,7 @@ def test_a_good_file(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("path", "md5", "told"),
+    ("path", "md5", "message"),
     [
         ("/good", "0" * 32, "checksum"),
         ("/cut", MD5, "checksum"),
@@ -76,9 +76,9 @@ def test_a_good_file(server, tmp_path, capsys):
         *((path, MD5, "cannot download") for path in BAD),
     ],
 )
-def test_a_bad_one_leaves_the_folder_as_it_was(server, tmp_path, path, md5, told):
+def test_a_bad_one_leaves_the_folder_as_it_was(server, tmp_path, path, md5, message):
     (tmp_path / "file.bin").write_bytes(b"old")
-    with pytest.raises(DataError, match=told) as failure:
+    with pytest.raises(DataError, match=message) as failure:
         download(remote(f"{server}{path}", md5), tmp_path)
     assert server in str(failure.value)
     assert os.listdir(tmp_path) == ["file.bin"]

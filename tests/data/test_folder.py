@@ -237,9 +237,9 @@ def test_training_on_a_divided_folder_and_going_on(undivided, tmp_path, capsys):
     assert main(["train", "--resume", str(run / "checkpoints" / "iteration-00000001.json"), "--quiet"]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["images"] == len(data.load("folder", "test", undivided, test_fraction=0.3, seed=3))
-    assert told["top1_error"] == checkpoint.rows[-1].test_error
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == len(data.load("folder", "test", undivided, test_fraction=0.3, seed=3))
+    assert report["top1_error"] == checkpoint.rows[-1].test_error
     for fraction in ("0", "1", "-0.5", "nan"):
         assert main(["train", *words[:6], "--test-fraction", fraction, "--iterations", "1"]) == 2
         assert "--test-fraction must be" in capsys.readouterr().err

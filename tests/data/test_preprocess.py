@@ -222,7 +222,7 @@ def test_what_it_says_of_itself():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"resize": 0}, "resize must be at least 1, got 0"),
         ({"resize": 1e3}, "resize must be an integer"),
@@ -237,8 +237,8 @@ def test_what_it_says_of_itself():
         ({"interpolation": "linear"}, "interpolation must be one of"),
     ],
 )
-def test_wrong_arguments_are_named(changes, told):
-    with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+def test_wrong_arguments_are_named(changes, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         Preprocessing(**changes)
 
 

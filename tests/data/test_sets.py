@@ -71,7 +71,7 @@ GOOD = idx_bytes(np.arange(60).reshape(3, 4, 5))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "ends within its header"),
         (GOOD[:10], "ends within its header"),
@@ -83,10 +83,10 @@ GOOD = idx_bytes(np.arange(60).reshape(3, 4, 5))
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_broken_idx(tmp_path, content, told, packed):
+def test_broken_idx(tmp_path, content, message, packed):
     path = tmp_path / ("file.gz" if packed else "file")
     path.write_bytes(gzip.compress(content) if packed else content)
-    with pytest.raises(data.DataFileError, match=told) as failure:
+    with pytest.raises(data.DataFileError, match=message) as failure:
         fashion_mnist.read_idx(path, 3)
     assert str(path) in str(failure.value)
 
@@ -253,9 +253,9 @@ def test_broken_cifar10(small_cifar):
     folder, content = small_cifar
     path = folder / "data_batch_1.bin"
     whole = content["data_batch_1.bin"]
-    for payload, told in ((whole.tobytes()[:-1], "6,146 bytes expected"), (whole.tobytes() + b"x", "holds more")):
+    for payload, message in ((whole.tobytes()[:-1], "6,146 bytes expected"), (whole.tobytes() + b"x", "holds more")):
         path.write_bytes(payload)
-        with pytest.raises(data.DataFileError, match=told):
+        with pytest.raises(data.DataFileError, match=message):
             data.load("cifar10", "train", folder)
     whole[0, 0] = 10
     path.write_bytes(whole.tobytes())

@@ -186,7 +186,7 @@ def test_an_operation_of_ones_own(rng):
 
     fault = first_fault(check_layers(lambda x: Square()(x), rng.standard_normal((2, 3))))
     assert fault.fault.analytical / fault.fault.numerical == pytest.approx(0.5, rel=1e-6)
-    assert str(fault.fault).startswith("the gradient is not the derivative of its forward: x at index (")
+    assert str(fault.fault).startswith("the gradient is not the derivative of forward: x at index (")
 
 
 def test_a_backward_that_raises_is_a_fault_of_its_layer(rng, resnet20, monkeypatch):
@@ -216,11 +216,11 @@ def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20,
     monkeypatch.setattr(ops.BatchNorm, "backward", once)
     (fault,) = [layer for layer in check_layers(resnet20, images(rng)) if layer.fault]
     assert (fault.module, fault.fault.what) == ("layer2.1.bn1", "error")
-    assert "made again alone, raised ValueError: not twice" in str(fault.fault)
+    assert "repeated alone, raised ValueError: not twice" in str(fault.fault)
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "told"),
+    ("change", "what", "message"),
     [
         (
             lambda grad: grad.astype(np.float32),
@@ -231,11 +231,11 @@ def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20,
         (lambda grad: grad.sum(axis=0, keepdims=True), "error", "an array of shape (1, 4, 3, 3)"),
     ],
 )
-def test_the_form_of_a_gradient(rng, resnet20, monkeypatch, change, what, told):
+def test_the_form_of_a_gradient(rng, resnet20, monkeypatch, change, what, message):
     plant(monkeypatch, ops.Conv2d, "layer2.0.conv1", lambda grads: (grads[0], change(grads[1]), *grads[2:]))
     fault = first_fault(check_layers(resnet20, images(rng)))
     assert (fault.module, fault.fault.what) == ("layer2.0.conv1", what)
-    assert told in str(fault.fault)
+    assert message in str(fault.fault)
 
 
 @pytest.mark.parametrize("k", [-4, 4])

@@ -51,8 +51,8 @@ def wrong_native(monkeypatch):
 
 def test_images_of_another_dtype_are_named_with_the_remedy(rng, model):
     images, labels = batch(rng, dtype=np.float64)
-    told = r"images must have the model's dtype float32, got float64; convert them with images\.astype\('float32'\)"
-    with pytest.raises(TypeError, match=told):
+    message = r"images must have the model's dtype float32, got float64; convert them with images\.astype\('float32'\)"
+    with pytest.raises(TypeError, match=message):
         lockstep(model, images, labels, ("reference", "reference"))
     assert lockstep(model.astype("float64"), images, labels, ("reference", "reference")).passed
 
@@ -199,16 +199,16 @@ def test_files_that_are_no_calls(tmp_path):
     path = tmp_path / "a.npz"
     for content in (b"", b"no zip", b"PK\x03\x04 broken"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is no saved call"):
+        with pytest.raises(ValueError, match="invalid saved call"):
             load_call(path)
     np.savez(path, call=np.array(json.dumps({"operation": "os"})))
     with pytest.raises(ValueError, match="unknown operation 'os'"):
         load_call(path)
     np.savez(path, x=np.zeros(3))
-    with pytest.raises(ValueError, match="is no saved call"):
+    with pytest.raises(ValueError, match="invalid saved call"):
         load_call(path)
     np.savez(path, call=np.array([object()], dtype=object))
-    with pytest.raises(ValueError, match="is no saved call"):
+    with pytest.raises(ValueError, match="invalid saved call"):
         load_call(path)
     with pytest.raises(FileNotFoundError):
         load_call(tmp_path / "none.npz")
@@ -231,9 +231,9 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert "in step        all of 148 steps" in out
     assert "fused form     native gives the same bits" in out
     assert cli.main([*argv, "--backends", "native,native:winograd=0,isa=portable", "--dtype", "float64", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["fault"] is None
-    assert len(told["steps"]) == 148
+    report = json.loads(capsys.readouterr().out)
+    assert report["fault"] is None
+    assert len(report["steps"]) == 148
 
     from minires.backends.native.backend import NativeBackend
 
@@ -246,8 +246,8 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert lines[-1] == str(path)
     names: dict = {}
     exec("\n".join(lines[-4:-1]), names)
-    told = capsys.readouterr().out
-    assert re.search(r"∂x +1\.00e-02  worst at", told)
+    output = capsys.readouterr().out
+    assert re.search(r"∂x +1\.00e-02  worst at", output)
 
 
 @pytest.mark.parametrize(
@@ -334,13 +334,13 @@ def test_an_error_of_an_operation_is_a_finding_with_its_layer(capsys, tmp_path, 
     monkeypatch.setattr(NativeBackend, "relu_backward", wrong)
     argv = ["lockstep", "resnet20", "--data", "digits", "--batch-size", "2", "--width", "2", "--out", str(tmp_path)]
     assert cli.main(argv) == 1
-    told = capsys.readouterr()
-    assert told.err == ""
-    assert f"{error.__name__}: does not fit; in backward of <ReLU() of layer3.2.relu" in told.out
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert f"{error.__name__}: does not fit; in backward of <ReLU() of layer3.2.relu" in output.out
     assert cli.main([*argv, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["passed"] is False
-    assert "layer3.2.relu" in told["error"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False
+    assert "layer3.2.relu" in report["error"]
 
 
 @native
@@ -351,8 +351,8 @@ def test_nan_is_null_in_json_and_the_worst_in_words(capsys, tmp_path, monkeypatc
     monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(np.nan))
     argv = ["lockstep", "resnet20", "--data", "digits", "--batch-size", "2", "--width", "2", "--out", str(tmp_path)]
     assert cli.main([*argv, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert told["fault"]["own"] is None
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["fault"]["own"] is None
     assert cli.main(argv) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("farthest", "grown most"))]
     assert ["nan" in line for line in lines] == [True, True], lines
@@ -374,7 +374,7 @@ def test_a_missing_gradient_is_told_by_compare(rng, model, tmp_path, monkeypatch
     for lacking, has in (("native", "reference"), ("reference", "native")):
         lines = call.compare("reference", "native").splitlines()
         (line,) = [line for line in lines if line.startswith("∂weight")]
-        assert line.split(maxsplit=1)[1] == f"{has} gives it, {lacking} does not"
+        assert line.split(maxsplit=1)[1] == f"{has} computes it, {lacking} does not"
     assert {line.split()[0] for line in lines} == {
         "output", "running_mean", "running_var", "∂x", "∂weight", "∂bias"
     }  # fmt: skip

@@ -22,9 +22,9 @@ def test_a_sound_network_is_verified(rng):
     assert report.passed
     assert report.culprit is None
     assert report.parameters == 1 + len(list(model.parameters()))
-    told = [operation.heading for operation in report.operations]
-    assert told[0] == "Conv2d(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1) on 2×4×4×5, 4×4×3×3"
-    assert len(set(told)) == len(told)
+    headings = [operation.heading for operation in report.operations]
+    assert headings[0] == "Conv2d(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1) on 2×4×4×5, 4×4×3×3"
+    assert len(set(headings)) == len(headings)
 
 
 def test_each_operation_is_looked_at_once_in_each_geometry(rng):
@@ -75,11 +75,11 @@ def test_verify_names_the_layer(capsys, monkeypatch):
 @two_backends
 def test_the_command_on_a_sound_network(capsys):
     assert cli.main(["verify", "resnet20", "--width", "2", "--size", "8", "--against", "reference", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["passed"] is True
-    assert told["against"] == "reference"
-    assert {d["name"] for d in told["differences"]} >= {"logits", "∂images", "∂layer1.0.conv1.weight"}
-    assert len(told["layers"]) == 73
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True
+    assert found["against"] == "reference"
+    assert {d["name"] for d in found["differences"]} >= {"logits", "∂images", "∂layer1.0.conv1.weight"}
+    assert len(found["layers"]) == 73
     assert cli.main(["verify", "plain20", "--width", "2", "--size", "8", "--eval", "--backend", "reference"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "verified"
 
@@ -143,9 +143,9 @@ def test_gradcheck_of_operations(capsys, monkeypatch):
     assert "Did you mean 'relu'?" in capsys.readouterr().err
     monkeypatch.setattr(ops.ReLU, "backward", lambda self, grad_output: grad_output)
     assert cli.main(["gradcheck", "relu", "linear", "--cases", "3", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert "gradient" in told["complaints"]["relu"]
-    assert told["complaints"]["linear"] == ""
+    found = json.loads(capsys.readouterr().out)
+    assert "gradient" in found["complaints"]["relu"]
+    assert found["complaints"]["linear"] == ""
 
 
 @pytest.mark.parametrize("error", [ValueError, IndexError])
@@ -173,8 +173,8 @@ def test_json_has_no_nan(capsys, monkeypatch):
     sound = ops.BatchNorm.backward
     monkeypatch.setattr(ops.BatchNorm, "backward", lambda self, g: (sound(self, g)[0] * np.nan, *sound(self, g)[1:]))
     assert cli.main(["verify", "resnet20", "--width", "1", "--size", "8", "--cases", "1", "--json"]) == 1
-    told = json_of(capsys)
-    assert next(layer["fault"]["analytical"] for layer in told["layers"] if layer["fault"]) is None
+    found = json_of(capsys)
+    assert next(layer["fault"]["analytical"] for layer in found["layers"] if layer["fault"]) is None
 
 
 @two_backends
@@ -185,10 +185,10 @@ def test_an_error_of_an_operation_in_json(capsys, monkeypatch):
     argv = ["verify", "resnet20", "--width", "1", "--size", "8", "--cases", "1", "--json", "--against", "reference"]
     monkeypatch.setattr(ops.ReLU, "backward", wrong)
     assert cli.main(argv) == 1
-    told = json_of(capsys)
-    (fault,) = [layer for layer in told["layers"] if layer["fault"]]
-    assert (fault["module"], fault["fault"]["told"]) == ("layer3.2.relu", "backward raised ValueError: does not fit")
-    assert "layer3.2.relu" in told["error"]  # of the comparison
+    found = json_of(capsys)
+    (fault,) = [layer for layer in found["layers"] if layer["fault"]]
+    assert (fault["module"], fault["fault"]["message"]) == ("layer3.2.relu", "backward raised ValueError: does not fit")
+    assert "layer3.2.relu" in found["error"]  # of the comparison
 
 
 @two_backends

@@ -77,9 +77,9 @@ def test_a_bug_that_survives_is_reported(monkeypatch):
         ("operation", "relu", "3", "2 (1 by an error)"),
         ("layer", "BatchNorm2d", "1", "1"),
     ]
-    told = json.loads(json.dumps(found.as_dict()))
-    assert (told["planted"], told["caught"], told["rows"][0]["by"]) == (4, 3, {"check": 1, "error": 1})
-    assert told["rows"][0]["survivors"] == list(found.survivors)
+    fields = json.loads(json.dumps(found.as_dict()))
+    assert (fields["planted"], fields["caught"], fields["rows"][0]["by"]) == (4, 3, {"check": 1, "error": 1})
+    assert fields["rows"][0]["survivors"] == list(found.survivors)
     assert not found.holds
     assert len(found.survivors) == 1
     assert "maximum(x.dtype.type(0), x)" in found.survivors[0]

@@ -333,8 +333,8 @@ case("only the head", LEGACY_HEAD + dump(SYS_INFO), "truncated: it ends within a
 # -- safetensors
 
 
-def header(name: str, told, text: str, content: bytes = SIX, length: int | None = None) -> None:
-    case(f"safetensors: {name}", safetensors(told, content, length), text)
+def header(name: str, fields, text: str, content: bytes = SIX, length: int | None = None) -> None:
+    case(f"safetensors: {name}", safetensors(fields, content, length), text)
 
 
 JSON = "no valid safetensors file: "

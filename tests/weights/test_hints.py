@@ -76,7 +76,7 @@ def test_labels_that_are_numbers_are_no_names(beside):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "note"),
     [
         ({"depths": [3, 4, 23, 3]}, "depths [3, 4, 23, 3], the file holds [3, 4, 6, 3]"),
         ({"hidden_sizes": [16, 32, 64, 129]}, "hidden_sizes"),
@@ -84,10 +84,10 @@ def test_labels_that_are_numbers_are_no_names(beside):
         ({"layer_type": "basic"}, "layer_type 'basic'"),
     ],
 )
-def test_a_configuration_of_another_network_decides_nothing(beside, change, told):
+def test_a_configuration_of_another_network_decides_nothing(beside, change, note):
     match = beside("resnet50", HUGGING_FACE, of_transformers(**change))
     assert match.undecided == ("stride_in",)
-    assert told in match.notes[0]
+    assert note in match.notes[0]
     assert match.classes is None
 
 

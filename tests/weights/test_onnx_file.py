@@ -245,9 +245,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_cannot_be_told_is_refused_with_the_operation_and_the_module(why):
-    function, told = REFUSED[why]
+    function, message = REFUSED[why]
     model = mr.nn.Sequential(mr.nn.ReLU(), Net(function))
-    with pytest.raises(ValueError, match=told) as failure:
+    with pytest.raises(ValueError, match=message) as failure:
         exported(model, (2, 4, 4))
     if "<" in str(failure.value):
         assert "of 1" in str(failure.value)

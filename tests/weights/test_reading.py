@@ -60,8 +60,8 @@ def test_the_three_formats(read, which, format):
 
 
 def test_nothing_of_torch_is_imported():
-    told = "import sys, minires.weights; print(sorted({'torch', 'ml_dtypes'} & {*sys.modules}))"
-    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "[]\n"
+    program = "import sys, minires.weights; print(sorted({'torch', 'ml_dtypes'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
 
 
 TYPES = {

@@ -237,12 +237,12 @@ NEAR = {
 
 @pytest.mark.parametrize("case", NEAR)
 def test_a_near_miss_is_told_in_one_line(case):
-    name, change, told = NEAR[case]
+    name, change, words = NEAR[case]
     held = changed(name, change)
     match = recognise(held)
     assert (match.network, match.complete) == (name, False)
     line = match.differences()
-    for word in told:
+    for word in words:
         assert word in f"{match.network}: {line}"
     assert "\n" not in line
     assert len(line) < 700
@@ -263,7 +263,7 @@ def test_the_nearest_network_of_an_unusual_depth():
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["blocks.0.attn.qkv.weight", "head.bias"], "does not look like a network of minires: a transformer"),
         (
@@ -287,9 +287,9 @@ def test_the_nearest_network_of_an_unusual_depth():
         (["conv1.lora_A", "conv1.weight"], "LoRA"),
     ],
 )
-def test_other_files(names, told):
+def test_other_files(names, message):
     arrays = {name: np.zeros((4, 3, 3, 3), np.float32) for name in names}
-    with pytest.raises(WeightsMismatch, match=re.escape(told)) as failure:
+    with pytest.raises(WeightsMismatch, match=re.escape(message)) as failure:
         recognise(file(arrays))
     assert str(failure.value).startswith("x.pth ")
 
