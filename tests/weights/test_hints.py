@@ -97,12 +97,12 @@ def test_a_network_that_minires_lacks_does_not_fit(beside, change):
     assert not match.complete
     assert next(iter(change)) in match.different[0]
     match = beside("resnet50", HUGGING_FACE, of_transformers(**change), network="resnet50")
-    assert not match.complete  # the stage would compute something else, whoever names it
+    assert not match.complete  # the stage computes something else, even if the caller names the network
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"model_type": "resnet"'])
 def test_a_broken_configuration(beside, content):
-    with pytest.raises(WeightsError, match=r"model\.safetensors: config\.json beside it is no valid JSON"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: config\.json beside it is not valid JSON"):
         beside("resnet50", HUGGING_FACE, content)
 
 
@@ -144,7 +144,7 @@ def test_pictures_of_another_kind_are_not_followed(beside, change):
     match = beside("resnet50", HUGGING_FACE, of_transformers(), CONVNEXT | change)
     assert match.complete
     assert match.preprocessing == {}
-    assert "is not followed" in match.notes[0]
+    assert "preprocessor_config.json is ignored" in match.notes[0]
 
 
 # -- timm

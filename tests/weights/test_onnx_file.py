@@ -183,7 +183,7 @@ FUNCTIONS = {
     "a number": (lambda x: x[0],),
     "one image": (lambda x, w: F.max_pool2d(F.conv2d(x[0], w), 2), (2, 4, 2, 3)),
     "a shared weight": (lambda x, w: F.conv2d(F.conv2d(x, w), w), (4, 4, 2, 2)),
-    "a result that nobody wants": (lambda x: (x.sum(), F.relu(x))[1],),
+    "an unused result": (lambda x: (x.sum(), F.relu(x))[1],),
     "an early result": (lambda x: (h := F.relu(x), h * 2)[0],),
     "the images": (lambda x: x,),
 }
@@ -239,7 +239,7 @@ REFUSED = {
         lambda x: (x[:, None] + x).reshape((x.shape[0], x.shape[0], -1)),
         "Reshape.* more than one size depends on the number of images",
     ),
-    "a constant": (lambda x: mr.tensor(np.ones((1, 2), np.float32)), "no operation made of the images"),
+    "a constant": (lambda x: mr.tensor(np.ones((1, 2), np.float32)), "output is not the result of an operation"),
 }
 
 
@@ -255,5 +255,5 @@ def test_what_cannot_be_told_is_refused_with_the_operation_and_the_module(why):
 
 
 def test_a_network_of_several_outputs_is_refused():
-    with pytest.raises(TypeError, match="must give one Tensor, got tuple"):
+    with pytest.raises(TypeError, match="must return one Tensor, got tuple"):
         exported(Net(lambda x: (x, x)), (2, 4, 4))
