@@ -144,7 +144,7 @@ def running():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("minires-")]
 
 
-def test_an_error_in_a_worker_is_the_callers(tmp_path):
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (20, 20)).save(good)
     bad.write_text("not an image")

@@ -207,7 +207,7 @@ def test_a_mean_image(tmp_path, rng):
     np.testing.assert_array_equal(found, (pixels.astype(np.float32) / np.float32(255) - mean).transpose(2, 0, 1))
 
 
-def test_what_it_says_of_itself():
+def test_the_repr():
     assert str(Preprocessing()) == ("shorter side 256, centre 224×224, mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
     grey = Preprocessing(8, 8, np.full((8, 8, 1), 0.25, np.float32), (1,), "bicubic", grey=True)
     assert str(grey) == "in grey, shorter side 8 (bicubic), centre 8×8, minus the mean image"
@@ -242,7 +242,7 @@ def test_wrong_arguments_are_named(changes, message):
         Preprocessing(**changes)
 
 
-def test_files_that_are_no_pictures_are_named(tmp_path, rng):
+def test_files_that_are_not_pictures_are_named(tmp_path, rng):
     whole = tmp_path / "whole.jpg"
     Image.fromarray(noise(rng, 90, 70)).save(whole)
     broken = {

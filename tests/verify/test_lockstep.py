@@ -1,4 +1,4 @@
-"""Two backends in lockstep: errors are told apart from what they grow into, and the guilty node can be run alone."""
+"""Two backends in lockstep: own errors are separated from grown errors, and the wrong node's call can be repeated."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_images_of_another_dtype_are_named_with_the_remedy(rng, model):
     assert lockstep(model.astype("float64"), images, labels, ("reference", "reference")).passed
 
 
-def test_a_backend_beside_itself(rng, model):
+def test_a_backend_agrees_with_itself(rng, model):
     found = lockstep(model, *batch(rng), ("reference", "reference"))
     assert found.fault is None
     assert {(step.own, step.grown) for step in found.steps} == {(0.0, 0.0)}
@@ -73,7 +73,7 @@ def test_a_backend_beside_itself(rng, model):
     ("name", "options"),
     [("resnet20", {"width": 4}), ("resnet50", {"width": 4}), ("vgg16", {"width": 4, "hidden": 16})],
 )
-def test_native_beside_the_reference(rng, name, options, dtype):
+def test_native_agrees_with_the_reference(rng, name, options, dtype):
     mr.manual_seed(0)
     model = mr.models.create(name, **options).astype(dtype)
     x, labels = batch(rng, size=(40, 33), dtype=dtype)
@@ -84,18 +84,18 @@ def test_native_beside_the_reference(rng, name, options, dtype):
 
 @native
 @pytest.mark.parametrize("options", [{"isa": "portable"}, {"winograd": False}])
-def test_options_of_the_second(rng, model, options):
+def test_options_of_the_second_backend(rng, model, options):
     assert lockstep(model, *batch(rng), ("native", "native"), **options).fault is None
 
 
 @pytest.mark.skipif(bool(mr.backends.available()["emulated"]), reason="the emulator is not installed")
-def test_emulated_beside_the_reference(rng):
+def test_emulated_agrees_with_the_reference(rng):
     model = mr.models.create("resnet20", width=2)
     assert lockstep(model, *batch(rng, 2, (8, 8)), ("reference", "emulated")).fault is None
 
 
 @native
-def test_the_guilty_node_and_its_operands(rng, model, tmp_path, wrong_native):
+def test_the_wrong_node_and_its_saved_operands(rng, model, tmp_path, wrong_native):
     wrong_native(model.layer2[1].bn2.weight.data)
     found = lockstep(model, *batch(rng))
     fault = found.fault
@@ -106,12 +106,12 @@ def test_the_guilty_node_and_its_operands(rng, model, tmp_path, wrong_native):
     call = load_call(path)
     assert call.recorded.node.name == "BatchNorm"
     line = re.search(r"∂x +(\S+)  worst at .*: reference (\S+), native (\S+)", call.compare("reference", "native"))
-    # the planted fault knows its weight by identity: loaded from the file it is another array, and all is right
+    # the planted fault compares the weight by identity; the weight loaded from the file is another array, so no fault
     assert float(line[1]) < 1e-5
 
 
 @native
-def test_the_tolerance_is_of_the_own_error(rng, model, wrong_native):
+def test_only_the_own_error_must_be_within_the_tolerance(rng, model, wrong_native):
     """After the guilty node the runs differ, but no other node is blamed for that."""
     wrong_native(model.layer2[1].bn2.weight.data)
     found = lockstep(model, *batch(rng))
@@ -119,7 +119,7 @@ def test_the_tolerance_is_of_the_own_error(rng, model, wrong_native):
     assert sum(step.grown > 1e-4 for step in found.steps) > 20
 
 
-def test_nan_leaves_every_tolerance(rng, model, monkeypatch):
+def test_nan_exceeds_every_tolerance(rng, model, monkeypatch):
     from minires.backends import reference
 
     sound, calls = reference.relu_backward, []
@@ -169,7 +169,7 @@ def test_a_fused_pass_that_is_wrong(rng, model, monkeypatch):
     assert all(module.fused for module in model.modules() if type(module).__name__ == "BasicBlock")
 
 
-def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
+def test_calls_of_every_kind_are_saved_and_loaded(rng, tmp_path):
     """Slices, pads, labels, statistics: each option survives the file, and the call gives the same."""
     model = mr.nn.Sequential(mr.models.create("resnet20", width=2, num_classes=10), mr.nn.Dropout(0.3))
     found = lockstep(model, *batch(rng), ("reference", "reference"))
@@ -195,7 +195,7 @@ def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
     }
 
 
-def test_files_that_are_no_calls(tmp_path):
+def test_invalid_files_of_calls(tmp_path):
     path = tmp_path / "a.npz"
     for content in (b"", b"no zip", b"PK\x03\x04 broken"):
         path.write_bytes(content)
@@ -251,7 +251,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--backends", "native"], "must name two"),
         (["--backends", "native,nativ"], "unknown backend 'nativ'"),
@@ -261,14 +261,14 @@ def test_the_command(capsys, tmp_path, monkeypatch):
         (["--data", "digits", "--index", "99999"], "--index must be below"),
     ],
 )
-def test_wrong_usage_is_one_line(capsys, argv, said):
+def test_wrong_usage_is_one_line(capsys, argv, message):
     assert cli.main(["lockstep", "resnet20", *argv]) == 2
     err = error_line(capsys.readouterr().err)
-    assert said in err
+    assert message in err
 
 
 @native
-def test_a_gradient_that_one_backend_forgets(rng, model, monkeypatch):
+def test_a_gradient_that_one_backend_omits(rng, model, monkeypatch):
     from minires import ops
 
     sound = ops.Linear.backward
@@ -308,7 +308,7 @@ def test_a_biased_running_variance(rng, model, monkeypatch):
 
 
 @native
-def test_a_running_variance_that_only_the_fused_pass_has_wrong(rng, model, monkeypatch):
+def test_a_running_variance_that_only_the_fused_pass_computes_wrong(rng, model, monkeypatch):
     from minires.backends.native.backend import NativeBackend
 
     sound = NativeBackend.batch_norm_relu_forward
@@ -359,7 +359,7 @@ def test_nan_is_null_in_json_and_the_worst_in_words(capsys, tmp_path, monkeypatc
 
 
 @native
-def test_a_missing_gradient_is_told_by_compare(rng, model, tmp_path, monkeypatch, wrong_native):
+def test_compare_reports_a_missing_gradient(rng, model, tmp_path, monkeypatch, wrong_native):
     from minires import ops
 
     wrong_native(model.layer2[1].bn2.weight.data)

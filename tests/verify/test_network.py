@@ -1,4 +1,4 @@
-"""A whole network verified, and what is planted in it found."""
+"""verify passes sound networks and finds planted faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_sound_network_is_verified(rng):
     assert len(set(headings)) == len(headings)
 
 
-def test_each_operation_is_looked_at_once_in_each_geometry(rng):
+def test_each_operation_is_checked_once_in_each_geometry(rng):
     model = mr.models.create("resnet50", width=1, num_classes=3, stride_in="3x3").astype("float64")
     found = [r.node.heading.partition(" of ")[0] for r in used_operations(model, rng.standard_normal((2, 3, 33, 33)))]
     # 7×7 and 3×3 and 1×1, with stride 1 and 2
@@ -103,7 +103,7 @@ def test_a_backend_that_disagrees(rng, monkeypatch):
         assert [d.name for d in against_backend(model, x, "reference") if not d.agrees] == ["∂fc.bias"]
 
 
-def test_differences_reject_nan_and_measure_zeros_by_the_others():
+def test_differences_reject_nan_and_compare_zeros_relative_to_other_arrays():
     theirs = {"a": np.array([1.0, 2.0]), "zero": np.array([0.0, 0.0])}
     ours = {"a": np.array([1.0, 2.0 + 2e-8]), "zero": np.array([1e-15, 0.0])}
     found = {d.name: d for d in differences(ours, theirs, 1e-8)}
@@ -114,7 +114,7 @@ def test_differences_reject_nan_and_measure_zeros_by_the_others():
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["resnet21"], "unknown network 'resnet21'"),
         (["resnet20", "--cases", "0"], "--cases must be at least 1"),
@@ -125,10 +125,10 @@ def test_differences_reject_nan_and_measure_zeros_by_the_others():
         (["vgg16", "--size", "16", "--width", "1"], "at least 32×32"),
     ],
 )
-def test_wrong_usage_is_one_line(capsys, argv, said):
+def test_wrong_usage_is_one_line(capsys, argv, message):
     assert cli.main(["verify", *argv]) == 2
     err = error_line(capsys.readouterr().err)
-    assert said in err
+    assert message in err
 
 
 def test_without_a_network_every_operation(capsys):
@@ -233,7 +233,7 @@ def test_running_statistics_beside_pytorch(rng, monkeypatch):
     assert {d.name.rpartition(".")[2] for d in found if not d.agrees} == {"running_mean", "running_var"}
 
 
-def test_a_gradient_that_one_side_forgets_is_zero():
+def test_a_missing_gradient_counts_as_zero():
     theirs = {"a": np.array([1.0, 2.0])}
     assert [(d.name, d.agrees) for d in differences({}, theirs, 1e-8)] == [("a", False)]
     assert [(d.name, d.agrees) for d in differences(theirs, {}, 1e-8)] == [("a", False)]
@@ -265,7 +265,7 @@ def test_flags_that_say_nothing_are_wrong_usage(capsys, monkeypatch, argv, said)
     assert said in err
 
 
-def test_planted_says_how_long_it_takes(capsys, monkeypatch):
+def test_planted_prints_its_duration(capsys, monkeypatch):
     from minires.verify import planted
 
     monkeypatch.setattr(planted, "report", lambda say: planted.Planted(()))

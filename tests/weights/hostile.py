@@ -232,7 +232,7 @@ pickled("a dictionary of numbers", {"lr": 0.1, "\n" * 9: 1}, r"its keys are 'lr'
 pickled(
     "tensors under another key",
     {"encoder": TWO},
-    "holds tensors under 'encoder'; a state dict must be under one of state_",
+    "tensors under 'encoder'; a state dict must be under one of",
 )
 pickled("a number among tensors", {"a": tensor(), "epoch": 3}, "entry 'epoch' is not a tensor, but int")
 pickled("a tensor named 1", {1: tensor()}, "its key 1 is not a string")

@@ -65,7 +65,7 @@ def test_a_network_in_evaluation_mode(written, rng):
     assert np.abs(logits.data - other(x).data).max() > 0.01 * np.abs(logits.data).max()
 
 
-def test_the_stride_must_be_said(written):
+def test_the_stride_must_be_passed(written):
     path = written(state("resnet101"))
     with pytest.raises(WeightsMismatch) as failure:
         weights.load(path)
@@ -77,7 +77,7 @@ def test_the_stride_must_be_said(written):
         weights.load(path, strict=False)
 
 
-def test_what_does_not_fit_is_not_loaded(written):
+def test_a_file_that_does_not_fit_is_not_loaded(written):
     path = written(state("resnet34"))
     with pytest.raises(WeightsMismatch, match=r"x\.safetensors does not fit resnet18: 1 difference: 3, 4, 6, 3"):
         weights.load(path, network="resnet18")
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_not_loaded(written):
         weights.load(written(arrays))
 
 
-def test_strict_false_leaves_what_is_missing_as_initialised(written, rng):
+def test_without_strict_missing_parameters_stay_initialised(written, rng):
     arrays = state("resnet18", rng)
     del arrays["fc.weight"], arrays["fc.bias"]
     arrays["projector.weight"] = np.ones(3, np.float32)
@@ -145,7 +145,7 @@ def test_running_means_may_be_negative():
     assert weights.impossible({"bn1.running_mean": np.array([-1.0]), "n": np.array([-1])}) == []
 
 
-def test_files_that_are_none(tmp_path):
+def test_invalid_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         weights.load(tmp_path / "none.pth")
     with pytest.raises(WeightsError, match="is a folder"):
@@ -166,7 +166,7 @@ def test_a_plain_network_is_not_taken_for_a_residual_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_what_is_saved_comes_back_and_is_the_same_network(tmp_path, rng, name):
+def test_a_saved_network_loads_bit_identically(tmp_path, rng, name):
     path, arrays = tmp_path / "x.safetensors", state(name, rng)
     words = {"stride_in": "3x3"} if name in ("resnet50", "resnet101", "resnet152") else {}
     weights.save(arrays, path, network=name, options=small(name) | words)
@@ -180,7 +180,7 @@ def test_what_is_saved_comes_back_and_is_the_same_network(tmp_path, rng, name):
 @pytest.mark.parametrize(
     "options", [{"stride_in": "1x1"}, {"stride_in": "3x3"}, {"shortcut": "A", "zero_channels": "both"}]
 )
-def test_the_metadata_say_what_shapes_cannot(tmp_path, options):
+def test_the_metadata_hold_options_that_shapes_do_not_reveal(tmp_path, options):
     path = tmp_path / "x.safetensors"
     model = mr.models.create("resnet50", **small("resnet50"), **options)
     weights.save(model, path, network="resnet50", options=small("resnet50") | options)
@@ -290,7 +290,7 @@ def test_metadata_of_another_network_do_not_fit(written, tmp_path):
 # -- convert
 
 
-def test_what_convert_assumed_is_marked_and_may_be_said_later(written):
+def test_options_that_convert_assumed_are_marked_and_can_be_replaced(written):
     source = written(state("resnet20"))
     target, again = source.with_name("y.safetensors"), source.with_name("z.safetensors")
     assert weights.convert(source, target).undecided == ("network", "zero_channels")
@@ -308,7 +308,7 @@ def test_what_convert_assumed_is_marked_and_may_be_said_later(written):
         weights.load(again, zero_channels="both")
 
 
-def test_older_files_hold_what_was_assumed_as_known(written):
+def test_older_files_hold_assumed_options_as_known(written):
     source = written(state("resnet20"))
     target = source.with_name("y.safetensors")
     weights.convert(source, target)
@@ -337,7 +337,7 @@ def test_convert_to_another_type(written, rng):
     equal(found, {name: array.astype(np.float16) for name, array in arrays.items()})
 
 
-def test_convert_wants_to_know_the_stride(written):
+def test_convert_requires_the_stride(written):
     source = written(state("resnet50"))
     target = source.with_name("y.safetensors")
     with pytest.raises(WeightsMismatch, match="--stride-in"):

@@ -1,4 +1,4 @@
-"""A network as an ONNX file computes what the network computes, whoever reads it."""
+"""An exported ONNX file computes the same as the network, in every reader."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_fused_network_has_no_batch_norm(rng):
     assert "BatchNormalization" not in {node.op_type for node in onnx.load_from_string(content).graph.node}
 
 
-def test_what_the_file_says_of_itself():
+def test_the_metadata_of_the_file():
     model = mr.models.create("resnet20", width=2)
     file = onnx.load_from_string(exported(model, (3, 16, 16), 5, name="resnet20", metadata={"network": "resnet20"}))
     onnx.checker.check_model(file, full_check=True)
@@ -244,7 +244,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_what_cannot_be_told_is_refused_with_the_operation_and_the_module(why):
+def test_an_untranslatable_operation_is_named_with_its_module(why):
     function, message = REFUSED[why]
     model = mr.nn.Sequential(mr.nn.ReLU(), Net(function))
     with pytest.raises(ValueError, match=message) as failure:
