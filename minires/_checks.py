@@ -99,8 +99,8 @@ def choice(value: Any, argument: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     if isinstance(value, str) and value in allowed:
         return value
-    told = ", ".join(map(repr, allowed))
-    raise ValueError(f"{argument} must be one of {told}; got {shown(value)}.{suggest(value, allowed)}")
+    words = ", ".join(map(repr, allowed))
+    raise ValueError(f"{argument} must be one of {words}; got {shown(value)}.{suggest(value, allowed)}")
 
 
 def suggest(word: Any, allowed: Iterable[str]) -> str:
@@ -136,17 +136,17 @@ def axes(value: Any, argument: str, ndim: int) -> tuple[int, ...]:
     return tuple(result) if ndim else ()
 
 
-def instance(value: Any, argument: str, kind: type[T], told: str = "") -> T:
-    """`value`, if it is of this kind; `told` is what the error says it must be."""
+def instance(value: Any, argument: str, kind: type[T], expected: str = "") -> T:
+    """Returns `value` if it is a `kind`; `expected` names the kind in the error, e.g. "a Tensor"."""
     if not isinstance(value, kind):
         name = kind.__name__
-        told = told or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
-        raise TypeError(f"{argument} must be {told}, got {type(value).__name__}")
+        expected = expected or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+        raise TypeError(f"{argument} must be {expected}, got {type(value).__name__}")
     return value
 
 
 def iterable(value: Any, argument: str, of: str) -> list[Any]:
-    """`value` as a list; a word is none."""
+    """`value` as a list; raises TypeError for a string, bytes and a mapping."""
     if isinstance(value, (str, bytes, Mapping)):
         raise TypeError(f"{argument} must be {of}, got {shown(value)}")
     try:

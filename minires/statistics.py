@@ -12,7 +12,7 @@ from minires.arrays import Array, on_cpu
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean, std (population), min, max and norm (Euclidean) are of the finite elements; NaN if there are none."""
+    """mean, std (population), min, max and norm (Euclidean) of the finite elements; NaN without a finite element."""
 
     shape: tuple[int, ...]
     dtype: str

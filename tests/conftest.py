@@ -33,7 +33,7 @@ def call(capsys):
 
     def call(*words):
         code = cli.main([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return call

@@ -327,8 +327,8 @@ def test_a_pool_with_free_memory_is_reported_too(cupy, monkeypatch):
             return F.relu(x)
 
     monkeypatch.setattr(graph.GraphRecording, "__enter__", warmed)
-    told = r"forward of <ReLU.*or in memory of another pool, which is not recorded"
-    fails(elsewhere, mr.tensor(np.ones((2, 3), np.float32)), match=told)
+    message = r"forward of <ReLU.*or in memory of another pool, which is not recorded"
+    fails(elsewhere, mr.tensor(np.ones((2, 3), np.float32)), match=message)
 
 
 def test_work_on_another_stream_is_reported(cupy):
@@ -373,8 +373,8 @@ def test_a_launch_that_is_left_out_is_reported(monkeypatch, graphs):
         return found
 
     monkeypatch.setattr(strict_cupy.Stream, "end_capture", shortened)
-    told = "of <.* depends on a value that" if graphs == "parts" else "is not computed as in a run|a returned array"
-    fails(Training(network()), *batches(1)[0], match=told)
+    message = "of <.* depends on a value that" if graphs == "parts" else "is not computed as in a run|a returned array"
+    fails(Training(network()), *batches(1)[0], match=message)
 
 
 def test_tables_are_copied_again_by_each_launch(cupy):
@@ -423,8 +423,8 @@ def test_labels_that_are_no_input_are_reported(cupy):
 
 def test_ignored_labels_are_reported(cupy):
     model, (x, y, _) = network(), batches(1)[0]
-    told = r"after forward of <Linear.*the current stream is capturing"
-    fails(lambda x, y: F.cross_entropy(model(x), y, ignore_index=3), mr.tensor(x), y, match=told)
+    message = r"after forward of <Linear.*the current stream is capturing"
+    fails(lambda x, y: F.cross_entropy(model(x), y, ignore_index=3), mr.tensor(x), y, match=message)
 
 
 # -- what does not fit
@@ -472,15 +472,15 @@ def test_the_training_loop_does_not_capture_on_a_gpu(cupy):
 
 @pytest.mark.parametrize("name", ["cublas", "emulated"])
 def test_backends_that_cannot_record_say_so(name):
-    told = rf"backend '{name}' cannot record: use the backend 'native', or 'cuda' with CuPy's arrays"
-    with mr.backend(name), pytest.raises(mr.CaptureError, match=told):
+    message = rf"backend '{name}' cannot record: use the backend 'native', or 'cuda' with CuPy's arrays"
+    with mr.backend(name), pytest.raises(mr.CaptureError, match=message):
         mr.capture(nn.ReLU(), np.ones(3, np.float32))
 
 
 def test_cublas_products_are_reported():
     with mr.backend("cuda", gemm="cublas"):
-        told = r"in forward of <Linear.*cannot be recorded: calling cuBLAS"
-        fails(nn.Linear(3, 4).to("cuda"), np.ones((2, 3), np.float32), match=told)
+        message = r"in forward of <Linear.*cannot be recorded: calling cuBLAS"
+        fails(nn.Linear(3, 4).to("cuda"), np.ones((2, 3), np.float32), match=message)
 
 
 def test_cupys_arrays_without_their_backend(cupy):
@@ -551,10 +551,10 @@ def test_the_stand_in_refuses_what_cuda_refuses(cupy):
         "cuModuleLoad": lambda: cupy.RawModule("", ()).compile(),
         "BeginCapture": stream.begin_capture,
     }
-    for told, call in refused.items():
+    for message, call in refused.items():
         with stream:
             stream.begin_capture()
-            with pytest.raises(RuntimeError, match=f"(?i)StreamCaptureUnsupported.*{told}"):
+            with pytest.raises(RuntimeError, match=f"(?i)StreamCaptureUnsupported.*{message}"):
                 call()
             with pytest.raises(RuntimeError, match="Invalidated"):
                 stream.end_capture()

@@ -71,7 +71,7 @@ def test_proofs(rng):
     x, labels = rng.standard_normal((2, 3, 8, 8)), np.array([1, 2])
     model = mr.nn.Sequential(mr.nn.Conv2d(3, 2, 3), mr.nn.Flatten(), mr.nn.Linear(72, 3))
     found = lockstep(model, x.astype("f"), labels, ("reference", "reference"))
-    short(found, "<reference beside reference: 8 steps, each within its tolerance; losses")
+    short(found, "<reference compared with reference: 8 steps, each within its tolerance; losses")
     short(found.steps[0], "<Conv2d of 0, forward: output: own error 0 of ")
     model.astype("float64")
     short(verify(model, x, cases=1), "<passed: 3 operations, 3 layers, 5 gradients>")

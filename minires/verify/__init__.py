@@ -1,4 +1,4 @@
-"""Proofs: finite differences, a second implementation, two backends in lockstep, planted bugs."""
+"""Verification: finite differences, a second implementation, two backends in lockstep, planted bugs."""
 
 from minires._lazy import directory, loader
 from minires.verify.gradcheck import GradcheckError, gradcheck

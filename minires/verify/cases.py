@@ -1,8 +1,8 @@
 """Awkward cases of every operation, each with a naive oracle.
 
-A case is drawn choice by choice: H≠W, KH≠KW, sizes of 1, primes, strides larger than the kernel, inputs that are not
-contiguous.  `pick` makes the choices, be it a random generator here or Hypothesis in the tests.  The oracles are
-written as plainly as possible, one output element at a time, and share no code with the operations.
+Each case is drawn by a sequence of choices: H≠W, KH≠KW, sizes of 1, primes, strides larger than the kernel, inputs that
+are not contiguous.  The function `pick` makes each choice, with a random generator here and with Hypothesis in the
+tests.  The oracles compute one output element at a time, as plainly as possible, and share no code with the operations.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ Pick = Callable[[Sequence[Any]], Any]
 
 @dataclass
 class Case:
-    """An operation with its options bound, inputs to check it on, and what it should give."""
+    """An operation with its options bound, the inputs of the check, and an oracle that computes the expected output."""
 
     fn: Callable[..., Tensor]
     inputs: list[Array]
     oracle: Callable[..., Array]
-    told: str
+    description: str
 
     def check(self, seed: int = 0) -> None:
-        """All that can be asked of an operation; raises AssertionError.
+        """Checks the operation's forward and backward; raises AssertionError.
 
-        Forward against the oracle, in float64 and float32 without changing the dtype; inputs unmodified; the gradient
-        blind to the cotangent's memory layout; every element of every gradient against finite differences.
+        - Forward matches the oracle in float64 and in float32, and keeps the dtype.
+        - The inputs stay unmodified.
+        - The gradients don't depend on the memory layout of the cotangent.
+        - Every element of every gradient matches a finite difference.
         """
         kept = [array.copy() for array in self.inputs]
         expected = self.oracle(*self.inputs)
-        # float64: sums of at most a few hundred products of order 1.  float32: 24 bits, of which the batch norm of a
-        # few close values loses half.
+        # float64: sums of at most a few hundred products of order 1.  float32: the batch norm of a few close values
+        # loses half of the 24 bits.
         for dtype, tolerance in ((np.float64, 1e-11), (np.float32, 2e-3)):
             tensors = [Tensor(array.astype(dtype, copy=False), requires_grad=True) for array in self.inputs]
             output = self.fn(*tensors)
@@ -58,7 +60,7 @@ class Case:
             self.fn(*other).backward(cotangent.T.copy().T)
             for position, (one, two) in enumerate(zip(tensors, other, strict=True)):
                 if one.grad is None or two.grad is None:
-                    raise AssertionError(f"{self.told}: no gradient for input {position}")
+                    raise AssertionError(f"{self.description}: no gradient for input {position}")
                 self._expect(one.grad.dtype == dtype, f"gradient {position} is {one.grad.dtype} for {np.dtype(dtype)}")
                 same = np.allclose(one.grad, two.grad, rtol=tolerance, atol=tolerance)
                 self._expect(same, f"gradient {position} depends on the memory layout of the cotangent")
@@ -67,11 +69,11 @@ class Case:
         try:
             gradcheck(self.fn, self.inputs, seed=seed)
         except GradcheckError as error:
-            raise GradcheckError(f"{self.told}: {error}") from None
+            raise GradcheckError(f"{self.description}: {error}") from None
 
     def _expect(self, truth: bool, otherwise: str) -> None:
         if not truth:
-            raise AssertionError(f"{self.told}: {otherwise}")
+            raise AssertionError(f"{self.description}: {otherwise}")
 
 
 def random_pick(rng: np.random.Generator) -> Pick:
@@ -133,7 +135,7 @@ def conv2d(pick: Pick, rng: np.random.Generator) -> Case:
         x = x[None] if one else x
         OH = (H + 2 * ph - dh * (KH - 1) - 1) // sh + 1
         OW = (W + 2 * pw - dw * (KW - 1) - 1) // sw + 1
-        if word == "same":  # of the zeros that are needed, the smaller half stands before the image
+        if word == "same":  # an odd number of zeros: the smaller half stands before the image
             (OH, OW), ph, pw = (H, W), dh * (KH - 1) // 2, dw * (KW - 1) // 2
         y = np.zeros((N, groups * Og, OH, OW))
         for n, o, i, j in np.ndindex(y.shape):
@@ -148,13 +150,13 @@ def conv2d(pick: Pick, rng: np.random.Generator) -> Case:
     def fn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         return F.conv2d(x, w, b, stride, word or padding, dilation, groups)
 
-    told = f"conv2d x {inputs[0].shape} w {inputs[1].shape} {stride=} {padding=} {word} {dilation=} {groups=}"
-    return Case(fn, inputs, oracle, told)
+    description = f"conv2d x {inputs[0].shape} w {inputs[1].shape} {stride=} {padding=} {word} {dilation=} {groups=}"
+    return Case(fn, inputs, oracle, description)
 
 
 @dataclass
 class _Window:
-    """A pooling geometry, and the outputs that it has one dimension at a time, worked out by walking along."""
+    """A pooling geometry; it finds the outputs' windows by moving along one dimension at a time."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -198,13 +200,13 @@ def _window(pick: Pick, dilated: bool) -> _Window:
         size = (longer[0], longer[1])
     window = _Window(kernel, stride, padding, dilation, ceil_mode, size)
     if any(not window.inside(axis, start) for axis in (0, 1) for start in window.starts(axis)):
-        # A dilated window may step over a small image: its maximum is −∞, which no difference quotient can look at.
+        # A dilated window may skip all pixels of a small image: its maximum is −∞, which has no finite difference.
         window.padding, window.ceil_mode, window.size = (0, 0), False, (max(size[0], spans[0]), max(size[1], spans[1]))
     return window
 
 
 def _over_windows(rows: list[Any], columns: list[Any], result: Callable[[Array, int, int], Any]) -> Any:
-    """An oracle: result(what output i, j sees of x, i, j), where it sees these rows and columns."""
+    """An oracle: output (i, j) is result(window, i, j), where window is x at rows[i] and columns[j]."""
 
     def oracle(x: Array) -> Array:
         y = np.zeros((*x.shape[:2], len(rows), len(columns)))
@@ -244,8 +246,8 @@ def avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
         options = window.stride, window.padding, window.ceil_mode, count_include_pad
         return F.avg_pool2d(x, window.kernel, *options, divisor_override=divisor)
 
-    told = f"avg_pool2d {window} {count_include_pad=} {divisor=}"
-    return _perhaps_one_image(pick, Case(fn, [x], _over_windows(*window.seen(), average), told))
+    description = f"avg_pool2d {window} {count_include_pad=} {divisor=}"
+    return _perhaps_one_image(pick, Case(fn, [x], _over_windows(*window.seen(), average), description))
 
 
 def adaptive_avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
@@ -256,15 +258,16 @@ def adaptive_avg_pool2d(pick: Pick, rng: np.random.Generator) -> Case:
         for n, bins in zip(x.shape[2:], output_size, strict=True)
     )
     oracle = _over_windows(rows, columns, lambda seen, i, j: seen.mean(axis=(2, 3)))
-    told = f"adaptive_avg_pool2d {x.shape} -> {output_size}"
-    return _perhaps_one_image(pick, Case(lambda x: F.adaptive_avg_pool2d(x, output_size), [x], oracle, told))
+    description = f"adaptive_avg_pool2d {x.shape} -> {output_size}"
+    return _perhaps_one_image(pick, Case(lambda x: F.adaptive_avg_pool2d(x, output_size), [x], oracle, description))
 
 
 def _perhaps_one_image(pick: Pick, case: Case) -> Case:
-    """The case itself, or the same for its first image alone: (C, H, W) -> (C, OH, OW)."""
+    """The case itself, or the case of its first image without a batch axis: (C, H, W) -> (C, OH, OW)."""
     if pick([False, False, True]):
         oracle = case.oracle
-        case.inputs, case.oracle, case.told = [case.inputs[0][0]], lambda x: oracle(x[None])[0], f"{case.told}, one"
+        case.inputs, case.oracle = [case.inputs[0][0]], lambda x: oracle(x[None])[0]
+        case.description += ", one image"
     return case
 
 
@@ -288,12 +291,12 @@ def batch_norm(pick: Pick, rng: np.random.Generator, ranks: Communicator | None 
         batch_norm = F.batch_norm if ranks is None else partial(over_ranks, ranks)
         return batch_norm(x, None, None, weight, bias, training=True, eps=eps)
 
-    told = "batch_norm" if ranks is None else "batch_norm over ranks"
-    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], _normalised(eps), f"{told} {x.shape} {eps=}")
+    description = "batch_norm" if ranks is None else "batch_norm over ranks"
+    return Case(fn, [x, *_affine(pick, rng, x.shape[1])], _normalised(eps), f"{description} {x.shape} {eps=}")
 
 
 def _normalised(eps: float, means: Array | None = None, variances: Array | None = None) -> Callable[..., Array]:
-    """An oracle, by the statistics of each channel of x where none are given."""
+    """An oracle for batch norm, with the given statistics or, by default, those of each channel of x."""
 
     def oracle(x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
         y = np.empty(x.shape)
@@ -325,7 +328,7 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
 
 
 class Mirrored(Alone):
-    """Three ranks with the same images, of which two are reflections: the batch norm of all is that of one."""
+    """Simulates three ranks with the same images: their common batch norm must equal the batch norm of one rank."""
 
     size = 3
 
@@ -334,7 +337,7 @@ class Mirrored(Alone):
 
 
 def batch_norm_relu(pick: Pick, rng: np.random.Generator, add: bool = False) -> Case:
-    """Training statistics, relu(batch norm (+ shortcut))."""
+    """relu(batch norm (+ shortcut)) with the batch's statistics, as in training."""
     x, eps = _batch(pick, rng), pick([1e-5, 0.1])
     norm = _normalised(eps)
     affine = _affine(pick, rng, x.shape[1])
@@ -352,7 +355,7 @@ def batch_norm_relu(pick: Pick, rng: np.random.Generator, add: bool = False) -> 
 
 
 def fused_conv2d(pick: Pick, rng: np.random.Generator) -> Case:
-    """Every choice of parts."""
+    """A fused convolution with any selection of its parts: bias, batch norm, shortcut, ReLU."""
     groups, stride, padding, dilation = (
         pick([1, 2]),
         pick([(1, 1), (2, 1)]),
@@ -391,12 +394,12 @@ def fused_conv2d(pick: Pick, rng: np.random.Generator) -> Case:
         options: dict[str, Any] = {"relu": relu, **statistics, **dict(zip(parts, given, strict=True))}
         return F.fused_conv2d(x, w, options.pop("bias", None), stride, padding, dilation, groups, **options)
 
-    told = f"fused_conv2d x {x.shape} w {w.shape} {stride=} {padding=} {dilation=} {groups=} {relu=} {normed=}"
-    return Case(fn, [x, w, *parts.values()], oracle, f"{told} {', '.join(parts)}")
+    description = f"fused_conv2d x {x.shape} w {w.shape} {stride=} {padding=} {dilation=} {groups=} {relu=} {normed=}"
+    return Case(fn, [x, w, *parts.values()], oracle, f"{description} {', '.join(parts)}")
 
 
 def _each(scalar: Callable[[float], float]) -> Callable[[Array], Array]:
-    """An oracle: the scalar function of every element."""
+    """An oracle that applies a scalar function to every element."""
     return lambda x: np.array([scalar(float(v)) for v in x.ravel()]).reshape(x.shape)
 
 
@@ -429,7 +432,7 @@ def dropout(pick: Pick, rng: np.random.Generator) -> Case:
 
 
 def shortcut(pick: Pick, rng: np.random.Generator) -> Case:
-    """Not an operation but the tape: an x that is used twice, a result that is used twice, a leaf that is an output."""
+    """Checks the tape: an input used twice, a result used twice, and a leaf added directly to the output."""
     x = _normal(rng, *_shape(pick))
     w = _normal(rng, *x.shape)
 
@@ -463,7 +466,7 @@ def linear(pick: Pick, rng: np.random.Generator) -> Case:
 
 def _binary(name: str, tensor_op: Callable[..., Tensor], scalar_op: Callable[[float, float], float]) -> Any:
     def case(pick: Pick, rng: np.random.Generator) -> Case:
-        # Of the result's shape each operand lacks some leading axes, and has size 1 along some of the others.
+        # Each operand lacks some leading axes of the result's shape, and has size 1 along some of the remaining axes.
         whole = tuple(pick([1, 2, 3, 5]) for _ in range(pick(range(4))))
         shapes = [tuple(pick([n, n, 1]) for n in whole[pick(range(len(whole) + 1)) :]) for _ in "ab"]
         a, b = (_normal(rng, *shape) for shape in shapes)
@@ -516,7 +519,7 @@ def _elementwise(name: str, scalar: Callable[[float], float], positive: bool = F
 
 
 def power(pick: Pick, rng: np.random.Generator) -> Case:
-    """A tensor to the power of a number, a number to the power of a tensor, or a tensor to that of another one."""
+    """tensor ** number, number ** tensor or tensor ** tensor."""
     exponent, base = pick([None, 2, 3, 0.5, -1, -2.5, 0]), pick([None, 0.3, 2])
     if exponent is not None:
         x = _normal(rng, *_shape(pick))
@@ -627,7 +630,7 @@ def slice_(pick: Pick, rng: np.random.Generator) -> Case:
     index = pick([index, index, index[0]])
 
     def oracle(x: Array) -> Array:
-        numbers = np.arange(x.size).reshape(x.shape)[index]  # which element of x stands where
+        numbers = np.arange(x.size).reshape(x.shape)[index]  # number in x of each output element
         flat = [float(x[where]) for where in np.ndindex(x.shape)]
         return np.array([flat[n] for n in np.ravel(numbers)]).reshape(np.shape(numbers))
 
@@ -663,7 +666,7 @@ def _labelled(pick: Pick, rng: np.random.Generator) -> tuple[Array, Array, str]:
 
 
 def _reduced(losses: Array, reduction: str, counts: Array | None = None) -> Array:
-    """counts   what each loss counts in the mean: its class's weight; None: 1"""
+    """counts   weight of each loss in the mean: the weight of its class; None: 1"""
     if reduction == "none":
         return losses
     total = math.fsum(losses.ravel())
@@ -672,7 +675,10 @@ def _reduced(losses: Array, reduction: str, counts: Array | None = None) -> Arra
 
 
 def _weighed(pick: Pick, rng: np.random.Generator, labels: Array, C: int) -> tuple[dict[str, Any], Array]:
-    """Options for weights and for a label that is ignored (never that of all), and what each label counts by them."""
+    """Options `weight` and `ignore_index` of a loss, and the weight of each label (0 for an ignored one).
+
+    Never ignores all labels.
+    """
     options: dict[str, Any] = {"weight": rng.uniform(0.5, 2, C)} if pick([False, True]) else {}
     ignored = pick([None, -1, 0, C])
     if ignored is not None and labels.size > 1 and (C > 1 or ignored != 0):
@@ -709,7 +715,7 @@ def cross_entropy(pick: Pick, rng: np.random.Generator) -> Case:
             losses[where] = -math.fsum(parts) if counts[where] else 0.0
         return _reduced(losses, reduction, counts)
 
-    told = f"cross_entropy {logits.shape} {reduction=} label_smoothing={s} {kind} {options}"
+    description = f"cross_entropy {logits.shape} {reduction=} label_smoothing={s} {kind} {options}"
 
     def fn(z: Tensor, probabilities: Tensor | None = None) -> Tensor:
         target: Any = labels if probabilities is None else probabilities
@@ -717,7 +723,7 @@ def cross_entropy(pick: Pick, rng: np.random.Generator) -> Case:
 
     inputs = [logits, rng.dirichlet(np.ones(C), labels.shape)] if kind == "probabilities" else [logits]
     inputs[1:] = [np.moveaxis(array, -1, 1) for array in inputs[1:]]  # (N, ..., C) -> (N, C, ...)
-    return Case(fn, inputs, oracle, told)
+    return Case(fn, inputs, oracle, description)
 
 
 def nll_loss(pick: Pick, rng: np.random.Generator) -> Case:

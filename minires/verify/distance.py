@@ -1,4 +1,4 @@
-"""How far apart two arrays are."""
+"""Distances between two arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minires.arrays import Array
 
 
 def relative_norm(array: Array, expected: Array) -> float:
-    """‖array − expected‖ / ‖expected‖; the norm itself where nothing is expected; in float64."""
+    """‖array − expected‖ / ‖expected‖ in float64; ‖array − expected‖ if `expected` is zero."""
     difference = float(np.linalg.norm((array.astype(np.float64) - expected).ravel()))
     norm = float(np.linalg.norm(expected.astype(np.float64).ravel()))
     return difference / norm if norm else difference

@@ -1,23 +1,24 @@
-"""Gradients against finite differences.
+"""Compares gradients with finite differences.
 
-The tape's gradient of  s = Σ y · c  for a random cotangent c is compared with central differences of s, in float64.
-(A cotangent of ones would hide bugs: a batch-norm gradient multiplied by −7 passes it.)
+gradcheck draws a random cotangent c.  It compares the tape's gradient of  s = Σ y · c  with central differences of s,
+in float64.  (A cotangent of ones would hide bugs: a batch-norm gradient multiplied by −7 passes with it.)
 
-ReLU and max pooling have kinks, and a central difference across one is wrong though the gradient is right.  Where the
-two disagree, the step is therefore made smaller and the slopes are looked at again:
+ReLU and max pooling have kinks.  A central difference across a kink is wrong even if the gradient is right.  Where the
+difference and the gradient disagree, gradcheck therefore repeats the difference with a smaller step:
 
-- the numerical slope now agrees: a kink lay within the step.  A wrong gradient does not become right so.
-- the slopes to the left and to the right stay apart: the point lies on a kink.  Of a smooth function they close in
-  proportion to the step.
-- anything else is a wrong gradient, and is reported at once, whatever else was seen at this point.
+- The difference now agrees with the gradient: a kink lay within the larger step.  A smaller step does not make a wrong
+  gradient agree.
+- The slopes to the left and to the right stay apart: the point lies on a kink.  For a smooth function, the gap between
+  the two slopes shrinks in proportion to the step.
+- Otherwise the gradient is wrong.  gradcheck reports it at once, even if it found kinks at the same point.
 
-A point on a kink proves nothing either way: it is moved a little and checked anew.  So is, element by element, one that
-is near a kink; along random directions through a whole network, where a step moves millions of units at once and some
-of them cross theirs at every point, the agreement of the finer difference counts.  The check passes only at a point
-where every difference agrees, so a wrong gradient that was taken for a kink by mistake is still never let through.
+A point on a kink is inconclusive: gradcheck moves the inputs a little and checks again.  In full mode it does the same
+for a point near a kink.  In projected mode it accepts the smaller step's agreement instead: a step through a whole
+network moves millions of units, and at every point some of them cross a kink.  The check passes only at a point where
+every difference agrees, so a wrong gradient never passes because it was mistaken for a kink.
 
-A wrong slope along a direction is followed down to one element: of the two halves of the direction, the one that holds
-more of the disagreement holds a wrong element.
+For a wrong slope along a random direction, gradcheck bisects the direction to find one wrong element.  The half with
+the larger disagreement contains one.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from minires.arrays import Array
 from minires.context import no_grad
 from minires.tensor import Tensor
 
-FINER = (16, 256)  # by how much the step shrinks for a second look, and along a random direction for a third
+FINER = (16, 256)  # divisors of the step for the second difference and, in projected mode, the third
 
 
 class GradcheckError(AssertionError):
-    """A gradient that disagrees with finite differences, or a function that cannot be checked.
+    """A gradient disagrees with finite differences, or the function cannot be checked.
 
-    input                    whose gradient is wrong, e.g. "input 1 (weight)"; "" where the function cannot be checked
-    index                    of the worst element found
-    numerical, analytical    its two slopes, of Σ y · c for a random cotangent c
+    input                    the input with the wrong gradient, e.g. "input 1 (weight)"; "" if the check is impossible
+    index                    index of the worst element found
+    numerical, analytical    both slopes of Σ y · c at that element, for a random cotangent c
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class GradcheckError(AssertionError):
 
 
 class _Kink(Exception):
-    """The point lies on a kink or a tie: move it."""
+    """The point lies on or near a kink or a tie, so the inputs must be moved."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class _Wrong:
 class _Checked:
     """An input whose gradient is checked."""
 
-    told: str  # "input 1 (weight)"
+    label: str  # "input 1 (weight)"
     tensor: Tensor
     original: Array
     original_grad: Array | None
@@ -106,22 +107,23 @@ def gradcheck(
 
     fn          takes the inputs as Tensors, in order, and returns a Tensor of any shape, the same for the same inputs
     inputs      an array or Tensor, several of them, or a mapping whose keys name them in the failure text.
-                Floating arrays are checked in float64, on a converted copy; so are leaf Tensors with requires_grad,
-                but in place (and restored afterwards), so that fn may hold them itself instead of taking them.
-                All else (integer arrays such as labels, Tensors that require no gradient) is passed on as it is
+                Floating arrays are checked on a float64 copy.
+                Leaf Tensors with requires_grad must be float64.  They are perturbed in place and restored afterwards,
+                so fn may use them (a model's parameters) without taking them as arguments.
+                Other inputs (integer arrays such as labels, Tensors without requires_grad) are passed on unchanged
     eps         step of the central difference; in projected mode shorter for an input whose gradient exceeds the output
-    rtol, atol  |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input) is allowed,
-                and what rounding the output's sum may cost
-    seed        of the cotangent, the directions and the redraws
+    rtol, atol  tolerance: |numerical − analytical| ≤ atol + rtol · max(|numerical|, largest gradient of that input),
+                plus the rounding error of the output's sum
+    seed        seed of the cotangent, the directions and the redraws
     mode        "full": every element of every input; "projected": `directions` random directions through each input,
                 two forward passes each, for whole networks
-    redraws     how often a point on a kink (ReLU at 0) or a tie (equal maxima) is moved by a small random step
+    redraws     largest number of random moves away from a kink (ReLU at 0) or a tie (equal maxima)
 
         gradcheck(F.conv2d, {"x": x, "weight": w}, seed=1)
         gradcheck(lambda *_: model(x), dict(model.named_parameters()), mode="projected")     # model.astype("float64")
 
-    Raises GradcheckError with the input, the worst index, both values and the tolerance; and when fn changes its
-    inputs, is not deterministic, gives NaN or inf, or does not depend on an input.
+    Raises GradcheckError for a wrong gradient, with the input, the worst index, both slopes and the tolerance.  Also
+    raises it if fn changes its inputs, is not deterministic, returns NaN or inf, or does not depend on an input.
     """
     if not callable(fn):
         raise TypeError(f"fn must be a function of Tensors, got {shown(fn)}")
@@ -151,7 +153,7 @@ def gradcheck(
 
 
 def _prepare(inputs: Any) -> tuple[list[Any], list[_Checked]]:
-    """The arguments of fn, and those among them that are checked."""
+    """The arguments of fn, and the arguments whose gradients are checked."""
     named: Iterable[tuple[Any, Any]]
     if isinstance(inputs, Mapping):
         named = inputs.items()
@@ -162,19 +164,19 @@ def _prepare(inputs: Any) -> tuple[list[Any], list[_Checked]]:
     arguments: list[Any] = []
     checked = []
     for position, (name, value) in enumerate(named):
-        told = f"input {position} ({name})" if name else f"input {position}"
+        label = f"input {position} ({name})" if name else f"input {position}"
         argument = value
         if not isinstance(value, Tensor) and np.asarray(value).dtype.kind == "f":
             argument = Tensor(np.array(value, np.float64), requires_grad=True)
         arguments.append(argument)
         if isinstance(argument, Tensor) and argument.requires_grad:
             if argument.node is not None:
-                raise ValueError(f"{told} must be a leaf, but it was computed by {argument.node!r}")
+                raise ValueError(f"{label} must be a leaf, but it was computed by {argument.node!r}")
             if argument.dtype != np.float64:
-                raise TypeError(f"{told} must be float64 to be perturbed in place, got {argument.dtype}")
+                raise TypeError(f"{label} must be float64 to be perturbed in place, got {argument.dtype}")
             if not argument.data.flags.writeable:
-                raise ValueError(f"{told} must be writeable to be perturbed in place, but its array is read-only")
-            checked.append(_Checked(told, argument, argument.data.copy(), argument.grad))
+                raise ValueError(f"{label} must be writeable to be perturbed in place, but its array is read-only")
+            checked.append(_Checked(label, argument, argument.data.copy(), argument.grad))
     if not checked:
         raise ValueError("inputs must hold at least one floating array or Tensor that requires a gradient, got none")
     return arguments, checked
@@ -196,7 +198,7 @@ def _check(
     rng: np.random.Generator,
     directions: int | None,
 ) -> None:
-    """The whole comparison at one point; `directions` is None for every element."""
+    """Compares all gradients at one point, element by element if `directions` is None; raises _Kink at a kink."""
     for entry in checked:
         entry.tensor.grad = None
     y, cotangent = _differentiate(fn, arguments, checked, rng)
@@ -215,9 +217,9 @@ def _check(
         data, grad = entry.tensor.data, _gradient(entry)
         largest = 0.0 if grad is None else float(np.abs(grad).max(initial=0.0))
         if projected:
-            # Where gradients explode, as in a plain network of 110 layers, the output bends as quickly, and rounding
-            # grows as they do: the steeper beside its own size, the shorter the step, and what the last bit of the
-            # input does to the output is allowed.
+            # Where gradients explode, as in a plain network of 110 layers, the output bends quickly and amplifies
+            # rounding.  So the step shrinks by the ratio of gradient to output, and the tolerance includes the change
+            # of the output when the input's last bits change.
             eps = whole_eps / max(1.0, largest / max(size, 1e-300))
             noise = max(whole_noise, _last_bit(value, data, base, rng))
         moved = 0.0
@@ -237,23 +239,23 @@ def _check(
                 if within_the_step:
                     break
             gap, finer_gap = abs(right - left), abs(finer_right - finer_left)
-            on_the_point = finer_gap > noise * finer / eps and finer_gap > gap / 4  # a smooth one: gap / finer
+            on_the_point = finer_gap > noise * finer / eps and finer_gap > gap / 4  # smooth: finer_gap = gap / finer
             if within_the_step and projected:
                 continue
             if within_the_step or on_the_point:
-                kinks.append(f"{entry.told}, {found}")
+                kinks.append(f"{entry.label}, {found}")
             else:
                 wrong.append(_narrowed(value, data, grad, direction, eps, base, found) if projected else found)
         if grad is None and moved <= noise / eps:
-            raise GradcheckError(f"fn's output does not depend on {entry.told}")
+            raise GradcheckError(f"fn's output does not depend on {entry.label}")
         if grad is None:
-            told = f"fn's output depends on {entry.told}, but backward gives that input no gradient"
-            raise GradcheckError(told, entry.told)
+            message = f"fn's output depends on {entry.label}, but backward gives that input no gradient"
+            raise GradcheckError(message, entry.label)
         if wrong:
             worst = max(wrong, key=lambda w: (np.isnan(w.excess), w.excess))  # NaN is worse than any number
-            told = f"the gradient is wrong at {len(wrong)} of the places tried; worst at {worst}"
-            told = f"{entry.told} of shape {data.shape}: {told}"
-            raise GradcheckError(told, entry.told, worst.index, worst.numerical, worst.analytical)
+            message = f"the gradient is wrong at {len(wrong)} of the places tried; worst at {worst}"
+            message = f"{entry.label} of shape {data.shape}: {message}"
+            raise GradcheckError(message, entry.label, worst.index, worst.numerical, worst.analytical)
     if kinks:
         raise _Kink(kinks[0])
 
@@ -261,7 +263,10 @@ def _check(
 def _differentiate(
     fn: Callable[..., Tensor], arguments: list[Any], checked: list[_Checked], rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Calls fn, sees whether it can be checked at all, and sends a cotangent back: the output and the cotangent."""
+    """Calls fn and backward with a random cotangent; returns the output and the cotangent.
+
+    Raises GradcheckError if fn cannot be checked: it changes its inputs, is not deterministic, or returns NaN or inf.
+    """
     arrays = [np.asarray(a.data if isinstance(a, Tensor) else a) for a in arguments]
     before = [array.copy() for array in arrays]
     output = fn(*arguments)
@@ -296,19 +301,19 @@ def _gradient(entry: _Checked) -> Array | None:
         return None
     if grad.shape != data.shape or grad.dtype != data.dtype:
         raise GradcheckError(
-            f"{entry.told}: the gradient has shape {grad.shape} and dtype {grad.dtype}, "
+            f"{entry.label}: the gradient has shape {grad.shape} and dtype {grad.dtype}, "
             f"the input {data.shape} and {data.dtype}"
         )
     if not np.isfinite(grad).all():
         where = _first(~np.isfinite(grad))
-        raise GradcheckError(f"{entry.told}: the gradient at index {where} is {grad[where]}")
+        raise GradcheckError(f"{entry.label}: the gradient at index {where} is {grad[where]}")
     return grad
 
 
 def _directions(
     data: Array, directions: int | None, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """(index of the element, direction); of a random direction the index of its largest element."""
+    """Yields (index, direction): each element, or random unit directions with the index of their largest element."""
     if directions is None:
         for where in np.ndindex(data.shape):
             direction = np.zeros_like(data)
@@ -324,9 +329,9 @@ def _directions(
 def _narrowed(
     value: Callable[[], float], data: Array, grad: Array, direction: Array, eps: float, base: float, found: _Wrong
 ) -> _Wrong:
-    """One wrong element, for a direction along which the slope is wrong.
+    """Finds one wrong element for a direction along which the slope is wrong.
 
-    Where a difference as small as one element's drowns in rounding, the slopes are still those along the direction.
+    If rounding hides the disagreement of a single element, the slopes remain the ones along the direction.
     """
 
     def slope(along: Array) -> float:
@@ -340,9 +345,9 @@ def _narrowed(
 
 
 def wrong_element(slope: Callable[[Array], float], grad: Array, direction: Array) -> tuple[int, ...]:
-    """The index of an element of `grad` that is wrong, if the slope along `direction` is not that of `grad`.
+    """The index of a wrong element of `grad`, given that `slope(direction)` differs from  Σ grad · direction.
 
-    Of the two halves of the direction, the one that holds more of the disagreement holds a wrong element.
+    Bisects the direction: the half with the larger disagreement contains a wrong element.
     """
     flat = direction.ravel()
     low, high = 0, flat.size

@@ -1,14 +1,14 @@
-"""Every layer's own gradient, looked at while one forward and backward of a whole network runs.
+"""Checks the gradient of every node while a whole network runs forward and backward once.
 
-At each node of the tape, in backward order, three questions on the very arrays of the run:
+At each node of the tape, in backward order, three checks use the arrays of this run:
 
-1. Is the gradient that arrives the sum of those that the users of its output sent?       (the tape)
-2. Does backward, made again alone, give the same?                                         (nothing was overwritten)
-3. Is what it passes on the derivative of its own forward?  Along a random direction through each input, by central
-   differences in float64.                                                                 (the operation)
+1. The gradient that arrives is the sum of the gradients that the users of the node's output sent.      (the tape)
+2. Running backward again, alone, returns the same gradients.                                (no array was overwritten)
+3. Each gradient that backward returns is the derivative of the node's own forward: central differences in float64,
+   along a random direction through each input.                                                      (the operation)
 
-A network's gradient is wrong only if the answer is no somewhere, and the first no in backward order is the culprit: the
-nodes after it were given right gradients.  A backward that raises is a no as well, and the last row.
+A network's gradient is wrong only if a check fails.  The first failure in backward order is the culprit, because the
+nodes before it passed on right gradients.  An exception in backward is a failure too; its node is the last row.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from minires.tensor import Tensor
 from minires.verify.gradcheck import wrong_element
 from minires.verify.recorded import Recorded, gradients
 
-# Relative to the gradient's length times that of the direction.  A slope along a random direction is a fraction of it,
-# seldom below a quarter: a gradient that is wrong by some 4e-6 of its length shows.  A central difference of step EPS
-# errs by EPS² and by rounding / EPS, below some 1e-8.
+# Relative to |gradient| · |direction|.  An error's slope along a random direction is seldom below a quarter of the
+# error's length, so a gradient that is wrong by about 4e-6 of its length fails.  A central difference with step EPS
+# errs by EPS² plus rounding / EPS, together below about 1e-8.
 RTOL = 1e-6
 EPS = 1e-6
-# A kink within the step spoils the difference; a smaller step may lie without it.  Its rounding is larger (some 4e-6 of
-# the gradient for the smallest): it counts only where it gives another slope by more than that, as behind a kink.
+# A kink within the step spoils the difference; a smaller step may avoid the kink.  A smaller step has a larger rounding
+# error (about 4e-6 of the gradient for the smallest), so its slope counts only if it differs by more than this error.
 FINER = (1, 16, 256)
 REDRAWS = 8
 NAN = float("nan")
@@ -44,14 +44,17 @@ SAME = 1e-9  # relative: the same backward twice, on operands in another memory 
 class Fault:
     """What is wrong at a node.
 
-    what         "gradient", "sum" (of what its users sent), "replay" (backward alone gives something else), "error" (an
-                 exception, in backward or when the call is made again), "form" (shape or dtype), "lost" (a gradient
-                 that was sent and reached nobody)
-    input        whose gradient, e.g. "x"; "grad_output" for a sum and what is lost
-    index        of a wrong element; () where no element is to blame
-    numerical    its slope by central differences; for a sum and a replay what it should be; else NaN
-    analytical   what the network computed; NaN where no number is to blame
-    told         the rest of an error, a form and what is lost
+    what         "gradient": not the derivative of forward
+                 "sum": what arrived is not the sum of the gradients that the users of the output sent
+                 "replay": running backward again, alone, returns other gradients
+                 "error": an exception in backward or when the call is repeated
+                 "form": wrong shape or dtype
+                 "lost": a gradient that was sent but not received by any node or leaf
+    input        name of the input with the wrong gradient, e.g. "x"; "grad_output" for "sum" and "lost"
+    index        index of a wrong element; () if the fault concerns no single element
+    numerical    slope by central differences; for "sum" and "replay" the expected value; otherwise NaN
+    analytical   value that the network computed; NaN if the fault concerns no single element
+    message      text of an "error", "form" or "lost" fault
     """
 
     what: str
@@ -59,29 +62,29 @@ class Fault:
     index: tuple[int, ...] = ()
     numerical: float = NAN
     analytical: float = NAN
-    told: str = ""
+    message: str = ""
 
     def __str__(self) -> str:
-        if self.told:
-            return self.told
-        said = {
-            "gradient": "the gradient is not the derivative of its forward",
-            "sum": "what arrives is not the sum of what the users of its output sent",
-            "replay": "backward made again alone gives another gradient",
+        if self.message:
+            return self.message
+        title = {
+            "gradient": "the gradient is not the derivative of forward",
+            "sum": "the gradient that arrives is not the sum of the gradients that the output's users sent",
+            "replay": "running backward again, alone, returns another gradient",
         }[self.what]
         at = f"{self.input} at index {self.index}"
-        return f"{said}: {at}: numerical {self.numerical:.10g}, analytical {self.analytical:.10g}"
+        return f"{title}: {at}: numerical {self.numerical:.10g}, analytical {self.analytical:.10g}"
 
 
 @dataclass(frozen=True)
 class Layer:
     """A node's row of the report, in backward order.
 
-    module, operation    dotted path ("" outside of modules) and e.g. "Conv2d"
+    module, operation    dotted path ("" outside of modules), and e.g. "Conv2d"
     heading              operation, options and module in a line
-    shapes, output       of the inputs that there are, of the output
-    error                the largest disagreement, relative to the gradient; NaN where no gradient was wanted
-    fault                None where all is right
+    shapes, output       shapes of the inputs that are present, shape of the output
+    error                largest disagreement, relative to the gradient; NaN if no input requires a gradient
+    fault                what is wrong, or None
     """
 
     module: str
@@ -102,13 +105,13 @@ def check_layers(
     *,
     seed: int = 0,
 ) -> list[Layer]:
-    """Runs one forward and one backward with a random cotangent; a row for every node, in backward order.
+    """Runs forward and backward once with a random cotangent; returns a row for every node, in backward order.
 
-    model      in float64, in the mode it is in; parameters and running statistics come back as they were
+    model      in float64; runs in its current mode; its parameters and running statistics are restored afterwards
     images     (N, C, H, W), float64
-    seed       of the cotangent and the directions
+    seed       seed of the cotangent and the directions
 
-    Raises TypeError for arrays that are not float64: differences drown in float32's rounding.
+    Raises TypeError for arrays that are not float64: float32's rounding hides the differences.
     """
     state = model.state_dict() if isinstance(model, Module) else {}
     for name, array in {"images": images, **state}.items():
@@ -134,7 +137,7 @@ def check_layers(
 
 @contextmanager
 def unchanged(model: Module) -> Iterator[None]:
-    """Afterwards parameters, their gradients and running statistics are as they were."""
+    """Restores the parameters, their gradients and the running statistics on exit."""
     state = model.state_dict()
     kept = {name: array.copy() for name, array in state.items()}
     grads = [(p, p.grad) for p in model.parameters()]
@@ -149,7 +152,7 @@ def unchanged(model: Module) -> Iterator[None]:
 
 
 def first_fault(layers: Sequence[Layer]) -> Layer | None:
-    """The guilty one: the first in backward order with a fault."""
+    """The first layer with a fault, in backward order; None if all layers passed."""
     return next((layer for layer in layers if layer.fault is not None), None)
 
 
@@ -158,9 +161,9 @@ class _Audit(Observer):
         self.rng = rng
         self.layers: list[Layer] = []
         self.recorded: dict[Function, Recorded] = {}
-        self.sent: dict[Function | Tensor, Array] = {}  # to whom -> the sum of the gradients sent
-        self.arrival: Fault | None = None
-        self.running: Function | None = None  # whose backward it is
+        self.sent: dict[Function | Tensor, Array] = {}  # receiver -> the sum of the gradients sent to it
+        self.arrival: Fault | None = None  # a wrong sum at the running node
+        self.running: Function | None = None  # the node whose backward runs
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
         self.recorded[node] = Recorded.before(node, arrays)
@@ -183,16 +186,19 @@ class _Audit(Observer):
         self._add(node, error, fault)
 
     def blames(self, error: Exception) -> bool:
-        """Whether a node's own backward raised it; then it is that node's fault, unless what arrived was wrong."""
+        """Whether a node's backward raised the error; if so, adds a row for that node.
+
+        If the gradient that arrived was already wrong, the row reports that fault instead of the error.
+        """
         if self.running is None:
             return False
         self._add(self.running, NAN, self.arrival or _raised("backward", error))
         return True
 
     def check_leaves(self, leaves: dict[str, Tensor], all_named: bool) -> None:
-        """The gradients of the leaves, and whatever else was sent: it must have arrived somewhere.
+        """Checks the gradients of the leaves, and that each gradient that was sent was received.
 
-        all_named   whether a leaf that is none of `leaves` is a fault too: a parameter that its module does not know
+        all_named   whether a leaf outside `leaves` is a fault too: a parameter that its module did not register
         """
         for name, leaf in leaves.items():
             expected, grad = self.sent.pop(leaf, None), leaf.grad
@@ -204,10 +210,11 @@ class _Audit(Observer):
                 self.layers.append(Layer(name, "leaf", f"leaf {name}", (), leaf.shape, NAN, fault))
         for receiver in self.sent:
             if isinstance(receiver, Function):
-                self._add(receiver, NAN, Fault("lost", "grad_output", told="what was sent to it reached no backward"))
+                lost = Fault("lost", "grad_output", message="the gradient sent to this node never reached its backward")
+                self._add(receiver, NAN, lost)
             elif all_named or receiver.grad is None:
-                fault = Fault("lost", "grad", told="what was sent to it reached no parameter of the model")
-                self.layers.append(Layer("", "leaf", f"leaf of shape {receiver.shape}", (), receiver.shape, NAN, fault))
+                lost = Fault("lost", "grad", message="the gradient sent to this leaf reached no parameter of the model")
+                self.layers.append(Layer("", "leaf", f"leaf of shape {receiver.shape}", (), receiver.shape, NAN, lost))
         self.sent.clear()
 
     def _add(self, node: Function, error: float, fault: Fault | None) -> None:
@@ -218,7 +225,7 @@ class _Audit(Observer):
 def check_gradient(
     recorded: Recorded, grad_output: Array, grads: tuple[Array | None, ...], rng: np.random.Generator
 ) -> tuple[float, Fault | None]:
-    """The largest relative disagreement of a node's gradients `grads`, and what is wrong."""
+    """Checks a node's gradients `grads`; returns the largest relative disagreement, and the fault or None."""
     wanted = [i for i, w in enumerate(recorded.node.needs_input_grad) if w]
     for i in wanted:
         fault = _misshapen(recorded.names[i], recorded.inputs[i], grads[i])
@@ -228,7 +235,7 @@ def check_gradient(
         output, again = recorded.forward()
         replayed = gradients(again, grad_output)
     except Exception as bug:
-        return NAN, _raised("the call, made again alone,", bug)
+        return NAN, _raised("the call, repeated alone,", bug)
     worst = 0.0 if wanted else NAN
     for i in wanted:
         name, x, grad = recorded.names[i], recorded.inputs[i], grads[i]
@@ -252,7 +259,7 @@ def check_gradient(
 
 
 def _moved(recorded: Recorded, i: int, grad_output: Array, rng: np.random.Generator) -> tuple[float, Fault | None]:
-    """The same question at operands a little beside those that lie on a kink or a tie."""
+    """Repeats the check at slightly moved operands, because the original ones lie on a kink or a tie."""
     for _ in range(REDRAWS):
         inputs = [None if a is None else a + 0.01 * _scale(a) * rng.standard_normal(a.shape) for a in recorded.inputs]
         beside = Recorded(recorded.node, tuple(inputs), recorded.names, recorded.random_state)
@@ -269,20 +276,20 @@ def _moved(recorded: Recorded, i: int, grad_output: Array, rng: np.random.Genera
 
 
 class _Point:
-    """The slope of Σ forward · grad_output along directions through one input, beside that of its gradient."""
+    """Compares the slope of  Σ forward · grad_output  along directions through one input with its gradient."""
 
     def __init__(self, recorded: Recorded, i: int, output: Array, grad_output: Array, grad: Array) -> None:
         self.recorded, self.i = recorded, i
         self.output, self.cotangent, self.grad = output, grad_output, grad
         self.x: Array = np.asarray(recorded.inputs[i])
         self.scale = _scale(self.x)
-        # Each output is rounded on its own: the errors of a sum of n of them grow with √n.
+        # Each output is rounded independently, so the error of a sum of n outputs grows with √n.
         self.noise = 64 * np.finfo(np.float64).eps * float(np.linalg.norm(output * grad_output))
         self.kinked = False
         self.direction: Array = np.zeros(0)
 
     def slopes(self, direction: Array, eps: float) -> tuple[float, float]:
-        """To the left and to the right."""
+        """The slopes to the left and to the right of the point."""
         inputs = list(self.recorded.inputs)
         sides = []
         for sign in (-1, 1):
@@ -292,7 +299,7 @@ class _Point:
         return sides[0], sides[1]
 
     def error(self, rng: np.random.Generator) -> float:
-        """The disagreement along a random direction as a multiple of what is allowed; NaN for gradients with NaN."""
+        """The disagreement along a random direction, as a multiple of the tolerance; NaN for a gradient with NaN."""
         self.direction = self.scale * rng.standard_normal(self.x.shape)
         analytical = float(np.vdot(self.grad, self.direction))
         length = self.scale * float(np.linalg.norm(self.grad))
@@ -304,21 +311,21 @@ class _Point:
             gaps.append(abs(right - left))
             slopes.append(numerical)
             if abs(numerical - slopes[0]) <= rounding and finer > 1:
-                continue  # it tells nothing that the first one did not
+                continue  # the same slope up to rounding as with the largest step
             allowed = RTOL * max(abs(numerical), length) + rounding + np.finfo(np.float64).tiny
             errors.append(abs(numerical - analytical) / allowed)
             if errors[-1] <= 1:
                 return errors[-1]
-        # Of a smooth function the two slopes close in proportion to the step.
+        # For a smooth function, the gap between the two slopes shrinks in proportion to the step.
         self.kinked = bool(gaps[-1] > 4 * self.noise * FINER[-1] / EPS and gaps[-1] > gaps[0] / FINER[-1] ** 0.5)
         return min(errors)
 
     def fault(self, what: str, name: str) -> Fault:
-        """Follows the wrong slope down to one element."""
+        """Finds one wrong element by bisecting the direction with the wrong slope."""
         index = wrong_element(lambda along: sum(self.slopes(along, EPS)) / 2, self.grad, self.direction)
         element = np.zeros(self.x.shape)
         element[index] = self.scale
-        # One element alone may move far: its slope then stands out of the rounding.
+        # A single element may move by a larger step, which makes its slope larger than the rounding error.
         numerical = sum(self.slopes(element, 100 * EPS)) / 2 / self.scale
         return Fault(what, name, index, numerical, float(self.grad[index]))
 
@@ -329,15 +336,15 @@ def _scale(x: Array) -> float:
 
 
 def _raised(what: str, error: Exception) -> Fault:
-    told = " ".join(f"{what} raised {type(error).__name__}: {error}".split())
-    return Fault("error", "", told=told)
+    message = " ".join(f"{what} raised {type(error).__name__}: {error}".split())
+    return Fault("error", "", message=message)
 
 
 def _misshapen(name: str, x: Array | None, grad: Array | None) -> Fault | None:
     if x is None or grad is None or (grad.shape == x.shape and grad.dtype == x.dtype):
         return None
-    told = f"the gradient of {name} is {grad.dtype} of shape {grad.shape}; {name} is {x.dtype} of shape {x.shape}"
-    return Fault("form", name, told=told)
+    message = f"the gradient of {name} is {grad.dtype} of shape {grad.shape}; {name} is {x.dtype} of shape {x.shape}"
+    return Fault("form", name, message=message)
 
 
 def _differs(what: str, name: str, ours: Array, expected: Array) -> Fault | None:

@@ -1,11 +1,11 @@
-"""Two backends in lockstep: the same batch through both, node by node, forward and backward.
+"""Two backends in lockstep: runs the same batch through both and compares them node by node, forward and backward.
 
-Each node is looked at twice.  Its *own* error is that of the second backend on the very operands that the first one
-had: what the kernel itself does.  The *grown* error is the difference of the two runs, each on its own results: what
-has become of all errors before it, through ReLUs that flip and batch norms that amplify.  A kernel is wrong where its
-own error leaves the tolerance, be the grown one as small as it may.
+Each node has two errors.  For its *own* error, the second backend repeats the node on the first backend's operands:
+this is the kernel's error alone.  Its *grown* error is the difference of the two complete runs at this node: it
+includes the errors of all nodes before, which ReLUs that flip and batch norms amplify.  A kernel is wrong if its own
+error exceeds the tolerance, however small the grown error is.
 
-The fused form of a network (`Module.fuse`) must give the same bits as the plain one: the second backend computes both.
+A network's fused form (`Module.fuse`) must be bit-identical to its plain form, so the second backend computes both.
 """
 
 from __future__ import annotations
@@ -37,25 +37,26 @@ from minires.verify.network import running_statistics
 from minires.verify.recorded import Recorded, gradients, statistics
 
 FACTOR = 16.0
-"""Of the tolerance: relative to an array's norm, a sum of K rounded products errs by about eps · √K, in any order; the
-factor covers what Winograd's algorithm and the cancellation in a batch norm's sums lose besides (up to 2 was seen).
-Products in half precision or TF32 stay above it."""
+"""The tolerance is FACTOR · eps · √K, relative to the array's norm.
+
+A sum of K rounded products errs by about eps · √K, in any order.  The factor covers the additional loss in Winograd's
+algorithm and in the cancellation of a batch norm's sums (at most 2 was measured).  Products in half precision or TF32
+exceed the tolerance."""
 
 
 @dataclass(frozen=True)
 class Step:
     """A node's forward or backward in both backends.
 
-    number             of the node, from 0 in the order of forward
+    number             the node's number, from 0 in forward order
     phase              "forward" or "backward"
-    module, operation  dotted path and e.g. "Conv2d"
-    array              the result whose own error is the largest part of its tolerance: "output", "running_var" or
-                       "∂weight"
-    index              where in this array the own error is largest
-    numbers            that the first and the second backend found there
-    own, grown         relative norms  ‖second − first‖ / ‖first‖  (see above)
+    module, operation  dotted path, and e.g. "Conv2d"
+    array              the result with the largest ratio of own error to tolerance, e.g. "output" or "∂weight"
+    index              index of the largest own error in this array
+    numbers            the first and the second backend's value at this index
+    own, grown         own and grown error (see the module's docstring): relative norms  ‖second − first‖ / ‖first‖
     own_ulp, grown_ulp largest differences, in units in the last place of the array's root mean square
-    tolerance          of `own`
+    tolerance          largest `own` that passes
     """
 
     number: int
@@ -83,13 +84,13 @@ class Step:
 
 @dataclass
 class Lockstep:
-    """What two backends made of the same batch.
+    """The comparison of two backends on the same batch.
 
     first, second   the backends' names
     steps           forward from the first operation to the loss, then backward
-    losses          of the two runs
-    other_form      names of what the second backend computes with other bits in the network's other form, fused or
-                    plain: "loss", parameters (for their gradients), running statistics
+    losses          loss of each run
+    other_form      names of the second backend's results whose bits differ between the fused and the plain form:
+                    "loss", parameters (for their gradients), running statistics
     """
 
     first: str
@@ -101,13 +102,13 @@ class Lockstep:
 
     def __repr__(self) -> str:
         fault, losses = self.fault, " and ".join(f"{loss:.6g}" for loss in self.losses)
-        found = "each within its tolerance" if fault is None else f"wrong first in {fault}"
-        beside = f"; other bits in the other form: {', '.join(self.other_form[:3])}" if self.other_form else ""
-        return f"<{self.second} beside {self.first}: {len(self.steps)} steps, {found}; losses {losses}{beside}>"
+        found = "each within its tolerance" if fault is None else f"the first wrong step is {fault}"
+        forms = f"; fused and plain differ in {', '.join(self.other_form[:3])}" if self.other_form else ""
+        return f"<{self.second} compared with {self.first}: {len(self.steps)} steps, {found}; losses {losses}{forms}>"
 
     @property
     def fault(self) -> Step | None:
-        """The first step that leaves its tolerance."""
+        """The first step whose own error exceeds its tolerance, or None."""
         return next((step for step in self.steps if not step.passed), None)
 
     @property
@@ -115,7 +116,7 @@ class Lockstep:
         return self.fault is None and not self.other_form
 
     def save_fault(self, folder: Path) -> Path | None:
-        """Writes the operands of the first step that leaves its tolerance; returns the file, None if there is none."""
+        """Writes the operands of `fault`, the first wrong step, to a file; returns its path, None without a fault."""
         fault = self.fault
         if fault is None:
             return None
@@ -128,12 +129,12 @@ class Lockstep:
 
 @dataclass
 class _Run:
-    """What one backend did: the calls in order, what they gave, and backward by the number of the call."""
+    """One backend's run: the calls in order with their results, and backward by the number of the call."""
 
-    backend: str = ""  # its name
+    backend: str = ""  # the backend's name
     calls: list[Recorded] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
-    statistics: list[dict[str, Array]] = field(default_factory=list)  # running ones, after the call
+    statistics: list[dict[str, Array]] = field(default_factory=list)  # running statistics after each call
     cotangents: dict[int, Array] = field(default_factory=dict)
     grads: dict[int, tuple[Array | None, ...]] = field(default_factory=dict)
     results: dict[str, Array] = field(default_factory=dict)  # loss, running statistics, parameters' gradients
@@ -148,7 +149,7 @@ class _Watch(Observer):
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
         self.numbers[node] = len(self.run.calls)
         self.run.calls.append(Recorded.before(node, arrays))
-        self.frozen = freeze(arrays)  # a kernel that writes into an operand fails at the line that does it
+        self.frozen = freeze(arrays)  # a kernel that writes into an operand fails at the line that writes
 
     def after_forward(self, node: Function, arrays: tuple[Array | None, ...], output: Array) -> None:
         self.frozen = []
@@ -165,18 +166,18 @@ class _Watch(Observer):
 def lockstep(
     model: Module, images: Array, labels: Array, backends: tuple[Any, Any] = ("reference", "native"), **options: Any
 ) -> Lockstep:
-    """Runs forward and backward of the cross-entropy by both backends.
+    """Runs forward and backward of the cross-entropy with both backends and compares them node by node.
 
-    model           in the mode it is in; parameters and running statistics come back as they were
-    images, labels  (N, C, H, W), or what else the model takes, with its dtype; (N,) integers
-    backends        two of what `mr.backend` takes: a name, an object, its class or "module:object"
-    options         of the second backend, e.g. isa="portable"
+    model           runs in its current mode; its parameters and running statistics are restored afterwards
+    images, labels  (N, C, H, W) or another shape that the model takes, in the model's dtype; (N,) integers
+    backends        two backends as for `mr.backend`: each a name, an object, a class or "module:object"
+    options         options of the second backend, e.g. isa="portable"
 
-    Raises BackendUnavailable for a backend that this installation lacks, TypeError for an object that is no backend and
-    for images of another floating dtype than the model's.
+    Raises BackendUnavailable for a backend that this installation lacks.  Raises TypeError for an object that is no
+    backend, and for images whose floating dtype is not the model's.
     """
     if not isinstance(backends, (tuple, list)) or len(backends) != 2:
-        raise TypeError(f"backends must be two, such as ('reference', 'native'), got {shown(backends)}")
+        raise TypeError(f"backends must be a pair such as ('reference', 'native'), got {shown(backends)}")
     state = random.generator().bit_generator.state
     runs = []
     fused = any(module.fused for module in model.modules())
@@ -197,11 +198,11 @@ def lockstep(
     backward: dict[int, Step] = {}
     for number, call in enumerate(ours.calls):
         output, again = _on_the_same_operands(call, theirs.calls[number])
-        told = (number, call.node.module, call.node.name)
+        node = (number, call.node.module, call.node.name)
         pairs = [("output", ours.outputs[number], output, theirs.outputs[number])]
         own_statistics, grown_statistics = statistics(again), theirs.statistics[number]
         pairs += [(k, a, own_statistics[k], grown_statistics[k]) for k, a in ours.statistics[number].items()]
-        found.steps.append(_step("forward", told, call, pairs))
+        found.steps.append(_step("forward", node, call, pairs))
         if number in ours.grads and number in theirs.grads:
             cotangent = _beside(ours.cotangents[number], output)
             own = gradients(again, cotangent)
@@ -209,11 +210,11 @@ def lockstep(
             for name, x, *found_by in zip(
                 call.names, call.inputs, ours.grads[number], own, theirs.grads[number], strict=True
             ):
-                if x is not None and any(g is not None for g in found_by):  # one that is forgotten is zero
+                if x is not None and any(g is not None for g in found_by):  # a missing gradient counts as zero
                     a, b, c = (np.zeros(x.shape, x.dtype) if g is None else g for g in found_by)
                     pairs.append((f"∂{name}", a, b, c))
             if pairs:
-                backward[number] = _step("backward", told, call, pairs)
+                backward[number] = _step("backward", node, call, pairs)
     found.steps += [backward[number] for number in ours.grads if number in backward]
     return found
 
@@ -226,8 +227,8 @@ def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict
         xp = array_module(like)
         images = xp.asarray(images)
         if images.dtype.kind == "f" and images.dtype != like.dtype:
-            told = f"images must have the model's dtype {like.dtype}, got {images.dtype}"
-            raise TypeError(f"{told}; convert them with images.astype({str(like.dtype)!r})")
+            message = f"images must have the model's dtype {like.dtype}, got {images.dtype}"
+            raise TypeError(f"{message}; convert them with images.astype({str(like.dtype)!r})")
         model.zero_grad()
         with enable_grad(), _Watch(run):
             loss = F.cross_entropy(model(Tensor(images, requires_grad=True)), xp.asarray(labels))
@@ -238,14 +239,14 @@ def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict
 
 
 def _same(name: str, run: _Run, other: _Run) -> bool:
-    """Whether two runs gave a result the same bits."""
+    """Whether the result `name` is bit-identical in two runs."""
     a, b = run.results.get(name), other.results.get(name)
     return a is not None and b is not None and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 @contextlib.contextmanager
 def _at_home(model: Module, backend: Any) -> Iterator[None]:
-    """Within it the model lies where the backend computes."""
+    """Moves the model to the backend's device, and back to the CPU on exit."""
     home = getattr(getattr(backend, "array_module", np), "__name__", "numpy")
     if home == "numpy":
         yield
@@ -258,7 +259,7 @@ def _at_home(model: Module, backend: Any) -> Iterator[None]:
 
 
 def _on_the_same_operands(call: Recorded, other: Recorded) -> tuple[Array, Function]:
-    """The second backend's call on the first one's operands."""
+    """The second backend's call `other`, run on the operands of the first backend's `call`."""
     inputs = [None if a is None or b is None else _beside(a, b) for a, b in zip(call.inputs, other.inputs, strict=True)]
     return other.forward(inputs)
 
@@ -270,8 +271,10 @@ def _beside(array: Array, like: Array) -> Array:
     )
 
 
-def _step(phase: str, told: tuple[int, str, str], call: Recorded, pairs: list[tuple[str, Array, Array, Array]]) -> Step:
-    number, module, operation = told
+def _step(
+    phase: str, place: tuple[int, str, str], call: Recorded, pairs: list[tuple[str, Array, Array, Array]]
+) -> Step:
+    number, module, operation = place
     steps = []
     for name, expected, own, grown in pairs:
         expected, own, grown = (a if isinstance(a, np.ndarray) else a.get() for a in (expected, own, grown))
@@ -291,7 +294,7 @@ def _step(phase: str, told: tuple[int, str, str], call: Recorded, pairs: list[tu
 
 
 def _terms(call: Recorded, size: int) -> float:
-    """About how many products or numbers are summed for one element of a result of `size` elements."""
+    """The approximate number of terms in the sum for one element of a result of `size` elements."""
     macs = multiply_adds(call.node)
     largest = max(a.size for a in call.inputs if a is not None)
     if isinstance(call.node, BatchNorm):

@@ -1,4 +1,4 @@
-"""A whole network verified: its operations, its layers one by one, and all of it at once."""
+"""Verifies a network's gradients: each operation, each layer in a run of the network, and the whole network at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minires.verify.layers import unchanged as unchanged
 from minires.verify.properties import PROPERTIES
 from minires.verify.recorded import Recorded
 
-# The awkward cases that an operation is tried on, by the operation's name.
+# Operation name -> keys of `cases.CASES`: the awkward cases on which the operation is checked.
 CASES_OF = {key.replace("_", ""): (key,) for key in cases.CASES} | {
     "batchnorm": ("batch_norm", "batch_norm_eval"),
     "reshape": ("reshape", "flatten"),
@@ -30,12 +30,12 @@ CASES_OF = {key.replace("_", ""): (key,) for key in cases.CASES} | {
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation with its options, as the network uses it, and every element of its gradients checked.
+    """The check of an operation with its options, as the network uses it.
 
     heading    operation and options in a line
-    elements   of inputs, each of whose derivatives was compared with a finite difference
-    cases      awkward cases tried beside, against a naive oracle too
-    complaint  the first one, "" where all is right
+    elements   number of input elements; the derivative by each was compared with a finite difference
+    cases      number of additional awkward cases, which were also compared with a naive oracle
+    complaint  text of the first error; "" if the operation passed
     """
 
     heading: str
@@ -46,12 +46,12 @@ class Operation:
 
 @dataclass
 class Report:
-    """What was found.  `passed` says whether all is right, `culprit` who is to blame if a layer is.
+    """The report of `verify`.  `passed` is the verdict; `culprit` is the first wrong layer in backward order, or None.
 
-    operations   full mode: every element
-    layers       projected, in backward order
-    network      what gradcheck of the whole network complained of, "" where all is right
-    parameters   arrays whose gradient gradcheck of the whole network checked, the images among them
+    operations   check of every gradient element of each operation
+    layers       check of each layer along random directions, in backward order
+    network      text of the error in the whole network's gradcheck; "" if it passed
+    parameters   number of arrays in the whole network's gradcheck: parameters and images
     """
 
     operations: list[Operation] = field(default_factory=list)
@@ -86,14 +86,16 @@ def verify(
     cases: int = 5,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Gradients of a network against finite differences, in float64, by the active backend.
+    """Compares a network's gradients with finite differences, in float64, with the active backend.
 
-    model         in the mode it is in; parameters and running statistics come back as they were
+    model         runs in its current mode; its parameters and running statistics are restored afterwards
     images        (N, C, H, W)
-    small         a network of the same operations, such as the same one a filter wide, on whose `small_images` every
-                  element is checked; default: the model itself
-    cases         awkward cases of each operation
-    on_step       is told what comes next
+    small         a network with the same operations, for the check of every element, e.g. the same network with one
+                  filter per layer; default: the model itself
+    small_images  images for `small`; default: `images`
+    seed          seed of the cotangents, the directions and the cases
+    cases         number of awkward cases of each operation
+    on_step       called with the name of each step before it runs
     """
     report = Report()
     tiny, tiny_images = (model, images) if small is None or small_images is None else (small, small_images)
@@ -109,7 +111,7 @@ def verify(
 
 
 def check_network(model: Module, images: Array, seed: int) -> tuple[int, str]:
-    """Projected gradcheck of the whole network: how many arrays' gradients were checked, and the complaint."""
+    """Runs projected gradcheck on the whole network; returns the number of arrays checked, and the error or ""."""
     with unchanged(model):
         x = Tensor(images.copy(), requires_grad=True)
         inputs: dict[str, Tensor] = {"images": x} | dict(model.named_parameters())
@@ -129,7 +131,7 @@ def check_network(model: Module, images: Array, seed: int) -> tuple[int, str]:
 
 
 def used_operations(model: Module, images: Array) -> list[Recorded]:
-    """One call of each operation with each options, on the smallest arrays it is given, in the order of first use."""
+    """One call of each operation and its options: the one with the smallest arrays, in order of first use."""
     found: dict[Any, Recorded] = {}
 
     class Watch(Observer):
@@ -146,7 +148,7 @@ def used_operations(model: Module, images: Array) -> list[Recorded]:
 
 
 def check_operation(recorded: Recorded, count: int, seed: int) -> Operation:
-    """Every element of every gradient of one call, and awkward cases of the operation."""
+    """Checks every gradient element of one call, and `count` awkward cases of the operation."""
     node = recorded.node
     shapes = ", ".join("×".join(map(str, a.shape)) for a in recorded.inputs if a is not None)
     node.module = ""
@@ -165,7 +167,10 @@ def check_operation(recorded: Recorded, count: int, seed: int) -> Operation:
 
 
 def check_cases(key: str, count: int, seed: int) -> None:
-    """Awkward cases of an operation (a key of `cases.CASES`), and its properties; raises AssertionError."""
+    """Checks `count` awkward cases of an operation (a key of `cases.CASES`) and its properties.
+
+    Raises AssertionError for the first failure.
+    """
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         cases.draw(key, cases.random_pick(rng), rng).check()
@@ -178,10 +183,10 @@ def _elements(recorded: Recorded) -> int:
 
 
 def disturb(model: Module, rng: np.random.Generator) -> Module:
-    """Draws batch norms' weights, biases and statistics, so that nothing stands at a value that hides a mistake.
+    """Draws random weights, biases and statistics for all batch norms, because the initial values hide mistakes.
 
-    (With weight 1 and bias 0 a batch norm that forgets both is right.)  Shifted to the positive side most units are
-    linear: the batch norms of a deep plain network then don't amplify rounding from layer to layer.
+    (With weight 1 and bias 0, a batch norm that ignores both is right.)  Positive biases make most ReLUs linear, so the
+    batch norms of a deep plain network don't amplify rounding from layer to layer.
     """
     from minires.nn import BatchNorm2d
 
@@ -198,7 +203,10 @@ def disturb(model: Module, rng: np.random.Generator) -> Module:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two implementations' arrays of one name: the largest difference, relative to the largest number of theirs."""
+    """The largest difference between two implementations' arrays of the same name.
+
+    relative    relative to the largest number in the second implementation's array
+    """
 
     name: str
     relative: float
@@ -210,14 +218,16 @@ class Difference:
 
 
 def differences(ours: Mapping[str, Array], theirs: Mapping[str, Array], tolerance: float) -> list[Difference]:
-    """Of arrays of the same names.  A gradient that is zero but for rounding (a bias in front of a batch norm) is
-    measured by a millionth of the largest one."""
+    """Compares arrays of the same names; a missing array counts as zero.
+
+    A gradient that is zero except for rounding (a bias in front of a batch norm) is compared relative to a millionth of
+    the largest number in all arrays."""
     floor = 1e-6 * max((float(np.abs(a).max(initial=0)) for a in theirs.values()), default=0.0)
     result = []
     for name in {**theirs, **ours}:
         expected = theirs[name] if name in theirs else np.zeros(ours[name].shape)
         scale = max(float(np.abs(expected).max(initial=0)), floor, float(np.finfo(np.float64).tiny))
-        found = ours.get(name, np.zeros(expected.shape))  # a gradient that is forgotten is zero
+        found = ours.get(name, np.zeros(expected.shape))
         relative = float(np.abs(found - expected).max(initial=0)) / scale
         result.append(Difference(name, relative, tolerance))
     return result
@@ -241,12 +251,12 @@ def running_statistics(model: Module) -> dict[str, Array]:
     return {name: array.copy() for name, array in model.state_dict().items() if name not in parameters}
 
 
-# Through 152 layers the rounding of two float64 implementations stays some orders below this; a wrong term does not.
+# Through 152 layers, the rounding of two float64 implementations stays orders of magnitude below this tolerance.
 RELATIVE = 1e-8
 
 
 def against_backend(model: Module, images: Array, other: str, seed: int = 0) -> list[Difference]:
-    """Logits, running statistics and gradients by the active backend beside those by another one, in float64."""
+    """Compares the active backend with another: logits, running statistics and gradients, in float64."""
     with unchanged(model):
         shape = model(Tensor(images)).shape
     cotangent = np.random.default_rng(seed).standard_normal(shape)
@@ -259,9 +269,10 @@ def against_backend(model: Module, images: Array, other: str, seed: int = 0) -> 
 
 
 def against_torch(model: Module, peer: Any, images: Array, seed: int = 0) -> list[Difference]:
-    """Logits, running statistics and gradients beside those of a PyTorch network of the same names, in float64.
+    """Compares a model with a PyTorch network: logits, running statistics and gradients, in float64.
 
-    peer   e.g. `minires.verify.torch_networks.create("resnet50")`; it is given the model's weights
+    peer   PyTorch network with the model's parameter names; takes over the model's weights.
+           Example: `minires.verify.torch_networks.create("resnet50")`
     """
     import torch
 
@@ -270,7 +281,7 @@ def against_torch(model: Module, peer: Any, images: Array, seed: int = 0) -> lis
     missing, unexpected = peer.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise ValueError(f"peer has other parameters: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        raise ValueError(f"peer must have the model's parameters; missing {missing[:3]}, unexpected {unexpected[:3]}")
     x = torch.from_numpy(images.copy()).requires_grad_()
     logits = peer(x)
     running = {name: array.numpy().copy() for name, array in peer.named_buffers() if name in state}

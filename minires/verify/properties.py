@@ -1,6 +1,6 @@
-"""What an operation must do where a difference quotient cannot look: ties, kinks, running statistics, extreme values.
+"""Properties that finite differences cannot check: ties, kinks, running statistics, extreme values.
 
-Each function here is one such property of one operation; it raises AssertionError.
+Each function checks one property of one operation and raises AssertionError.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def gradient(output: Tensor, x: Tensor, cotangent: Array) -> Array:
 
 
 def close(a: Array, b: Array) -> bool:
-    """Equal but for the rounding of a few float64 operations on numbers of order 1."""
+    """Whether arrays are equal up to the rounding of a few float64 operations on numbers of order 1."""
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-12, atol=1e-12))
 
 
@@ -50,7 +50,7 @@ def relu_keeps_nan(rng: np.random.Generator) -> None:
 
 
 def relu_of_special_values(rng: np.random.Generator) -> None:
-    """±∞, both zeros, the smallest numbers and NaN, each in every place of a vector and of the rest behind the last."""
+    """±∞, both zeros, the smallest numbers and NaN, each at every place of a SIMD vector and of the remainder loop."""
     special = np.array([-np.inf, -1, -5e-324, -0.0, 0.0, 5e-324, 1, np.inf, np.nan])
     for k in range(len(special)):
         x = np.roll(np.resize(special, 41), k)
@@ -58,15 +58,18 @@ def relu_of_special_values(rng: np.random.Generator) -> None:
         y = F.relu(tensor)
         cotangent = np.asarray(rng.standard_normal(x.shape))
         grad = gradient(y, tensor, cotangent)
-        expect(np.array_equal(y.data, np.where(x <= 0, 0, x), equal_nan=True), "relu must be max(x, 0), and NaN of NaN")
-        expect(np.array_equal(grad, np.where(x > 0, cotangent, 0)), "the gradient of relu passes where x > 0 alone")
+        expect(np.array_equal(y.data, np.where(x <= 0, 0, x), equal_nan=True), "relu must be max(x, 0), and keep NaN")
+        expect(np.array_equal(grad, np.where(x > 0, cotangent, 0)), "relu must pass the gradient only where x > 0")
 
 
 def max_pool_of_special_values(rng: np.random.Generator) -> None:
-    """Windows of −∞ alone, ties of ±∞ and of both zeros, several NaN: the first maximum inside, or the first NaN."""
+    """Windows with −∞ only, with ties of ±∞ or of both zeros, or with several NaN.
+
+    The first NaN wins, otherwise the first maximum.
+    """
     choices = np.array([-np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan])
     for kernel, stride, padding, dilation in ((3, 2, 1, 1), (2, 1, 1, 2), (3, 1, 1, 1), (2, 3, 0, 1)):
-        for kinds in (1, 3, 5, 7):  # the first ones of the choices
+        for kinds in (1, 3, 5, 7):  # x holds only the first `kinds` choices
             N, C, H, W = 1, 67, 5, 6
             x = rng.choice(choices[:kinds], (N, C, H, W))
             tensor = Tensor(x, requires_grad=True)
@@ -80,9 +83,9 @@ def max_pool_of_special_values(rng: np.random.Generator) -> None:
                 expected[0, :, i, j] = window[np.arange(C), place]
                 row, column = rows[place // len(columns)], columns[place % len(columns)]
                 grad[0, np.arange(C), row, column] += cotangent[0, :, i, j]
-            told = f"{kernel=} {stride=} {padding=} {dilation=}, of {choices[:kinds]}"
-            expect(np.array_equal(y.data, expected, equal_nan=True), f"the maxima are not the windows' with {told}")
-            expect(close(gradient(y, tensor, cotangent), grad), f"the gradient misses the first maximum with {told}")
+            given = f"for {kernel=} {stride=} {padding=} {dilation=}, x among {choices[:kinds]}"
+            expect(np.array_equal(y.data, expected, equal_nan=True), f"the windows' maxima are wrong {given}")
+            expect(close(gradient(y, tensor, cotangent), grad), f"the gradient misses the first maximum {given}")
 
 
 def first_of_equal_maxima(rng: np.random.Generator) -> None:
@@ -91,12 +94,12 @@ def first_of_equal_maxima(rng: np.random.Generator) -> None:
     grad = gradient(F.max_pool2d(x, (3, 2)), x, cotangent)
     expected = np.zeros((1, 1, 3, 4))
     expected[0, 0, 0, ::2] = cotangent[0, 0, 0]
-    expect(np.array_equal(grad, expected), "of equal maxima the first alone must receive the gradient")
+    expect(np.array_equal(grad, expected), "only the first of equal maxima must receive the gradient")
 
 
 def overlapping_windows_add_up(rng: np.random.Generator) -> None:
     x = Tensor(np.zeros((1, 1, 1, 4)), requires_grad=True)
-    x.data[..., 1] = 1  # the maximum of both the windows that see it
+    x.data[..., 1] = 1  # the maximum of both windows that contain it
     grad = gradient(F.max_pool2d(x, (1, 2), 1), x, np.array([[[[2.0, 3.0, 5.0]]]]))
     expect(np.array_equal(grad, [[[[0, 5, 5, 0]]]]), f"the gradients of overlapping windows must add up, got {grad}")
 
@@ -104,7 +107,7 @@ def overlapping_windows_add_up(rng: np.random.Generator) -> None:
 def padding_never_wins(rng: np.random.Generator) -> None:
     x = -1 - rng.random((1, 2, 3, 5))
     y = F.max_pool2d(Tensor(x), 3, 2, 1).data
-    expect(bool((y < 0).all()), "the padding of max_pool2d must lose against every number")
+    expect(bool((y < 0).all()), "the padding of max_pool2d must be smaller than every number")
 
 
 def nan_wins_a_window(rng: np.random.Generator) -> None:
@@ -119,7 +122,10 @@ def nan_wins_a_window(rng: np.random.Generator) -> None:
 
 
 def running_statistics(rng: np.random.Generator) -> None:
-    """new = (1 − momentum) · old + momentum · batch's, its variance unbiased; the output uses the batch's own."""
+    """new = (1 − momentum) · old + momentum · batch statistic, with the unbiased variance.
+
+    The output uses the batch's statistics.
+    """
     x = rng.standard_normal((3, 2, 1, 2)) * 3 + 5
     mean, var = rng.standard_normal(2), rng.uniform(1, 2, 2)
     expected_mean, expected_var = mean.copy(), var.copy()
@@ -144,13 +150,13 @@ def running_statistics_rest_in_evaluation(rng: np.random.Generator) -> None:
     y = F.batch_norm(x, mean, var)
     expect(close(mean, kept[0]) and close(var, kept[1]), "evaluation must leave the running statistics alone")
     cotangent = rng.standard_normal(y.shape)
-    var *= 100  # the statistics move on before backward comes
+    var *= 100  # the statistics change before backward
     expected = cotangent / np.sqrt(kept[1] + 1e-5)[:, None]
     expect(close(gradient(y, x, cotangent), expected), "backward must use the statistics that forward used")
 
 
 def ranks_share_a_batch(rng: np.random.Generator) -> None:
-    """Ranks of one, two and three images compute what batch norm computes of the six."""
+    """Three ranks with one, two and three images compute the same as batch norm of all six images."""
     edges = (0, 1, 3, 6)
     x, cotangent = rng.standard_normal((6, 2)) * 3 + 5, rng.standard_normal((6, 2))
     weight, bias, mean, var = rng.uniform(1, 2, (4, 2))
@@ -168,8 +174,8 @@ def ranks_share_a_batch(rng: np.random.Generator) -> None:
     found = in_turns(3, lambda ranks: batch_norm(slice(*edges[ranks.rank : ranks.rank + 2]), ranks))
     y, grad_x, grad_weight, grad_bias, *moved = zip(*found, strict=True)
     together = np.concatenate(y), np.concatenate(grad_x), sum(grad_weight), sum(grad_bias)
-    told = "outputs", "gradients of x", "summed gradients of weight", "summed gradients of bias"
-    for what, ours, theirs in zip(told, together, expected[:4], strict=True):
+    names = "outputs", "gradients of x", "summed gradients of weight", "summed gradients of bias"
+    for what, ours, theirs in zip(names, together, expected[:4], strict=True):
         expect(close(ours, theirs), f"the ranks' {what} must be the whole batch's {theirs}, are {ours}")
     for what, of_ranks, theirs in zip(("running_mean", "running_var"), moved, expected[4:], strict=True):
         for ours in of_ranks:
@@ -188,15 +194,15 @@ def dropout_keeps_the_expectation(rng: np.random.Generator) -> None:
     random.manual_seed(int(rng.integers(1000)))
     n, p = 100_000, 0.8
     y = F.dropout(Tensor(np.ones(n)), p).data
-    # the mean has standard deviation √(p / ((1 − p) · n)) = 0.0063; five of them
+    # tolerance: five standard deviations of the mean, √(p / ((1 − p) · n)) = 0.0063
     expect(abs(y.mean() - 1) <= 0.032, f"dropout must keep the expectation 1, the mean is {y.mean()}")
     expect(abs((y == 0).mean() - p) <= 0.0064, f"dropout must drop {p} of the elements, it dropped {(y == 0).mean()}")
 
 
 def dropout_at_the_ends(rng: np.random.Generator) -> None:
     x = Tensor(rng.standard_normal((3, 5)), requires_grad=True)
-    expect(F.dropout(x, 0.7, training=False) is x, "in evaluation dropout must hand its input on")
-    expect(F.dropout(x, 0.0) is x, "dropout with p=0 must hand its input on")
+    expect(F.dropout(x, 0.7, training=False) is x, "in evaluation dropout must return its input")
+    expect(F.dropout(x, 0.0) is x, "dropout with p=0 must return its input")
     y = F.dropout(x, 1.0)
     expect(not y.data.any(), "dropout with p=1 must give zeros")
     expect(not gradient(y, x, rng.standard_normal((3, 5))).any(), "dropout with p=1 must pass no gradient")
@@ -207,7 +213,7 @@ def softmax_of_huge_values(rng: np.random.Generator) -> None:
     shift = np.array([[1e4], [0], [-1e4]])  # exp(1e4) overflows; the shifted sums keep 12 of 16 digits
     shifted, plain = F.softmax(Tensor(x + shift)).data, F.softmax(Tensor(x)).data
     expect(bool(np.allclose(shifted, plain, rtol=1e-10)), f"each row of softmax(x + c) must be softmax(x), c = {shift}")
-    for row in itertools.permutations((0.0, 1e4, -1e4)):  # the largest may stand anywhere
+    for row in itertools.permutations((0.0, 1e4, -1e4)):  # the largest at every place
         far = F.softmax(Tensor(np.array(row))).data
         expect(np.array_equal(far, np.array(row) == 1e4), f"softmax of {row} must be 1 at the largest, gives {far}")
 
@@ -217,7 +223,8 @@ def log_softmax_of_huge_values(rng: np.random.Generator) -> None:
     for shift in (1e4, -1e4):
         shifted, plain = F.log_softmax(Tensor(x + shift)).data, F.log_softmax(Tensor(x)).data
         expect(
-            bool(np.allclose(shifted, plain, rtol=1e-10, atol=1e-10)), f"log_softmax(x + {shift:g}) is log_softmax(x)"
+            bool(np.allclose(shifted, plain, rtol=1e-10, atol=1e-10)),
+            f"log_softmax(x + {shift:g}) must equal log_softmax(x)",
         )
     for row in itertools.permutations((0.0, 2000.0, -2000.0)):
         far = F.log_softmax(Tensor(np.array(row))).data
@@ -239,18 +246,20 @@ def cross_entropy_is_nll_of_log_softmax(rng: np.random.Generator) -> None:
 
 
 def an_ignored_label_has_no_part(rng: np.random.Generator) -> None:
-    """Be the scores beside it what they may."""
+    """An ignored label adds nothing to the loss and gets no gradient, whatever its scores are."""
     z, labels = rng.standard_normal((3, 4)), np.array([2, -1, 1])
     z[1] = [-np.inf, 1e30, -1e30, 0]
     for loss in (F.cross_entropy, F.nll_loss):
         x, alone = Tensor(z, requires_grad=True), Tensor(z[::2], requires_grad=True)
         y, expected = loss(x, labels, ignore_index=-1), loss(alone, labels[::2])
         expect(
-            close(y.data, expected.data), f"{loss.__name__} must be {expected.data} without the ignored, is {y.data}"
+            close(y.data, expected.data),
+            f"{loss.__name__} must be {expected.data}, the loss without the ignored label, is {y.data}",
         )
         grad, kept = gradient(y, x, np.array(1.7)), gradient(expected, alone, np.array(1.7))
         expect(
-            close(grad[::2], kept) and not grad[1].any(), "an ignored label must get no gradient, others all of theirs"
+            close(grad[::2], kept) and not grad[1].any(),
+            "an ignored label must get no gradient and must not change the gradients of other labels",
         )
 
 
@@ -269,14 +278,16 @@ def nan_is_the_maximum(rng: np.random.Generator) -> None:
 
 
 def powers_of_zero(rng: np.random.Generator) -> None:
-    """0⁰ is 1; the slope of x⁰ is 0, and so is that of 0^y where y is not negative."""
+    """0⁰ = 1.  The slope of x⁰ is 0, and the slope of 0^y is 0 for y ≥ 0."""
     a = Tensor(np.array([0.0, 0.0, 0.0, 2.0]), requires_grad=True)
     b = Tensor(np.array([0.0, 1.0, 2.0, 0.0]), requires_grad=True)
     y = a**b
     expect(np.array_equal(y.data, [1, 0, 0, 1]), f"0⁰, 0¹, 0² and 2⁰ must be 1, 0, 0 and 1, are {y.data}")
     grad = gradient(y, a, np.full(4, 3.0))
     expect(np.array_equal(grad, [0, 3, 0, 0]), f"the slopes of x⁰, x¹, x² at 0 must be 0, 1, 0, the gradient is {grad}")
-    expect(b.grad is not None and close(b.grad, np.array([0, 0, 0, 3 * math.log(2)])), f"0^y is flat, not {b.grad}")
+    expect(
+        b.grad is not None and close(b.grad, np.array([0, 0, 0, 3 * math.log(2)])), f"0^y must be flat, not {b.grad}"
+    )
 
 
 def powers_of_negative_numbers(rng: np.random.Generator) -> None:
@@ -298,7 +309,7 @@ def tanh_of_huge_values(rng: np.random.Generator) -> None:
     x = Tensor(np.array([-1e4, 1e4]), requires_grad=True)
     y = F.tanh(x)
     expect(np.array_equal(y.data, [-1, 1]), f"tanh must be −1 and 1 at the far ends, is {y.data}")
-    expect(not gradient(y, x, rng.standard_normal(2)).any(), "tanh must be flat at the far ends")
+    expect(not gradient(y, x, rng.standard_normal(2)).any(), "tanh must pass no gradient at the far ends")
 
 
 PROPERTIES: dict[str, tuple[Property, ...]] = {

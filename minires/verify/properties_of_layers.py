@@ -1,6 +1,6 @@
-"""What layers, blocks, folding, the optimiser and the schedules must do, beyond the operations that they are made of.
+"""Properties of layers, blocks, folding, the optimisers and the schedules, beyond those of their operations.
 
-Each function here is one such property; it raises AssertionError.
+Each function checks one property and raises AssertionError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from minires.verify.properties import Property, close, expect, gradient
 
 
 def _lived(module: Any, rng: np.random.Generator) -> Any:
-    """In float64, with statistics and weights as after a training: none of them is 0 or 1."""
+    """The module in float64, with random statistics and weights: as after training, none of them is 0 or 1."""
     module = module.astype("float64")
     for name, array in module.state_dict().items():
         positive = name.endswith("running_var")
@@ -55,7 +55,7 @@ def _expect_normalised(layer: nn.BatchNorm2d, x: Array, mean: Array, var: Array,
 
 
 def zero_channels_stand_where_they_should(rng: np.random.Generator) -> None:
-    """Option A: x[n, c, i·s, j·s] in channel c (+ half of the new ones, for "both"), zeros elsewhere."""
+    """Option A: x[n, c, i·s, j·s] in channel c (for "both": c + half of the new channels), zeros elsewhere."""
     for where, before in (("end", 0), ("both", 2)):
         for stride in (1, 2, 3):
             x = Tensor(rng.standard_normal((2, 3, 5, 7)), requires_grad=True)
@@ -67,12 +67,13 @@ def zero_channels_stand_where_they_should(rng: np.random.Generator) -> None:
                 grad[n, c, i * stride, j * stride] = cotangent[n, before + c, i, j]
             expect(close(y.data, expected), f"ZeroPadShortcut(3, 8, {stride}, {where!r}) moved or changed x")
             expect(
-                close(gradient(y, x, cotangent), grad), "the gradient of ZeroPadShortcut must be that of a selection"
+                close(gradient(y, x, cotangent), grad),
+                "ZeroPadShortcut must send the gradient to the pixels that it selects and to no other",
             )
 
 
 def _check_block(block: Any, stages: tuple[tuple[str, str], ...], rng: np.random.Generator) -> None:
-    """y = relu(F(x) + shortcut(x)), and its gradient, beside the same written out."""
+    """Compares a block's output and gradient with the formula y = relu(F(x) + shortcut(x)), written out."""
     block = _lived(block, rng).eval()
     x = rng.standard_normal((2, 4, 5, 6))
     results = []
@@ -88,8 +89,8 @@ def _check_block(block: Any, stages: tuple[tuple[str, str], ...], rng: np.random
             y = block(leaf)
         cotangent = np.random.default_rng(1).standard_normal(y.shape)
         results.append((y.data, gradient(y, leaf, cotangent)))
-    for told, expected, found in zip(("output", "gradient"), *results, strict=True):
-        expect(close(found, expected), f"the {told} of {type(block).__name__} is not that of relu(F(x) + shortcut(x))")
+    for name, expected, found in zip(("output", "gradient"), *results, strict=True):
+        expect(close(found, expected), f"{name} of {type(block).__name__} must be that of relu(F(x) + shortcut(x))")
 
 
 def basic_block_is_equation_1(rng: np.random.Generator) -> None:
@@ -114,7 +115,7 @@ def folding_changes_no_output(rng: np.random.Generator) -> None:
         x = Tensor(rng.standard_normal((2, 4, 7, 5)))
         expected = model(x).data
         found = model.fuse()(x).data
-        expect(close(found, expected), "folding batch norm into the convolution before it changed the output")
+        expect(close(found, expected), "folding batch norm into the preceding convolution changed the output")
         expect(not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), "a batch norm was not folded")
 
 
@@ -124,7 +125,7 @@ def folding_leaves_shared_layers_alone(rng: np.random.Generator) -> None:
     model = _lived(nn.Sequential(conv, norm, nn.Conv2d(2, 2, 1), norm, conv, tied), rng).eval()
     x = Tensor(rng.standard_normal((2, 2, 3, 4)))
     expected = model(x).data
-    expect(close(model.fuse()(x).data, expected), "folding changed a layer that is used elsewhere too")
+    expect(close(model.fuse()(x).data, expected), "folding changed a layer that is used twice")
 
 
 def folding_leaves_other_forwards_alone(rng: np.random.Generator) -> None:
@@ -186,8 +187,8 @@ def sgd_steps_by_its_formula(rng: np.random.Generator) -> None:
             velocity = momentum * velocity + (g if number == 0 else (1 - dampening) * g)
             expected = expected - step.lr * (g + momentum * velocity if nesterov else velocity if momentum else g)
             step.step()
-            told = f"SGD with {momentum=}, weight decay {decay}, {nesterov=}, {dampening=}, step {number}"
-            expect(close(p.data, expected), f"{told}: p must be {expected}, is {p.data}")
+            settings = f"SGD with {momentum=}, weight decay {decay}, {nesterov=}, {dampening=}, step {number}"
+            expect(close(p.data, expected), f"{settings}: p must be {expected}, is {p.data}")
             if number == 1:
                 step.lr = 0.03
         expect(close(still.data, start), "SGD moved a parameter that has no gradient")
@@ -207,8 +208,8 @@ def adam_steps_by_its_formula(rng: np.random.Generator) -> None:
             m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
             expected = expected - adam.lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
             adam.step()
-            told = f"Adam with betas {beta1} and {beta2}, {eps=}, weight decay {decay}, step {t}"
-            expect(close(p.data, expected), f"{told}: p must be {expected}, is {p.data}")
+            settings = f"Adam with betas {beta1} and {beta2}, {eps=}, weight decay {decay}, step {t}"
+            expect(close(p.data, expected), f"{settings}: p must be {expected}, is {p.data}")
             if t == 2:
                 adam.lr = 0.03
         expect(close(still.data, start), "Adam moved a parameter that has no gradient")
@@ -229,8 +230,8 @@ def warm_up_ends(rng: np.random.Generator) -> None:
     expect([fixed(i) for i in range(5)] == [0.01] * 3 + [0.1] * 2, "a warm-up of 3 iterations must last three")
     by_error = optim.Warmup(optim.Constant(0.1), 0.01, until_error=80)
     for iteration in range(100):
-        told = f"at iteration {iteration} of errors that fall below 80 % on average at iteration 69"
-        expect(by_error(iteration) == (0.01 if iteration < 70 else 0.1), f"Warmup gave a wrong rate {told}")
+        when = f"at iteration {iteration} of errors that fall below 80 % on average at iteration 69"
+        expect(by_error(iteration) == (0.01 if iteration < 70 else 0.1), f"Warmup gave a wrong rate {when}")
         # at iteration 69 the window of 50 holds 26 errors of 70 and 24 of 90: below 80 for the first time
         by_error.observe(iteration, 90.0 if iteration < 44 else 70.0)
 
@@ -276,19 +277,20 @@ def the_fused_form_computes_the_same_bits(rng: np.random.Generator) -> None:
                     for name, array in model.named_buffers():
                         array[...] = statistics[name]
                 same = all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
-                expect(same, f"the fused form of {kind.__name__} with {place or 'nothing'} of its own has other bits")
+                override = f"an overridden {place}" if place else "nothing overridden"
+                expect(same, f"the fused form of {kind.__name__} with {override} must be bit-identical")
 
 
 def fusing_can_be_undone(rng: np.random.Generator) -> None:
     model = _lived(nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), rng).eval()
     model.fuse().train().fuse(False)
-    expect(all(module.training for module in model.modules()), "the layers that come back have another mode")
+    expect(all(module.training for module in model.modules()), "fuse(False) restored layers in another mode")
     model.fuse()[0].weight.data[0] += 1
     try:
         model.fuse(False)
     except ValueError:
         return
-    expect(False, "weights that changed after folding were thrown away")
+    expect(False, "fuse(False) discarded weights that changed after folding, without an error")
 
 
 PROPERTIES_OF_LAYERS: dict[str, tuple[Property, ...]] = {

@@ -1,4 +1,4 @@
-"""Several ranks in one thread, one after the other."""
+"""Simulates several ranks in one thread, one after the other."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ T = TypeVar("T")
 
 
 class _Waiting(Exception):
-    """The rank needs a sum to which the others have not brought their parts yet."""
+    """The rank needs a sum to which other ranks have not contributed yet."""
 
 
 class _Rank(Alone):
-    """Answers the sums that are known; the first that is not ends this turn, and `part` is what this rank brings."""
+    """A rank in one turn: all-reduces return the known sums.
+
+    The first unknown sum ends the turn by raising _Waiting; `part` then holds this rank's contribution to it.
+    """
 
     def __init__(self, rank: int, size: int, sums: list[Array]) -> None:
         self.rank = self.local_rank = rank
@@ -33,9 +36,9 @@ class _Rank(Alone):
 
 
 def in_turns(size: int, work: Callable[[Communicator], T]) -> list[T]:
-    """The results of work(communicator) on `size` ranks, which must do nothing with one another but `allreduce`.
+    """Runs work(communicator) on `size` ranks; returns their results.  `allreduce` is the only collective allowed.
 
-    Each turn begins the work anew and comes one sum further; so work must begin alike each time.
+    Each turn restarts `work` on every rank and computes one more sum, so `work` must be repeatable.
     """
     sums: list[Array] = []
     while True:
@@ -49,7 +52,9 @@ def in_turns(size: int, work: Callable[[Communicator], T]) -> list[T]:
         if len(results) == size:
             return results
         if results:
-            raise AssertionError(f"{len(results)} of {size} ranks ended while the others wait for sum {len(sums) + 1}")
+            raise AssertionError(
+                f"{len(results)} of {size} ranks ended while the other ranks wait for sum {len(sums) + 1}"
+            )
         total = ranks[0].part
         for rank in ranks[1:]:
             total = total + rank.part

@@ -1,7 +1,11 @@
-"""A call of an operation, recorded, so that it can be made again: alone, on other operands, by another backend.
+"""Records a call of an operation, to repeat it alone: on the same or other operands, with the same or another backend.
 
-A saved call is an .npz file: "call", a JSON text with the operation and its options, "input.x", ... the operands,
-"option.labels", ... options that are arrays, and "grad_output" if there is one.
+A saved call is an .npz file with these arrays:
+
+    call             JSON text: the operation and its options
+    input.x, …       the operands
+    option.labels, … options that are arrays
+    grad_output      the gradient that arrived in backward, if any
 """
 
 from __future__ import annotations
@@ -28,12 +32,12 @@ from minires.verify.distance import relative_norm
 
 @dataclass
 class Recorded:
-    """What one node was given.
+    """A node's call: its operation, options and operands.
 
-    node           as it stood before its forward ran; never run itself
-    inputs         arrays, None for an absent one; those of the run itself, not copies
-    names          what forward calls them
-    random_state   of the generator, which dropout drew its mask from
+    node           copy of the node before forward; `forward` runs further copies of it
+    inputs         arrays of the original run (not copied), None for an absent input
+    names          the inputs' names in the operation's forward
+    random_state   state of the random generator before the call, for dropout's mask
     """
 
     node: Function
@@ -43,17 +47,17 @@ class Recorded:
 
     @classmethod
     def before(cls, node: Function, inputs: tuple[Array | None, ...]) -> Recorded:
-        """For an observer's `before_forward`."""
+        """Records a call; to be used in an observer's `before_forward`."""
         names = tuple(input_names(node))
         return cls(_duplicate(node), inputs, names, random.generator().bit_generator.state)
 
     def forward(self, inputs: Sequence[Any] | None = None, backend: Any = None) -> tuple[Array, Function]:
-        """Makes the call again; the output, and a node whose `backward` can be called with a cotangent.
+        """Repeats the call; returns the output, and a node whose `backward` takes a cotangent.
 
-        inputs    instead of the recorded ones
-        backend   instead of the one that computed it, e.g. `backends.active()`
+        inputs    operands; default: the recorded ones
+        backend   a backend such as `backends.active()`; default: the backend of the recorded call
 
-        Running statistics that the call updates are copies.  Nothing is put on a tape and no observer is told.
+        The call updates copies of the running statistics.  It records nothing on a tape and calls no observer.
         """
         again = _duplicate(self.node)
         if backend is not None:
@@ -65,18 +69,18 @@ class Recorded:
         return output, again
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Makes the call again on Tensors, in place of the inputs that there are; recorded on the tape as any call."""
+        """Repeats the call on Tensors, one for each input that is present, and records it on the tape."""
         given = iter(inputs)
         with _generator_at(self.random_state):
             return _duplicate(self.node)(*(None if a is None else next(given) for a in self.inputs))
 
     def save(self, path: Path, grad_output: Array | None = None) -> None:
-        """Writes an .npz that `load_call` reads.  Raises ValueError for an operation that is not minires' own."""
+        """Writes an .npz file for `load_call`.  Raises ValueError for an operation that is not minires' own."""
         node = self.node
         if getattr(ops, node.name, None) is not type(node):
-            raise ValueError(f"{node!r} is no operation of minires: its call cannot be saved")
+            raise ValueError(f"{node!r} is no operation of minires, so its call cannot be saved")
         options = {k: v for k, v in vars(node).items() if k not in Function.__annotations__}
-        told = {
+        call = {
             "operation": node.name,
             "module": node.module,
             "options": {k: _to_json(v) for k, v in options.items() if not is_array(v)},
@@ -89,7 +93,7 @@ class Recorded:
         arrays |= {} if grad_output is None else {"grad_output": grad_output}
         file = io.BytesIO()
         on_cpu: dict[str, Any] = {k: a if isinstance(a, np.ndarray) else a.get() for k, a in arrays.items()}
-        np.savez(file, call=np.array(json.dumps(told)), **on_cpu)
+        np.savez(file, call=np.array(json.dumps(call)), **on_cpu)
         write_bytes(path, file.getvalue())
 
 
@@ -98,14 +102,17 @@ class Call:
     """A call read from a file.
 
     recorded      the call
-    grad_output   what arrived in backward, or None
+    grad_output   gradient that arrived in backward, or None
     """
 
     recorded: Recorded
     grad_output: Array | None
 
     def results(self, backend: Any, **options: Any) -> dict[str, Array]:
-        """By a backend, as `mr.backend` takes it: output, running statistics and, with a grad_output, gradients."""
+        """Repeats the call with a backend (as for `mr.backend`).
+
+        Returns the output, the running statistics and, if there is a grad_output, the gradients.
+        """
         with backends.backend(backend, **options) as chosen:
             output, node = self.recorded.forward(backend=chosen)
             found = {"output": output} | statistics(node)
@@ -115,55 +122,58 @@ class Call:
         return found
 
     def compare(self, first: Any, second: Any, **options: Any) -> str:
-        """A line for every result: the second backend's error, with the index where it is largest and both numbers."""
+        """Repeats the call with two backends.  The returned text has a line for each result.
+
+        A line contains the second backend's error, relative to the first, the worst index and both values there.
+        """
         lines = []
         ours, theirs = self.results(first), self.results(second, **options)
         first, second = (getattr(backend, "name", backend) for backend in (first, second))
         for name in {**ours, **theirs}:
             if name not in ours or name not in theirs:
                 has, lacks = (first, second) if name in ours else (second, first)
-                lines.append(f"{name:12} {has} gives it, {lacks} does not")
+                lines.append(f"{name:12} {has} computes it, {lacks} does not")
                 continue
             expected, found = ours[name], theirs[name]
             difference = np.abs(found.astype(np.float64) - expected)
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
-            told = f"{first} {expected[index]:.9g}, {second} {found[index]:.9g}"
-            lines.append(f"{name:12} {relative_norm(found, expected):.2e}  worst at {index}: {told}")
+            values = f"{first} {expected[index]:.9g}, {second} {found[index]:.9g}"
+            lines.append(f"{name:12} {relative_norm(found, expected):.2e}  worst at {index}: {values}")
         return "\n".join(lines)
 
 
 def load_call(path: str | Path) -> Call:
-    """Reads what `Recorded.save` wrote; nothing in the file is executed.
+    """Reads a call that `Recorded.save` wrote, without executing anything in the file.
 
-    Raises FileNotFoundError, and ValueError for anything that is no such file.
+    Raises FileNotFoundError if the file is missing, ValueError if it is not a valid saved call.
     """
     try:
         content = io.BytesIO(Path(path).read_bytes())
         with np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        told = json.loads(str(arrays.pop("call")))
-        operation = getattr(ops, told["operation"], None)
+        call = json.loads(str(arrays.pop("call")))
+        operation = getattr(ops, call["operation"], None)
         if not (isinstance(operation, type) and issubclass(operation, Function)):
-            raise ValueError(f"unknown operation {told['operation']!r}")
+            raise ValueError(f"unknown operation {call['operation']!r}")
         node = object.__new__(operation)
-        for name, value in told["options"].items():
+        for name, value in call["options"].items():
             setattr(node, name, _from_json(value))
         for name, array in arrays.items():
             if name.startswith("option."):
                 setattr(node, name.removeprefix("option."), array)
-        names = tuple(map(str, told["names"]))
+        names = tuple(map(str, call["names"]))
         inputs = tuple(arrays.get(f"input.{name}") for name in names)
-        node.module = str(told["module"])
-        node.needs_input_grad = tuple(map(bool, told["needs_input_grad"]))
+        node.module = str(call["module"])
+        node.needs_input_grad = tuple(map(bool, call["needs_input_grad"]))
         node.input_shapes = tuple(None if a is None else a.shape for a in inputs)
-        random.generator().bit_generator.__class__().state = told["random_state"]  # raises unless it fits
-        return Call(Recorded(node, inputs, names, told["random_state"]), arrays.get("grad_output"))
+        random.generator().bit_generator.__class__().state = call["random_state"]  # raises unless it fits
+        return Call(Recorded(node, inputs, names, call["random_state"]), arrays.get("grad_output"))
     except (KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is no saved call: {error}") from None
+        raise ValueError(f"{path}: invalid saved call: {error}") from None
 
 
 def _to_json(value: Any) -> Any:
-    """Options are numbers, words, tuples, slices and Ellipsis."""
+    """An option (a number, a string, a tuple, a slice or Ellipsis) as a JSON value."""
     if isinstance(value, tuple):
         return {"tuple": [_to_json(v) for v in value]}
     if isinstance(value, slice):
@@ -183,19 +193,19 @@ def _from_json(value: Any) -> Any:
 
 
 def statistics(node: Function) -> dict[str, Array]:
-    """What a node holds beside its operands and its forward may write: a batch norm's running statistics; no copies."""
+    """The floating arrays among a node's options (not copied): a batch norm's running statistics."""
     options = {name: value for name, value in vars(node).items() if name not in Function.__annotations__}
     return {name: value for name, value in options.items() if is_array(value) and value.dtype.kind == "f"}
 
 
 def gradients(node: Function, grad_output: Array) -> tuple[Array | None, ...]:
-    """`backward` of a node that `Recorded.forward` gave, always as a tuple with one entry per input."""
+    """Runs `backward` of a node from `Recorded.forward`; returns a tuple with one gradient per input."""
     grads = node.backward(grad_output)
     return tuple(map(as_array, grads)) if isinstance(grads, tuple) else (as_array(grads),)
 
 
 def _duplicate(node: Function) -> Function:
-    """The same operation with the same options, before any call; arrays among the options are copied."""
+    """A copy of the node without its call's state; arrays among its options are copied."""
     again: Function = object.__new__(type(node))  # a node refuses copy.copy
     vars(again).update(vars(node))
     again.saved, again.frozen, again.parents = None, (), ()

@@ -1,6 +1,6 @@
-"""The same networks defined a second time, in PyTorch: the independent opinion that tests and benchmarks ask.
+"""A second, independent definition of the networks, in PyTorch, for tests and benchmarks.
 
-Written from the paper and from torchvision's naming, with nothing of minires.models in it.  Needs PyTorch.
+It follows the paper and torchvision's naming and shares no code with minires.models.  Needs PyTorch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OptionA(nn.Module):
 
 
 class Block(nn.Module):
-    """Both kinds of block: `convs` lists (kernel, stride, filters) of its convolutions."""
+    """A basic block or a bottleneck; `convs` lists (kernel, stride, filters) of its convolutions."""
 
     def __init__(self, c: int, convs: list[tuple[int, int, int]], shortcut: nn.Module | None, bn: bool) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def create(
     batch_norm: bool | None = None,
     hidden: int = 4096,
 ) -> Any:
-    """The PyTorch network that answers to minires' name and options; VGG without dropout."""
+    """The PyTorch network for a minires name and options; VGG without dropout."""
     family, depth = name.rstrip("0123456789"), int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
     if family == "vgg":
         return VGG(depth, num_classes or 1000, in_channels, width or 64, hidden, bool(batch_norm))

@@ -26,13 +26,13 @@ from minires.weights.weight_file import WeightsError, quoted
 
 @dataclass(frozen=True)
 class Hints:
-    source: str = ""  # where they stand: "its metadata", "config.json"
-    network: str | None = None  # of `models.names()`; None where it is not named
-    options: dict[str, Any] = field(default_factory=dict)  # of `models.create`
+    source: str = ""  # "its metadata" or "config.json"
+    network: str | None = None  # one of `models.names()`; None if the source doesn't name it
+    options: dict[str, Any] = field(default_factory=dict)  # options of `models.create`
     preprocessing: dict[str, Any] = field(default_factory=dict)  # resize, crop, mean, std, interpolation, grey
-    classes: tuple[str, ...] | None = None  # their names in the order of the outputs
-    unsupported: str = ""  # why minires lacks this network, whatever its names and shapes
-    notes: tuple[str, ...] = ()  # for the reader, each in a line
+    classes: tuple[str, ...] | None = None  # names of the classes in the order of the outputs
+    unsupported: str = ""  # reason why minires lacks this network even if its names and shapes fit
+    notes: tuple[str, ...] = ()  # notes for the user, each in a line
 
 
 class Outline(NamedTuple):
@@ -40,7 +40,7 @@ class Outline(NamedTuple):
 
     nearest: str  # the most similar network of `models.names()`
     kind: str  # "basic", "bottleneck" or "convolution"
-    counts: tuple[int, ...]  # blocks in each stage; () where there are none
+    counts: tuple[int, ...]  # blocks in each stage; () without blocks
     width: int  # filters of the first convolution
     outputs: int  # of the last layer; 0 where it is missing
 
@@ -51,7 +51,7 @@ class Outline(NamedTuple):
 #     network         "resnet50"
 #     options         all options of `models.create`, as JSON
 #     preprocessing   as JSON; a mean image as base64 of float32, little-endian
-#     classes         their names, as JSON
+#     classes         names of the classes, as JSON
 #     assumed         "network" and options that `convert` assumed, as JSON; missing in older files
 
 VERSION = "1"
@@ -95,7 +95,7 @@ def encode(
 def decode(metadata: Mapping[str, str]) -> Hints | None:
     """The hints in a file's metadata; None for a file that minires did not write.
 
-    Leaves out what `convert` assumed: it may be assumed again, or replaced by the caller.
+    Leaves out options that `convert` assumed: `recognise` assumes them again unless the caller passes them.
     Raises WeightsError for an invalid layout.
     """
     if "minires" not in metadata:
@@ -136,7 +136,7 @@ def _from_json(metadata: Mapping[str, str], key: str, kind: type) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """A number a channel as a list, a mean image as {"shape": ..., "float32": base64}."""
+    """A list for one number per channel, {"shape": ..., "float32": base64} for a mean image."""
     array = np.asarray(value)
     if array.ndim < 2:
         return array.tolist()
@@ -162,9 +162,9 @@ INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "b
 
 
 def from_transformers(path: Path, outline: Outline) -> Hints | None:
-    """The hints in the config.json of a ResNet of Hugging Face transformers; None where there is no such file.
+    """The hints in the config.json of a ResNet of Hugging Face transformers; None without such a file.
 
-    A configuration of another network than the weight file's is ignored, with a note.
+    Ignores a configuration that does not fit the weight file's network, and adds a note.
     Raises WeightsError for invalid JSON.
     """
     config = _read(path.with_name("config.json"))
@@ -197,7 +197,7 @@ def from_transformers(path: Path, outline: Outline) -> Hints | None:
 
 
 def from_timm(path: Path, outline: Outline) -> Hints | None:
-    """The hints in the config.json of a network of timm; None where there is no such file."""
+    """The hints in the config.json of a network of timm; None without such a file."""
     config = _read(path.with_name("config.json"))
     if config is None or not isinstance(config.get("architecture"), str):
         return None
@@ -225,12 +225,15 @@ def _read(path: Path) -> dict[str, Any] | None:
             raise WeightsError(f"{path.name} beside it has {size:,} bytes, at most {LARGEST_CONFIG:,} are read")
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise WeightsError(f"{path.name} beside it is no valid JSON") from None
+        raise WeightsError(f"{path.name} beside it is not valid JSON") from None
     return value if isinstance(value, dict) else None
 
 
 def _convnext_pictures(config: Mapping[str, Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Of ConvNextImageProcessor, which ResNets have there: scales the shorter side to size / crop_pct, then crops."""
+    """The preprocessing of ConvNextImageProcessor, which transformers uses for ResNets, and notes.
+
+    It scales the shorter side to size / crop_pct and crops size × size pixels from the centre.
+    """
     if config is None:
         return {}, ()
     kind = config.get("image_processor_type", config.get("feature_extractor_type"))
@@ -240,9 +243,9 @@ def _convnext_pictures(config: Mapping[str, Any] | None) -> tuple[dict[str, Any]
     usual = isinstance(kind, str) and kind.startswith("ConvNext")
     usual = usual and all(config.get(f"do_{step}", True) is True for step in ("resize", "rescale", "normalize"))
     usual = usual and abs(_number(config.get("rescale_factor", 1 / 255)) - 1 / 255) < 1e-9
-    # From 384 on the processor crops nothing, but squeezes the picture into a square.
+    # From size 384 on, the processor does not crop: it resizes the picture to a square.
     if not usual or not 1 <= edge < 384 or edge != int(edge) or not 0.01 <= crop <= 1:
-        note = f"preprocessor_config.json is not followed: it asks for a {quoted(kind)} that minires does not have"
+        note = f"preprocessor_config.json is ignored: minires does not have its preprocessing, {quoted(kind)}"
         return {}, (note,)
     found: dict[str, Any] = {"resize": int(edge / crop), "crop": int(edge)}
     found |= _normalisation(config.get("image_mean"), config.get("image_std"))
@@ -252,7 +255,7 @@ def _convnext_pictures(config: Mapping[str, Any] | None) -> tuple[dict[str, Any]
 
 
 def _timm_pictures(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Scales the shorter side to input_size / crop_pct, rounded down, and crops input_size from the centre."""
+    """timm's preprocessing: scales the shorter side to ⌊input_size / crop_pct⌋, crops input_size from the centre."""
     size, crop = config.get("input_size"), config.get("crop_pct", 0.875)
     found: dict[str, Any] = {}
     if isinstance(size, list) and len(size) == 3 and size[1] == size[2] and isinstance(size[1], int):
@@ -272,7 +275,7 @@ def _normalisation(mean: Any, std: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float:
-    """NaN for a value that is no finite number."""
+    """The value as a float; NaN if it is not a finite number."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     return float(value) if number else math.nan
 

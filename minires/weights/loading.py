@@ -1,4 +1,4 @@
-"""Weight files to networks and back: `load`, `save`, and `convert` from one file to another."""
+"""Loads weight files into networks, saves networks, and converts weight files: `load`, `save` and `convert`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from minires.weights.reading import read_any
 from minires.weights.recognition import STRIDE_IN, Match, WeightsMismatch, recognise
 from minires.weights.weight_file import WeightFile, WeightsError
 
-DTYPES = ("float64", "float32", "float16")  # of the arrays that `save` writes
+DTYPES = ("float64", "float32", "float16")  # data types that `save` writes
 
 
 class Loaded(NamedTuple):
-    """A network in evaluation mode, and what its file was recognised as: `model, match = load(path)`."""
+    """A network in evaluation mode, and the `Match` of its file: `model, match = load(path)`."""
 
     model: Module
     match: Match
@@ -47,15 +47,17 @@ def load(
     dtype: str = "float32",
     check_values: bool = True,
 ) -> Loaded:
-    """The network of a weight file, a run folder or a checkpoint, in evaluation mode, and the file's `Match`.
+    """Loads the network of a weight file, a run folder or a checkpoint; returns it with the file's `Match`.
+
+    The network is in evaluation mode.
 
     network, stride_in, zero_channels   as for `recognise`
     strict         False: missing parameters stay as initialised and arrays left over are ignored; shapes must agree
     dtype          float32 or float64, to which the arrays are converted
     check_values   False: allows infinities, NaN and negative variances
 
-    Raises FileNotFoundError and WeightsError as `read` does, WeightsError for impossible numbers, and WeightsMismatch
-    for a file that does not fit or that needs an argument to decide.
+    Raises FileNotFoundError and WeightsError as `read` does, and WeightsError for impossible numbers.  Raises
+    WeightsMismatch for a file that does not fit, or if an undecided option must be passed as an argument.
     """
     choice(dtype, "dtype", ("float32", "float64"))
     flag(strict, "strict")
@@ -76,7 +78,7 @@ def load(
 def _checked_state(file: WeightFile, match: Match, strict: bool = True, check_values: bool = True) -> dict[str, Array]:
     """The network's state dict in the file.
 
-    Raises WeightsMismatch where it does not fit or the stride is undecided, WeightsError for impossible numbers.
+    Raises WeightsMismatch if the file does not fit or the stride is undecided, and WeightsError for impossible numbers.
     """
     if match.different or (strict and not match.complete):
         raise WeightsMismatch(f"{file.path} does not fit {match.network}: {match.differences()}")
@@ -90,7 +92,7 @@ def _checked_state(file: WeightFile, match: Match, strict: bool = True, check_va
 
 
 def impossible(arrays: Mapping[str, Array]) -> list[str]:
-    """The arrays that no trained network holds, a line each: infinities, NaN, and running variances below zero."""
+    """A line for each array with numbers that no trained network has: infinities, NaN, negative running variances."""
     lines = []
     for name, array in mapping(arrays, "arrays", "names to arrays").items():
         if not is_array(array):
@@ -120,14 +122,14 @@ def save(
 
     model           a Module or its state dict
     network, options   as for `models.create`; options that are not given have their defaults
-    preprocessing   resize, crop, mean, std, interpolation, grey, as far as they are known
+    preprocessing   resize, crop, mean, std, interpolation, grey: the known ones
     classes         names of the classes
     dtype           float64, float32 or float16; None: the dtype of each array
-    assumed         "network" and names of options that are a guess, which the metadata mark
+    assumed         "network" and names of options that are assumptions; the metadata mark them
 
-    The file is written completely or not at all, and replaces an existing file.  It lacks PyTorch's counters of
-    batches: PyTorch loads it without them, with strict=True.
-    Raises ValueError or TypeError where the state does not fit the network or the dtype, and OSError.
+    Writes the file completely or not at all, and replaces an existing file.  The file lacks PyTorch's batch counters
+    (num_batches_tracked); PyTorch loads it with strict=True.
+    Raises ValueError or TypeError if the state does not fit the network or the dtype, and OSError.
     """
     if dtype is not None:
         choice(dtype, "dtype", DTYPES)
@@ -151,7 +153,7 @@ def save(
 
 
 def _converted(name: str, array: Any, dtype: str | None) -> Array:
-    """A contiguous array in the memory of the CPU."""
+    """The array in `dtype`, contiguous and in the CPU's memory."""
     array = on_cpu(array)
     if dtype is None and str(array.dtype) not in DTYPES:
         raise TypeError(f"model: {name} is {array.dtype}, not one of {', '.join(DTYPES)}")
@@ -175,10 +177,10 @@ def convert(
 
     source   a weight file, a run folder or a checkpoint
     network, stride_in, zero_channels   as for `recognise`.  The metadata of `target` specify the whole network, and
-                                        mark what was only assumed (`Match.undecided`)
+                                        mark assumed options (`Match.undecided`)
     dtype    float64, float32 or float16; None: as stored, but bfloat16 and float8 as float32, which holds them exactly
 
-    Raises what `load` and `save` raise; then nothing is written.
+    Raises the errors of `load` and `save`; then `target` is not written.
     """
     source, target = _checks.path(source, "source"), _checks.path(target, "target")
     file = read_any(source)

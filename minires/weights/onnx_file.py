@@ -1,7 +1,7 @@
-"""A network as an ONNX file, which computes exactly what the network computes.
+"""Exports a network as an ONNX file that computes exactly the same.
 
-Where readers may round sizes differently, padding is explicit.  Batch norm stays a node of its own, which readers such
-as onnxruntime may fold (or call `model.fuse()` before).
+Padding is explicit where readers may round sizes differently.  Batch norm stays a separate node, which readers such as
+onnxruntime fold; to fold it in the file, call `model.fuse()` before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from minires.nn import Module
 from minires.weights.onnx_trace import IMAGES, Source, Step, Trace, trace
 
 OPSET = 17
-IR_VERSION = 8  # of this opset: a newer onnx would write a version that older readers lack
+IR_VERSION = 8  # matches the opset; onnx's default is newer, which older readers reject
 
 
 class OnnxMissing(ImportError):
@@ -37,14 +37,15 @@ def exported(
     name: str = "network",
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The model in evaluation mode on images of `shape` (C, H, W), as the bytes of an ONNX file.
+    """Exports the model in evaluation mode, for images of `shape` (C, H, W); returns the bytes of an ONNX file.
 
     batch      number of images in a call of the file; None: any number
-    name       of the graph
+    name       name of the graph
     metadata   further text entries of the file
 
-    Input "images" (batch, C, H, W), output "logits"; the weights have their state-dict names.
-    Raises OnnxMissing, and ValueError that names an operation without a translation and its module.
+    The file's input is "images" (batch, C, H, W), its output "logits"; the weights have their state-dict names.
+    Raises OnnxMissing without the package onnx.  Raises ValueError for an operation that cannot be exported; the
+    message names the operation and its module.
     """
     instance(model, "model", Module)
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
@@ -87,7 +88,7 @@ def exported(
 
 
 class Graph:
-    """The nodes of the file in the order of computation, and the arrays that they read."""
+    """The nodes of the file in the order of computation, and their constant arrays."""
 
     def __init__(self, traced: Trace, onnx: Any) -> None:
         self.trace, self.onnx, self.dtype = traced, onnx, traced.dtype
@@ -137,7 +138,7 @@ class Graph:
         return self.values[source]
 
     def statistic(self, array: Any) -> str:
-        """A running statistic, which is an option of its operation."""
+        """The name of a running statistic, which is an option of its operation rather than an input."""
         return self.value(next((name for name, own in self.trace.state.items() if own is array), array))
 
     def constant(self, label: str, array: Any) -> str:
@@ -148,7 +149,7 @@ class Graph:
         return self.constant(label, np.array(numbers, np.int64))
 
     def shape(self, step: Step) -> tuple[int, ...]:
-        """Of the operation's first input, for one image."""
+        """The shape of the operation's first input for one image."""
         return self.trace.shapes_of(step.sources[0])[0]
 
     def _array(self, name: str, array: Any) -> str:
@@ -164,7 +165,7 @@ class Graph:
         return found
 
 
-# Translations: from a step and the graph, to which they add nodes, to the name of the result
+# Translations: each takes a step and the graph, adds nodes to the graph, and returns the name of the result
 
 TO_THE_END = 2**63 - 1  # as the end of a slice
 
@@ -198,12 +199,12 @@ def linear(step: Step, graph: Graph) -> str:
 
 
 def overhang(size: int, output: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
-    """By how much the last window reaches beyond the padding."""
+    """The number of elements by which the last window extends beyond the padding."""
     return max((output - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * padding, 0)
 
 
 def padded(graph: Graph, x: str, before: Any, after: Any, value: float) -> str:
-    """`before` and `after`: elements added to each axis."""
+    """Adds a Pad node; `before` and `after` hold the number of elements added to each axis."""
     pads, constant = graph.integers("pads", [*before, *after]), np.array(value, graph.dtype)
     return graph.node("Pad", [x, pads, graph.constant("value", constant)], mode="constant")
 
@@ -234,7 +235,7 @@ def average_pool(step: Step, graph: Graph) -> str:
     for n, o, k, s, p in geometry:
         begin, end = (-p, n + p) if node.count_include_pad else (0, n)
         counts.append([min(i * s - p + k, end) - max(i * s - p, begin) for i in range(o)])
-    factor = math.prod(node.kernel) / np.outer(counts[0], counts[1])  # for what padding made too small
+    factor = math.prod(node.kernel) / np.outer(counts[0], counts[1])  # the explicit padding made these means too small
     return graph.node("Mul", [y, graph.constant("factor", factor.astype(graph.dtype))])
 
 
@@ -254,7 +255,7 @@ def adaptive_average_pool(step: Step, graph: Graph) -> str:
 
 
 def bins(n: int, o: int) -> Any:
-    """(o, n): the mean over each of o bins, as a matrix"""
+    """A matrix (o, n) that computes the mean of n elements in each of o bins."""
     matrix = np.zeros((o, n))
     for i in range(o):
         begin, end = i * n // o, -(-(i + 1) * n // o)
@@ -319,7 +320,7 @@ def reduction(kind: str) -> Callable[[Step, Graph], str]:
         inputs, axis, keepdims = graph.inputs(step), step.node.axis, int(step.node.keepdims)
         if not axis:
             return graph.node("Identity", inputs)
-        if kind == "ReduceSum":  # in this opset the others have the axes as an attribute
+        if kind == "ReduceSum":  # the other reductions have an attribute `axes` in this opset
             return graph.node(kind, [*inputs, graph.integers("axes", axis)], keepdims=keepdims)
         return graph.node(kind, inputs, axes=axis, keepdims=keepdims)
 

@@ -1,7 +1,7 @@
-"""The operations of a network, as a list that holds for any number of images.
+"""Traces a network: lists its operations in a form that is valid for any number of images.
 
 The network runs twice, on one random image and on two others.  A difference between the runs comes from the number of
-images or from their content.  An operation's inputs that are no results of other operations must be equal in both.
+images or from their content.  So an input that is not the result of another operation must be equal in both runs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Step:
     """One operation of the network."""
 
     node: Any  # with its options, without its saved arrays
-    sources: tuple[Source | None, ...]  # of its inputs; None for an absent input
-    shapes: tuple[tuple[int, ...], ...]  # of the output for one image, and for two
+    sources: tuple[Source | None, ...]  # sources of the inputs; None for an absent input
+    shapes: tuple[tuple[int, ...], ...]  # shapes of the output for one image and for two
 
     def refuse(self, problem: str) -> ValueError:
-        """The error that this operation cannot be exported."""
+        """An error for an operation that cannot be exported."""
         where = f", called at {self.node.place}" if self.node.place else ""
         return ValueError(f"{self.node!r}{where}: {problem}")
 
@@ -49,7 +49,7 @@ class Trace:
     dtype: np.dtype[Any]
 
     def shapes_of(self, source: Source | None) -> tuple[tuple[int, ...], ...]:
-        """For one image, and for two."""
+        """Shapes of a source for one image and for two."""
         if isinstance(source, int):
             return self.steps[source].shapes if source != IMAGES else ((1, *self.shape), (2, *self.shape))
         array = self.state[source] if isinstance(source, str) else source
@@ -58,9 +58,9 @@ class Trace:
 
 
 def trace(model: Module, shape: tuple[int, int, int]) -> Trace:
-    """The model in evaluation mode on images of `shape` (C, H, W).
+    """Traces the model in evaluation mode on images of `shape` (C, H, W).
 
-    Raises ValueError that names the first operation which depends on the images beyond its inputs.
+    Raises ValueError with the name of the first operation that depends on the images other than through its inputs.
     """
     state = model.state_dict()
     if not all(isinstance(array, np.ndarray) for array in state.values()):
@@ -74,7 +74,7 @@ def trace(model: Module, shape: tuple[int, int, int]) -> Trace:
             raise a.refuse(f"for two images the network computes {b.node!r} at this place")
         if not all(map(_same, a.sources, b.sources)):
             raise a.refuse(
-                "it reads an array that depends on the images, or on their number, and that no operation made"
+                "it reads an array that depends on the images, or on their number, but is not an operation's result"
             )
         if _fixed_options(a.node) != _fixed_options(b.node):
             raise a.refuse(f"its options depend on the images, or on their number: for two of them it is {b.node!r}")
@@ -82,7 +82,7 @@ def trace(model: Module, shape: tuple[int, int, int]) -> Trace:
     if len(one.steps) != len(two.steps) or not _same(one.output, two.output):
         raise ValueError("the network computes other operations for two images than for one")
     if not isinstance(one.output, int):
-        raise ValueError("the network's output is an array that no operation made of the images")
+        raise ValueError("the network's output is not the result of an operation")
     return Trace(one.steps, one.output, shape, state, dtype)
 
 
@@ -95,14 +95,14 @@ def _same(one: Source | None, two: Source | None) -> bool:
 def _fixed_options(node: Function) -> dict[str, Any]:
     """The options that must not depend on the number of images: all but a shape."""
     options = {name: value for name, value in node.options().items() if name != "shape"}
-    return options | {"index": getattr(node, "index", None)}  # which may be a lone slice
+    return options | {"index": getattr(node, "index", None)}  # may be a single slice
 
 
 class _Tracer(Observer):
     def __init__(self, state: dict[str, Array]) -> None:
         self.steps: list[Step] = []
         self.output: Source | None = None
-        self.names = {id(array): name for name, array in reversed(state.items())}  # of a shared one, the first name
+        self.names = {id(array): name for name, array in reversed(state.items())}  # a shared array has its first name
         self.results: dict[int, tuple[Any, int]] = {}  # id of an array -> a weak reference to it, and its step's number
 
     def run(self, model: Module, images: Array) -> _Tracer:
@@ -110,7 +110,7 @@ class _Tracer(Observer):
         with self, in_form(model, fused=False):  # ONNX has the plain operations
             output = model(Tensor(images))
         if not isinstance(output, Tensor):
-            raise TypeError(f"the network must give one Tensor, got {type(output).__name__}")
+            raise TypeError(f"the network must return one Tensor, got {type(output).__name__}")
         self.output = self._source(output.data)
         return self
 

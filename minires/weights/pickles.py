@@ -1,10 +1,14 @@
-"""Pickles read as data: a stack machine for the opcodes that `torch.save` writes, which imports and calls nothing.
+"""Reads pickles as data: a stack machine for the opcodes that `torch.save` writes, which imports and calls nothing.
 
-`pickletools` parses the opcodes.  Why not `pickle.Unpickler` with its own `find_class`?  That keeps `os.system` out,
-but a hostile pickle can still exhaust the process: a memo index of 2^31 allocates that many places, a string may claim
-2^60 bytes, BUILD sets attributes, and a tuple that holds itself twice, fifty levels deep, takes 2^50 steps to hash as a
-key.  Here no opcode allocates more bytes than the file has left, keys are strings or 64-bit integers, values are never
-hashed, compared, printed or walked, and the number of steps is bounded.
+`pickletools` parses the opcodes.  `pickle.Unpickler` with its own `find_class` would not be safe enough.  It keeps
+`os.system` out, but a hostile pickle can still exhaust the process or change objects:
+
+- A memo index of 2^31 allocates that many places, and a string may claim 2^60 bytes.
+- BUILD sets attributes.
+- A tuple that holds itself twice, fifty levels deep, takes 2^50 steps to hash as a key.
+
+Here no opcode allocates more bytes than the file has left.  Keys are strings or 64-bit integers.  Values are never
+hashed, compared, printed or traversed, and the number of steps is bounded.
 """
 
 from __future__ import annotations
@@ -27,18 +31,18 @@ Persistent = Callable[[object], object]  # persistent id -> its replacement
 
 @dataclass(frozen=True)
 class Function:
-    """Replaces a global that the pickle may call; `build` takes the tuple of arguments."""
+    """Stands for a global that the pickle may call; `build` takes the tuple of arguments."""
 
     name: str
     build: Callable[[tuple[Any, ...]], Any]
 
 
 class Opaque:
-    """Replaces a value that is not needed here and was never made: a device, a NumPy scalar."""
+    """Stands for a value that is not needed and not constructed: a device, a NumPy scalar."""
 
 
 class Source:
-    """A file that raises when it is asked for more bytes than it has left, before memory is allocated for them."""
+    """A file whose `read` raises WeightsError, before it allocates memory, if fewer bytes are left than requested."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.left = file, size
@@ -50,7 +54,7 @@ class Source:
         return content
 
     def readline(self) -> bytes:
-        """One name and its newline."""
+        """Reads a name and its newline."""
         line = self.file.readline(min(LONGEST_LINE, self.left))
         self.left -= len(line)
         if not line.endswith(b"\n") or b"\\" in line:  # pickletools would replace escapes
@@ -65,10 +69,9 @@ class Source:
 
 
 def load(source: Source, find: Find, persistent: Persistent | None = None) -> Any:
-    """The object that the pickle at `source` describes, up to and including its STOP.
+    """Reads the pickle at `source`, up to and including its STOP; returns the object that it describes.
 
-    Raises WeightsError for a broken pickle, for one that takes too many steps, and for an opcode that no state dict
-    needs.
+    Raises WeightsError for a broken pickle, for too many steps, and for an opcode that no state dict needs.
     """
     machine = _Machine(source, find, persistent)
     for opcode, argument in _opcodes(source):
@@ -174,17 +177,17 @@ class _Machine:
             case "REDUCE":
                 arguments, function = self.pop(), self.pop()
                 push(self.call(function, arguments))
-            case "BUILD":  # attributes: a state dict's _metadata, a NumPy type's byte order.  They are not needed
+            case "BUILD":  # sets attributes, which are not needed: a state dict's _metadata, a NumPy type's byte order
                 self.pop()
                 if not self.stack or type(self.stack[-1]) not in (dict, Opaque):
-                    raise WeightsError("unsafe or broken pickle: BUILD on what has no attributes")
+                    raise WeightsError("unsafe or broken pickle: BUILD on an object without attributes")
             case "BINPERSID":
                 if self.persistent is None:
-                    raise WeightsError("unsafe or broken pickle: a persistent id where none belongs")
+                    raise WeightsError("unsafe or broken pickle: unexpected persistent id")
                 push(self.persistent(self.pop()))
             case "PROTO":
                 if argument > pickle.HIGHEST_PROTOCOL:
-                    raise WeightsError(f"broken pickle: there is no protocol {argument}")
+                    raise WeightsError(f"broken pickle: unknown protocol {argument}")
             case "FRAME":
                 if argument > self.source.left:
                     raise WeightsError("truncated: it ends within a pickle")
@@ -195,15 +198,14 @@ class _Machine:
 
     def find_global(self, module: object, name: object) -> object:
         if type(module) is not str or type(name) is not str:
-            raise WeightsError("broken pickle: a global that has no name")
+            raise WeightsError("broken pickle: a global without a name")
         if (found := self.find(module, name)) is not None:
             return found
         # The state of a pickled torch.nn.Module follows its class, which the user may have written.
         ahead, whole = self.source.peek(1 << 16), plain(f"{module}.{name}")
         if module.startswith("torch.nn.") or (b"_parameters" in ahead and b"_modules" in ahead):
             raise WeightsError(
-                f"holds a whole pickled model (class {whole}), none of which was executed: "
-                "save its state_dict() instead"
+                f"holds a whole pickled model (class {whole}), which was not executed: save its state_dict() instead"
             )
         raise WeightsError(f"unsafe or not a state dict: it names {whole}, which was not executed")
 
@@ -212,7 +214,7 @@ class _Machine:
             raise WeightsError(f"unsafe or broken pickle: it calls {type(function).__name__}")
         if type(arguments) is not tuple:
             raise WeightsError(f"broken pickle: {function.name} is called without arguments")
-        # A pickle can call a function again and again on long arguments out of its memo.
+        # A pickle can call a function many times with long arguments from its memo.
         self.spend(len(arguments) + sum(len(a) for a in arguments if type(a) in (tuple, list)))
         return function.build(arguments)
 
@@ -224,7 +226,7 @@ def checked_key(key: Any) -> str | int:
 
 
 def _without_surrogates(text: str) -> str:
-    """pickletools decodes surrogates, which no valid text holds and no terminal can print."""
+    """Returns the text; raises WeightsError if pickletools decoded surrogates, which are invalid and not printable."""
     if not text.isascii():
         try:
             text.encode()
@@ -234,7 +236,7 @@ def _without_surrogates(text: str) -> str:
 
 
 def _python2_string(text: str) -> str | bytes:
-    """A string of Python 2 was either text or bytes; pickletools decodes it as Latin-1."""
+    """A string of Python 2, which pickletools decodes as Latin-1, as text or, if it is not UTF-8, as bytes."""
     content = text.encode("latin-1")
     try:
         return content.decode()

@@ -1,4 +1,4 @@
-"""`read` and `read_any`: any weight file, told apart by its first bytes, becomes a `WeightFile`."""
+"""Reads weight files, whose format it recognises by their first bytes, as a `WeightFile`: `read` and `read_any`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from minires.weights.weight_file import RAW, WeightFile, WeightsError, check_sha
 
 
 def read(path: str | os.PathLike[str]) -> WeightFile:
-    """The arrays of a safetensors file or of a file that `torch.save` wrote.
+    """Reads a safetensors file or a file that `torch.save` wrote, without executing anything in it.
 
-    PyTorch is not needed, and nothing in the file is executed.  The arrays take at most 8 times the bytes of the file
-    (and 1 MiB).  While reading, the memory holds the arrays and, as stored, one storage (PyTorch) or one tensor that
-    has to be widened (safetensors).
-    Raises FileNotFoundError, another OSError where the file cannot be read, and WeightsError for any other file that
-    is no readable weight file; the message names the file and the reason, in one line.
+    PyTorch is not needed.  The arrays take at most 8 times the bytes of the file plus 1 MiB.  While reading, the memory
+    also holds the stored bytes of one storage (PyTorch) or of one tensor that has to be widened (safetensors).
+    Raises FileNotFoundError, another OSError if the file cannot be read, and WeightsError if it is not a valid weight
+    file.  The message names the file and the reason, in one line.
     """
     path = _checks.path(path, "path")
     try:
@@ -45,7 +44,7 @@ def read(path: str | os.PathLike[str]) -> WeightFile:
 
 
 def read_any(path: str | os.PathLike[str]) -> WeightFile:
-    """A weight file, or a run folder or checkpoint of minires.  Raises what `read` raises."""
+    """Reads a weight file, or a run folder or checkpoint of minires.  Raises the errors of `read`."""
     path = _checks.path(path, "path")
     return _read_checkpoint(path) if is_checkpoint(path) else read(path)
 
@@ -74,7 +73,7 @@ def _read(path: Path, file: BinaryIO) -> WeightFile:
 def _read_checkpoint(path: Path) -> WeightFile:
     """The newest checkpoint of a run folder, or the checkpoint that a file belongs to.
 
-    Raises FileNotFoundError where there is none and WeightsError where it is broken.
+    Raises FileNotFoundError without a checkpoint and WeightsError for a broken checkpoint.
     """
     found = find_checkpoint(path)
     try:
@@ -103,10 +102,11 @@ SAFETENSORS_DTYPES = {
 
 
 def _read_safetensors(path: Path, file: BinaryIO, size: int) -> WeightFile:
-    """Arrays in the order of their places in the file.
+    """Reads the arrays in the order of their places in the file.
 
-    The library checks the header against the file: no holes, no overlaps, shape × type = bytes.  The elements are read
-    here, straight into their arrays: the library's reader for NumPy lacks bfloat16 and holds the file twice.
+    The library checks that the header fits the file: no holes, no overlaps, shape × type = bytes.  This function reads
+    the elements directly into their arrays, because the library's reader for NumPy lacks bfloat16 and holds the file
+    twice.
     """
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:
@@ -138,10 +138,10 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> WeightFile:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object.  Of two equal names the library would take one."""
+    """A JSON object without repeated names; the library would silently use one of them."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise WeightsError("unsafe: its header names something twice")
+        raise WeightsError("unsafe: its header repeats a name")
     return found
 
 
@@ -166,7 +166,10 @@ TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of the index 
 
 
 def _other_format(head: bytes, tail: bytes) -> str:
-    """What another file is, as a clause after its name, or ""; `head`: its first 512 bytes, `tail`: its last 8."""
+    """Describes a file of another format as a clause that follows its name; "" for an unknown format.
+
+    head, tail   the first 512 bytes of the file and its last 8
+    """
     for signature, what in SIGNATURES.items():
         if head.startswith(signature):
             return what

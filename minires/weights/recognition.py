@@ -1,7 +1,8 @@
-"""`recognise`: the network that a weight file holds, read off the names and shapes of its arrays.
+"""Recognises the network in a weight file by the names and shapes of its arrays: `recognise`.
 
 The names are translated into torchvision's by the table that fits most of them.  The first layer, the blocks and the
-last layer then reveal the network and its options.  Hints add the rest, and the difference to the network is listed.
+last layer then reveal the network and its options.  Hints add the remaining options.  The `Match` lists all differences
+between the file and the network.
 """
 
 from __future__ import annotations
@@ -33,28 +34,28 @@ LISTED = 3  # differences of a kind that a message lists
 
 
 class WeightsMismatch(ValueError):
-    """A readable weight file that fits no network of minires, or not the network that was asked for."""
+    """A readable weight file does not fit any network of minires, or not the requested one."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A network of minires, and how far a weight file fits it.
+    """A network of minires, and the differences between it and a weight file.
 
-    network         of `models.names()`
-    options         of `models.create`: the known ones
-    convention      the program whose names the file has
+    network         one of `models.names()`
+    options         the known options of `models.create`
+    convention      the program that gave the file's names, e.g. "torchvision"
     names           name in the network's state dict -> name in the file
     missing         names of the network that the file lacks
     left_over       names in the file that the network lacks, except counters of batches and, in minires' checkpoints,
                     the state of the optimiser
     undecided       "stride_in", "zero_channels", "network": not revealed by names, shapes or hints.  `load` needs the
                     first; for the others `options` and `network` hold the usual value
-    preprocessing   resize, crop, mean, std, interpolation, grey, as far as the file specifies them
-    prefix          of every name in the file, such as "module."; "" for none
+    preprocessing   resize, crop, mean, std, interpolation, grey: those that the file specifies
+    prefix          common prefix of the names in the file, such as "module."; "" without a prefix
     different       other differences, each in a line
     classes         names of the classes, if the file holds them
     notes           reasons for assumptions, each in a line
-    hint            the kind of network that the file rather holds, if it is known
+    hint            the unsupported kind of network that the file appears to hold, if known
     """
 
     network: str
@@ -84,7 +85,7 @@ class Match:
         return f"<{self.network}{chosen}: {len(self.names)} arrays in the names of {self.convention}, {fit}{undecided}>"
 
     def differences(self) -> str:
-        """The first few of each kind, in one line."""
+        """The first few differences of each kind, in one line."""
         parts = []
         for lines, one, several in (
             (self.different, "difference", "differences"),
@@ -96,7 +97,7 @@ class Match:
         return "; ".join(parts) + (f" ({self.hint})" if self.hint else "")
 
     def state_dict(self, file: WeightFile) -> dict[str, Array]:
-        """The arrays of the file in the network's names and shapes; not copies."""
+        """The arrays of the file (not copied) with the network's names and shapes."""
         instance(file, "file", WeightFile)
         arrays = {ours: file.arrays[theirs] for ours, theirs in self.names.items()}
         return {name: array.reshape(_flattened(name, array.shape)) for name, array in arrays.items()}
@@ -105,18 +106,19 @@ class Match:
 def recognise(
     file: WeightFile, *, network: str | None = None, stride_in: str | None = None, zero_channels: str | None = None
 ) -> Match:
-    """The network of minires that a weight file holds, or the most similar one; differences are listed, not raised.
+    """Finds the network of minires that a weight file holds, or the most similar one.
 
-    network         decides where names and shapes don't: ResNet-20 with shortcuts of option A has exactly the
-                    parameters of plain-20
-    stride_in       "1x1" or "3x3", of the bottlenecks: not revealed by names and shapes
-    zero_channels   "end" or "both", of option A
+    network         name of the network; needed if names and shapes fit two networks: ResNet-20 with shortcuts of
+                    option A has exactly the parameters of plain-20
+    stride_in       "1x1" or "3x3": the convolution of a bottleneck with the stride; names and shapes don't reveal it
+    zero_channels   "end" or "both": place of option A's zero channels
 
-    Arguments that are None come from metadata that minires wrote (its assumptions are made again), from the
-    configurations of transformers and timm beside the file, and from the file's names.
-    Raises WeightsMismatch for a file that looks like no network of minires, and for an argument that contradicts the
-    file or does not concern its network; WeightsError for broken metadata or configurations; ValueError for an
-    invalid argument.
+    The defaults come from metadata that minires wrote, from the configurations of transformers and timm beside the
+    file, and from the file's names.  The returned `Match` lists differences between file and network; they raise no
+    error.
+    Raises WeightsMismatch for a file that does not look like a network of minires, and for an argument that contradicts
+    the file or does not apply to its network.  Raises WeightsError for broken metadata or configurations, and
+    ValueError for an invalid argument.
     """
     given = {"stride_in": stride_in, "zero_channels": zero_channels}
     given = {name: choice(value, name, CHOICES[name]) for name, value in given.items() if value is not None}
@@ -182,7 +184,7 @@ def recognise(
 
 
 def _hints(file: WeightFile, convention: str, outline: Outline) -> Hints:
-    """Of the file's metadata, otherwise of a configuration beside the file."""
+    """The hints in the file's metadata, or else in a configuration beside the file."""
     try:
         found = hints.decode(file.metadata)
         if found is None and convention.startswith("Hugging Face"):
@@ -197,7 +199,7 @@ def _hints(file: WeightFile, convention: str, outline: Outline) -> Hints:
 def _assumptions(
     network: str, options: dict[str, Any], translation: Translation, named: bool
 ) -> tuple[dict[str, Any], tuple[str, ...], list[str]]:
-    """The options, completed by the usual values; what is undecided; and the reasons."""
+    """The options completed by the usual values, the names of the undecided options, and notes with the reasons."""
     options, undecided, notes = dict(options), [], []
     if "stride_in" in models.options(network) and "stride_in" not in options:
         undecided.append("stride_in")
@@ -229,7 +231,7 @@ def _assumptions(
 
 
 def _wanted(file: WeightFile, network: str, options: Mapping[str, Any], shapes: Shapes) -> Shapes:
-    """The shapes of the network.  Raises WeightsMismatch where they would need far more memory than the file."""
+    """The shapes of the network.  Raises WeightsMismatch if the network needs far more memory than the file."""
     width = options.get("width", 1)
     last = width * (8 if len(models.stages(network)[1]) > 3 else 4)
     elements = sum(math.prod(shape) for shape in shapes.values())
@@ -309,16 +311,19 @@ _PREFIX = re.compile(
 
 
 class Translation(NamedTuple):
-    """The names of a file in torchvision's."""
+    """A file's names, translated into torchvision's."""
 
     convention: str
-    prefix: str  # of the names in the file, such as "module."; "" for none
+    prefix: str  # common prefix of the names in the file, such as "module."; "" without a prefix
     names: dict[str, str]  # torchvision's name -> name in the file
-    others: tuple[str, ...]  # names in the file that the convention lacks, or that stand for a name that is taken
+    others: tuple[str, ...]  # names in the file that the convention lacks, or whose translation another name has
 
 
 def translate(names: Iterable[str]) -> Translation | None:
-    """By the convention that has the most names, behind the most frequent prefix; None where no convention has any."""
+    """Translates names by the convention that has most of them, after the most frequent prefix.
+
+    Returns None if no convention has any of the names.
+    """
     names = list(names)
     prefixes = Counter(match[1] for match in map(_PREFIX.match, names) if match)
     if not prefixes:
@@ -342,7 +347,7 @@ def _by(convention: str, prefix: str, names: list[str]) -> Translation:
 
 
 def torchvisions_name(name: str, convention: str) -> str | None:
-    """The name of a weight, bias or statistic in torchvision's networks; None where no rule of the convention fits."""
+    """The name of a weight, bias or statistic in torchvision's networks; None if no rule of the convention fits."""
     part, _, held = name.rpartition(".")
     if held not in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         return None
@@ -361,7 +366,7 @@ def _pattern(rule: str) -> re.Pattern[str]:
 
 
 def _translation(file: WeightFile, names: list[str]) -> Translation:
-    """Raises WeightsMismatch for transformed weights, and for names of no network of minires."""
+    """Translates the file's names.  Raises WeightsMismatch for transformed weights and for unknown names."""
     if reason := _transformed(names, {name: file.stored.get(name, "float32") for name in names}):
         raise WeightsMismatch(f"{file.path} does not fit any network of minires: {plain(reason)}")
     found = translate(names)
@@ -373,13 +378,13 @@ def _translation(file: WeightFile, names: list[str]) -> Translation:
     return found
 
 
-# Shapes: which network has these?
+# Shapes: from shapes to a network and its options
 
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(?:conv|bn|downsample)")
 
 
 def _flattened(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """timm's VGG holds linear layers as convolutions: (O, C, H, W) for (O, C·H·W)."""
+    """The network's shape: timm's VGG holds linear layers as convolutions, (O, C, H, W) for (O, C·H·W)."""
     return (shape[0], math.prod(shape[1:])) if name.startswith("classifier.") and len(shape) == 4 else shape
 
 
@@ -403,7 +408,10 @@ def _outline(shapes: Shapes) -> Outline:
 
 
 def _convolutions(shapes: Shapes) -> tuple[int, ...]:
-    """Of each stage of a VGG: the pooling between two stages makes the layers' numbers skip one more."""
+    """The number of convolutions in each stage of a VGG.
+
+    The numbers of two convolutions are further apart if a pooling layer, and so the end of a stage, lies between them.
+    """
     numbers = sorted(
         int(name.split(".")[1])
         for name, shape in shapes.items()
@@ -419,7 +427,7 @@ def _convolutions(shapes: Shapes) -> tuple[int, ...]:
 
 
 def _options(network: str, shapes: Shapes) -> dict[str, Any]:
-    """The options of `models.create` that the shapes reveal, as far as `network` has them."""
+    """The options of `network` that the shapes reveal."""
     first = shapes.get("conv1.weight", shapes.get("features.0.weight", ()))
     vgg = models.stages(network)[0] == "convolution"
     last = shapes.get("classifier.6.weight" if vgg else "fc.weight", ())
@@ -428,7 +436,7 @@ def _options(network: str, shapes: Shapes) -> dict[str, Any]:
     found |= {"num_classes": last[0]} if len(last) == 2 else {}
     found |= {"hidden": hidden[0]} if len(hidden) == 2 else {}
     found["batch_norm"] = _vgg_has_batch_norm(shapes) if vgg else any(name.startswith("bn1.") for name in shapes)
-    # A: no block has a projection.  C: all blocks have one.  B: those where dimensions increase, or other blocks.
+    # A: no block has a projection.  C: all blocks have one.  B: some have one, usually where dimensions increase.
     projected = {match[0] for name in shapes if (match := re.match(r"layer\d+\.\d+\.(?=downsample)", name))}
     blocks = sum(models.stages(network)[1])
     found["shortcut"] = "A" if not projected else "C" if len(projected) == blocks else "B"
@@ -465,7 +473,7 @@ def _first_match(names: Iterable[str], table: Sequence[tuple[str, str]]) -> str:
 
 
 def _transformed(names: list[str], stored: Mapping[str, str]) -> str:
-    """Why these are no plain weights, or ""; `stored`: the data types in the file, by name."""
+    """The reason why these are not plain weights, or ""; `stored` maps names to data types in the file."""
     if reason := _first_match(names, _TRANSFORMED):
         return reason
     for name, dtype in stored.items():
@@ -475,7 +483,7 @@ def _transformed(names: list[str], stored: Mapping[str, str]) -> str:
 
 
 def _kind_of_network(names: Iterable[str], shapes: Shapes, wanted: Shapes) -> str:
-    """The kind of network that this rather is, or ""."""
+    """The unsupported kind of network that names and shapes suggest, or ""."""
     if kind := _first_match(names, _OTHER_NETWORKS):
         return kind
     for name, shape in shapes.items():

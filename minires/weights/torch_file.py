@@ -1,7 +1,7 @@
-"""Files of `torch.save`, read without PyTorch: its zip format (since 1.6), and the legacy format before it.
+"""Reads files of `torch.save` without PyTorch: the zip format (since 1.6) and the legacy format.
 
-The pickle of either format describes tensors and storages in numbers.  All numbers are checked before an array is made,
-and each storage is read once.  Names and the order of arguments are those of `torch/_utils.py` and
+The pickle of either format describes tensors and storages by numbers.  This module checks all numbers before it
+allocates an array, and reads each storage once.  Names and the order of arguments follow `torch/_utils.py` and
 `torch/serialization.py`.
 """
 
@@ -28,10 +28,10 @@ STATE_DICT_KEYS = ("state_dict", "model_state_dict", "state_dict_ema", "model", 
 
 
 def _allowed_bytes(size: int) -> int:
-    """How many bytes of arrays a file of `size` bytes may become.
+    """The number of bytes that the arrays of a file of `size` bytes may take.
 
-    float8 makes four bytes of one, and two names may share a storage.  The limit is for a tensor of stride 0: PyTorch
-    stores 2^40 equal elements as a single number.
+    They may exceed the file: float8 is widened to four bytes, and two names may share a storage.  The limit guards
+    against tensors of stride 0, for which PyTorch stores 2^40 equal elements as a single number.
     """
     return 8 * size + (1 << 20)
 
@@ -39,7 +39,7 @@ def _allowed_bytes(size: int) -> int:
 # The zip format: PREFIX/data.pkl for the object, PREFIX/data/KEY for each storage
 
 LONGEST_DIRECTORY = 4 << 20  # bytes, enough for 40,000 storages
-# What zipfile raises for a broken archive: RuntimeError for an encrypted member, ValueError for an invalid name.
+# Errors of zipfile for a broken archive: RuntimeError for an encrypted member, ValueError for an invalid name.
 BROKEN = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError
 )  # fmt: skip
@@ -91,7 +91,7 @@ class _Archive:
             raise WeightsError("is a TorchScript archive, which is a program: save the state_dict() of the model")
 
     def read(self, name: str, expected: int | None = None) -> bytes:
-        """A member's bytes, checked against its checksum; `expected`: how many bytes it must have."""
+        """A member's bytes, after a check of its checksum and, if given, of its `expected` number of bytes."""
         member, shown = self.members.get(self.prefix + name), quoted(self.prefix + name)
         if member is None:
             raise WeightsError(f"broken: {shown} is missing from the zip archive")
@@ -105,7 +105,7 @@ class _Archive:
             raise WeightsError(f"unsafe: {shown} unpacks to {size:,} bytes, more than a file of this size may hold")
         try:
             with self.zip.open(member) as opened:
-                content = opened.read(size)  # without the size it would unpack everything before it counts
+                content = opened.read(size)  # without the size, it would unpack any number of bytes
         except BROKEN as error:
             raise WeightsError(f"truncated or broken zip archive: {shown}: {plain(error)}") from None
         if len(content) != size:
@@ -114,9 +114,9 @@ class _Archive:
 
 
 def _directory_bytes(file: BinaryIO) -> int:
-    """The size of the list of members that `zipfile` is about to read; 0 where it finds no end of an archive.
+    """The size of the list of members that `zipfile` is about to read; 0 if the file has no end-of-archive record.
 
-    The archive's last record contains it, or the record before that one, which has 64 bits for each number.
+    The size is in that record or, for large archives, in the ZIP64 record before it.
     """
     file.seek(max(0, file.seek(0, io.SEEK_END) - (1 << 16) - 22 - 76))  # a comment may follow the last record
     tail = file.read()
@@ -156,7 +156,7 @@ def read_legacy(path: Path, file: BinaryIO, size: int) -> WeightFile:
     places = {}  # key -> where the elements begin, and their bytes
     for key in keys:
         if key not in storages:
-            raise WeightsError(f"broken: it lists a storage {quoted(key)} that nothing uses")
+            raise WeightsError(f"broken: it lists a storage {quoted(key)} that no tensor uses")
         if source.left < 8:
             raise WeightsError("truncated: it ends before its last storage")
         count, wanted = int.from_bytes(source.read(8), "little", signed=True), storages[key].whole
@@ -185,7 +185,7 @@ def read_legacy(path: Path, file: BinaryIO, size: int) -> WeightFile:
     return WeightFile(path, "PyTorch legacy", arrays, stored, inside=inside)
 
 
-# What replaces PyTorch's objects in a pickle
+# Classes that stand for PyTorch's objects in a pickle
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -223,7 +223,7 @@ STORAGES = {
     "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
     "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
 }  # fmt: skip
-# Bytes of the elements that cannot be read, for storages that are passed over.
+# Bytes of unsupported elements, to skip their storages.
 UNSUPPORTED_BYTES = {
     "complex32": 4, "complex64": 8, "complex128": 16,
     "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1,
@@ -236,9 +236,9 @@ def _element_bytes(dtype: str) -> int:
 
 
 def _find(module: str, name: str) -> object:
-    """What replaces a global of the pickle; None for a global that no checkpoint of numbers needs.
+    """The object that stands for a global of the pickle; None for a global that no checkpoint of numbers needs.
 
-    Raises WeightsError for a tensor that is no plain array.
+    Raises WeightsError for a tensor that is not a plain array.
     """
     if module in ("torch", "torch.cuda", "torch.storage") and name in STORAGES:
         return DType(STORAGES[name])
@@ -255,13 +255,13 @@ def _find(module: str, name: str) -> object:
 def _storage(identity: object, known: dict[str, Storage]) -> Storage:
     """The storage of a persistent id: ("storage", type, key, location, elements[, view]).
 
-    known   every storage by its key: a pickle may name one again
+    known   all storages so far by their keys: a pickle may use a storage several times
     view    None, or (key, first element, elements) of a part of the storage that is a storage of its own
     """
     if type(identity) is tuple and len(identity) >= 2 and identity[0] == "module":
-        raise WeightsError("holds a whole pickled model, none of which was executed: save its state_dict() instead")
+        raise WeightsError("holds a whole pickled model, which was not executed: save its state_dict() instead")
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise WeightsError("broken: a persistent id that is no storage")
+        raise WeightsError("broken: a persistent id that is not a storage")
     dtype, key, _, whole, view = (*identity, None)[1:6]
     if type(dtype) is not DType or dtype.name in DTYPES_WITHOUT_STORAGE or type(key) is not str or not _natural(whole):
         raise WeightsError("broken: a storage with an invalid type, key or size")
@@ -283,7 +283,7 @@ def _tensor(arguments: tuple[Any, ...], dtype: str = "") -> Tensor:
     if len(size) != len(stride):
         raise WeightsError(f"broken: a tensor of {len(size)} dimensions and {len(stride)} strides")
     if len(arguments) > 6 and arguments[6]:
-        raise WeightsError("holds a tensor that is negated or conjugated only when read: save its resolve_neg()")
+        raise WeightsError("holds a lazily negated or conjugated tensor: save its resolve_neg() or resolve_conj()")
     return Tensor(storage, offset, size, stride, dtype or storage.dtype)
 
 
@@ -303,7 +303,7 @@ def _parameter(arguments: tuple[Any, ...]) -> Tensor:
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> dict[str | int, Any]:
-    """Empty, to be filled by the pickle; Python 2 passes the items at once."""
+    """An OrderedDict: empty, to be filled by the pickle, or with the items that Python 2 passes as an argument."""
     items = (*arguments, ())[0]
     if (
         len(arguments) > 1
@@ -325,7 +325,7 @@ FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_of_any_type,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    # What a checkpoint holds beside its state dict: devices, a scheduler's milestones, the best accuracy so far.
+    # For further entries of a checkpoint: devices, a scheduler's milestones, the best accuracy so far.
     **dict.fromkeys(("torch.device", "torch.Size", "collections.Counter", "numpy.dtype", "_codecs.encode"), _opaque),
     **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _opaque),
 }
@@ -351,9 +351,9 @@ def _naturals(values: Any) -> bool:
 
 
 def _state_dict(loaded: Any) -> tuple[dict[str, Tensor], str]:
-    """The tensors by name, and the key of the checkpoint that holds them ("": there is no checkpoint).
+    """The tensors by name, and the checkpoint's key under which they are ("" if the file is the state dict itself).
 
-    Raises WeightsError where there is no state dict or more than one.
+    Raises WeightsError without a state dict or for more than one.
     """
     if type(loaded) is Tensor:
         raise WeightsError("holds a single tensor, not a state dict")
@@ -365,18 +365,18 @@ def _state_dict(loaded: Any) -> tuple[dict[str, Tensor], str]:
     inside = usual[0] if usual else ""
     entries = loaded[inside] if usual else loaded
     if not usual and not any(type(value) is Tensor for value in loaded.values()):
-        values = {id(value): value for value in loaded.values()}  # a hostile file has one value under very many keys
+        values = {id(value): value for value in loaded.values()}  # a hostile file may repeat a value
         holding = {number for number, value in values.items() if _holds_tensors(value)}
         if others := [key for key, value in loaded.items() if id(value) in holding]:
             known = ", ".join(STATE_DICT_KEYS)
-            raise WeightsError(f"holds tensors under {_listed(others)}, none of which is one of {known}")
+            raise WeightsError(f"holds tensors under {_listed(others)}; a state dict must be under one of {known}")
         keys = f"; its keys are {_listed(list(loaded))}" if loaded else ": it is an empty dictionary"
         raise WeightsError(f"holds no state dict{keys}")
     for name, entry in entries.items():
         if type(name) is not str:
-            raise WeightsError(f"holds no state dict: {name} is the name of a tensor")
+            raise WeightsError(f"holds no state dict: its key {name} is not a string")
         if type(entry) is not Tensor:
-            raise WeightsError(f"holds no state dict: entry {quoted(name)} is no tensor, but {type(entry).__name__}")
+            raise WeightsError(f"holds no state dict: entry {quoted(name)} is not a tensor, but {type(entry).__name__}")
     return entries, inside
 
 
@@ -398,9 +398,9 @@ def _arrays(
     """The arrays by name, in the order of `tensors`, and their types as stored.
 
     elements    reads all bytes of a storage; called once for each storage
-    byteorder   of the elements: "<" or ">"
-    allowed     bytes that all arrays together may take
-    Raises WeightsError that names the tensor which does not fit its storage, or has a type that NumPy lacks.
+    byteorder   byte order of the elements: "<" or ">"
+    allowed     number of bytes that all arrays together may take
+    Raises WeightsError with the name of a tensor that does not fit its storage or has an unsupported type.
     """
     total = 0
     by_storage: dict[str, list[str]] = {}
@@ -414,12 +414,12 @@ def _arrays(
         whole = elements(tensors[names[0]].storage)
         for name in names:
             arrays[name] = _array(tensors[name], whole, byteorder)
-        del whole  # before the next one is read
+        del whole  # frees this storage before the next is read
     return {name: arrays[name] for name in tensors}, {name: tensor.dtype for name, tensor in tensors.items()}
 
 
 def _checked_bytes(name: str, tensor: Tensor) -> int:
-    """The bytes of the tensor's array."""
+    """The number of bytes of the tensor's array, after checks of its type, its shape and its place in the storage."""
     if tensor.dtype not in RAW:
         raise WeightsError(f"tensor {quoted(name)} is {tensor.dtype}, which is not supported: convert it to float32")
     check_shape(name, tensor.size)
@@ -440,5 +440,5 @@ def _array(tensor: Tensor, whole: bytes, byteorder: Literal["<", ">"]) -> Array:
     # The stride of an axis of size 1 is unused and may be any number.
     strides = [stride * width if n > 1 else 0 for n, stride in zip(tensor.size, tensor.stride, strict=True)]
     start = tensor.storage.first * _element_bytes(tensor.storage.dtype) + tensor.offset * width
-    # This constructor checks the bounds once more.
+    # This constructor also checks the bounds.
     return widen(np.ndarray(tensor.size, raw, whole, start, strides), tensor.dtype)

@@ -1,4 +1,4 @@
-"""The content of a weight file: its arrays, their data types, and the error for a file that cannot be read."""
+"""The content of a weight file: its arrays and their data types, and the error for an unreadable file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minires.arrays import Array, as_array
 
 
 class WeightsError(RuntimeError):
-    """A file that cannot be read as a weight file: broken, unsafe, or of another format."""
+    """A file is not a readable weight file: it is broken, unsafe, or of another format."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +24,12 @@ class WeightFile:
 
     path       where it was read
     format     "safetensors", "PyTorch zip", "PyTorch legacy" or "minires checkpoint"
-    arrays     in the file's order: contiguous NumPy arrays in this machine's byte order that share no memory.
+    arrays     contiguous NumPy arrays in this machine's byte order, in the file's order; they share no memory.
                float16, bfloat16 and float8 are widened to float32, which holds each of their values exactly.
                Integers, booleans, float32 and float64 keep their type
     stored     the data type of each array in the file, in PyTorch's words: "bfloat16"
     metadata   the text entries of a safetensors header
-    inside     the key of the state dict in a checkpoint; "" where the whole file is the state dict
+    inside     key of the state dict in a checkpoint; "" if the whole file is the state dict
     """
 
     path: Path
@@ -50,7 +50,7 @@ LONGEST = 100  # characters
 
 
 def quoted(value: object) -> str:
-    """A value from a file for an error of one line: escaped, at most LONGEST characters."""
+    """A value from a file, for a one-line error: escaped, at most LONGEST characters."""
     return _shortened(ascii(value[:LONGEST] if isinstance(value, str | bytes) else value))
 
 

@@ -50,7 +50,7 @@ def check_convolution(
     """
     x_shape, w_shape, *options = geometry
     (x, w, b, g), expected = _convolution(geometry, dtype)
-    # As the kernels want them: then they are read where they lie.
+    # In the layout that the kernels read without a copy.
     x, g = (channels_first(among_nan(channels_last(a))) for a in (x, g))
     w = channels_first(among_nan(channels_last(w))) if backend.name == "emulated" else among_nan(w)
     kept = [array.copy() for array in (x, w, b, g)]

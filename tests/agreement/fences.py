@@ -1,4 +1,4 @@
-"""Arrays that tell who reads or writes outside of them."""
+"""Arrays with fences around them, which reveal reads and writes outside of the array."""
 
 from __future__ import annotations
 

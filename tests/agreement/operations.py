@@ -28,8 +28,8 @@ def agree_with_reference(backend: str, operation: str, seeds: int = 12, **option
         with fenced(backend, **options, **order):
             found = _forward_and_gradients(case.fn, case.inputs)
         for position, (one, other) in enumerate(zip(found, expected, strict=True)):
-            told = f"{case.told}: " + (f"the gradient of input {position - 1}" if position else "the output")
-            near_or_tiny(one, other, 1e-11, told)
+            name = f"{case.description}: " + (f"the gradient of input {position - 1}" if position else "the output")
+            near_or_tiny(one, other, 1e-11, name)
     for number, holds in enumerate(PROPERTIES.get(operation, ())):
         with fenced(backend, **options):
             holds(np.random.default_rng(number))

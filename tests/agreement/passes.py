@@ -111,8 +111,8 @@ def batch_norm_fused(kernel: bool) -> None:
             with backends.backend("native") as backend:
                 whole = scale / np.sqrt(var + 0.1)
                 backend.kernels.batch_norm_apply(x, mean, whole, shift, residual, relu, y)
-        told = f"batch norm with bias {shift is not None}, skip-add {residual is not None}, {relu=}"
-        near(y, expected, 1e-13, told)
+        name = f"batch norm with bias {shift is not None}, skip-add {residual is not None}, {relu=}"
+        near(y, expected, 1e-13, name)
         fence.check()
 
 

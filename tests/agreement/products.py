@@ -58,8 +58,8 @@ def native_products(isa: str = "auto") -> None:
             for transposed, start in itertools.product([False, True], [None, bias]):
                 c = fence.empty((M, N), dtype)
                 backend.kernels.matmul(a, b.T.copy() if transposed else b, transposed, start, c)
-                told = f"matmul {M}×{K} · {K}×{N}"
-                near(c, exact + (0 if start is None else bias), rounding(dtype, K), told)
+                name = f"matmul {M}×{K} · {K}×{N}"
+                near(c, exact + (0 if start is None else bias), rounding(dtype, K), name)
             c = fence.empty((M, N), dtype)
             backend.kernels.matmul_at(a.T.copy(), b, c)
             near(c, exact, rounding(dtype, K), f"matmul_at {M}×{K} · {K}×{N}")

@@ -39,13 +39,13 @@ def rounding_of_rung(rung: str, dtype: Any = np.float32) -> float:
 WINOGRAD = {np.float32: 5e-6, np.float64: 1e-12}  # its transforms lose a few bits more than a sum of products
 
 
-def near(found: Array, expected: Array, bound: float, told: str) -> None:
+def near(found: Array, expected: Array, bound: float, name: str) -> None:
     distance = off(found, expected)
-    expect(distance <= bound, f"{told} is off by {distance:.2g}, more than {bound:.2g}")
+    expect(distance <= bound, f"{name} is off by {distance:.2g}, more than {bound:.2g}")
 
 
-def near_or_tiny(found: Array, expected: Array, bound: float, told: str) -> None:
+def near_or_tiny(found: Array, expected: Array, bound: float, name: str) -> None:
     """A gradient may be zero but for rounding: beside numbers of order 1 that is nothing."""
-    expect(found.shape == expected.shape, f"{told} has shape {found.shape}, expected {expected.shape}")
+    expect(found.shape == expected.shape, f"{name} has shape {found.shape}, expected {expected.shape}")
     error = np.abs(found - expected) / (1 + np.abs(expected))
-    expect(bool((error <= bound).all()), f"{told} is off by {error.max(initial=0):.2g}, more than {bound:.2g}")
+    expect(bool((error <= bound).all()), f"{name} is off by {error.max(initial=0):.2g}, more than {bound:.2g}")

@@ -208,7 +208,7 @@ def test_lockstep_names_layer_and_index_of_an_own_backends_mistake(rng):
         assert fault.index == (1, 2, 0, 3)
         assert fault.numbers[1] - fault.numbers[0] == pytest.approx(1, abs=1e-5)
     assert lockstep(model, images, labels, backends=("reference", mr.backends.Reference)).passed
-    with pytest.raises(TypeError, match=r"backends must be two, .* got 'native'"):
+    with pytest.raises(TypeError, match=r"backends must be a pair .* got 'native'"):
         lockstep(model, images, labels, backends="native")
 
 

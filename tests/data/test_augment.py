@@ -136,7 +136,7 @@ def test_transform(rng):
         Augmentation(shift=1.5),
     ],
 )
-def test_only_with_a_generator(rng, augmentation):
+def test_augmentation_requires_a_generator(rng, augmentation):
     images = rng.integers(0, 256, (20, 5, 6, 3)).astype(np.uint8)
     transform = Transform(None, augmentation)
     np.testing.assert_array_equal(transform(images), Transform()(images))

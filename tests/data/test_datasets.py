@@ -27,7 +27,7 @@ def test_unknown_names(function):
         function("cifar100")
 
 
-def test_size_only_where_there_is_one(tmp_path):
+def test_size_cannot_be_chosen_for_arrays(tmp_path):
     for name in ("digits", "cifar10"):
         with pytest.raises(ValueError, match=f"size cannot be chosen for {name!r}, got 16"):
             data.load(name, "train", tmp_path, size=16)
@@ -118,7 +118,7 @@ def test_random_parts_have_the_papers_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
-def test_what_comes_before_a_broken_picture_is_whole(tmp_path, rng, workers):
+def test_batches_before_a_broken_picture_are_complete(tmp_path, rng, workers):
     images = pictures(tmp_path, 10, rng)
     dataset = Dataset("folder", "train", images, np.arange(10), tuple("abcdefghij"))
     whole = list(Loader(dataset, 2, workers=0).epoch())
@@ -156,7 +156,7 @@ def test_a_label_is_one_of_the_classes(rng):
             Dataset("x", "train", images, np.array([0, label]), ("a", "b"))
 
 
-def test_the_shape_is_what_the_network_sees(rng):
+def test_the_shape_is_that_of_the_networks_input(rng):
     images = rng.integers(0, 256, (2, 4, 3, 1)).astype(np.uint8)
     dataset = Dataset("x", "train", images, np.zeros(2, int), ("a",))
     assert dataset.shape == Transform()(images).shape[1:] == (1, 4, 3)

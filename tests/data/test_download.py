@@ -66,7 +66,7 @@ def test_a_good_file(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("path", "md5", "told"),
+    ("path", "md5", "message"),
     [
         ("/good", "0" * 32, "checksum"),
         ("/cut", MD5, "checksum"),
@@ -76,9 +76,9 @@ def test_a_good_file(server, tmp_path, capsys):
         *((path, MD5, "cannot download") for path in BAD),
     ],
 )
-def test_a_bad_one_leaves_the_folder_as_it_was(server, tmp_path, path, md5, told):
+def test_a_bad_download_leaves_the_folder_unchanged(server, tmp_path, path, md5, message):
     (tmp_path / "file.bin").write_bytes(b"old")
-    with pytest.raises(DataError, match=told) as failure:
+    with pytest.raises(DataError, match=message) as failure:
         download(remote(f"{server}{path}", md5), tmp_path)
     assert server in str(failure.value)
     assert os.listdir(tmp_path) == ["file.bin"]
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written(server, tmp_path):
         download(remote(f"{server}/good"), tmp_path / "file" / "folder")
 
 
-def test_a_data_set_is_fetched_only_when_asked(server, tmp_path, monkeypatch):
+def test_a_data_set_is_downloaded_only_on_request(server, tmp_path, monkeypatch):
     """The archive that comes is not CIFAR-10: the error is about the file, and the download was made."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     archive = Remote(cifar10.ARCHIVE.name, f"{server}/good", MD5, len(CONTENT))
@@ -108,7 +108,7 @@ def test_a_data_set_is_fetched_only_when_asked(server, tmp_path, monkeypatch):
     assert (tmp_path / "minires" / "cifar10" / cifar10.ARCHIVE.name).read_bytes() == CONTENT
 
 
-def test_a_link_in_the_place_of_the_folder(server, tmp_path):
+def test_a_link_instead_of_the_folder(server, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "cache").symlink_to("elsewhere")
     with pytest.raises(DataError, match="cache is a link"):

@@ -170,7 +170,7 @@ def test_aspect_ratios_are_uniform_in_their_logarithm():
 
 
 @pytest.mark.parametrize("plant", ["fifo", "device", "dangling link", "folder"])
-def test_what_is_no_file_is_refused_at_once(root, plant):
+def test_special_files_are_refused_at_once(root, plant):
     path = root / "val" / "ape" / "9.png"
     if plant == "fifo":
         os.mkfifo(path)
@@ -220,14 +220,14 @@ def test_a_folder_that_is_divided_already(undivided, name):
         data.load("folder", "train", undivided, test_fraction=0.2)
 
 
-def test_what_divides_a_folder_is_said(undivided):
+def test_errors_about_the_test_fraction(undivided):
     with pytest.raises(data.DataError, match=r"no folder train .*; --test-fraction 0\.2 divides a folder of classes"):
         data.load("folder", "train", undivided)
     with pytest.raises(ValueError, match="test_fraction cannot be chosen for 'digits'"):
         data.load("digits", "train", test_fraction=0.2)
 
 
-def test_training_on_a_divided_folder_and_going_on(undivided, tmp_path, capsys):
+def test_training_on_a_divided_folder_and_resuming(undivided, tmp_path, capsys):
     words = ["--data", "folder", "--data-dir", str(undivided), "--size", "8", "--test-fraction", "0.3", "--seed", "3"]
     words += ["--width", "1", "--batch-size", "6", "--workers", "0", "--quiet", "--checkpoint-every", "1"]
     run = tmp_path.parent / f"{tmp_path.name}-run"
@@ -237,9 +237,9 @@ def test_training_on_a_divided_folder_and_going_on(undivided, tmp_path, capsys):
     assert main(["train", "--resume", str(run / "checkpoints" / "iteration-00000001.json"), "--quiet"]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["images"] == len(data.load("folder", "test", undivided, test_fraction=0.3, seed=3))
-    assert told["top1_error"] == checkpoint.rows[-1].test_error
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == len(data.load("folder", "test", undivided, test_fraction=0.3, seed=3))
+    assert report["top1_error"] == checkpoint.rows[-1].test_error
     for fraction in ("0", "1", "-0.5", "nan"):
         assert main(["train", *words[:6], "--test-fraction", fraction, "--iterations", "1"]) == 2
         assert "--test-fraction must be" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def running():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("minires-")]
 
 
-def test_an_error_in_a_worker_is_the_callers(tmp_path):
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (20, 20)).save(good)
     bad.write_text("not an image")
@@ -164,13 +164,13 @@ def test_closing_early_leaves_no_thread():
 
 
 def test_wrong_arguments():
-    for options, told in (
+    for options, message in (
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"batch_size": 2.0}, "batch_size must be an integer"),
         ({"batch_size": 2, "seed": -1}, "seed must be at least 0"),
         ({"batch_size": 2, "workers": -1}, "workers must be at least 0"),
     ):
-        with pytest.raises((TypeError, ValueError), match=told):
+        with pytest.raises((TypeError, ValueError), match=message):
             Loader(numbered(3), **options)
     with pytest.raises(data.DataError, match="has no images"):
         Loader(numbered(0), 2)

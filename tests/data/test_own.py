@@ -44,7 +44,7 @@ def test_classes_are_numbered_where_they_have_no_names():
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "classes", "told"),
+    ("images", "labels", "classes", "message"),
     [
         (np.zeros((2, 4, 4)), [0, 1], None, r"images must be a uint8 array .*np\.rint\(255 \* images\)"),
         (np.zeros((2, 4), np.uint8), [0, 1], None, r"images must be a uint8 array \(N, H, W, C\) or \(N, H, W\), got"),
@@ -62,8 +62,8 @@ def test_classes_are_numbered_where_they_have_no_names():
         (np.zeros((1, 4, 4), np.uint8), np.array([2**64 - 1], np.uint64), None, r"labels must lie in \[0, 1,000,000\)"),
     ],
 )
-def test_arrays_that_are_no_data_set(images, labels, classes, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_arrays_that_are_not_a_data_set(images, labels, classes, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         data.from_arrays(images, labels, classes)
 
 
@@ -100,7 +100,7 @@ def test_names_that_cannot_be_registered(name):
         data.register(name, stripes)
 
 
-def test_what_is_registered_must_load_a_data_set(registered):
+def test_a_registered_function_must_load_a_data_set(registered):
     with pytest.raises(TypeError, match="load must be a function of the split"):
         data.register("mine", stripes("train"))
     data.register(registered, lambda split: (np.zeros(3), split))

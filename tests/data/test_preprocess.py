@@ -207,7 +207,7 @@ def test_a_mean_image(tmp_path, rng):
     np.testing.assert_array_equal(found, (pixels.astype(np.float32) / np.float32(255) - mean).transpose(2, 0, 1))
 
 
-def test_what_it_says_of_itself():
+def test_the_repr():
     assert str(Preprocessing()) == ("shorter side 256, centre 224×224, mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
     grey = Preprocessing(8, 8, np.full((8, 8, 1), 0.25, np.float32), (1,), "bicubic", grey=True)
     assert str(grey) == "in grey, shorter side 8 (bicubic), centre 8×8, minus the mean image"
@@ -222,7 +222,7 @@ def test_what_it_says_of_itself():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"resize": 0}, "resize must be at least 1, got 0"),
         ({"resize": 1e3}, "resize must be an integer"),
@@ -237,12 +237,12 @@ def test_what_it_says_of_itself():
         ({"interpolation": "linear"}, "interpolation must be one of"),
     ],
 )
-def test_wrong_arguments_are_named(changes, told):
-    with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+def test_wrong_arguments_are_named(changes, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         Preprocessing(**changes)
 
 
-def test_files_that_are_no_pictures_are_named(tmp_path, rng):
+def test_files_that_are_not_pictures_are_named(tmp_path, rng):
     whole = tmp_path / "whole.jpg"
     Image.fromarray(noise(rng, 90, 70)).save(whole)
     broken = {

@@ -1,4 +1,4 @@
-"""The data sets: what they hold, where they are looked for, and how broken files are told."""
+"""The data sets: their content, the places where they are searched, and the errors for broken files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ GOOD = idx_bytes(np.arange(60).reshape(3, 4, 5))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "ends within its header"),
         (GOOD[:10], "ends within its header"),
@@ -83,10 +83,10 @@ GOOD = idx_bytes(np.arange(60).reshape(3, 4, 5))
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_broken_idx(tmp_path, content, told, packed):
+def test_broken_idx(tmp_path, content, message, packed):
     path = tmp_path / ("file.gz" if packed else "file")
     path.write_bytes(gzip.compress(content) if packed else content)
-    with pytest.raises(data.DataFileError, match=told) as failure:
+    with pytest.raises(data.DataFileError, match=message) as failure:
         fashion_mnist.read_idx(path, 3)
     assert str(path) in str(failure.value)
 
@@ -110,7 +110,7 @@ def test_an_idx_file_that_cannot_be_opened(tmp_path, name):
 
 
 @pytest.mark.parametrize("shape", [(1 << 31, 1, 2), (0xFFFFFFFF, 0xFFFFFFFF, 0)])
-def test_an_idx_file_that_asks_for_too_much(tmp_path, shape):
+def test_an_idx_file_that_claims_too_much_memory(tmp_path, shape):
     (tmp_path / "x").write_bytes(struct.pack(">HBB3I", 0, 8, 3, *shape))
     with pytest.raises(data.DataFileError, match="the header asks for"):
         fashion_mnist.read_idx(tmp_path / "x", 3)
@@ -253,9 +253,9 @@ def test_broken_cifar10(small_cifar):
     folder, content = small_cifar
     path = folder / "data_batch_1.bin"
     whole = content["data_batch_1.bin"]
-    for payload, told in ((whole.tobytes()[:-1], "6,146 bytes expected"), (whole.tobytes() + b"x", "holds more")):
+    for payload, message in ((whole.tobytes()[:-1], "6,146 bytes expected"), (whole.tobytes() + b"x", "holds more")):
         path.write_bytes(payload)
-        with pytest.raises(data.DataFileError, match=told):
+        with pytest.raises(data.DataFileError, match=message):
             data.load("cifar10", "train", folder)
     whole[0, 0] = 10
     path.write_bytes(whole.tobytes())
@@ -275,7 +275,7 @@ def test_broken_cifar10(small_cifar):
         (tarfile.FIFOTYPE, ""),
     ],
 )
-def test_a_member_that_is_no_file(tmp_path, kind, link):
+def test_a_member_that_is_not_a_file(tmp_path, kind, link):
     path = pack(tmp_path / cifar10.ARCHIVE.name, type=kind, linkname=link)
     with pytest.raises(data.DataFileError) as failure:
         data.load("cifar10", "test", tmp_path)
@@ -333,7 +333,7 @@ def test_a_missing_batch_and_the_folder_of_the_archive(nowhere, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10"])
-def test_missing_says_what_where_and_what_to_do(nowhere, monkeypatch, name):
+def test_the_error_for_a_missing_data_set_names_place_and_remedy(nowhere, monkeypatch, name):
     monkeypatch.setenv("MINIRES_DATA", str(nowhere / "mine"))
     with pytest.raises(data.DataPathError, match=r"data_dir must be a folder, got '.*given'"):
         data.load(name, "train", nowhere / "given")

@@ -71,7 +71,7 @@ def test_wrong_model():
 def test_what_backward_costs_and_keeps():
     model = mr.nn.Sequential(mr.nn.Conv2d(3, 4, 3, padding=1, bias=False), mr.nn.ReLU(), mr.nn.Conv2d(4, 2, 1))
     first, relu, last = mr.summary(model, (3, 6, 5)).rows
-    assert (first.macs, first.backward_macs) == (4 * 30 * 27, 4 * 30 * 27)  # the image wants no gradient
+    assert (first.macs, first.backward_macs) == (4 * 30 * 27, 4 * 30 * 27)  # the image requires no gradient
     assert (last.macs, last.backward_macs) == (2 * 30 * 4, 2 * 2 * 30 * 4)
     assert first.kept_bytes == 3 * 30 * 4  # its input
     assert relu.kept_bytes == 4 * 30 * 4  # its output, which is the input of the next one as well

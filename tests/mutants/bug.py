@@ -12,7 +12,7 @@ class Bug:
 
     file       path below the repository
     old, new   the text that is replaced, and its replacement.  ‹ › in the old text of a kernel mark the part that is
-               replaced, and the rest only says where: "sum += ‹a› * b".  Where that part ends with ; both are
+               replaced, and the rest only shows the place: "sum += ‹a› * b".  Where that part ends with ; both are
                statements, else expressions of one type
     why        the defect in words; for a kernel its name, or the header that several kernels share
     tests      arguments of pytest, or functions that raise AssertionError: the narrowest tests that must catch it

@@ -105,7 +105,7 @@ def _build(folder: Path, bugs: Sequence[Bug], module: str, home: str) -> None:
 
 
 def _tool(name: str) -> str:
-    """The program, on the path or beside this Python; "" where there is none."""
+    """The path of a program, searched in PATH and beside this Python; "" if it is missing."""
     beside = Path(sys.executable).parent / name
     return shutil.which(name) or (str(beside) if beside.exists() else "")
 

@@ -70,7 +70,7 @@ def test_the_first_error_stops_the_others(tmp_path):
 
 
 def fail_after_start(report):
-    time.sleep(1.5)  # the other one waits by then
+    time.sleep(1.5)  # by then the other process waits
     fail(report)
 
 

@@ -1,4 +1,4 @@
-"""gradcheck finds wrong gradients, tells them from kinks, and says where."""
+"""gradcheck finds wrong gradients, distinguishes them from kinks, and reports the element."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_kink_that_is_never_left_is_not_passed():
         gradcheck(F.relu, np.zeros(3), redraws=0)
 
 
-def test_inputs_come_back_unmodified(rng):
+def test_inputs_are_restored(rng):
     x = rng.standard_normal((3, 4))
     kept = x.copy()
     held = mr.tensor(x.copy(), requires_grad=True)
@@ -92,7 +92,7 @@ def test_a_whole_network_projected(rng):
 
 
 @pytest.mark.parametrize(
-    ("fn", "said"),
+    ("fn", "message"),
     [
         (lambda x: mr.tensor(np.ones(3)) + mr.tensor(x.data), "depends on none of the inputs"),
         (lambda x: F.dropout(x, 0.5), "not deterministic"),
@@ -101,8 +101,8 @@ def test_a_whole_network_projected(rng):
         (lambda x: mr.tensor(np.float32([1]), requires_grad=True) * 1.0, "float64"),
     ],
 )
-def test_functions_that_cannot_be_checked(fn, said):
-    with pytest.raises(GradcheckError, match=said):
+def test_functions_that_cannot_be_checked(fn, message):
+    with pytest.raises(GradcheckError, match=message):
         gradcheck(fn, np.array([1.0, 2.0, 3.0]))
 
 
@@ -122,7 +122,7 @@ def test_a_function_that_changes_its_input():
         gradcheck(after, np.ones(3))
 
 
-def test_inputs_are_put_back_though_an_error_keeps_the_tape():
+def test_inputs_are_restored_while_an_error_keeps_the_tape():
     x = mr.tensor(np.array([1.0, 2.0]), requires_grad=True)
     tapes = []
 
@@ -138,7 +138,7 @@ def test_inputs_are_put_back_though_an_error_keeps_the_tape():
     assert x.data.tolist() == [1.0, 2.0]
 
 
-def test_an_input_without_influence_is_told(rng):
+def test_an_input_without_influence_is_reported(rng):
     with pytest.raises(GradcheckError, match="does not depend on input 1"):
         gradcheck(lambda a, b: a * 2.0, [rng.standard_normal(3), rng.standard_normal(3)])
 
@@ -154,7 +154,7 @@ def test_labels_are_passed_on(rng):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"eps": 0}, "eps"),
         ({"eps": float("nan")}, "eps"),
@@ -166,8 +166,8 @@ def test_labels_are_passed_on(rng):
         ({"redraws": -1}, "redraws"),
     ],
 )
-def test_wrong_options(options, said):
-    with pytest.raises((TypeError, ValueError), match=said):
+def test_wrong_options(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         gradcheck(F.relu, np.ones(3), **options)
 
 
@@ -180,7 +180,7 @@ def test_wrong_inputs():
         gradcheck(F.relu, mr.tensor(np.ones(3), requires_grad=True) * 2.0)
 
 
-def test_a_direction_is_followed_to_the_wrong_element(rng):
+def test_a_wrong_direction_is_narrowed_to_one_element(rng):
     """Projected mode names an element, be the mistake in one alone."""
     x = rng.standard_normal((5, 7, 3))
     with pytest.raises(GradcheckError) as failure:
@@ -191,7 +191,7 @@ def test_a_direction_is_followed_to_the_wrong_element(rng):
 
 
 def test_many_units_cross_their_kinks_along_a_direction(rng):
-    """A million ReLUs: every step takes some across theirs, which must neither fail nor hide a mistake."""
+    """Every step moves some of a million ReLUs across a kink, which must neither fail nor hide a wrong gradient."""
     w = rng.standard_normal((4, 1_000_000)) * 100
     x = rng.standard_normal(4)
     tensor = mr.tensor(w.T.copy())

@@ -1,4 +1,4 @@
-"""Each layer's own gradient inside a network: what is planted in one layer is found there, by name."""
+"""check_layers finds a fault that is planted in one layer of a network, and names the layer."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_forgotten_half_in_any_operation(rng, resnet20, monkeypatch, operation
     assert (fault.module, fault.operation) == (module, operation.__name__)
 
 
-def test_max_pooling_is_looked_at_beside_its_ties(rng, monkeypatch):
+def test_max_pooling_is_checked_away_from_ties(rng, monkeypatch):
     """Behind a ReLU whole windows are zero: there every difference quotient is wrong, and a fault must still show."""
     model = disturb(mr.models.create("resnet18", width=3).astype("float64"), rng)
     x = images(rng, (35, 33))
@@ -116,7 +116,7 @@ def test_a_shortcut_whose_gradient_is_dropped(rng, resnet20, monkeypatch):
     assert fault.module == "layer3.1.relu"  # feeds layer3.2's convolution and its shortcut
 
 
-def test_a_leaf_that_forgets(rng, monkeypatch):
+def test_a_leaf_that_drops_a_gradient(rng, monkeypatch):
     """A weight that is used twice gets both gradients."""
     weight = mr.tensor(rng.standard_normal((3, 3)), requires_grad=True)
 
@@ -151,7 +151,7 @@ def test_a_backward_that_is_wrong_only_in_the_network(rng, resnet20, monkeypatch
     assert [layer.operation for layer in faults] == ["BatchNorm"]
 
 
-def test_the_model_comes_back_as_it_was(rng, resnet20):
+def test_the_model_is_restored(rng, resnet20):
     before = {name: array.copy() for name, array in resnet20.state_dict().items()}
     grad = np.ones(resnet20.fc.bias.shape)
     resnet20.fc.bias.grad = grad
@@ -175,7 +175,7 @@ def test_float32_is_refused(rng):
         check_layers(mr.models.create("resnet20", width=2), rng.standard_normal((2, 3, 8, 8)))
 
 
-def test_an_operation_of_ones_own(rng):
+def test_a_custom_operation(rng):
     class Square(mr.Function):
         def forward(self, x):
             self.saved = x
@@ -186,7 +186,7 @@ def test_an_operation_of_ones_own(rng):
 
     fault = first_fault(check_layers(lambda x: Square()(x), rng.standard_normal((2, 3))))
     assert fault.fault.analytical / fault.fault.numerical == pytest.approx(0.5, rel=1e-6)
-    assert str(fault.fault).startswith("the gradient is not the derivative of its forward: x at index (")
+    assert str(fault.fault).startswith("the gradient is not the derivative of forward: x at index (")
 
 
 def test_a_backward_that_raises_is_a_fault_of_its_layer(rng, resnet20, monkeypatch):
@@ -204,7 +204,7 @@ def test_a_backward_that_raises_is_a_fault_of_its_layer(rng, resnet20, monkeypat
     assert "nothing" in report.network
 
 
-def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20, monkeypatch):
+def test_a_call_that_cannot_be_repeated_is_a_fault_of_its_layer(rng, resnet20, monkeypatch):
     sound, calls = ops.BatchNorm.backward, []
 
     def once(self, grad_output):
@@ -216,11 +216,11 @@ def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20,
     monkeypatch.setattr(ops.BatchNorm, "backward", once)
     (fault,) = [layer for layer in check_layers(resnet20, images(rng)) if layer.fault]
     assert (fault.module, fault.fault.what) == ("layer2.1.bn1", "error")
-    assert "made again alone, raised ValueError: not twice" in str(fault.fault)
+    assert "repeated alone, raised ValueError: not twice" in str(fault.fault)
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "told"),
+    ("change", "what", "message"),
     [
         (
             lambda grad: grad.astype(np.float32),
@@ -231,11 +231,11 @@ def test_a_call_that_cannot_be_made_again_is_a_fault_of_its_layer(rng, resnet20,
         (lambda grad: grad.sum(axis=0, keepdims=True), "error", "an array of shape (1, 4, 3, 3)"),
     ],
 )
-def test_the_form_of_a_gradient(rng, resnet20, monkeypatch, change, what, told):
+def test_the_form_of_a_gradient(rng, resnet20, monkeypatch, change, what, message):
     plant(monkeypatch, ops.Conv2d, "layer2.0.conv1", lambda grads: (grads[0], change(grads[1]), *grads[2:]))
     fault = first_fault(check_layers(resnet20, images(rng)))
     assert (fault.module, fault.fault.what) == ("layer2.0.conv1", what)
-    assert told in str(fault.fault)
+    assert message in str(fault.fault)
 
 
 @pytest.mark.parametrize("k", [-4, 4])
@@ -249,7 +249,7 @@ def test_the_form_of_a_gradient(rng, resnet20, monkeypatch, change, what, told):
         (ops.AdaptiveAvgPool2d, "avgpool"),
     ],
 )
-def test_how_small_a_fault_shows(rng, resnet20, monkeypatch, operation, module, k):
+def test_the_smallest_fault_that_is_found(rng, resnet20, monkeypatch, operation, module, k):
     """A factor of 1 + k·1e-6.  A random direction sees a fraction of the gradient's length, seldom below a quarter."""
     factor = 1 + k * 1e-6
 
@@ -274,7 +274,7 @@ def test_kinks_within_the_step_are_no_faults(rng):
         assert first_fault(check_layers(mr.functional.relu, x, seed=seed)) is None
 
 
-def test_a_gradient_that_reaches_nobody(rng, resnet20, monkeypatch):
+def test_a_lost_gradient(rng, resnet20, monkeypatch):
     """The tape forgets a node: what its user sent it is left over."""
 
     def push(heap, entry):
@@ -286,7 +286,7 @@ def test_a_gradient_that_reaches_nobody(rng, resnet20, monkeypatch):
     assert (fault.module, fault.operation, fault.fault.what) == ("layer2.1.bn1", "BatchNorm", "lost")
 
 
-def test_a_parameter_that_its_module_does_not_know(rng):
+def test_a_parameter_that_its_module_did_not_register(rng):
     weight = mr.tensor(rng.standard_normal((3, 3)), requires_grad=True)
 
     class Hidden(mr.nn.Module):
@@ -297,4 +297,6 @@ def test_a_parameter_that_its_module_does_not_know(rng):
     fault = first_fault(check_layers(Hidden(), x))
     assert (fault.heading, fault.fault.what) == ("leaf of shape (3, 3)", "lost")
     weight.grad = None
-    assert first_fault(check_layers(lambda x: mr.functional.linear(x, weight), x)) is None  # a function knows none
+    assert (
+        first_fault(check_layers(lambda x: mr.functional.linear(x, weight), x)) is None
+    )  # a function has no parameters

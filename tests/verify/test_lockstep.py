@@ -1,4 +1,4 @@
-"""Two backends in lockstep: errors are told apart from what they grow into, and the guilty node can be run alone."""
+"""Two backends in lockstep: own errors are separated from grown errors, and the wrong node's call can be repeated."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def wrong_native(monkeypatch):
 
 def test_images_of_another_dtype_are_named_with_the_remedy(rng, model):
     images, labels = batch(rng, dtype=np.float64)
-    told = r"images must have the model's dtype float32, got float64; convert them with images\.astype\('float32'\)"
-    with pytest.raises(TypeError, match=told):
+    message = r"images must have the model's dtype float32, got float64; convert them with images\.astype\('float32'\)"
+    with pytest.raises(TypeError, match=message):
         lockstep(model, images, labels, ("reference", "reference"))
     assert lockstep(model.astype("float64"), images, labels, ("reference", "reference")).passed
 
 
-def test_a_backend_beside_itself(rng, model):
+def test_a_backend_agrees_with_itself(rng, model):
     found = lockstep(model, *batch(rng), ("reference", "reference"))
     assert found.fault is None
     assert {(step.own, step.grown) for step in found.steps} == {(0.0, 0.0)}
@@ -73,7 +73,7 @@ def test_a_backend_beside_itself(rng, model):
     ("name", "options"),
     [("resnet20", {"width": 4}), ("resnet50", {"width": 4}), ("vgg16", {"width": 4, "hidden": 16})],
 )
-def test_native_beside_the_reference(rng, name, options, dtype):
+def test_native_agrees_with_the_reference(rng, name, options, dtype):
     mr.manual_seed(0)
     model = mr.models.create(name, **options).astype(dtype)
     x, labels = batch(rng, size=(40, 33), dtype=dtype)
@@ -84,18 +84,18 @@ def test_native_beside_the_reference(rng, name, options, dtype):
 
 @native
 @pytest.mark.parametrize("options", [{"isa": "portable"}, {"winograd": False}])
-def test_options_of_the_second(rng, model, options):
+def test_options_of_the_second_backend(rng, model, options):
     assert lockstep(model, *batch(rng), ("native", "native"), **options).fault is None
 
 
 @pytest.mark.skipif(bool(mr.backends.available()["emulated"]), reason="the emulator is not installed")
-def test_emulated_beside_the_reference(rng):
+def test_emulated_agrees_with_the_reference(rng):
     model = mr.models.create("resnet20", width=2)
     assert lockstep(model, *batch(rng, 2, (8, 8)), ("reference", "emulated")).fault is None
 
 
 @native
-def test_the_guilty_node_and_its_operands(rng, model, tmp_path, wrong_native):
+def test_the_wrong_node_and_its_saved_operands(rng, model, tmp_path, wrong_native):
     wrong_native(model.layer2[1].bn2.weight.data)
     found = lockstep(model, *batch(rng))
     fault = found.fault
@@ -106,12 +106,12 @@ def test_the_guilty_node_and_its_operands(rng, model, tmp_path, wrong_native):
     call = load_call(path)
     assert call.recorded.node.name == "BatchNorm"
     line = re.search(r"∂x +(\S+)  worst at .*: reference (\S+), native (\S+)", call.compare("reference", "native"))
-    # the planted fault knows its weight by identity: loaded from the file it is another array, and all is right
+    # the planted fault compares the weight by identity; the weight loaded from the file is another array, so no fault
     assert float(line[1]) < 1e-5
 
 
 @native
-def test_the_tolerance_is_of_the_own_error(rng, model, wrong_native):
+def test_only_the_own_error_must_be_within_the_tolerance(rng, model, wrong_native):
     """After the guilty node the runs differ, but no other node is blamed for that."""
     wrong_native(model.layer2[1].bn2.weight.data)
     found = lockstep(model, *batch(rng))
@@ -119,7 +119,7 @@ def test_the_tolerance_is_of_the_own_error(rng, model, wrong_native):
     assert sum(step.grown > 1e-4 for step in found.steps) > 20
 
 
-def test_nan_leaves_every_tolerance(rng, model, monkeypatch):
+def test_nan_exceeds_every_tolerance(rng, model, monkeypatch):
     from minires.backends import reference
 
     sound, calls = reference.relu_backward, []
@@ -169,7 +169,7 @@ def test_a_fused_pass_that_is_wrong(rng, model, monkeypatch):
     assert all(module.fused for module in model.modules() if type(module).__name__ == "BasicBlock")
 
 
-def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
+def test_calls_of_every_kind_are_saved_and_loaded(rng, tmp_path):
     """Slices, pads, labels, statistics: each option survives the file, and the call gives the same."""
     model = mr.nn.Sequential(mr.models.create("resnet20", width=2, num_classes=10), mr.nn.Dropout(0.3))
     found = lockstep(model, *batch(rng), ("reference", "reference"))
@@ -195,20 +195,20 @@ def test_saved_calls_of_every_kind_come_back(rng, tmp_path):
     }
 
 
-def test_files_that_are_no_calls(tmp_path):
+def test_invalid_files_of_calls(tmp_path):
     path = tmp_path / "a.npz"
     for content in (b"", b"no zip", b"PK\x03\x04 broken"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is no saved call"):
+        with pytest.raises(ValueError, match="invalid saved call"):
             load_call(path)
     np.savez(path, call=np.array(json.dumps({"operation": "os"})))
     with pytest.raises(ValueError, match="unknown operation 'os'"):
         load_call(path)
     np.savez(path, x=np.zeros(3))
-    with pytest.raises(ValueError, match="is no saved call"):
+    with pytest.raises(ValueError, match="invalid saved call"):
         load_call(path)
     np.savez(path, call=np.array([object()], dtype=object))
-    with pytest.raises(ValueError, match="is no saved call"):
+    with pytest.raises(ValueError, match="invalid saved call"):
         load_call(path)
     with pytest.raises(FileNotFoundError):
         load_call(tmp_path / "none.npz")
@@ -231,9 +231,9 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert "in step        all of 148 steps" in out
     assert "fused form     native gives the same bits" in out
     assert cli.main([*argv, "--backends", "native,native:winograd=0,isa=portable", "--dtype", "float64", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["fault"] is None
-    assert len(told["steps"]) == 148
+    report = json.loads(capsys.readouterr().out)
+    assert report["fault"] is None
+    assert len(report["steps"]) == 148
 
     from minires.backends.native.backend import NativeBackend
 
@@ -246,12 +246,12 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert lines[-1] == str(path)
     names: dict = {}
     exec("\n".join(lines[-4:-1]), names)
-    told = capsys.readouterr().out
-    assert re.search(r"∂x +1\.00e-02  worst at", told)
+    output = capsys.readouterr().out
+    assert re.search(r"∂x +1\.00e-02  worst at", output)
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--backends", "native"], "must name two"),
         (["--backends", "native,nativ"], "unknown backend 'nativ'"),
@@ -261,14 +261,14 @@ def test_the_command(capsys, tmp_path, monkeypatch):
         (["--data", "digits", "--index", "99999"], "--index must be below"),
     ],
 )
-def test_wrong_usage_is_one_line(capsys, argv, said):
+def test_wrong_usage_is_one_line(capsys, argv, message):
     assert cli.main(["lockstep", "resnet20", *argv]) == 2
     err = error_line(capsys.readouterr().err)
-    assert said in err
+    assert message in err
 
 
 @native
-def test_a_gradient_that_one_backend_forgets(rng, model, monkeypatch):
+def test_a_gradient_that_one_backend_omits(rng, model, monkeypatch):
     from minires import ops
 
     sound = ops.Linear.backward
@@ -308,7 +308,7 @@ def test_a_biased_running_variance(rng, model, monkeypatch):
 
 
 @native
-def test_a_running_variance_that_only_the_fused_pass_has_wrong(rng, model, monkeypatch):
+def test_a_running_variance_that_only_the_fused_pass_computes_wrong(rng, model, monkeypatch):
     from minires.backends.native.backend import NativeBackend
 
     sound = NativeBackend.batch_norm_relu_forward
@@ -334,13 +334,13 @@ def test_an_error_of_an_operation_is_a_finding_with_its_layer(capsys, tmp_path, 
     monkeypatch.setattr(NativeBackend, "relu_backward", wrong)
     argv = ["lockstep", "resnet20", "--data", "digits", "--batch-size", "2", "--width", "2", "--out", str(tmp_path)]
     assert cli.main(argv) == 1
-    told = capsys.readouterr()
-    assert told.err == ""
-    assert f"{error.__name__}: does not fit; in backward of <ReLU() of layer3.2.relu" in told.out
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert f"{error.__name__}: does not fit; in backward of <ReLU() of layer3.2.relu" in output.out
     assert cli.main([*argv, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["passed"] is False
-    assert "layer3.2.relu" in told["error"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False
+    assert "layer3.2.relu" in report["error"]
 
 
 @native
@@ -351,15 +351,15 @@ def test_nan_is_null_in_json_and_the_worst_in_words(capsys, tmp_path, monkeypatc
     monkeypatch.setattr(NativeBackend, "relu_backward", lambda self, g, y: sound(self, g, y) * y.dtype.type(np.nan))
     argv = ["lockstep", "resnet20", "--data", "digits", "--batch-size", "2", "--width", "2", "--out", str(tmp_path)]
     assert cli.main([*argv, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert told["fault"]["own"] is None
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["fault"]["own"] is None
     assert cli.main(argv) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("farthest", "grown most"))]
     assert ["nan" in line for line in lines] == [True, True], lines
 
 
 @native
-def test_a_missing_gradient_is_told_by_compare(rng, model, tmp_path, monkeypatch, wrong_native):
+def test_compare_reports_a_missing_gradient(rng, model, tmp_path, monkeypatch, wrong_native):
     from minires import ops
 
     wrong_native(model.layer2[1].bn2.weight.data)
@@ -374,7 +374,7 @@ def test_a_missing_gradient_is_told_by_compare(rng, model, tmp_path, monkeypatch
     for lacking, has in (("native", "reference"), ("reference", "native")):
         lines = call.compare("reference", "native").splitlines()
         (line,) = [line for line in lines if line.startswith("∂weight")]
-        assert line.split(maxsplit=1)[1] == f"{has} gives it, {lacking} does not"
+        assert line.split(maxsplit=1)[1] == f"{has} computes it, {lacking} does not"
     assert {line.split()[0] for line in lines} == {
         "output", "running_mean", "running_var", "∂x", "∂weight", "∂bias"
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A whole network verified, and what is planted in it found."""
+"""verify passes sound networks and finds planted faults."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def test_a_sound_network_is_verified(rng):
     assert report.passed
     assert report.culprit is None
     assert report.parameters == 1 + len(list(model.parameters()))
-    told = [operation.heading for operation in report.operations]
-    assert told[0] == "Conv2d(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1) on 2×4×4×5, 4×4×3×3"
-    assert len(set(told)) == len(told)
+    headings = [operation.heading for operation in report.operations]
+    assert headings[0] == "Conv2d(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1) on 2×4×4×5, 4×4×3×3"
+    assert len(set(headings)) == len(headings)
 
 
-def test_each_operation_is_looked_at_once_in_each_geometry(rng):
+def test_each_operation_is_checked_once_in_each_geometry(rng):
     model = mr.models.create("resnet50", width=1, num_classes=3, stride_in="3x3").astype("float64")
     found = [r.node.heading.partition(" of ")[0] for r in used_operations(model, rng.standard_normal((2, 3, 33, 33)))]
     # 7×7 and 3×3 and 1×1, with stride 1 and 2
@@ -75,11 +75,11 @@ def test_verify_names_the_layer(capsys, monkeypatch):
 @two_backends
 def test_the_command_on_a_sound_network(capsys):
     assert cli.main(["verify", "resnet20", "--width", "2", "--size", "8", "--against", "reference", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["passed"] is True
-    assert told["against"] == "reference"
-    assert {d["name"] for d in told["differences"]} >= {"logits", "∂images", "∂layer1.0.conv1.weight"}
-    assert len(told["layers"]) == 73
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True
+    assert found["against"] == "reference"
+    assert {d["name"] for d in found["differences"]} >= {"logits", "∂images", "∂layer1.0.conv1.weight"}
+    assert len(found["layers"]) == 73
     assert cli.main(["verify", "plain20", "--width", "2", "--size", "8", "--eval", "--backend", "reference"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "verified"
 
@@ -103,7 +103,7 @@ def test_a_backend_that_disagrees(rng, monkeypatch):
         assert [d.name for d in against_backend(model, x, "reference") if not d.agrees] == ["∂fc.bias"]
 
 
-def test_differences_reject_nan_and_measure_zeros_by_the_others():
+def test_differences_reject_nan_and_compare_zeros_relative_to_other_arrays():
     theirs = {"a": np.array([1.0, 2.0]), "zero": np.array([0.0, 0.0])}
     ours = {"a": np.array([1.0, 2.0 + 2e-8]), "zero": np.array([1e-15, 0.0])}
     found = {d.name: d for d in differences(ours, theirs, 1e-8)}
@@ -114,7 +114,7 @@ def test_differences_reject_nan_and_measure_zeros_by_the_others():
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["resnet21"], "unknown network 'resnet21'"),
         (["resnet20", "--cases", "0"], "--cases must be at least 1"),
@@ -125,10 +125,10 @@ def test_differences_reject_nan_and_measure_zeros_by_the_others():
         (["vgg16", "--size", "16", "--width", "1"], "at least 32×32"),
     ],
 )
-def test_wrong_usage_is_one_line(capsys, argv, said):
+def test_wrong_usage_is_one_line(capsys, argv, message):
     assert cli.main(["verify", *argv]) == 2
     err = error_line(capsys.readouterr().err)
-    assert said in err
+    assert message in err
 
 
 def test_without_a_network_every_operation(capsys):
@@ -143,9 +143,9 @@ def test_gradcheck_of_operations(capsys, monkeypatch):
     assert "Did you mean 'relu'?" in capsys.readouterr().err
     monkeypatch.setattr(ops.ReLU, "backward", lambda self, grad_output: grad_output)
     assert cli.main(["gradcheck", "relu", "linear", "--cases", "3", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert "gradient" in told["complaints"]["relu"]
-    assert told["complaints"]["linear"] == ""
+    found = json.loads(capsys.readouterr().out)
+    assert "gradient" in found["complaints"]["relu"]
+    assert found["complaints"]["linear"] == ""
 
 
 @pytest.mark.parametrize("error", [ValueError, IndexError])
@@ -173,8 +173,8 @@ def test_json_has_no_nan(capsys, monkeypatch):
     sound = ops.BatchNorm.backward
     monkeypatch.setattr(ops.BatchNorm, "backward", lambda self, g: (sound(self, g)[0] * np.nan, *sound(self, g)[1:]))
     assert cli.main(["verify", "resnet20", "--width", "1", "--size", "8", "--cases", "1", "--json"]) == 1
-    told = json_of(capsys)
-    assert next(layer["fault"]["analytical"] for layer in told["layers"] if layer["fault"]) is None
+    found = json_of(capsys)
+    assert next(layer["fault"]["analytical"] for layer in found["layers"] if layer["fault"]) is None
 
 
 @two_backends
@@ -185,10 +185,10 @@ def test_an_error_of_an_operation_in_json(capsys, monkeypatch):
     argv = ["verify", "resnet20", "--width", "1", "--size", "8", "--cases", "1", "--json", "--against", "reference"]
     monkeypatch.setattr(ops.ReLU, "backward", wrong)
     assert cli.main(argv) == 1
-    told = json_of(capsys)
-    (fault,) = [layer for layer in told["layers"] if layer["fault"]]
-    assert (fault["module"], fault["fault"]["told"]) == ("layer3.2.relu", "backward raised ValueError: does not fit")
-    assert "layer3.2.relu" in told["error"]  # of the comparison
+    found = json_of(capsys)
+    (fault,) = [layer for layer in found["layers"] if layer["fault"]]
+    assert (fault["module"], fault["fault"]["message"]) == ("layer3.2.relu", "backward raised ValueError: does not fit")
+    assert "layer3.2.relu" in found["error"]  # of the comparison
 
 
 @two_backends
@@ -233,7 +233,7 @@ def test_running_statistics_beside_pytorch(rng, monkeypatch):
     assert {d.name.rpartition(".")[2] for d in found if not d.agrees} == {"running_mean", "running_var"}
 
 
-def test_a_gradient_that_one_side_forgets_is_zero():
+def test_a_missing_gradient_counts_as_zero():
     theirs = {"a": np.array([1.0, 2.0])}
     assert [(d.name, d.agrees) for d in differences({}, theirs, 1e-8)] == [("a", False)]
     assert [(d.name, d.agrees) for d in differences(theirs, {}, 1e-8)] == [("a", False)]
@@ -265,7 +265,7 @@ def test_flags_that_say_nothing_are_wrong_usage(capsys, monkeypatch, argv, said)
     assert said in err
 
 
-def test_planted_says_how_long_it_takes(capsys, monkeypatch):
+def test_planted_prints_its_duration(capsys, monkeypatch):
     from minires.verify import planted
 
     monkeypatch.setattr(planted, "report", lambda say: planted.Planted(()))

@@ -74,9 +74,9 @@ pickled("OBJ", b"(cos\nsystem\n" + RUN + b"o", "it names os.system, which was no
 pickled("EXT1", b"\x82\x01", "the opcode EXT1 is not part of a state dict")
 pickled("EXT4", b"\x84\xff\xff\xff\x7f", "the opcode EXT4 is not part of a state dict")
 pickled("PERSID", b"Pos.system\n", "the opcode PERSID is not part of a state dict")
-pickled("BUILD on a tensor", Call(tensor().function, tensor().arguments, {"size": 1}), "BUILD on what has no attrib")
-pickled("BUILD on a function", b"ctorch._utils\n_rebuild_tensor\n}b", "BUILD on what has no attributes")
-pickled("BUILD on nothing", b"}b", "BUILD on what has no attributes")
+pickled("BUILD on a tensor", Call(tensor().function, tensor().arguments, {"size": 1}), "BUILD on an object without")
+pickled("BUILD on a function", b"ctorch._utils\n_rebuild_tensor\n}b", "BUILD on an object without attributes")
+pickled("BUILD on nothing", b"}b", "BUILD on an object without attributes")
 pickled("a call of text", b"X\x01\0\0\0a)R", "it calls str")
 pickled("a call of a type", Call(Global("torch", "float32"), ()), "it calls DType")
 pickled("a call without arguments", b"ccollections\nOrderedDict\n]R", "collections.OrderedDict is called without arg")
@@ -84,7 +84,7 @@ pickled("a name over two lines", Call(Global("os\x1b[2J", "sys\ttem"), ()), r"os
 pickled("a name without an end", b"c" + b"o" * 300, "a line of more than 256 bytes")
 pickled("a name with an escape", rb"cos\\x61" + b"\nsystem\n", "or with a backslash")
 pickled("an integer in digits", b"I1\n", "the opcode INT is not part of a state dict")
-pickled("a name that is a number", b"K\x01K\x01\x93", "a global that has no name")
+pickled("a name that is a number", b"K\x01K\x01\x93", "a global without a name")
 case("os.system in place of the magic number", dump(SYSTEM), "it names os.system, which was not executed")
 case("os.system as sys_info", legacy(TWO, {}, info=SYSTEM), "it names os.system, which was not executed")
 case("os.system as the list of keys", legacy(TWO, {}, keys=SYSTEM), "it names os.system, which was not executed")
@@ -93,13 +93,13 @@ case("os.system as the list of keys", legacy(TWO, {}, keys=SYSTEM), "it names os
 
 MODEL = b"ctorchvision.models.resnet\nResNet\n)\x81}(X\x0b\0\0\0_parametersNX\x08\0\0\0_modulesNub"
 pickled(
-    "a whole model", MODEL, "a whole pickled model (class torchvision.models.resnet.ResNet), none of which was exec"
+    "a whole model", MODEL, "a whole pickled model (class torchvision.models.resnet.ResNet), which was not executed"
 )
 pickled("a layer", Call(Global("torch.nn.modules.linear", "Linear"), ()), "(class torch.nn.modules.linear.Linear)")
 pickled(
     "a model with its source",
     Persistent(("module", Global("torch", "float32"), "x.py", "import os")),
-    "a whole pickled model, none of which was executed: save its state_dict() instead",
+    "a whole pickled model, which was not executed: save its state_dict() instead",
 )
 
 # -- pickles that would fill the memory or never end
@@ -146,7 +146,7 @@ pickled("APPENDS on a dictionary", b"}(K\x01e", "APPENDS on dict")
 pickled("a set", b"\x8f", "the opcode EMPTY_SET is not part of a state dict")
 pickled("a buffer elsewhere", b"\x97", "the opcode NEXT_BUFFER is not part of a state dict")
 pickled("no opcode", b"\xff", "unknown")
-pickled("protocol 200", b"\x80\xc8", "there is no protocol 200")
+pickled("protocol 200", b"\x80\xc8", "unknown protocol 200")
 pickled("text of no encoding", b"X\x02\0\0\0\xff\xfe", "text that is not UTF-8")
 pickled("half a surrogate", b"X\x03\0\0\0\xed\xa0\x80", "text that is not UTF-8")
 pickled("a key that is a float", {"a": tensor(), 0.5: 1}, "a dictionary's key is a float")
@@ -183,7 +183,7 @@ tensors("a parameter of nothing", Call(Global("torch._utils", "_rebuild_paramete
 tensors(
     "a negated tensor",
     Call(tensor().function, (*tensor().arguments, {"neg": True})),
-    "negated or conjugated only when read",
+    "holds a lazily negated or conjugated tensor",
 )
 THIRD = Global("torch._utils", "_rebuild_tensor_v3")
 tensors("a tensor without a type", Call(THIRD, tensor().arguments), "a tensor without a type")
@@ -203,9 +203,9 @@ for name, kind in {
 # -- storages
 
 NONE = "a storage with an invalid type, key or size"
-pickled("a persistent id that is text", Persistent("os.system"), "a persistent id that is no storage")
-pickled("a short persistent id", Persistent(("storage",)), "a persistent id that is no storage")
-pickled("a persistent id of another kind", Persistent(("file", 1, 2, 3, 4)), "a persistent id that is no storage")
+pickled("a persistent id that is text", Persistent("os.system"), "a persistent id that is not a storage")
+pickled("a short persistent id", Persistent(("storage",)), "a persistent id that is not a storage")
+pickled("a persistent id of another kind", Persistent(("file", 1, 2, 3, 4)), "a persistent id that is not a storage")
 tensors("a storage of no type", tensor() and Persistent(("storage", 1, "0", "cpu", 6)), NONE)
 tensors("a storage without a key", tensor(key=0), NONE)
 tensors("a storage of -1 elements", tensor(count=-1), NONE)
@@ -229,9 +229,13 @@ pickled("two state dicts", {"model": TWO, "state_dict": TWO}, "several state dic
 pickled("a tensor alone", tensor(), "holds a single tensor, not a state dict")
 pickled("a number", 3, "holds a int, not a state dict")
 pickled("a dictionary of numbers", {"lr": 0.1, "\n" * 9: 1}, r"its keys are 'lr', '\n\n")
-pickled("tensors under another key", {"encoder": TWO}, "holds tensors under 'encoder', none of which is one of state_")
-pickled("a number among tensors", {"a": tensor(), "epoch": 3}, "entry 'epoch' is no tensor, but int")
-pickled("a tensor named 1", {1: tensor()}, "1 is the name of a tensor")
+pickled(
+    "tensors under another key",
+    {"encoder": TWO},
+    "tensors under 'encoder'; a state dict must be under one of",
+)
+pickled("a number among tensors", {"a": tensor(), "epoch": 3}, "entry 'epoch' is not a tensor, but int")
+pickled("a tensor named 1", {1: tensor()}, "its key 1 is not a string")
 pickled("a name of 10^6 letters", {"x" * 1_000_000: tensor(offset=9)}, "xxxx…")
 
 # -- zip archives
@@ -319,10 +323,10 @@ case("a Keras model", members("config.json", "model.weights.h5"), "is a Keras mo
 case("another magic number", dump(1) + dump(1001), "is a pickle, but not one that torch.save wrote")
 case("a pickle of something", dump({"a": 1}), "is a pickle, but not one that torch.save wrote")
 case("another version", dump(0x1950A86A20F9469CFC6C) + dump(1002), "an unknown version of PyTorch's legacy format")
-case("keys that are none", legacy(ONE, {}, keys=3), "its list of storages is invalid")
+case("no list of keys", legacy(ONE, {}, keys=3), "its list of storages is invalid")
 case("keys that are numbers", legacy(ONE, {}, keys=[1]), "its list of storages is invalid")
 case("a key twice", legacy(ONE, {"0": (6, SIX)}, keys=["0", "0"]), "its list of storages is invalid")
-case("a key of nothing", legacy(ONE, {"0": (6, SIX)}, keys=["0", "1"]), "it lists a storage '1' that nothing uses")
+case("a key of nothing", legacy(ONE, {"0": (6, SIX)}, keys=["0", "1"]), "it lists a storage '1' that no tensor uses")
 case("no key", legacy(ONE, {}), "storage '0' is missing")
 case("another count", legacy(ONE, {"0": (5, SIX)}), "storage '0' holds 5 elements, not 6")
 case("a negative count", legacy(ONE, {"0": (-6, SIX)}), "storage '0' holds -6 elements, not 6")
@@ -333,8 +337,8 @@ case("only the head", LEGACY_HEAD + dump(SYS_INFO), "truncated: it ends within a
 # -- safetensors
 
 
-def header(name: str, told, text: str, content: bytes = SIX, length: int | None = None) -> None:
-    case(f"safetensors: {name}", safetensors(told, content, length), text)
+def header(name: str, fields, text: str, content: bytes = SIX, length: int | None = None) -> None:
+    case(f"safetensors: {name}", safetensors(fields, content, length), text)
 
 
 JSON = "no valid safetensors file: "

@@ -55,7 +55,7 @@ CONVNEXT = {
 
 
 @pytest.mark.parametrize(("key", "stride_in"), [(False, "3x3"), (True, "1x1"), (None, "3x3")])
-def test_transformers_says_where_the_stride_is(beside, key, stride_in):
+def test_the_configuration_of_transformers_specifies_the_stride(beside, key, stride_in):
     match = beside("resnet50", HUGGING_FACE, of_transformers(downsample_in_bottleneck=key))
     assert (match.complete, match.undecided, match.options["stride_in"]) == (True, (), stride_in)
     assert match.classes == tuple(f"class {n}" for n in range(7))
@@ -69,14 +69,14 @@ def test_building_blocks_have_no_stride_to_choose(beside):
     assert "stride_in" not in match.options
 
 
-def test_labels_that_are_numbers_are_no_names(beside):
+def test_numbered_labels_are_not_names(beside):
     config = of_transformers(id2label={str(n): f"LABEL_{n}" for n in range(7)})
     assert beside("resnet50", HUGGING_FACE, config).classes is None
     assert beside("resnet50", HUGGING_FACE, of_transformers(id2label={"0": "one of seven"})).classes is None
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "note"),
     [
         ({"depths": [3, 4, 23, 3]}, "depths [3, 4, 23, 3], the file holds [3, 4, 6, 3]"),
         ({"hidden_sizes": [16, 32, 64, 129]}, "hidden_sizes"),
@@ -84,10 +84,10 @@ def test_labels_that_are_numbers_are_no_names(beside):
         ({"layer_type": "basic"}, "layer_type 'basic'"),
     ],
 )
-def test_a_configuration_of_another_network_decides_nothing(beside, change, told):
+def test_a_configuration_of_another_network_is_ignored(beside, change, note):
     match = beside("resnet50", HUGGING_FACE, of_transformers(**change))
     assert match.undecided == ("stride_in",)
-    assert told in match.notes[0]
+    assert note in match.notes[0]
     assert match.classes is None
 
 
@@ -97,22 +97,22 @@ def test_a_network_that_minires_lacks_does_not_fit(beside, change):
     assert not match.complete
     assert next(iter(change)) in match.different[0]
     match = beside("resnet50", HUGGING_FACE, of_transformers(**change), network="resnet50")
-    assert not match.complete  # the stage would compute something else, whoever names it
+    assert not match.complete  # the stage computes something else, even if the caller names the network
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"model_type": "resnet"'])
 def test_a_broken_configuration(beside, content):
-    with pytest.raises(WeightsError, match=r"model\.safetensors: config\.json beside it is no valid JSON"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: config\.json beside it is not valid JSON"):
         beside("resnet50", HUGGING_FACE, content)
 
 
 @pytest.mark.parametrize("config", [{"model_type": "vit"}, [1], {"network": "resnet20", "data": "digits"}])
 @pytest.mark.parametrize("convention", [HUGGING_FACE, "torchvision"])
-def test_other_files_of_that_name_say_nothing(beside, config, convention):
+def test_other_files_named_config_json_are_ignored(beside, config, convention):
     assert beside("resnet50", convention, config).undecided == ("stride_in",)
 
 
-def test_pictures_of_convnext(beside):
+def test_the_preprocessing_of_convnext(beside):
     match = beside("resnet50", HUGGING_FACE, of_transformers(), CONVNEXT)
     assert match.preprocessing == {
         "resize": 256,
@@ -140,11 +140,11 @@ def test_pictures_of_convnext(beside):
         {"do_normalize": False},
     ],
 )
-def test_pictures_of_another_kind_are_not_followed(beside, change):
+def test_unknown_preprocessing_is_ignored(beside, change):
     match = beside("resnet50", HUGGING_FACE, of_transformers(), CONVNEXT | change)
     assert match.complete
     assert match.preprocessing == {}
-    assert "is not followed" in match.notes[0]
+    assert "preprocessor_config.json is ignored" in match.notes[0]
 
 
 # -- timm
@@ -164,7 +164,7 @@ TIMM = {
 }
 
 
-def test_timm_says_where_the_stride_is(beside):
+def test_the_configuration_of_timm_specifies_the_stride(beside):
     match = beside("resnet50", "torchvision", TIMM)
     assert (match.complete, match.undecided, match.options["stride_in"]) == (True, (), "3x3")
     assert match.convention == "timm"
@@ -196,15 +196,19 @@ def test_a_variant_of_timm_with_the_same_names_and_shapes(beside):
     assert not match.complete
 
 
-def test_timm_of_another_network_decides_nothing(beside):
+def test_a_timm_configuration_of_another_network_is_ignored(beside):
     match = beside("resnet101", "torchvision", TIMM)
     assert (match.complete, match.undecided) == (True, ("stride_in",))
     assert "config.json is ignored: it describes a resnet50, the file holds a resnet101" in match.notes[0]
 
 
 def test_timm_with_values_of_other_types(beside):
-    for said in ("text", {"input_size": "224", "mean": [None], "std": 3, "crop_pct": "x"}, {"input_size": [3, 2, 1]}):
-        match = beside("resnet50", "torchvision", TIMM | {"pretrained_cfg": said, "label_names": [1] * 7})
+    for invalid in (
+        "text",
+        {"input_size": "224", "mean": [None], "std": 3, "crop_pct": "x"},
+        {"input_size": [3, 2, 1]},
+    ):
+        match = beside("resnet50", "torchvision", TIMM | {"pretrained_cfg": invalid, "label_names": [1] * 7})
         assert match.complete
         assert match.preprocessing == {}
         assert match.classes is None

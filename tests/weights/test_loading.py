@@ -65,19 +65,19 @@ def test_a_network_in_evaluation_mode(written, rng):
     assert np.abs(logits.data - other(x).data).max() > 0.01 * np.abs(logits.data).max()
 
 
-def test_the_stride_must_be_said(written):
+def test_the_stride_must_be_passed(written):
     path = written(state("resnet101"))
     with pytest.raises(WeightsMismatch) as failure:
         weights.load(path)
-    told = str(failure.value)
-    assert told.startswith(f"{path} holds a resnet101, but names and shapes do not reveal which convolution")
-    assert '"3x3" for weights of torchvision and timm, "1x1" for the paper\'s' in told
-    assert "\n" not in told
+    message = str(failure.value)
+    assert message.startswith(f"{path} holds a resnet101, but names and shapes do not reveal which convolution")
+    assert '"3x3" for weights of torchvision and timm, "1x1" for the paper\'s' in message
+    assert "\n" not in message
     with pytest.raises(WeightsMismatch, match="do not reveal"):
         weights.load(path, strict=False)
 
 
-def test_what_does_not_fit_is_not_loaded(written):
+def test_a_file_that_does_not_fit_is_not_loaded(written):
     path = written(state("resnet34"))
     with pytest.raises(WeightsMismatch, match=r"x\.safetensors does not fit resnet18: 1 difference: 3, 4, 6, 3"):
         weights.load(path, network="resnet18")
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_not_loaded(written):
         weights.load(written(arrays))
 
 
-def test_strict_false_leaves_what_is_missing_as_initialised(written, rng):
+def test_without_strict_missing_parameters_stay_initialised(written, rng):
     arrays = state("resnet18", rng)
     del arrays["fc.weight"], arrays["fc.bias"]
     arrays["projector.weight"] = np.ones(3, np.float32)
@@ -121,18 +121,18 @@ def test_dtype(written, rng):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("conv1.weight", np.nan, "1 of 72 numbers are not finite"),
         ("fc.bias", -np.inf, "1 of 7 numbers are not finite"),
         ("bn1.running_var", -1e-3, "1 of 4 variances are negative"),
     ],
 )
-def test_impossible_numbers(written, rng, name, value, told):
+def test_impossible_numbers(written, rng, name, value, message):
     arrays = state("resnet20", rng)
     arrays[name].flat[1] = value
     path = written(arrays)
-    with pytest.raises(WeightsError, match=rf"x\.safetensors is broken: {name}: {told}$"):
+    with pytest.raises(WeightsError, match=rf"x\.safetensors is broken: {name}: {message}$"):
         weights.load(path)
     with pytest.raises(WeightsError, match="is broken"):
         weights.convert(path, path.with_name("y.safetensors"))
@@ -145,7 +145,7 @@ def test_running_means_may_be_negative():
     assert weights.impossible({"bn1.running_mean": np.array([-1.0]), "n": np.array([-1])}) == []
 
 
-def test_files_that_are_none(tmp_path):
+def test_invalid_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         weights.load(tmp_path / "none.pth")
     with pytest.raises(WeightsError, match="is a folder"):
@@ -166,7 +166,7 @@ def test_a_plain_network_is_not_taken_for_a_residual_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_what_is_saved_comes_back_and_is_the_same_network(tmp_path, rng, name):
+def test_a_saved_network_loads_bit_identically(tmp_path, rng, name):
     path, arrays = tmp_path / "x.safetensors", state(name, rng)
     words = {"stride_in": "3x3"} if name in ("resnet50", "resnet101", "resnet152") else {}
     weights.save(arrays, path, network=name, options=small(name) | words)
@@ -180,7 +180,7 @@ def test_what_is_saved_comes_back_and_is_the_same_network(tmp_path, rng, name):
 @pytest.mark.parametrize(
     "options", [{"stride_in": "1x1"}, {"stride_in": "3x3"}, {"shortcut": "A", "zero_channels": "both"}]
 )
-def test_the_metadata_say_what_shapes_cannot(tmp_path, options):
+def test_the_metadata_hold_options_that_shapes_do_not_reveal(tmp_path, options):
     path = tmp_path / "x.safetensors"
     model = mr.models.create("resnet50", **small("resnet50"), **options)
     weights.save(model, path, network="resnet50", options=small("resnet50") | options)
@@ -194,30 +194,30 @@ def test_pictures_and_classes(tmp_path, rng):
     path, mean = tmp_path / "x.safetensors", rng.random((5, 6, 2)).astype(np.float32)
     pictures = {"resize": 6, "crop": 5, "std": (1.0, 0.5), "interpolation": "bicubic", "grey": False}
     classes = ["zero", "é", 'say "two"', "", "4", "5", "6"]
-    for told in (mean, (0.25, 1 / 3)):
+    for given in (mean, (0.25, 1 / 3)):
         weights.save(
             state("resnet20"),
             path,
             network="resnet20",
             options=small("resnet20"),
-            preprocessing=pictures | {"mean": told},
+            preprocessing=pictures | {"mean": given},
             classes=classes,
         )
         match = weights.recognise(weights.read(path))
         assert match.classes == tuple(classes)
         found = dict(match.preprocessing)
-        np.testing.assert_array_equal(found.pop("mean"), told)
+        np.testing.assert_array_equal(found.pop("mean"), given)
         assert found == pictures | {"std": [1.0, 0.5]}
 
 
 def test_save_refuses_what_does_not_fit(tmp_path):
     path, arrays = tmp_path / "x.safetensors", state("resnet20")
-    for options, error, told in [
+    for options, error, message in [
         (small("resnet20", width=5), ValueError, r"model does not fit resnet20 with these options: conv1\.weight, bn1"),
         (small("resnet20", stride_in="1x1"), TypeError, "resnet20 has no option 'stride_in'"),
         (small("resnet20", shortcut="D"), ValueError, "shortcut must be one of"),
     ]:
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             weights.save(arrays, path, network="resnet20", options=options)
     with pytest.raises(ValueError, match="dtype must be one of"):
         weights.save(arrays, path, network="resnet20", options=small("resnet20"), dtype="bfloat16")
@@ -250,7 +250,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, rng, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"minires": "2"}, "have version '2' of minires' layout; this minires reads '1'"),
         ({"network": "resnet51"}, "name the network 'resnet51'; known are"),
@@ -269,11 +269,11 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, rng, monkeypatch):
         ({"preprocessing": '{"mean": {}}'}, "malformed mean image"),
     ],
 )
-def test_metadata_that_minires_did_not_write(tmp_path, written, change, told):
+def test_metadata_that_minires_did_not_write(tmp_path, written, change, message):
     path = tmp_path / "x.safetensors"
     weights.save(state("resnet20"), path, network="resnet20", options=small("resnet20"))
     changed = written(state("resnet20"), "y.safetensors", metadata_of(path) | change)
-    with pytest.raises((WeightsError, WeightsMismatch), match=re.escape(told)) as failure:
+    with pytest.raises((WeightsError, WeightsMismatch), match=re.escape(message)) as failure:
         weights.load(changed)
     assert str(changed) in str(failure.value)
     assert "\n" not in str(failure.value)
@@ -290,7 +290,7 @@ def test_metadata_of_another_network_do_not_fit(written, tmp_path):
 # -- convert
 
 
-def test_what_convert_assumed_is_marked_and_may_be_said_later(written):
+def test_options_that_convert_assumed_are_marked_and_can_be_replaced(written):
     source = written(state("resnet20"))
     target, again = source.with_name("y.safetensors"), source.with_name("z.safetensors")
     assert weights.convert(source, target).undecided == ("network", "zero_channels")
@@ -308,13 +308,13 @@ def test_what_convert_assumed_is_marked_and_may_be_said_later(written):
         weights.load(again, zero_channels="both")
 
 
-def test_older_files_hold_what_was_assumed_as_known(written):
+def test_older_files_hold_assumed_options_as_known(written):
     source = written(state("resnet20"))
     target = source.with_name("y.safetensors")
     weights.convert(source, target)
-    told = metadata_of(target)
-    del told["assumed"]
-    assert weights.load(written(state("resnet20"), "old.safetensors", told))[1].undecided == ()
+    metadata = metadata_of(target)
+    del metadata["assumed"]
+    assert weights.load(written(state("resnet20"), "old.safetensors", metadata))[1].undecided == ()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
@@ -337,7 +337,7 @@ def test_convert_to_another_type(written, rng):
     equal(found, {name: array.astype(np.float16) for name, array in arrays.items()})
 
 
-def test_convert_wants_to_know_the_stride(written):
+def test_convert_requires_the_stride(written):
     source = written(state("resnet50"))
     target = source.with_name("y.safetensors")
     with pytest.raises(WeightsMismatch, match="--stride-in"):

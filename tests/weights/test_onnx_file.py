@@ -1,4 +1,4 @@
-"""A network as an ONNX file computes what the network computes, whoever reads it."""
+"""An exported ONNX file computes the same as the network, in every reader."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_fused_network_has_no_batch_norm(rng):
     assert "BatchNormalization" not in {node.op_type for node in onnx.load_from_string(content).graph.node}
 
 
-def test_what_the_file_says_of_itself():
+def test_the_metadata_of_the_file():
     model = mr.models.create("resnet20", width=2)
     file = onnx.load_from_string(exported(model, (3, 16, 16), 5, name="resnet20", metadata={"network": "resnet20"}))
     onnx.checker.check_model(file, full_check=True)
@@ -183,7 +183,7 @@ FUNCTIONS = {
     "a number": (lambda x: x[0],),
     "one image": (lambda x, w: F.max_pool2d(F.conv2d(x[0], w), 2), (2, 4, 2, 3)),
     "a shared weight": (lambda x, w: F.conv2d(F.conv2d(x, w), w), (4, 4, 2, 2)),
-    "a result that nobody wants": (lambda x: (x.sum(), F.relu(x))[1],),
+    "an unused result": (lambda x: (x.sum(), F.relu(x))[1],),
     "an early result": (lambda x: (h := F.relu(x), h * 2)[0],),
     "the images": (lambda x: x,),
 }
@@ -239,15 +239,15 @@ REFUSED = {
         lambda x: (x[:, None] + x).reshape((x.shape[0], x.shape[0], -1)),
         "Reshape.* more than one size depends on the number of images",
     ),
-    "a constant": (lambda x: mr.tensor(np.ones((1, 2), np.float32)), "no operation made of the images"),
+    "a constant": (lambda x: mr.tensor(np.ones((1, 2), np.float32)), "output is not the result of an operation"),
 }
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_what_cannot_be_told_is_refused_with_the_operation_and_the_module(why):
-    function, told = REFUSED[why]
+def test_an_untranslatable_operation_is_named_with_its_module(why):
+    function, message = REFUSED[why]
     model = mr.nn.Sequential(mr.nn.ReLU(), Net(function))
-    with pytest.raises(ValueError, match=told) as failure:
+    with pytest.raises(ValueError, match=message) as failure:
         exported(model, (2, 4, 4))
     if "<" in str(failure.value):
         assert "of 1" in str(failure.value)
@@ -255,5 +255,5 @@ def test_what_cannot_be_told_is_refused_with_the_operation_and_the_module(why):
 
 
 def test_a_network_of_several_outputs_is_refused():
-    with pytest.raises(TypeError, match="must give one Tensor, got tuple"):
+    with pytest.raises(TypeError, match="must return one Tensor, got tuple"):
         exported(Net(lambda x: (x, x)), (2, 4, 4))

@@ -47,7 +47,7 @@ def read(tmp_path):
     ("which", "format"), [("zip", "PyTorch zip"), ("legacy", "PyTorch legacy"), ("safetensors", "safetensors")]
 )
 def test_the_three_formats(read, which, format):
-    found = read(VALID[which], "x.bin")  # the name says nothing
+    found = read(VALID[which], "x.bin")  # the suffix is ignored
     assert (found.format, found.metadata, found.inside) == (format, {}, "")
     assert list(found.arrays) == ["a", "b"]
     np.testing.assert_array_equal(found.arrays["a"], np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)
@@ -59,9 +59,9 @@ def test_the_three_formats(read, which, format):
         assert array.dtype.isnative
 
 
-def test_nothing_of_torch_is_imported():
-    told = "import sys, minires.weights; print(sorted({'torch', 'ml_dtypes'} & {*sys.modules}))"
-    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "[]\n"
+def test_torch_is_not_imported():
+    program = "import sys, minires.weights; print(sorted({'torch', 'ml_dtypes'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
 
 
 TYPES = {
@@ -265,7 +265,7 @@ def test_tensors_of_other_generations(read):
     assert found.stored["b"] == "float8_e5m2"
 
 
-def test_files_that_are_none(tmp_path):
+def test_invalid_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weight file at .*gone"):
         weights.read(tmp_path / "gone.pth")
     with pytest.raises(weights.WeightsError, match="is a folder, not a weight file"):
@@ -303,7 +303,7 @@ def test_published_weights():
     assert zlib.crc32(content) == 0x1D128E52  # as PyTorch reads them: see tests/parity
 
 
-def test_the_command_line_says_that_a_file_is_broken():
+def test_the_command_line_reports_a_broken_file():
     from minires.cli import _exit_code
 
     assert _exit_code(weights.WeightsError("x")) == 4

@@ -80,7 +80,7 @@ def test_batch_norm(name, batch_norm):
     assert match.options["batch_norm"] is batch_norm
 
 
-def test_what_a_file_of_the_cifar_repository_with_projections_is():
+def test_a_file_of_the_cifar_repository_with_projections():
     """kuangliu's and akamaster's option B: shortcut.0 and shortcut.1."""
     match = recognise(file(renamed(state("resnet20", shortcut="B"), "CIFAR, head named linear")))
     assert match.names["layer2.0.downsample.0.weight"] == "layer2.0.shortcut.0.weight"
@@ -97,7 +97,7 @@ def test_the_published_resnet20():
     assert "akamaster" in match.notes[0]
 
 
-# -- what nothing tells
+# -- networks and options that names and shapes don't reveal
 
 
 def test_plain_or_residual():
@@ -115,22 +115,22 @@ def test_plain_or_residual():
 
 def test_plain18_is_resnet18_without_projections():
     assert recognise(file(state("plain18"))).undecided == ("network", "zero_channels")
-    assert recognise(file(state("resnet18"))).undecided == ()  # its projections tell
+    assert recognise(file(state("resnet18"))).undecided == ()  # its projections distinguish it
     assert recognise(file(state("resnet50", shortcut="A"))).undecided == ("stride_in", "zero_channels")
 
 
-def test_where_the_stride_is():
+def test_the_stride_of_bottlenecks():
     held = file(state("resnet50"))
     assert recognise(held).undecided == ("stride_in",)
     assert "stride_in" not in recognise(held).options
     assert "--stride-in" in recognise(held).notes[0]
     match = recognise(held, stride_in="3x3")
     assert (match.undecided, match.options["stride_in"]) == ((), "3x3")
-    # said by PyTorch and by whoever writes safetensors: it proves nothing
+    # PyTorch and every program that writes safetensors use "pt", so it reveals nothing
     assert recognise(file(state("resnet50"), metadata={"format": "pt"})).undecided == ("stride_in",)
 
 
-def test_words_that_say_nothing():
+def test_arguments_that_do_not_apply():
     for name, words in [
         ("resnet18", {"stride_in": "1x1"}),
         ("vgg16", {"stride_in": "3x3"}),
@@ -236,13 +236,13 @@ NEAR = {
 
 
 @pytest.mark.parametrize("case", NEAR)
-def test_a_near_miss_is_told_in_one_line(case):
-    name, change, told = NEAR[case]
+def test_a_near_miss_is_described_in_one_line(case):
+    name, change, words = NEAR[case]
     held = changed(name, change)
     match = recognise(held)
     assert (match.network, match.complete) == (name, False)
     line = match.differences()
-    for word in told:
+    for word in words:
         assert word in f"{match.network}: {line}"
     assert "\n" not in line
     assert len(line) < 700
@@ -263,7 +263,7 @@ def test_the_nearest_network_of_an_unusual_depth():
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["blocks.0.attn.qkv.weight", "head.bias"], "does not look like a network of minires: a transformer"),
         (
@@ -287,9 +287,9 @@ def test_the_nearest_network_of_an_unusual_depth():
         (["conv1.lora_A", "conv1.weight"], "LoRA"),
     ],
 )
-def test_other_files(names, told):
+def test_other_files(names, message):
     arrays = {name: np.zeros((4, 3, 3, 3), np.float32) for name in names}
-    with pytest.raises(WeightsMismatch, match=re.escape(told)) as failure:
+    with pytest.raises(WeightsMismatch, match=re.escape(message)) as failure:
         recognise(file(arrays))
     assert str(failure.value).startswith("x.pth ")
 
@@ -299,14 +299,14 @@ def test_a_stem_of_several_convolutions():
         recognise(changed("resnet50", deep_stem))
 
 
-def test_integers_are_no_weights():
+def test_integers_are_not_weights():
     arrays = state("resnet20")
     arrays["conv1.weight"] = arrays["conv1.weight"].astype(np.int8)
     with pytest.raises(WeightsMismatch, match=r"conv1\.weight is int8: minires reads floating-point weights"):
         recognise(file(arrays))
 
 
-def test_hostile_shapes_cost_nothing():
+def test_hostile_shapes_are_rejected():
     """A first layer of a million filters would ask for terabytes."""
     arrays = {"conv1.weight": np.zeros((10**6, 1, 1, 1), np.float32), "layer1.0.conv1.weight": np.zeros(1, np.float32)}
     with pytest.raises(WeightsMismatch, match=r"has 1,000,000 filters, but the whole file 1,000,001 numbers"):
@@ -322,7 +322,7 @@ def test_hostile_shapes_cost_nothing():
     assert not match.complete
 
 
-def test_names_from_a_file_do_not_reach_the_terminal_as_they_are():
+def test_names_from_a_file_are_escaped():
     match = recognise(changed("resnet18", lambda arrays: arrays.update({"\x1b[2Jx": arrays["fc.bias"]})))
     assert "\x1b" not in match.differences()
     assert "\\x1b[2Jx" in match.differences()
@@ -348,10 +348,10 @@ LITERAL = [
 ]
 
 
-@pytest.mark.parametrize(("convention", "theirs", "ours"), LITERAL)
-def test_literal_names(convention, theirs, ours):
-    assert torchvisions_name(theirs, convention) == ours
-    assert their_name(ours, convention) == theirs
+@pytest.mark.parametrize(("convention", "name", "expected"), LITERAL)
+def test_literal_names(convention, name, expected):
+    assert torchvisions_name(name, convention) == expected
+    assert their_name(expected, convention) == name
 
 
 @pytest.mark.parametrize(("name", "convention"), NAMED)
@@ -359,14 +359,14 @@ def test_names_go_both_ways(name, convention):
     assert [torchvisions_name(their_name(ours, convention), convention) for ours in state(name)] == list(state(name))
 
 
-def test_the_prefix_is_that_of_most():
+def test_the_most_frequent_prefix_is_used():
     names = ["criterion.weight", *(f"net.{name}" for name in state("resnet18"))]
     found = translate(names)
     assert (found.prefix, found.others) == ("net.", ("criterion.weight",))
     assert not recognise(file({name: np.zeros(1, np.float32) for name in names})).complete
 
 
-def test_a_name_that_stands_for_another_is_left_over():
+def test_a_second_name_for_the_same_parameter_is_left_over():
     """Both heads: the second cannot be loaded as well."""
     match = recognise(changed("resnet18", put(linear__weight=(7, 32), linear__bias=(7,))))
     assert match.left_over == ("linear.weight", "linear.bias")

@@ -1,9 +1,9 @@
-"""The tester is tested: bugs planted one at a time, each of which the checks must catch.
+"""Tests the checks by planted bugs: edits of the source, made one at a time, each of which the checks must catch.
 
-mutation     a bug in a Python function: its source edited, compiled, and taken out again
-operations   those bugs in the operations and the reference backend
-layers       those in layers, blocks, folding, the optimiser and the schedules
-campaign     one after the other, counted
+mutation     plants a bug in a Python function: edits and compiles its source, and restores it
+operations   list of bugs in the operations and the reference backend
+layers       list of bugs in layers, blocks, folding, the optimiser and the schedules
+campaign     plants all bugs, one after the other, and counts the ones caught
 """
 
 from minires.verify.planted.campaign import EXPECTED, Planted, Row, report

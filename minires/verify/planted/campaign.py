@@ -1,4 +1,4 @@
-"""Every known bug is planted, one at a time, and the checks must catch each: how many were planted, how many caught."""
+"""Plants every listed bug, one at a time, runs the checks, and counts the bugs planted and caught."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from minires.verify.planted.mutation import catch, caught_by
 from minires.verify.planted.operations import OPERATIONS
 
 EXPECTED = "half a minute"  # on two cores
-CHECKS = ("AssertionError", "GradcheckError")  # what checks raise; another exception is an error that a bug led to
+CHECKS = (
+    "AssertionError",
+    "GradcheckError",
+)  # raised by checks; other exceptions count as "error"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The bugs of one place.
+    """The bugs planted in one operation or layer.
 
     kind        "operation" or "layer"
-    where       its name
-    by          how many were caught by what: "check" or "error" (an exception)
-    survivors   the bugs that no check complained about
+    where       name of the operation or layer
+    planted     number of bugs
+    by          number of bugs caught by a "check" and by an "error" (another exception)
+    survivors   the bugs that no check caught
     """
 
     kind: str
@@ -40,7 +44,7 @@ class Row:
 class Planted:
     """The outcome of `report`.
 
-    unsound   complaints about the code without a bug: then nothing is proven about the bugs
+    unsound   failures of the checks without a planted bug; with such a failure, the counts prove nothing
     """
 
     rows: tuple[Row, ...]
@@ -60,7 +64,7 @@ class Planted:
 
     @property
     def holds(self) -> bool:
-        """Whether every bug was caught, and sound code passed."""
+        """Whether the checks caught every bug and passed the code without bugs."""
         return not self.survivors and not self.unsound
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def _errors(count: int | None) -> str:
 
 
 def report(say: Callable[[str], None] = lambda line: None) -> Planted:
-    """Plants the bugs of OPERATIONS and LAYERS, and runs the checks.  say is given a line when it begins."""
+    """Plants the bugs of OPERATIONS and LAYERS and runs the checks; calls say(line) once at the start."""
     say(f"planting {len(OPERATIONS) + len(LAYERS)} bugs in operations and layers")
     rows, unsound = [], []
     for kind, mutations in (("operation", OPERATIONS), ("layer", LAYERS)):

@@ -1,4 +1,4 @@
-"""The bugs that are planted in layers, blocks, folding, the optimiser and the schedules."""
+"""Bugs to plant in layers, blocks, folding, the optimiser and the schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bug in a Python function: an edit of its source, compiled and given to the function, and taken out again."""
+"""Plants a bug in a Python function: edits and compiles its source, swaps the function's code, and restores it."""
 
 from __future__ import annotations
 import __future__
@@ -18,17 +18,17 @@ from minires.verify import cases
 from minires.verify.properties import PROPERTIES
 from minires.verify.properties_of_layers import PROPERTIES_OF_LAYERS
 
-SEEDS = 40  # cases that each operation is tried on
+SEEDS = 40  # number of cases on which each operation is checked
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One bug.
+    """A bug.
 
-    where       an operation, a key of `cases.CASES`, or a layer, a key of `PROPERTIES_OF_LAYERS`: whose checks must
-                catch it
-    function    whose source is edited
-    old, new    the text that is replaced, which must stand there exactly once, and what it becomes
+    where       the operation (a key of `cases.CASES`) or layer (a key of `PROPERTIES_OF_LAYERS`) whose checks must
+                catch the bug
+    function    the function whose source is edited
+    old, new    the text that is replaced, which must occur exactly once in the source, and its replacement
     """
 
     where: str
@@ -41,7 +41,7 @@ class Mutation:
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """Within it the function has the bug, wherever it has been imported to.  Not for two threads at once."""
+        """Plants the bug inside the `with` block, wherever the function was imported to.  Not thread-safe."""
         function = self.function
         assert isinstance(function, FunctionType)
         sound = function.__code__
@@ -55,7 +55,7 @@ class Mutation:
         source = textwrap.dedent(inspect.getsource(function))
         count = source.count(self.old)
         if count != 1:
-            raise ValueError(f"{self}: the text stands {count} times in the function's source, not once")
+            raise ValueError(f"{self}: the text occurs {count} times in the function's source, not once")
         edited = source.replace(self.old, self.new)
         if function.__code__.co_freevars:  # super() needs a __class__ around it
             outer = ", ".join(function.__code__.co_freevars)
@@ -68,7 +68,7 @@ class Mutation:
 
 
 def checks(where: str, seeds: int = SEEDS) -> list[Callable[[np.random.Generator], None]]:
-    """All checks of an operation or a layer, those that take the least time first."""
+    """All checks of an operation or a layer, the fastest first."""
     if where in PROPERTIES_OF_LAYERS:
         return list(PROPERTIES_OF_LAYERS[where])
     pick_and_check = [lambda rng: cases.draw(where, cases.random_pick(rng), rng).check()] * seeds
@@ -76,7 +76,7 @@ def checks(where: str, seeds: int = SEEDS) -> list[Callable[[np.random.Generator
 
 
 def caught_by(where: str, seeds: int = SEEDS) -> str | None:
-    """The first complaint of the checks, computed by the reference backend; None when they find nothing."""
+    """Runs the checks with the reference backend; returns the first error's text, or None if all pass."""
     for seed, check in enumerate(checks(where, seeds)):
         try:
             with np.errstate(all="ignore"), backends.backend("reference"):
@@ -87,7 +87,7 @@ def caught_by(where: str, seeds: int = SEEDS) -> str | None:
 
 
 def catch(mutation: Mutation, seeds: int = SEEDS) -> str | None:
-    """Plants the bug and runs its checks: the first complaint, or None when the bug survives."""
+    """Plants the bug and runs its checks; returns the first error's text, or None if the bug survives."""
     with mutation.planted():
         return caught_by(mutation.where, seeds)
 

@@ -1,4 +1,4 @@
-"""The bugs that are planted in the operations, on the tape, and in the reference backend's array code."""
+"""Bugs to plant in the operations, in the tape, and in the reference backend's array code."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _mutations() -> Iterator[Mutation]:
         ("(v + (m - mean) ** 2)", "v"),  # the ranks' means differ
         ("(m - mean) ** 2", "(m - mean)"),
         ("var = squares / values", "var = squares / M"),
-        (", total[C]\n", ", M * self.communicator.size\n"),  # as if all had as many values
+        (", total[C]\n", ", M * self.communicator.size\n"),  # as if all ranks had the same number of values
         ("(self.running_mean, mean,", "(self.running_mean, m,"),
         ("squares / (values - 1)", "squares / values"),
         ("squares / (values - 1)", "v"),
