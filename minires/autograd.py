@@ -11,8 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from itertools import repeat
-from operator import attrgetter, is_not
 from typing import Any
 
 from minires import backends
@@ -25,9 +23,6 @@ from minires.tensor import Tensor
 
 _serials = itertools.count()
 _INPUTS = frozenset((Tensor, type(None)))
-# For `map`, which runs no line of Python: a debugger that steps stops at every line.
-_DATA, _SHAPE, _DTYPE = map(repeat, ("data", "shape", "dtype"))
-_NONE: Any = repeat(None)
 
 
 class Function:
@@ -76,10 +71,10 @@ class Function:
             self._check_call(inputs)
         self.serial, self.module, taped = next(_serials), context.module, context.grad_enabled
         parents = [(t.node or t) if taped and t is not None and t.requires_grad else None for t in inputs]
-        self.parents, self.needs_input_grad = tuple(parents), tuple(map(is_not, parents, _NONE))
-        arrays = tuple(map(getattr, inputs, _DATA, _NONE))  # None for an absent input
-        self.input_shapes = tuple(map(getattr, arrays, _SHAPE, _NONE))
-        self.input_dtypes = tuple(map(getattr, arrays, _DTYPE, _NONE))
+        self.parents, self.needs_input_grad = tuple(parents), tuple([parent is not None for parent in parents])
+        arrays = tuple([None if t is None else t.data for t in inputs])
+        self.input_shapes = tuple([None if a is None else a.shape for a in arrays])
+        self.input_dtypes = tuple([None if a is None else a.dtype for a in arrays])
         self.backend = backends.for_arrays(arrays, self.name)
         recorded = any(self.needs_input_grad)
         self.caller = callsite() if recorded or context.observers else None
@@ -125,7 +120,9 @@ class Function:
     def backward(self, grad_output: Array) -> Any:
         raise TypeError(f"{self.name} defines no backward")
 
-    name: str = property(attrgetter("__class__.__name__"))  # type: ignore[assignment]
+    @property
+    def name(self) -> str:
+        return type(self).__name__
 
     @property
     def place(self) -> str:

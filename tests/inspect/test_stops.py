@@ -15,6 +15,6 @@ def test_s_leads_from_the_model_into_array_code():
     assert done.returncode == 0, done.stderr
     steps, files, hops = map(int, re.match(r"(\d+) steps, (\d+) files and (\d+) hops", done.stdout).groups())
     print(done.stdout)
-    assert 0 < steps <= 112
+    assert 0 < steps <= 139
     assert 4 <= files <= 12
     assert 4 <= hops <= 8
