@@ -28,9 +28,10 @@ from rich.table import Table
 
 import minires as mr
 import minires.functional as F
-from benchmarks.memory import MIB, peak
+from benchmarks.memory import MIB
 from benchmarks.tables import write_between_markers
 from minires.bench.machine import describe
+from minires.bench.race import peak_bytes
 from minires.optim import SGD
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +128,7 @@ def serve(network: str, batch: int) -> None:
                 sgd.zero_grad()
                 F.cross_entropy(model(x), labels).backward()
                 sgd.step()
-            print(json.dumps([(time.perf_counter() - start) / STEPS, peak()]), flush=True)
+            print(json.dumps([(time.perf_counter() - start) / STEPS, peak_bytes()]), flush=True)
 
 
 @contextmanager

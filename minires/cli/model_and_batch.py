@@ -201,7 +201,7 @@ def _test_images(
     x = Transform(mean)(images[first:last] if chosen is None else chosen)
     names = dataset.classes[int(dataset.labels[first])]
     more = f" and {last - first - 1} more" if last - first > 1 else ""
-    return x, dataset.labels[first:last], len(dataset.classes), f"{data} test image {first} ({names}){more}"
+    return x, dataset.labels[first:last], len(dataset.classes), f"{data} test image {first} (label {names}){more}"
 
 
 def _picture(path: str | None, network: str, trained: Any) -> tuple[Any, str]:

@@ -151,7 +151,7 @@ def test_missing_peers_are_reported_and_left_out(call, monkeypatch, capsys):
         return real_run(chosen, say)
 
     printed = []
-    monkeypatch.setattr(run, "run", measured)
+    monkeypatch.setattr(bench, "measure", measured)
     code, out, _ = call(*TINY, *OURS, "--peers", "torch,torch.compile,onnxruntime,openvino")
     assert code == 0
     install = "(extra bench); to add it: pip install 'minires[bench]'"
@@ -186,7 +186,7 @@ def test_results_that_disagree_are_exit_1(call, monkeypatch):
         limits = roofline.measure()
         return {"networks": [row], "layers": [], "machine": {}, "limits": limits, "left_out": {}}
 
-    monkeypatch.setattr(run, "run", found)
+    monkeypatch.setattr(bench, "measure", found)
     code, _, err = call(*TINY, "--json")
     assert code == 1
     assert "resnet20 training 2: native and torch disagree" in err
