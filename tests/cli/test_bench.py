@@ -151,7 +151,7 @@ def test_missing_peers_are_reported_and_left_out(call, monkeypatch, capsys):
         return real_run(chosen, say)
 
     printed = []
-    monkeypatch.setattr(run, "run", measured)
+    monkeypatch.setattr(bench, "measure", measured)
     code, out, _ = call(*TINY, *OURS, "--peers", "torch,torch.compile,onnxruntime,openvino")
     assert code == 0
     install = "(extra bench); to add it: pip install 'minires[bench]'"
@@ -160,7 +160,7 @@ def test_missing_peers_are_reported_and_left_out(call, monkeypatch, capsys):
         f"without torch.compile: torch is not installed {install}",
         f"without onnxruntime: onnx and onnxruntime are not installed {install}",
         f"without openvino: onnx and openvino are not installed {install}",
-        "this takes up to 10 minutes (--minutes), or longer if one round of every measurement need more time",
+        "this takes up to 10 minutes (--minutes), or longer: every measurement takes at least one round",
     ]
     assert "left out: torch: torch is not installed (extra bench)" in out
     assert "left out: onnxruntime: onnx and onnxruntime are not installed (extra bench)" in out
@@ -186,7 +186,7 @@ def test_results_that_disagree_are_exit_1(call, monkeypatch):
         limits = roofline.measure()
         return {"networks": [row], "layers": [], "machine": {}, "limits": limits, "left_out": {}}
 
-    monkeypatch.setattr(run, "run", found)
+    monkeypatch.setattr(bench, "measure", found)
     code, _, err = call(*TINY, "--json")
     assert code == 1
     assert "resnet20 training 2: native and torch disagree" in err

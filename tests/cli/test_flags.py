@@ -24,7 +24,7 @@ from minires.cli import ALIASES, COMMANDS, main, parser_of
 from minires.cli.paper import ITEMS
 from minires.cli.parser import FORMER_FLAGS, Whole
 from minires.context import context
-from minires.inspect.summary import _Recorder
+from minires.inspect.summary import _Counter
 from minires.training import Config
 
 # Valid positional arguments of each command, and flags that make it quick.  {run}, {weights}, {picture} and {new} are
@@ -118,9 +118,7 @@ def call(places, tmp_path, monkeypatch, capfd):
     forward = Function.__call__
 
     def begin(node, *inputs):
-        if any(
-            isinstance(observer, _Recorder) for observer in context.observers
-        ):  # the layer table computes no network
+        if any(isinstance(observer, _Counter) for observer in context.observers):  # the layer table computes no network
             return forward(node, *inputs)
         raise Began
 
