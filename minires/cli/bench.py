@@ -118,7 +118,7 @@ def _announce(chosen: Plan) -> None:
     else:
         fewest = "one round" if chosen.rounds == 1 else f"{min(FEWEST, chosen.rounds)} rounds"
         longest = f"this takes up to {chosen.minutes:g} minutes (--minutes)"
-        say(f"{longest}, or longer if {fewest} of every measurement need more time", error=True)
+        say(f"{longest}, or longer: every measurement takes at least {fewest}", error=True)
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:

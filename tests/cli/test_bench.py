@@ -160,7 +160,7 @@ def test_missing_peers_are_reported_and_left_out(call, monkeypatch, capsys):
         f"without torch.compile: torch is not installed {install}",
         f"without onnxruntime: onnx and onnxruntime are not installed {install}",
         f"without openvino: onnx and openvino are not installed {install}",
-        "this takes up to 10 minutes (--minutes), or longer if one round of every measurement need more time",
+        "this takes up to 10 minutes (--minutes), or longer: every measurement takes at least one round",
     ]
     assert "left out: torch: torch is not installed (extra bench)" in out
     assert "left out: onnxruntime: onnx and onnxruntime are not installed (extra bench)" in out

@@ -229,8 +229,8 @@ def test_colours_are_of_the_sign():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "a NETWORK is needed"),
-        (("resnet20", "--compare", "plain20", "resnet20"), "a NETWORK is needed"),
+        ((), "give one NETWORK"),
+        (("resnet20", "--compare", "plain20", "resnet20"), "give one NETWORK"),
         (("resnet20", "--format", "pdf"), "--format must be one of"),
         (("--compare", "plain20", "resnet20", "--format", "dot"), "--format must be html with --compare, got dot"),
         (("resnet2",), "unknown network 'resnet2'"),
