@@ -56,6 +56,12 @@ def pair(value: Any, argument: str, minimum: int = 0) -> tuple[int, int]:
         raise ValueError(f"{str(error).partition(', got')[0]}, got {shown(value)}") from None
 
 
+def window(kernel_size: Any, stride: Any, padding: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """A pooling's kernel_size, stride (None: kernel_size) and padding as pairs."""
+    kernel = pair(kernel_size, "kernel_size", 1)
+    return kernel, kernel if stride is None else pair(stride, "stride", 1), pair(padding, "padding", 0)
+
+
 def number(
     value: Any, argument: str, minimum: float | None = None, maximum: float | None = None, *, open_minimum: bool = False
 ) -> float:

@@ -7,8 +7,8 @@ import hashlib
 import inspect
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
-from operator import is_
+from itertools import chain, starmap
+from operator import attrgetter, getitem, is_
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from minires.nn import Module
 from minires.optim import Optimiser
 from minires.readonly import unpin, writable
 from minires.tensor import Tensor
+
+_DATA, _REQUIRES_GRAD = attrgetter("data"), attrgetter("requires_grad")
 
 
 class Saved(NamedTuple):
@@ -47,8 +49,6 @@ class Reached:
             else:
                 self.loose[name] = value
         self._parts = [part for _, module in self.modules for part in module.modules()]
-        self._own = [vars(part) for part in self._parts]
-        self._held = [held for own in self._own for held in (own["_children"], own["_parameters"], own["_buffers"])]
         self._leaves = self.leaves()
 
     def leaves(self) -> list[Tensor]:
@@ -128,22 +128,25 @@ class Reached:
             o for o in self.optimisers
             if not known.isdisjoint(map(id, (*(p.data for p in o.params), *o.state_dict().values())))
         ]  # fmt: skip
-        owners: list[Any] = [(own, ("training", "fused", "eps", "momentum", "p")) for own in self._own]
+        owners: list[Any] = [(vars(part), ("training", "fused", "eps", "momentum", "p")) for part in self._parts]
         names = ("momentum", "weight_decay", "nesterov", "dampening", *(("lr",) if fixed_rates else ()))
         owners += [(vars(optimiser), names) for optimiser in self._moving]
         self._settings = [(own, name) for own, names in owners for name in names if name in own]
+        held = [kind for part in self._parts for kind in (part._children, part._parameters, part._buffers)]
+        self._empty = [kind for kind in held if not kind]
+        self._held = [kind.values() for kind in held if kind]  # views, which follow their dictionaries
         self._before = self._current()
 
     def changed(self) -> str:
         """What has changed since `settle`, of all that a recording takes for fixed; "" if nothing has.
 
-        Runs before each replay, so it is written to take some microseconds.
+        Runs before each replay, so it compares flat lists, without a line of Python for each entry.
         """
         settings, objects, wants = self._current()
         if settings != self._before[0]:
             return "a setting of a module or an optimiser (such as training, fused, eps, lr) has changed"
         same = len(objects) == len(self._before[1]) and all(map(is_, objects, self._before[1]))
-        if not same or wants != self._before[2]:
+        if not same or any(self._empty) or wants != self._before[2]:
             return "a parameter, a statistic, a velocity, a module or requires_grad has been replaced"
         if any(namespace.get(name) is not value for namespace, name, value in self._names):
             return "a global name of fn stands for another object"
@@ -151,11 +154,10 @@ class Reached:
 
     def _current(self) -> tuple[list[Any], list[Any], list[bool]]:
         """Settings; children, parameters, statistics, arrays of leaves and optimisers; requires_grad of the leaves."""
-        objects = list(chain.from_iterable(map(dict.values, self._held)))
-        objects += [leaf.data for leaf in self._leaves]
+        objects = [*chain.from_iterable(self._held), *map(_DATA, self._leaves)]
         for optimiser in self._moving:
             objects += [array for array in optimiser.state_dict().values() if array.ndim]
-        return [own[name] for own, name in self._settings], objects, [leaf.requires_grad for leaf in self._leaves]
+        return [*starmap(getitem, self._settings)], objects, [*map(_REQUIRES_GRAD, self._leaves)]
 
     def _walk(self, root: Any) -> Iterator[tuple[str, Any]]:
         """(name, Module, Optimiser, Tensor or array) that `root` reaches, each once."""

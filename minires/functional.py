@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minires import _checks, ops
-from minires._checks import Pair, axes, choice, flag, integer, number, pair, real
+from minires._checks import Pair, axes, choice, flag, integer, number, pair, real, window
 from minires._lazy import directory
 from minires._losses import classification_loss
 from minires._repr import shown
@@ -110,7 +110,7 @@ def fused_conv2d(
         raise ValueError("gamma and beta belong to a batch norm: give running_mean and running_var too")
     O = weight.shape[0]
     if normed:
-        gamma, beta = _batch_norm_parameters(x.dtype, O, running_mean, running_var, gamma, beta, False, "gamma", "beta")
+        gamma, beta = _batch_norm_parameters(x, O, running_mean, running_var, gamma, beta, False, "gamma", "beta")
     shortcut = None if shortcut is None else as_tensor(shortcut, "shortcut", like=x)
     node = ops.FusedConv2d(*geometry, running_mean, running_var, number(eps, "eps", 0), flag(relu, "relu"))
     return node(x, weight, bias, gamma, beta, shortcut)
@@ -188,7 +188,7 @@ def batch_norm_operands(
         raise ValueError(f"x must have at least one channel, got shape {x.shape}")
     if x.size == 0:
         raise ValueError(f"x must not be empty, got shape {x.shape}")
-    weight, bias = _batch_norm_parameters(x.dtype, C, running_mean, running_var, weight, bias, training)
+    weight, bias = _batch_norm_parameters(x, C, running_mean, running_var, weight, bias, training)
     return x, weight, bias, training, number(momentum, "momentum", 0, 1), number(eps, "eps", 0)
 
 
@@ -247,15 +247,8 @@ def max_pool2d(
     x = as_tensor(x, "x", integers=True)
     if x.ndim != 4:
         return _one_image(x, lambda one: max_pool2d(one, kernel_size, stride, padding, dilation, ceil_mode))
-    kernel = pair(kernel_size, "kernel_size", 1)
-    node = ops.MaxPool2d(
-        kernel,
-        kernel if stride is None else pair(stride, "stride", 1),
-        pair(padding, "padding", 0),
-        pair(dilation, "dilation", 1),
-        flag(ceil_mode, "ceil_mode"),
-    )
-    return node(x)
+    sizes = window(kernel_size, stride, padding)
+    return ops.MaxPool2d(*sizes, pair(dilation, "dilation", 1), flag(ceil_mode, "ceil_mode"))(x)
 
 
 def avg_pool2d(
@@ -280,22 +273,17 @@ def avg_pool2d(
     if x.ndim != 4:
         options = (stride, padding, ceil_mode, count_include_pad)
         return _one_image(x, lambda one: avg_pool2d(one, kernel_size, *options, divisor_override=divisor_override))
-    kernel = pair(kernel_size, "kernel_size", 1)
-    node = ops.AvgPool2d(
-        kernel,
-        kernel if stride is None else pair(stride, "stride", 1),
-        pair(padding, "padding", 0),
-        flag(ceil_mode, "ceil_mode"),
-        flag(count_include_pad, "count_include_pad") or divisor_override is not None,
-    )
+    sizes = window(kernel_size, stride, padding)
+    ceil_mode, count_include_pad = flag(ceil_mode, "ceil_mode"), flag(count_include_pad, "count_include_pad")
+    node = ops.AvgPool2d(*sizes, ceil_mode, count_include_pad or divisor_override is not None)
     if divisor_override is None:
         return node(x)
     divisor = integer(divisor_override, "divisor_override")
     if divisor == 0:
         raise ValueError("divisor_override must not be 0")
     means = node(x)
-    sizes = ops.pool.window_sizes(x.shape, node.kernel, node.stride, node.padding, means.shape)  # (OH, OW)
-    return ops.Mul()(means, Tensor(array_module(x.data).asarray(sizes / divisor, x.dtype)))
+    counts = ops.pool.window_sizes(x.shape, *sizes, means.shape)  # (OH, OW)
+    return ops.Mul()(means, Tensor(array_module(x.data).asarray(counts / divisor, x.dtype)))
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
@@ -464,7 +452,7 @@ def _conv2d_operands(
 
 
 def _batch_norm_parameters(
-    dtype: Any,
+    x: Tensor,
     C: int,
     running_mean: Array | None,
     running_var: Array | None,
@@ -493,9 +481,7 @@ def _batch_norm_parameters(
     checked: list[Tensor | None] = []
     for name, parameter in zip(names or ("weight", "bias"), (weight, bias), strict=True):
         if parameter is not None:
-            parameter = as_tensor(parameter, name, 1, "(C,)")
-            if parameter.dtype != dtype:
-                raise TypeError(f"{name} must have x's dtype {dtype}, got {parameter.dtype}")
+            parameter = as_tensor(parameter, name, 1, "(C,)", like=x)
             if parameter.shape != (C,):
                 raise ValueError(f"{name} must have shape ({C},), one value a channel of x, got {parameter.shape}")
         checked.append(parameter)

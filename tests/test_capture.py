@@ -332,6 +332,11 @@ def test_other_shapes_and_dtypes(shapes):
         (lambda model: setattr(model, "fc", nn.Linear(16, 10)), "has been replaced"),
         (lambda model: setattr(model.layer1[0].conv1, "bias", mr.tensor(np.ones(4, np.float32))), "has been replaced"),
         (lambda model: setattr(model.bn1, "running_mean", model.bn1.running_mean + 1), "has been replaced"),
+        (lambda model: setattr(model.layer1[0].relu, "more", nn.ReLU()), "has been replaced"),
+        (lambda model: setattr(model.layer1[0].relu, "more", mr.tensor(np.ones(1, np.float32))), "has been replaced"),
+        (lambda model: model.layer1[0].relu.register_buffer("more", np.ones(1, np.float32)), "has been replaced"),
+        (lambda model: setattr(model.fc, "bias", None), "has been replaced"),
+        (lambda model: setattr(model.layer1[0].bn2, "eps", 0.5), "setting of a module"),
     ],
 )
 def test_what_changes_after_the_capture(shapes, change, named):

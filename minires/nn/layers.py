@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires import functional as F
-from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, iterable, number, pair
+from minires._checks import LARGEST_SIZE, Pair, choice, flag, integer, iterable, number, pair, window
 from minires.context import module_scope
 from minires.nn import init
 from minires.nn.module import Module
@@ -130,9 +130,7 @@ class MaxPool2d(Module):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel_size = pair(kernel_size, "kernel_size", 1)
-        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
-        self.padding = pair(padding, "padding", 0)
+        self.kernel_size, self.stride, self.padding = window(kernel_size, stride, padding)
         self.dilation = pair(dilation, "dilation", 1)
         self.ceil_mode = flag(ceil_mode, "ceil_mode")
 
@@ -157,9 +155,7 @@ class AvgPool2d(Module):
         divisor_override: int | None = None,
     ) -> None:
         super().__init__()
-        self.kernel_size = pair(kernel_size, "kernel_size", 1)
-        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
-        self.padding = pair(padding, "padding", 0)
+        self.kernel_size, self.stride, self.padding = window(kernel_size, stride, padding)
         self.ceil_mode = flag(ceil_mode, "ceil_mode")
         self.count_include_pad = flag(count_include_pad, "count_include_pad")
         self.divisor_override = None if divisor_override is None else integer(divisor_override, "divisor_override")

@@ -426,8 +426,8 @@ def _mutations() -> Iterator[Mutation]:
         ("min(k, size + 2 * p - i * s)", "k"),
     ])  # fmt: skip
     yield from of("avg_pool2d", F.avg_pool2d, [
-        ("sizes / divisor", "1 / divisor"),
-        ('flag(count_include_pad, "count_include_pad") or divisor_override is not None', "count_include_pad"),
+        ("counts / divisor", "1 / divisor"),
+        ('count_include_pad or divisor_override is not None', "count_include_pad"),
     ])  # fmt: skip
     yield from of("flatten", F.flatten, [
         ("*tail[end + 1 - start :]", "*tail[end - start :]"),
