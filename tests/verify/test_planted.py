@@ -53,7 +53,7 @@ def test_a_bug_is_removed_after_an_error():
 
 
 def test_an_edit_whose_text_is_missing_is_an_error():
-    with pytest.raises(ValueError, match="stands 0 times"):
+    with pytest.raises(ValueError, match="occurs 0 times"):
         catch(Mutation("relu", reference.relu_forward, "no such text", ""))
 
 
