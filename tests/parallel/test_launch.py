@@ -86,7 +86,7 @@ def test_an_error_before_mpi_is_said_by_rank_0_and_by_another_that_is_left_over(
     started_by_mpirun(monkeypatch, rank, 2)
     assert cli.main(["models"]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: mpirun starts" if rank == 0 else "error: rank 1 failed: mpirun starts")
+    assert message.startswith("error: mpirun is for" if rank == 0 else "error: rank 1 failed: mpirun is for")
     assert waited == ([] if rank == 0 else [10])
 
 

@@ -225,7 +225,7 @@ def test_an_error_of_one_rank_ends_the_job_by_name(tmp_path, error, message):
         (["train", "--lr", "-1"], 2, "error: --lr must be above 0, got -1"),
         (["train", "--batch-size", "1"], 2, "error: --batch-size must be at least 2, an image a rank, got 1"),
         (["train", "--width", "2", "--lr", "1e30", "--quiet"], 1, "error: iteration"),
-        (["models"], 2, "error: mpirun starts several processes"),
+        (["models"], 2, "error: mpirun is for `minires train` alone"),
     ],
 )
 def test_what_all_ranks_find_wrong_is_said_once(tmp_path, monkeypatch, words, code, message):
