@@ -215,5 +215,5 @@ def as_tensor(
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{argument} must be {shape or f'{ndim}-dimensional'}, got shape {value.shape}")
     if like is not None and value.dtype != like.dtype:
-        raise TypeError(f"{argument} must have x's dtype {like.dtype}, got {value.dtype}")
+        raise TypeError(f"{argument} must have x's dtype {like.dtype}, got {value.dtype}; convert one of them")
     return value

@@ -7,7 +7,7 @@
 #include "common.cuh"
 
 // A (M, K), B (K, N) and C (M, N).  Element (i, j) of A is A[i * a_row + j * a_col], so exchanged strides transpose an
-// operand.  C's rows are contiguous, c_row apart.  All kernels gemm_* have the same arguments.
+// operand.  C's rows are contiguous, c_row apart.  All kernels gemm_* but gemm_08 have the same arguments.
 KERNEL(gemm_01_naive)(const real* A, const real* B, real* C, int M, int N, int K,
                       int a_row, int a_col, int b_row, int b_col, int c_row) {
     const int m = blockIdx.x * blockDim.x + threadIdx.x;

@@ -4,6 +4,7 @@
 //       csrc/emulation/step.cpp csrc/emulation/launch.cpp csrc/emulation/fiber.cpp -o step
 //   gdb -x csrc/emulation/step.gdb ./step
 //
+// Arguments of the program: SEED M N K.  The seed shuffles the order of the threads; 0 does not.
 // TILE_OF_BLOCK: the edge of the tile of C that a block computes.  BLOCK: the threads of a block.  32 and {32,32,1} for
 // gemm_03_shared.
 #include <cstdio>
@@ -19,8 +20,13 @@
 #endif
 
 int main(int count, char** words) {
-    const unsigned seed = count > 1 ? std::atoi(words[1]) : 0;  // shuffles the order of the threads
+    const unsigned seed = count > 1 ? std::atoi(words[1]) : 0;
     int M = 150, N = 70, K = 40, one = 1;
+    if (count == 5) M = std::atoi(words[2]), N = std::atoi(words[3]), K = std::atoi(words[4]);
+    if ((count > 2 && count != 5) || M < 1 || N < 1 || K < 1) {
+        std::fprintf(stderr, "usage: %s [SEED [M N K]], sizes of at least 1\n", words[0]);
+        return 2;
+    }
     std::vector<float> A(M * K), B(K * N), C(M * N, NAN);
     for (size_t i = 0; i < A.size(); i++) A[i] = float(i % 7) - 3;
     for (size_t i = 0; i < B.size(); i++) B[i] = float(i % 5) - 2;

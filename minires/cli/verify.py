@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def flags(parser: Parser) -> None:
     parser.add_argument(
         "--against",
         metavar="WHAT",
-        help="implementation to compare with: torch, a backend, or module:object for your own (default: none)",
+        help="second implementation: torch, a backend, or the module:object of your own backend (default: none)",
     )
     add(parser, "--backend")
     parser.add_argument(
@@ -156,14 +155,10 @@ def _network(arguments: argparse.Namespace) -> int:
     disagreeing = [difference for difference in compared if not difference.agrees]
     passed = report.passed and not disagreeing and not incomparable
     if arguments.json:
-        content = {
-            "network": name,
-            "backend": backend.name,
-            "images": images.shape,
-            "options": options,
-            "passed": passed,
-        }
-        content |= asdict(report) | {"against": against, "differences": [asdict(d) for d in compared]}
+        content = {"network": name, "backend": backend.name, "images": images.shape, "options": options}
+        content |= {"passed": passed, "culprit": None if report.culprit is None else report.culprit.module}
+        content |= {"operations": report.operations, "layers": report.layers, "whole_network": report.network}
+        content |= {"parameters": report.parameters, "against": against, "differences": compared}
         print_json(content | ({"error": incomparable} if incomparable else {}))
         return 0 if passed else 1
 

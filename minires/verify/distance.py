@@ -7,10 +7,13 @@ import numpy as np
 from minires.arrays import Array
 
 
-def relative_norm(array: Array, expected: Array) -> float:
-    """‖array − expected‖ / ‖expected‖ in float64; ‖array − expected‖ if `expected` is zero."""
+def relative_norm(array: Array, expected: Array, scale: float = 0.0) -> float:
+    """‖array − expected‖ / ‖expected‖ in float64; ‖array − expected‖ if `expected` is zero.
+
+    scale   smallest divisor, for sums whose terms cancel
+    """
     difference = float(np.linalg.norm((array.astype(np.float64) - expected).ravel()))
-    norm = float(np.linalg.norm(expected.astype(np.float64).ravel()))
+    norm = max(float(np.linalg.norm(expected.astype(np.float64).ravel())), scale)
     return difference / norm if norm else difference
 
 

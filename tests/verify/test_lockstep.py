@@ -83,6 +83,24 @@ def test_native_agrees_with_the_reference(rng, name, options, dtype):
 
 
 @native
+@pytest.mark.parametrize("wrong", [0.0, 1e-3])
+def test_a_bias_before_a_batch_norm(rng, monkeypatch, wrong):
+    """Its gradient cancels to rounding errors, which agree only relative to the summed terms; a real error is found."""
+    from minires.backends.native.backend import NativeBackend
+
+    sums = NativeBackend.conv2d_backward_bias
+
+    def planted(self, grad_output):
+        return sums(self, grad_output) + np.float32(wrong) * np.linalg.norm(grad_output)
+
+    monkeypatch.setattr(NativeBackend, "conv2d_backward_bias", planted)
+    layers = (mr.nn.Conv2d(3, 8, 3, padding=1), mr.nn.BatchNorm2d(8), mr.nn.ReLU())
+    model = mr.nn.Sequential(*layers, mr.nn.AdaptiveAvgPool2d(1), mr.nn.Flatten(), mr.nn.Linear(8, 10))
+    fault = lockstep(model, *batch(rng)).fault
+    assert (fault and (fault.module, fault.array)) == (("0", "∂bias") if wrong else None)
+
+
+@native
 @pytest.mark.parametrize("options", [{"isa": "portable"}, {"winograd": False}])
 def test_options_of_the_second_backend(rng, model, options):
     assert lockstep(model, *batch(rng), ("native", "native"), **options).fault is None
