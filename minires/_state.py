@@ -33,7 +33,7 @@ class Saved(NamedTuple):
     random_state: Any
 
 
-class Reached:
+class State:
     """Modules, optimisers, Tensors and arrays that `fn`, its closure, its globals and their attributes hold."""
 
     def __init__(self, fn: Any) -> None:
