@@ -9,8 +9,8 @@ launches the same kernels in the same order.  Between them runs no Python, so wh
 recorded.  Therefore each capture is tested before it is returned: `fn` runs on other inputs, the recording is
 replayed on them, and every result, gradient, parameter and statistic must have the same bits.
 
-Three parts: `Captured` chooses the recording for given shapes, `Recorded` is one recording, and `_reached.py` finds,
-saves and restores the state that `fn` moves.
+Four parts: `Captured` is the callable and chooses the plan for given shapes.  `Plan` is one tested recording with its
+buffers.  The backend's recording holds the launches.  `State` (_state.py) finds, compares and restores what `fn` moves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 
 from minires import backends
 from minires._checks import choice
-from minires._reached import Reached, Saved, digest
+from minires._state import Saved, State, digest
 from minires.arrays import Array, array_module, is_array, on_cpu
 from minires.autograd import Function
 from minires.context import Observer, no_grad
@@ -68,7 +68,7 @@ def capture(fn: Callable[..., Any], *inputs: Any, shapes: str = "fixed") -> Capt
     if not callable(fn):
         raise TypeError(f"fn must be callable, got {type(fn).__name__}")
     captured = Captured(fn, shapes)
-    captured.recorded_for(inputs)
+    captured.plan_for(inputs)
     return captured
 
 
@@ -95,32 +95,32 @@ class Captured:
 
     def __init__(self, fn: Callable[..., Any], shapes: str) -> None:
         self.fn, self.shapes = fn, shapes
-        self._recorded: dict[tuple[Any, ...], Recorded] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
         self._lock = threading.RLock()
         _living.add(self)
 
     def __call__(self, *inputs: Any) -> Any:
         with self._lock:
-            return self.recorded_for(inputs).replay(inputs)
+            return self.plan_for(inputs).replay(inputs)
 
     def __repr__(self) -> str:
         name = getattr(self.fn, "__name__", type(self.fn).__name__)
-        return f"<capture of {name}: {', '.join(map(repr, self._recorded.values()))}>"
+        return f"<capture of {name}: {', '.join(map(repr, self._plans.values()))}>"
 
-    def recorded_for(self, inputs: tuple[Any, ...]) -> Recorded:
-        """The recording for these inputs, made if it is missing or no longer valid and `shapes` allows it."""
+    def plan_for(self, inputs: tuple[Any, ...]) -> Plan:
+        """The plan for these inputs, made if it is missing or no longer valid and `shapes` allows it."""
         key = tuple(_kind(value, f"inputs[{position}]") for position, value in enumerate(inputs))
-        recorded = self._recorded.get(key)
+        plan = self._plans.get(key)
         problem = ""
-        if recorded is not None:
-            problem = recorded.state.changed()
-        elif self._recorded:
-            problem = f"inputs are {_listed(key)}, recorded were {_listed(next(iter(self._recorded)))}"
+        if plan is not None:
+            problem = plan.state.changed()
+        elif self._plans:
+            problem = f"inputs are {_listed(key)}, recorded were {_listed(next(iter(self._plans)))}"
         if problem and self.shapes == "fixed":
             raise CaptureError(f"{problem}: capture again, or pass shapes='any'")
-        if recorded is None or problem:
-            recorded = self._recorded[key] = Recorded(self.fn, inputs)
-        return recorded
+        if plan is None or problem:
+            plan = self._plans[key] = Plan(self.fn, inputs)
+        return plan
 
 
 class Seen(NamedTuple):
@@ -131,8 +131,8 @@ class Seen(NamedTuple):
     state: dict[str, bytes]  # digests by name
 
 
-class Recorded:
-    """One recording of fn(*inputs), tested."""
+class Plan:
+    """One recording of fn(*inputs), tested, with the buffers of its inputs and results."""
 
     recording: Any
     places: Any
@@ -142,7 +142,7 @@ class Recorded:
 
     def __init__(self, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.fn = fn
-        self.state = Reached(fn)
+        self.state = State(fn)
         self.frozen: list[Frozen] = []  # empty: the next replay computes the constants first
         arrays = (
             *(value.data if isinstance(value, Tensor) else value for value in inputs),

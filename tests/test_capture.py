@@ -13,7 +13,7 @@ from lived import lived
 import minires as mr
 import minires.functional as F
 from minires import backends, nn
-from minires.capture import Recorded
+from minires.capture import Plan
 
 if backends.available()["native"]:
     pytest.skip("the native backend records", allow_module_level=True)
@@ -238,7 +238,7 @@ def test_another_path_through_the_function_is_reported():
 
 def test_a_buffer_that_is_used_again_too_early_is_reported(monkeypatch):
     """Planted: in the recorded call, but not in the eager one, an array of one shape is handed out twice."""
-    sound, record, given = layout.empty, Recorded._record, None
+    sound, record, given = layout.empty, Plan._record, None
 
     def early(shape, like, lasting=False):
         array = sound(shape, like, lasting)
@@ -250,7 +250,7 @@ def test_a_buffer_that_is_used_again_too_early_is_reported(monkeypatch):
         record(*arguments, **options)
         given = None
 
-    monkeypatch.setattr(Recorded, "_record", planted)
+    monkeypatch.setattr(Plan, "_record", planted)
     model = network("resnet20", {"width": 4}).eval()
     for place in (layout, filters, __import__("minires.backends.native.backend", fromlist=["empty"])):
         monkeypatch.setattr(place, "empty", early)
@@ -260,14 +260,14 @@ def test_a_buffer_that_is_used_again_too_early_is_reported(monkeypatch):
 
 def test_a_launch_that_is_left_out_is_reported(monkeypatch):
     """Planted: a replay skips one launch in the middle."""
-    run = Recorded._run
+    run = Plan._run
 
     def skipping(self, begin, end):
         for launch in range(begin, end):
             if launch != 20:
                 run(self, launch, launch + 1)
 
-    monkeypatch.setattr(Recorded, "_run", skipping)
+    monkeypatch.setattr(Plan, "_run", skipping)
     with pytest.raises(mr.CaptureError, match="depends on a value that is not recorded"):
         mr.capture(network("resnet20", {"width": 4}), batches((2, 3, 8, 8), 1)[0][0])
 
@@ -626,10 +626,10 @@ def test_memory_goes_with_the_last_reference():
     model = network("resnet20", {"width": 4}).eval()
     fast = mr.capture(model, batches((1, 3, 8, 8), 1)[0][0])
     kept = fast(batches((1, 3, 8, 8), 1)[0][0])
-    recorded, held = weakref.ref(next(iter(fast._recorded.values()))), kept.copy()
+    plan, held = weakref.ref(next(iter(fast._plans.values()))), kept.copy()
     del fast
     gc.collect()
-    assert recorded() is None
+    assert plan() is None
     assert np.array_equal(kept, held)
 
 

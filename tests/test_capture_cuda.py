@@ -164,8 +164,8 @@ def test_nothing_is_allocated_on_the_device_while_a_stream_captures(cupy, monkey
     sizes = []
     malloc = strict_cupy.Memory.__init__
     monkeypatch.setattr(strict_cupy.Memory, "__init__", lambda self, size: (sizes.append(size), malloc(self, size))[1])
-    recorded = next(iter(mr.capture(network().eval(), batches(1)[0][0])._recorded.values()))
-    assert max(sizes) == recorded.recording.reserve > 0
+    plan = next(iter(mr.capture(network().eval(), batches(1)[0][0])._plans.values()))
+    assert max(sizes) == plan.recording.reserve > 0
     monkeypatch.setattr(graph.GraphRecording, "peak", lambda self: 512)
     with pytest.raises(mr.CaptureError, match=r"in forward of <.*cannot be recorded: .*cudaMalloc"):
         mr.capture(network().eval(), batches(1)[0][0])
@@ -381,7 +381,7 @@ def test_tables_are_copied_again_by_each_launch(cupy):
     """What the update of all parameters reads lies in memory that earlier launches of the graph write over."""
     step, batch = Training(network()), batches(1)[0]
     fast = mr.capture(step, *uploaded(cupy, batch))
-    recording = next(iter(fast._recorded.values())).recording
+    recording = next(iter(fast._plans.values())).recording
     assert len(recording._pinned) == 5
     recording._pinned.clear()
     gc.collect()
@@ -504,7 +504,7 @@ def test_without_cupy(monkeypatch):
 def test_memory_goes_with_the_last_reference(cupy):
     fast = mr.capture(network().eval(), batches(1)[0][0])
     kept = fast(batches(1)[0][0])
-    recording = next(iter(fast._recorded.values())).recording
+    recording = next(iter(fast._plans.values())).recording
     block = strict_cupy.UnownedMemory(recording.blocks[0][0], 1, None).block
     recorded, held = weakref.ref(recording), kept.get()
     del fast, recording

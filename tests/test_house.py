@@ -15,7 +15,7 @@ LEVELS = (
     ("paper", "bench", "prediction"),
     ("training", "verify", "inspect", "weights"),
     ("parallel",),
-    ("capture", "_reached", "models", "data"),
+    ("capture", "_state", "models", "data"),
     ("optim",),
     ("nn",),
     ("functional", "operators", "_losses", "_ipython"),

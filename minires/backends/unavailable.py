@@ -4,7 +4,7 @@ from types import ModuleType
 
 
 class BackendUnavailable(RuntimeError):
-    """A backend of minires that is not part of this installation or cannot run on this machine."""
+    """Raised for a backend that this installation lacks or that cannot run on this machine."""
 
 
 def usable_cupy() -> ModuleType:

@@ -55,7 +55,10 @@ def add_flags(parser: Parser, backend: bool = True) -> None:
     add(images, "--batch-size", help="number of test images (default: 8)")
     images.add_argument("--image", metavar="FILE", help="picture, preprocessed as for evaluation (default: none)")
     images.add_argument(
-        "--label", type=int, metavar="N", help="index of the picture's class (default: 0; photograph: its own)"
+        "--label",
+        type=int,
+        metavar="N",
+        help="index of the class that the loss takes as right (default: 0; the built-in photograph: its class)",
     )
     network = parser.add_argument_group("The network")
     add(network, "--weights --seed --shortcut --stride-in --zero-channels --width")

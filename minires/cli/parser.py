@@ -104,7 +104,8 @@ FLAGS = {
     "--shortcut": _flag(SHORTCUT, choices=("A", "B", "C")),
     "--stride-in": _flag(STRIDE_IN, choices=("1x1", "3x3")),
     "--zero-channels": _flag(
-        "position of the zero channels that shortcut A adds (default: end)", choices=("end", "both")
+        "place of the zero channels of shortcut A: all at the end, or half on both sides (default: end)",
+        choices=("end", "both"),
     ),
     "--width": _flag("filters of the first stage (default: the network's)", type=Whole(1)),
     "--num-classes": _flag("outputs of the last layer (default: the network's)", type=Whole(1)),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -157,8 +158,9 @@ def _network(arguments: argparse.Namespace) -> int:
     if arguments.json:
         content = {"network": name, "backend": backend.name, "images": images.shape, "options": options}
         content |= {"passed": passed, "culprit": None if report.culprit is None else report.culprit.module}
-        content |= {"operations": report.operations, "layers": report.layers, "whole_network": report.network}
-        content |= {"parameters": report.parameters, "against": against, "differences": compared}
+        found = asdict(report)
+        content |= {"whole_network": found.pop("network")} | found
+        content |= {"against": against, "differences": [asdict(d) for d in compared]}
         print_json(content | ({"error": incomparable} if incomparable else {}))
         return 0 if passed else 1
 

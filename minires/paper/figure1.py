@@ -15,7 +15,7 @@ from minires.paper.experiment import Claim, Curve, Line, Plan
 
 
 def plan(dataset: str = "fashion-mnist", *, quick: bool = False, residual: bool = False) -> Plan:
-    """The paper's recipe on cifar10 (64k iterations; quick: 300), or the analogue on fashion-mnist."""
+    """The runs of Figure 1: on cifar10 the paper's recipe of 64k iterations, on fashion-mnist a shorter analogue."""
     choice(dataset, "data", ("fashion-mnist", "cifar10"))
     networks = ("plain20", "plain56", "resnet20", "resnet56") if residual else ("plain20", "plain56")
     if dataset == "cifar10":

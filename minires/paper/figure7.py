@@ -63,7 +63,9 @@ def initialised(network: str, seed: int = 0) -> Responses:
 
 
 def of_run(path: Path, data_dir: str | None = None) -> Responses:
-    """A trained network on the first 1,000 test images, in evaluation mode.
+    """Figure 7 for the network of a run folder: the standard deviation of each layer's responses.
+
+    The responses are those to the first 1,000 test images, in evaluation mode.
 
     Raises what `minires.training.restore` and `minires.data.load` raise, and ValueError if no batch norm follows a 3×3
     convolution.

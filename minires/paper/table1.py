@@ -28,7 +28,7 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class Column:
-    """One network.
+    """A network's column of Table 1.
 
     blocks         for each stage the rows of the bracket, e.g. ("3×3, 64", "3×3, 64"), and the number of repetitions
     sizes          output height of conv1 and of the stages

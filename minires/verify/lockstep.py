@@ -285,8 +285,9 @@ def _step(
         tolerance = FACTOR * float(np.finfo(expected.dtype).eps) * _terms(call, expected.size) ** 0.5
         # A sum over a channel may cancel: batch norm's gradient sums to zero, as does the gradient of a bias before it.
         # Rounding follows the terms, so the error is relative to the norm of such sums without cancellation.
-        summed = cotangent is not None and expected.ndim == 1 and expected.shape == cotangent.shape[1:2]
-        scale = float(np.linalg.norm(cotangent.astype(np.float64))) if summed else 0.0
+        scale = 0.0
+        if cotangent is not None and expected.ndim == 1 and expected.shape == cotangent.shape[1:2]:
+            scale = float(np.linalg.norm(cotangent.astype(np.float64)))
         errors = (
             relative_norm(own, expected, scale),
             ulps(own, expected),

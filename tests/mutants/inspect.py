@@ -63,7 +63,7 @@ SHAPES = within(
     "tests/inspect/test_summary.py -k 'shapes or places'",
     [
         ("kernel[0] * kernel[1] <= 256", "kernel[0] * kernel[1] < 256", "another type of places for windows of 256"),
-        ("w.shape[2:], stride, padding", "w.shape[2:], (1, 1), padding", "a stride that is ignored"),
+        ("stride, padding, dilation)\n", "padding, stride, dilation)\n", "stride and padding exchanged"),
         ("(N, *output, C), kind)", "(N, C, *output), kind)", "places not channels-last"),
         ("np.broadcast_shapes(a.shape, b.shape)", "b.shape", "the second operand's shape"),
         ("(*x.shape[:-1], w.shape[0])", "(x.shape[0], w.shape[0])", "a linear layer of two axes only"),

@@ -94,7 +94,7 @@ class GraphRecording:
         return len(self.graphs) == 1
 
     def mark(self, array: Array) -> tuple[Place, int]:
-        """Ends a part: where an array lies, and how many graphs computed it."""
+        """Ends the current graph; returns the array's place and the number of graphs that compute it."""
         self._end_part()
         self.stream.begin_capture()
         return self.place(array), len(self.graphs)

@@ -19,7 +19,7 @@ MARK = "/*TRACES*/"
 
 
 def page(contents: Sequence[Mapping[str, Any]]) -> str:
-    """The page of one trace (see `content`), or of several side by side with their charts in one."""
+    """The HTML page of one trace (see `Trace.content`), or of several side by side with shared charts."""
     # "<" inside of a script element could end it.
     text = json.dumps(contents, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     template = (resources.files("minires.inspect.tracing") / "page.html").read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
     random_state: Any
 
 
-class Reached:
+class State:
     """Modules, optimisers, Tensors and arrays that `fn`, its closure, its globals and their attributes hold."""
 
     def __init__(self, fn: Any) -> None:
@@ -199,7 +199,7 @@ class Reached:
 
 
 def digest(array: Array) -> bytes:
-    """Of the numbers in their logical order; a digest takes no memory while captures are tested."""
+    """A hash of the numbers in their logical order: it compares two states without a copy of the first."""
     return hashlib.blake2b(np.ascontiguousarray(on_cpu(array)).reshape(-1).view(np.uint8).data, digest_size=16).digest()
 
 
