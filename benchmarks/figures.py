@@ -233,6 +233,7 @@ MEMORY = ("arrays predicted", "with gaps", "measured")
 # -- by a browser: the page of the trace, and PNG files
 
 STEPS = 20
+SUM = 92 / 147  # place on the scrubber: backward of the ReLU of layer3.0, whose output has two uses
 WINDOW, WIDTH, MILLISECONDS = (1500, 940), 900, 700  # of the browser, of the picture, of a frame
 SCRUB = """
 const scrubber = document.querySelector("input[type=range]");
@@ -261,8 +262,8 @@ def chromium(width: int, height: int) -> Iterator[Any]:
         running.quit()
 
 
-def trace() -> bytes:
-    """An animated GIF: screenshots of the page while the scrubber walks forward and backward."""
+def trace() -> tuple[bytes, bytes]:
+    """Screenshots of the page: a GIF along the scrubber, and a PNG of the step where two gradients add up."""
     frames = []
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "trace.html"
@@ -275,9 +276,12 @@ def trace() -> bytes:
                 shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
                 size = (WIDTH, round(shot.height * WIDTH / shot.width))
                 frames.append(shot.resize(size, Image.Resampling.LANCZOS).quantize(64, dither=Image.Dither.NONE))
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=MILLISECONDS, loop=0, optimize=True)
-    return file.getvalue()
+            browser.execute_script(SCRUB, SUM)
+            still = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    gif, png = io.BytesIO(), io.BytesIO()
+    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=MILLISECONDS, loop=0, optimize=True)
+    still.quantize(128, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
+    return gif.getvalue(), png.getvalue()
 
 
 def png(drawing: Path) -> bytes:
@@ -299,7 +303,8 @@ def write(names: Sequence[str], folder: Path, as_png: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if name == "trace":
-            (folder / "trace.gif").write_bytes(trace())
+            for suffix, picture in zip(("gif", "png"), trace(), strict=True):
+                (folder / f"trace.{suffix}").write_bytes(picture)
             continue
         drawing = folder / f"{name}.svg"
         drawing.write_text(PICTURES[name](), encoding="utf-8")
