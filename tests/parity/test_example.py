@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from examples import own_pytorch
+import pytest
+
+pytest.importorskip("torch")
 
 
 def test_the_wrong_eps_is_found(capsys):
+    from examples import own_pytorch  # imports torch
+
     own_pytorch.main()
     wrong, right = capsys.readouterr().out.splitlines()
     assert wrong.startswith("eps 1e-3: ")
