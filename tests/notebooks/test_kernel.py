@@ -120,7 +120,7 @@ def test_a_failed_cell_can_be_debugged_and_leaves_the_weights_writable(kernel):
     kernel.run("opt = mr.optim.SGD(model.parameters(), lr=0.1)")
     failing = "def step(labels):\n    y = model(x)\n    F.cross_entropy(y, labels).backward()\nstep(np.array([1, 99]))"
     assert "labels must lie in [0, 10)" in kernel.run(failing).error
-    found = kernel.run("%debug", ["u", "u", "u", "p y.shape", "q"])
+    found = kernel.run("%debug", [*["u"] * 4, "p y.shape", "q"])
     assert found.text.endswith("\n(2, 10)\n")
     found = kernel.run("step(labels)\nopt.step()\nprint('moved')")
     assert (found.error, found.text) == ("", "moved\n")
