@@ -115,7 +115,7 @@ class Captured:
         if plan is not None:
             problem = plan.state.changed()
         elif self._plans:
-            problem = f"inputs are {_listed(key)}, recorded were {_listed(next(iter(self._plans)))}"
+            problem = f"inputs are {_listed(key)}, the recording takes {_listed(next(iter(self._plans)))}"
         if problem and self.shapes == "fixed":
             raise CaptureError(f"{problem}: capture again, or pass shapes='any'")
         if plan is None or problem:

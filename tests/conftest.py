@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers in every run, others in every test."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Imports a module of benchmarks/, which is no part of the package, by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import shutil
 from pathlib import Path
 
@@ -16,14 +16,13 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)  # benchmarks are no part of the package
-    return importlib.import_module("benchmarks.figures")
+def figures(benchmarks):
+    return benchmarks("figures")
 
 
 @pytest.fixture
-def forms(figures):
-    return importlib.import_module("benchmarks.forms")
+def forms(benchmarks):
+    return benchmarks("forms")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +32,16 @@ def test_the_stored_picture_is_what_the_command_draws(figures, tmp_path, name, d
     figures.write([name], tmp_path)
     assert (tmp_path / f"{name}.svg").read_bytes() == (figures.RESULTS / f"{name}.svg").read_bytes()
     assert f"results/{name}.svg" in (ROOT / document / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_counts_the_lost_convolutions():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "native.json").read_text())["layers"]
+    lost = dict.fromkeys(("forward", "data gradient", "weight gradient"), 0)
+    for row in rows:
+        seconds = {side: found["seconds"] for side, found in row["sides"].items()}
+        lost[row["direction"]] += seconds["native"] > min(seconds["torch"], seconds["torch channels_last"])
+    text = "PyTorch's faster layout wins {} forward, {} in the data gradient and {} in the weight gradient."
+    assert text.format(*lost.values()) in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_heat_map_has_all_convolutions_and_its_colours_their_side(figures):
@@ -86,8 +95,8 @@ def test_the_race_is_against_the_fastest_peer_and_shows_losses(figures):
     assert figures.fastest_peer(sides | forms) == "b"
 
 
-def test_writing_the_tables_again_changes_nothing(figures, forms, monkeypatch, tmp_path):
-    native, tables = (importlib.import_module(f"benchmarks.{name}") for name in ("native", "tables"))
+def test_writing_the_tables_again_changes_nothing(benchmarks, figures, forms, monkeypatch, tmp_path):
+    native, tables = benchmarks("native"), benchmarks("tables")
     copies = {}
     for path in (tables.README, tables.FRONT):
         copies[path] = tmp_path / path.parent.name / "README.md"

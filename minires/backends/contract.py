@@ -45,43 +45,35 @@ class Backend(Protocol):
         self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int, /
     ) -> Array:
         """x (N, C, H, W), w (O, C/groups, KH, KW), b (O,) or None -> y (N, O, OH, OW)"""
-        raise NotImplementedError
 
     def conv2d_backward_input(
         self, grad_output: Array, w: Array, x_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
         groups: int, /,
     ) -> Array:  # fmt: skip
         """grad_output (N, O, OH, OW), w (O, C/groups, KH, KW) -> grad_input (N, C, H, W) = x_shape"""
-        raise NotImplementedError
 
     def conv2d_backward_weight(
         self, grad_output: Array, x: Array, w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair,
         groups: int, /,
     ) -> Array:  # fmt: skip
         """grad_output (N, O, OH, OW), x (N, C, H, W) -> grad_weight (O, C/groups, KH, KW) = w_shape"""
-        raise NotImplementedError
 
     def conv2d_backward_bias(self, grad_output: Array, /) -> Array:
         """grad_output (N, O, OH, OW) -> grad_bias (O,)"""
-        raise NotImplementedError
 
     def linear_forward(self, x: Array, w: Array, b: Array | None, /) -> Array:
         """x (..., in), w (out, in), b (out,) or None -> y (..., out)"""
-        raise NotImplementedError
 
     def linear_backward_input(self, grad_output: Array, w: Array, /) -> Array:
         """grad_output (..., out), w (out, in) -> grad_input (..., in)"""
-        raise NotImplementedError
 
     def linear_backward_weight(self, grad_output: Array, x: Array, /) -> Array:
         """grad_output (..., out), x (..., in) -> grad_weight (out, in)"""
-        raise NotImplementedError
 
     def batch_norm_forward(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float, /
     ) -> tuple[Array, Array, Array, Any]:
         """x (N, C, ...) -> y (N, C, ...), the batch's mean (C,), its biased variance (C,), what backward needs"""
-        raise NotImplementedError
 
     def batch_norm_backward(
         self, grad_output: Array, kept: Any, weight: Array | None, /
@@ -90,37 +82,30 @@ class Backend(Protocol):
 
         Override it together with `batch_norm_forward`, unless `kept` is that of the reference backend.
         """
-        raise NotImplementedError
 
     def batch_norm_eval_forward(
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, /
     ) -> Array:
         """x (N, C, ...), running mean and variance (C,) -> y (N, C, ...)"""
-        raise NotImplementedError
 
     def batch_norm_eval_backward(
         self, grad_output: Array, x: Array, mean: Array, var: Array, weight: Array | None, eps: float, /
     ) -> tuple[Array, Array, Array]:
         """grad_output (N, C, ...) -> grad_input (N, C, ...), grad_weight (C,), grad_bias (C,)"""
-        raise NotImplementedError
 
     def add_forward(self, a: Array, b: Array, /) -> Array:
         """Two shapes that broadcast -> the broadcast shape.  Also adds the gradients that meet at a node."""
-        raise NotImplementedError
 
     def relu_forward(self, x: Array, /) -> Array:
         """Any shape -> the same shape; NaN stays NaN"""
-        raise NotImplementedError
 
     def relu_backward(self, grad_output: Array, y: Array, /) -> Array:
         """grad_output, y the output of forward -> grad_input, all of one shape; 0 where y is 0"""
-        raise NotImplementedError
 
     def max_pool2d_forward(
         self, x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, output: Pair, /
     ) -> tuple[Array, Array]:
         """x (N, C, H, W) -> y (N, C, *output), and an array for backward: which element of its window each y is"""
-        raise NotImplementedError
 
     def max_pool2d_backward(
         self, grad_output: Array, argmax: Array, x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
@@ -130,54 +115,43 @@ class Backend(Protocol):
 
         Override it together with `max_pool2d_forward`, unless `argmax` is that of the reference backend.
         """
-        raise NotImplementedError
 
     def avg_pool2d_forward(
         self, x: Array, kernel: Pair, stride: Pair, padding: Pair, output: Pair, count_include_pad: bool, /
     ) -> Array:
         """x (N, C, H, W) -> y (N, C, *output)"""
-        raise NotImplementedError
 
     def avg_pool2d_backward(
         self, grad_output: Array, x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
         count_include_pad: bool, /,
     ) -> Array:  # fmt: skip
         """grad_output (N, C, OH, OW) -> grad_input (N, C, H, W) = x_shape"""
-        raise NotImplementedError
 
     def adaptive_avg_pool2d_forward(self, x: Array, output: Pair, /) -> Array:
         """x (N, C, H, W) -> y (N, C, *output)"""
-        raise NotImplementedError
 
     def adaptive_avg_pool2d_backward(self, grad_output: Array, x_shape: tuple[int, ...], /) -> Array:
         """grad_output (N, C, OH, OW) -> grad_input (N, C, H, W) = x_shape"""
-        raise NotImplementedError
 
     def softmax_forward(self, x: Array, axis: int, /) -> Array:
         """Any shape -> the same shape"""
-        raise NotImplementedError
 
     def softmax_backward(self, grad_output: Array, y: Array, axis: int, /) -> Array:
         """grad_output, y the output of forward -> grad_input, all of one shape"""
-        raise NotImplementedError
 
     def log_softmax_forward(self, x: Array, axis: int, /) -> Array:
         """Any shape -> the same shape"""
-        raise NotImplementedError
 
     def log_softmax_backward(self, grad_output: Array, y: Array, axis: int, /) -> Array:
         """grad_output, y the output of forward -> grad_input, all of one shape"""
-        raise NotImplementedError
 
     def cross_entropy_forward(self, logits: Array, labels: Array, label_smoothing: float, /) -> tuple[Array, Array]:
         """logits (M, C), labels (M,) -> loss of each row (M,), log-probabilities (M, C)"""
-        raise NotImplementedError
 
     def cross_entropy_backward(
         self, grad_loss: Array, log_p: Array, labels: Array, label_smoothing: float, /
     ) -> Array:  # fmt: skip
         """grad_loss (M,), forward's log-probabilities (M, C), labels (M,) -> grad_logits (M, C)"""
-        raise NotImplementedError
 
 
 class Optional(Protocol):

@@ -22,6 +22,7 @@ from typing import Any
 import minires
 from minires import backends
 from minires._checks import suggest
+from minires.backends.native.compiled import INSTRUCTION_SETS
 from minires.cli.common import UsageError, computing_on, lossy_stderr, own_backend, say
 from minires.cli.parser import Parser
 
@@ -189,7 +190,7 @@ def _unread() -> int:
 def _check_environment() -> None:
     allowed = {
         "MINIRES_BACKEND": backends.names(),
-        "MINIRES_ISA": ("auto", "avx512", "avx2", "portable"),
+        "MINIRES_ISA": ("auto", *INSTRUCTION_SETS),
         "MINIRES_WINOGRAD": ("0", "1"),
     }
     for variable, words in allowed.items():

@@ -52,7 +52,7 @@ def check(operations: Sequence[str], arguments: argparse.Namespace) -> int:
                 complaints[name] = f"{type(error).__name__}: {error}"
     wrong = sum(map(bool, complaints.values()))
     if arguments.json:
-        print_json({"backend": backend, "cases": arguments.cases, "complaints": complaints})
+        print_json({"passed": not wrong, "backend": backend, "cases": arguments.cases, "complaints": complaints})
         return 1 if wrong else 0
     lines = [
         (name, str(arguments.cases), str(len(PROPERTIES.get(name, ()))), complaint or "right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import agreement
 import numpy as np
@@ -15,7 +16,7 @@ import minires.functional as F
 from minires import backends
 from minires.backends import reference
 from minires.backends.native import backend as module
-from minires.backends.native import filters
+from minires.backends.native import compiled, filters
 from minires.verify.cases import CASES, draw, random_pick
 from minires.verify.lockstep import lockstep
 from minires.verify.properties import PROPERTIES
@@ -394,3 +395,14 @@ def test_resnet20_beside_the_reference():
         assert off(gradients["native"][key], expected) <= 1e-3, key
     for isa in SETS_HERE:
         assert lockstep(model, images, labels, isa=isa).passed
+
+
+def test_a_set_that_this_build_lacks(monkeypatch):
+    """A build of one instruction set: the others are missing, which is no wrong usage."""
+    portable = native().instruction_sets()["portable"]
+    only = SimpleNamespace(instruction_sets=lambda: {"portable": portable})
+    monkeypatch.setattr(compiled, "native", lambda: only)
+    with pytest.raises(mr.BackendUnavailable, match="isa avx2: this installation holds kernels of portable only"):
+        compiled.instruction_set("avx2")
+    with pytest.raises(ValueError, match="isa must be one of"):
+        compiled.instruction_set("avx")

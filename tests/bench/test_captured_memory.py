@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,9 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def call(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT)  # benchmarks are no part of the package
-    benchmark = importlib.import_module("benchmarks.capture")
+def call(benchmarks, monkeypatch, tmp_path):
+    benchmark = benchmarks("capture")
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "capture.json")
     threads = backends.get_num_threads()
 

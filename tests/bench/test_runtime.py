@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -12,9 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)  # benchmarks are no part of the package
-    return importlib.import_module("benchmarks.runtime")
+def benchmark(benchmarks):
+    return benchmarks("runtime")
 
 
 def test_every_edit_finds_its_place(benchmark):

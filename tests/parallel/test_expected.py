@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def parallel(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)  # benchmarks are no part of the package
-    return importlib.import_module("benchmarks.parallel")
+def parallel(benchmarks):
+    return benchmarks("parallel")
 
 
 def test_readme_shows_it(parallel):

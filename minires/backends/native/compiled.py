@@ -11,6 +11,8 @@ from minires._checks import choice
 from minires.backends.compiled import load
 from minires.backends.unavailable import BackendUnavailable
 
+INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # of a complete build, the fastest first
+
 
 @cache
 def native() -> ModuleType:
@@ -29,9 +31,11 @@ def instruction_set(isa: str) -> Any:
     if isinstance(isa, str) and isa == "auto" and os.environ.get("MINIRES_ISA"):
         isa, argument = os.environ["MINIRES_ISA"], "MINIRES_ISA"
     built = native().instruction_sets()  # the best first
-    choice(isa, argument, ["auto", *built])
+    choice(isa, argument, ("auto", *INSTRUCTION_SETS))
     if isa == "auto":
         return next(kernels for kernels in built.values() if kernels is not None)
+    if isa not in built:
+        raise BackendUnavailable(f"{argument} {isa}: this installation holds kernels of {', '.join(built)} only")
     if built[isa] is None:
         raise BackendUnavailable(f"this processor has no {isa}")
     return built[isa]
