@@ -276,10 +276,19 @@ def check(backend: Any) -> None:
         )
 
 
+def _inherited(backend: Any, protocol: type) -> Iterator[str]:
+    """The functions that a subclass of a protocol inherits from it: they have no body."""
+    for name in _functions(protocol):
+        function = getattr(backend, name, None)
+        if getattr(function, "__func__", function) is getattr(protocol, name):
+            yield name
+
+
 def _complaints(backend: Any) -> Iterator[str]:
     if not isinstance(getattr(backend, "name", None), str):
         yield "name must be a str"
     missing = [name for name in REQUIRED if not callable(getattr(backend, name, None))]
+    missing += [name for protocol in (Backend, Optional) for name in _inherited(backend, protocol)]
     if missing:
         yield f"it lacks {', '.join(missing)}"
     allowed = REQUIRED | OPTIONAL

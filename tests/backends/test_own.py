@@ -18,7 +18,7 @@ import minires as mr
 import minires.functional as F
 from minires import cli, training
 from minires.backends import reference
-from minires.backends.contract import OPTIONAL, REQUIRED, check
+from minires.backends.contract import OPTIONAL, REQUIRED, Backend, Optional, Reference, check
 from minires.training import Config, ConfigError
 from minires.verify.lockstep import lockstep
 from minires.verify.recorded import load_call
@@ -335,3 +335,11 @@ def test_processes_that_a_command_starts_find_it(module):
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout == "Mine\n"
     assert os.environ["MINIRES_BACKEND"] == ""
+
+
+@pytest.mark.parametrize(("bases", "lacking"), [((Backend,), "conv2d_forward"), ((Reference, Optional), "copied")])
+def test_a_protocol_computes_nothing(bases, lacking):
+    """A subclass of a protocol inherits functions without a body; the check names them as missing."""
+    own = type("Own", bases, {"name": "own"})()
+    with pytest.raises(TypeError, match=f"it lacks .*{lacking}"), mr.backend(own):
+        pass
