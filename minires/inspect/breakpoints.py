@@ -1,7 +1,7 @@
 """Stops a debugger at a node of the tape.
 
 pdb      `breakpoint(at="layer3.0.conv2")` around a run, or a line and a condition from the shell:
-             python -m pdb -c "b minires/ops/conv2d.py:34, self.module == 'layer3.0.conv2'" -c c script.py
+             python -m pdb -c "b minires/ops/conv2d.py:37, self.module == 'layer3.0.conv2'" -c c script.py
          `breakpoint()` in your own code stops too; from there `s` steps into `model(x)`.
 VS Code  The debugger skips installed packages by default.  With this `.vscode/launch.json` it stops in them too:
              {

@@ -1,4 +1,7 @@
-"""The operations, one file each: forward directly above backward."""
+"""The operations, one file each: forward directly above backward.
+
+In the docstrings g is `grad_output`, the gradient of y, and ∂x the gradient of x that backward returns.
+"""
 
 from minires.ops.add import Add, Div, Mul, Neg, Sub
 from minires.ops.batch_norm import BatchNorm

@@ -19,7 +19,7 @@ def sum_to(grad: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Add(Function):
-    """x + other"""
+    """y = x + other;  ∂x = g, ∂other = g, each summed over the axes along which it was repeated"""
 
     def forward(self, x: Array, other: Array) -> Array:
         self.saved = x.shape, other.shape
@@ -31,7 +31,7 @@ class Add(Function):
 
 
 class Sub(Function):
-    """x − other"""
+    """y = x − other;  ∂x = g, ∂other = −g, summed as in Add"""
 
     def forward(self, x: Array, other: Array) -> Array:
         self.saved = x.shape, other.shape
@@ -43,7 +43,7 @@ class Sub(Function):
 
 
 class Mul(Function):
-    """x · other, element by element"""
+    """y = x · other, element by element;  ∂x = g · other, ∂other = g · x, summed as in Add"""
 
     def forward(self, x: Array, other: Array) -> Array:
         self.saved = x, other
@@ -55,7 +55,7 @@ class Mul(Function):
 
 
 class Div(Function):
-    """x / other, element by element"""
+    """y = x / other, element by element;  ∂x = g / other, ∂other = −g · x / other², summed as in Add"""
 
     def forward(self, x: Array, other: Array) -> Array:
         self.saved = x, other
@@ -68,7 +68,7 @@ class Div(Function):
 
 
 class Neg(Function):
-    """−x"""
+    """y = −x;  ∂x = −g"""
 
     def forward(self, x: Array) -> Array:
         return -x

@@ -10,7 +10,10 @@ from minires.backends import optional
 
 
 class BatchNorm(Function):
-    """y = (x − mean) / √(var + eps) · weight + bias, per channel
+    """y = x̂ · weight + bias,  x̂ = (x − mean) / √(var + eps), per channel
+
+    ∂x = weight / √(var + eps) · (g − Σ g / M − x̂ · Σ (g·x̂) / M),  sums over the M values of a channel
+    ∂weight = Σ g·x̂,  ∂bias = Σ g;  in evaluation ∂x = weight / √(var + eps) · g
 
     x (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...)
 

@@ -14,7 +14,7 @@ from minires.ops.batch_norm import BatchNorm
 class BatchNormReLU(BatchNorm):
     """y = max((x − mean) / √(var + eps) · weight + bias, 0)      mean and variance of the batch, as in `BatchNorm`
 
-    x (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...)
+    x (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...);  ∂x, ∂weight, ∂bias of BatchNorm, for g where y > 0
     """
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
@@ -32,6 +32,7 @@ class BatchNormAddReLU(BatchNorm):
     """y = max((x − mean) / √(var + eps) · weight + bias + shortcut, 0): the end of a block (equation 1 of the paper)
 
     x and shortcut (N, C, ...), weight and bias (C,) or None  ->  y (N, C, ...)
+    ∂shortcut = g where y > 0, else 0;  ∂x, ∂weight, ∂bias of BatchNorm, for ∂shortcut in place of g
     """
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, shortcut: Array) -> Array:  # type: ignore[override]

@@ -14,6 +14,9 @@ Pair = tuple[int, int]
 class Conv2d(Function):
     """y[n,o,i,j] = Σ_c,p,q  x[n, c, i·s+p·d−pad, j·s+q·d−pad] · weight[o,c,p,q]  +  bias[o]
 
+    ∂x[n,c,h,w] = Σ_o,p,q  g[n,o,i,j] · weight[o,c,p,q]  over all i, j with i·s+p·d−pad = h, j·s+q·d−pad = w
+    ∂weight[o,c,p,q] = Σ_n,i,j  g[n,o,i,j] · x[n, c, i·s+p·d−pad, j·s+q·d−pad];  ∂bias[o] = Σ_n,i,j  g[n,o,i,j]
+
     x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) or None  ->  y (N, O, OH, OW),
     OH = ⌊(H + 2·pad − d·(KH−1) − 1) / s⌋ + 1, OW alike; stride, padding and dilation are (h, w) pairs.
 

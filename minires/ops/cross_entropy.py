@@ -10,7 +10,9 @@ from minires.backends import optional
 
 
 class CrossEntropy(Function):
-    """−Σ_k t_k · log softmax(logits)_k,  t = (1 − s)·onehot(label) + s/C   (s = label_smoothing)
+    """y = −Σ_k t_k · log softmax(logits)_k,  t = (1 − s)·onehot(label) + s/C   (s = label_smoothing)
+
+    ∂logits = (softmax(logits) − t) · g,  for reduction "mean" divided by the number of labels
 
     logits (N, C, ...), labels (N, ...) integers  ->  () for reduction "mean" and "sum", (N, ...) for "none"
     """
@@ -34,7 +36,7 @@ class CrossEntropy(Function):
 
 
 class NLLLoss(Function):
-    """−log_probs[n, label_n]
+    """y = −log_probs[n, label_n];  ∂log_probs[n, label_n] = −g, elsewhere 0; for "mean" divided by the number of labels
 
     log_probs (N, C, ...), labels (N, ...) integers  ->  () for reduction "mean" and "sum", (N, ...) for "none"
     """

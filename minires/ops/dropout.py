@@ -10,6 +10,7 @@ from minires.autograd import Function
 class Dropout(Function):
     """y = x · mask / (1 − p): each element is kept with probability 1 − p, so that the expectation stays x
 
+    ∂x = g · mask / (1 − p)
     The mask is drawn from `minires.random`, an image after the other: of a part of a batch, that part's.
     """
 

@@ -7,7 +7,7 @@ from minires.autograd import Function
 
 
 class Exp(Function):
-    """y = e^x"""
+    """y = e^x;  ∂x = g · y"""
 
     def forward(self, x: Array) -> Array:
         self.saved = y = as_array(array_module(x).exp(x))
@@ -18,7 +18,7 @@ class Exp(Function):
 
 
 class Log(Function):
-    """y = log x, the natural logarithm"""
+    """y = log x, the natural logarithm;  ∂x = g / x"""
 
     def forward(self, x: Array) -> Array:
         self.saved = x
@@ -29,7 +29,7 @@ class Log(Function):
 
 
 class Sqrt(Function):
-    """y = √x; the derivative at 0 is infinite"""
+    """y = √x;  ∂x = g / (2·y), infinite at 0"""
 
     def forward(self, x: Array) -> Array:
         self.saved = y = as_array(array_module(x).sqrt(x))
@@ -40,7 +40,7 @@ class Sqrt(Function):
 
 
 class Tanh(Function):
-    """y = (e^x − e^−x) / (e^x + e^−x)"""
+    """y = (e^x − e^−x) / (e^x + e^−x);  ∂x = g · (1 − y²)"""
 
     def forward(self, x: Array) -> Array:
         self.saved = y = as_array(array_module(x).tanh(x))
@@ -51,7 +51,7 @@ class Tanh(Function):
 
 
 class Sigmoid(Function):
-    """y = 1 / (1 + e^−x)"""
+    """y = 1 / (1 + e^−x);  ∂x = g · y · (1 − y)"""
 
     def forward(self, x: Array) -> Array:
         xp, one = array_module(x), x.dtype.type(1)

@@ -22,6 +22,8 @@ class FusedConv2d(Conv2d):
     All but x and weight may be None.  Without the running statistics (O,) there is no batch norm; `relu` is true where
     a ReLU follows.
 
+    ∂shortcut = g where y > 0 (without relu: g).  ∂gamma, ∂beta and the convolution's gradient are BatchNorm's in
+    evaluation, for ∂shortcut in place of g; ∂x, ∂weight, ∂bias are Conv2d's, for the convolution's gradient.
     backward computes the convolution a second time where batch norm needs its output, instead of keeping it.
     """
 

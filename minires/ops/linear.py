@@ -8,7 +8,7 @@ from minires.backends import optional
 
 
 class Linear(Function):
-    """y = x · weightᵀ + bias
+    """y = x · weightᵀ + bias;  ∂x = g · weight,  ∂weight = gᵀ · x,  ∂bias = Σ g over all rows
 
     x (..., in), weight (out, in), bias (out,) or None  ->  y (..., out)
     """

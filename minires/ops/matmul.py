@@ -8,7 +8,7 @@ from minires.ops.add import sum_to
 
 
 class MatMul(Function):
-    """y[..., m, n] = Σ_k x[..., m, k] · other[..., k, n]
+    """y[..., m, n] = Σ_k x[..., m, k] · other[..., k, n];  ∂x = g · otherᵀ,  ∂other = xᵀ · g, summed as in Add
 
     x (..., M, K), other (..., K, N)  ->  y (..., M, N); leading axes broadcast.  An x of shape (K,) is one row, an
     other of shape (K,) one column, and y lacks that axis.

@@ -9,7 +9,7 @@ from minires.backends.composed import inside
 
 
 class Pad(Function):
-    """x with `pad` = ((before, after), ...) elements of `value` put around each axis"""
+    """y = x with `pad` = ((before, after), ...) elements of `value` put around each axis;  ∂x = g without them"""
 
     def __init__(self, pad: tuple[tuple[int, int], ...], value: float) -> None:
         self.pad = pad

@@ -52,6 +52,7 @@ def window_sizes(x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: 
 class MaxPool2d(Function):
     """y[n,c,i,j] = max_p,q  x[n, c, i·s+p·d−pad, j·s+q·d−pad]   (outside of x: −∞)
 
+    ∂x[n,c,h,w] = Σ g[n,c,i,j]  over all windows (i, j) whose maximum lies at h, w
     x (N, C, H, W)  ->  y (N, C, OH, OW).  Of equal maxima the first receives the gradient.
     A dilated window can step over a small x: it sees padding alone, and its maximum is −∞, as in PyTorch.
     """
@@ -82,6 +83,7 @@ class MaxPool2d(Function):
 class AvgPool2d(Function):
     """y[n,c,i,j] = mean_p,q  x[n, c, i·s+p−pad, j·s+q−pad]   (outside of x: 0)
 
+    ∂x[n,c,h,w] = Σ g[n,c,i,j] / (size of the window)  over all windows (i, j) that hold h, w
     x (N, C, H, W)  ->  y (N, C, OH, OW).  With count_include_pad the padding counts in the mean, otherwise not.
     """
 
@@ -104,7 +106,7 @@ class AvgPool2d(Function):
 
 
 class AdaptiveAvgPool2d(Function):
-    """y[n,c,i,j] = mean of x[n, c, ⌊i·H/OH⌋ : ⌈(i+1)·H/OH⌉, ⌊j·W/OW⌋ : ⌈(j+1)·W/OW⌉]
+    """y[n,c,i,j] = mean of x[n, c, ⌊i·H/OH⌋ : ⌈(i+1)·H/OH⌉, ⌊j·W/OW⌋ : ⌈(j+1)·W/OW⌉];  ∂x as in AvgPool2d
 
     x (N, C, H, W)  ->  y (N, C, OH, OW).  With output size (1, 1) it is the global average pooling of the paper.
     """

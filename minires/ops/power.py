@@ -8,7 +8,7 @@ from minires.ops.add import sum_to
 
 
 class Pow(Function):
-    """x ** other, element by element
+    """y = x ** other, element by element;  ∂x = g · other · x^(other−1),  ∂other = g · y · log x, summed as in Add
 
     A negative x to a fractional power is NaN.  The slope in x is 0 where other is 0, and the slope in other is 0 where
     x is 0 and other is not negative, both as limits of what surrounds them.

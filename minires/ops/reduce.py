@@ -10,7 +10,7 @@ from minires.backends.reference.sums import sum_axes
 
 
 class Sum(Function):
-    """Σ x over `axis` (a tuple of non-negative axes)"""
+    """y = Σ x over `axis` (a tuple of non-negative axes);  ∂x = g, repeated along `axis`"""
 
     def __init__(self, axis: tuple[int, ...], keepdims: bool) -> None:
         self.axis = axis
@@ -31,7 +31,7 @@ class Sum(Function):
 
 
 class Mean(Sum):
-    """Σ x / (number of summands) over `axis`"""
+    """y = Σ x / (number of summands) over `axis`;  ∂x = g / (number of summands), repeated along `axis`"""
 
     def forward(self, x: Array) -> Array:
         total = self.total(x)
@@ -45,7 +45,7 @@ class Mean(Sum):
 
 
 class Max(Function):
-    """max x over `axis` (a tuple of non-negative axes)
+    """y = max x over `axis` (a tuple of non-negative axes);  ∂x = g / (number of maxima) where x = y, else 0
 
     NaN is larger than every number.  Equal maxima share the gradient evenly.
     """

@@ -7,7 +7,7 @@ from minires.autograd import Function
 
 
 class ReLU(Function):
-    """y = max(x, 0), any shape; the derivative at 0 is taken as 0"""
+    """y = max(x, 0), any shape;  ∂x = g where y > 0, else 0: the derivative at 0 is taken as 0"""
 
     def forward(self, x: Array) -> Array:
         y: Array = as_array(self.backend.relu_forward(x))

@@ -8,7 +8,7 @@ from minires.backends import optional
 
 
 class Reshape(Function):
-    """x of any shape -> `shape`, elements in row-major order of the logical shape, whatever the strides are"""
+    """y = x in another `shape`, in row-major order of the logical shape;  ∂x = g in the shape of x"""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape

@@ -10,7 +10,7 @@ from minires.backends import optional
 
 
 class Slice(Function):
-    """x[index], index made of integers, slices, None and Ellipsis"""
+    """y = x[index], index made of integers, slices, None and Ellipsis;  ∂x[index] = g, elsewhere 0"""
 
     def __init__(self, index: Any) -> None:
         self.index = index

@@ -7,7 +7,7 @@ from minires.autograd import Function
 
 
 class Softmax(Function):
-    """y_i = exp(x_i) / Σ_j exp(x_j) along `axis`"""
+    """y_i = exp(x_i) / Σ_j exp(x_j) along `axis`;  ∂x_i = y_i · (g_i − Σ_j g_j·y_j)"""
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
@@ -22,7 +22,7 @@ class Softmax(Function):
 
 
 class LogSoftmax(Function):
-    """y_i = x_i − log Σ_j exp(x_j) along `axis`"""
+    """y_i = x_i − log Σ_j exp(x_j) along `axis`;  ∂x_i = g_i − softmax(x)_i · Σ_j g_j"""
 
     def __init__(self, axis: int) -> None:
         self.axis = axis

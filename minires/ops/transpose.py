@@ -7,7 +7,7 @@ from minires.autograd import Function
 
 
 class Transpose(Function):
-    """Axis i of y is axis axes[i] of x"""
+    """y = x with its axes in another order: axis i of y is axis axes[i] of x;  ∂x = g, transposed back"""
 
     def __init__(self, axes: tuple[int, ...]) -> None:
         self.axes = axes
