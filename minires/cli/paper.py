@@ -6,6 +6,7 @@ Without ITEM, the command lists the items.  The exit code is 1 if a claim of the
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from minires.cli.runs import checkpoint
 from minires.cli.tables import print_table
 from minires.data import DataError
 from minires.paper import items
+from minires.paper.page import Evidence, ResultError, page
+from minires.paper.page.claims import CLAIMS
 from minires.paper.report import Report, markdown
 from minires.training.progress import on_stderr
 
@@ -29,6 +32,7 @@ ITEMS = {
     "figure7": "standard deviation of each layer's responses, in trained (--runs) or untrained networks",
     "gradients": "gradient norms over depth: plain and residual, with and without batch norm",
     "all": "all items above as far as they need no download, on one page",
+    "page": "the paper section by section beside the code, its recorded arrays and verdicts: one HTML file",
 }
 
 
@@ -40,8 +44,15 @@ def flags(parser: Parser) -> None:
 
 
 def _flags_of_item(item: str, parser: Parser) -> None:
-    add(parser, "--out", metavar="DIR", default=".", help="folder of the files to write (default: .)")
     add(parser, "--json", default=argparse.SUPPRESS)
+    if item == "page":
+        add(parser, "--out", metavar="FILE", default="paper.html", help="file to write (default: paper.html)")
+        parser.add_argument(
+            "--results", type=Path, metavar="DIR",
+            help="folder of results that `paper all` or single items wrote (default: what needs training is not run)",
+        )  # fmt: skip
+        return
+    add(parser, "--out", metavar="DIR", default=".", help="folder of the files to write (default: .)")
     if item == "table1":
         parser.add_argument("--time", action="store_true", help="time of each network's forward pass, measured")
         add(parser, "--shortcut", help="shortcuts where dimensions increase (default: B)")
@@ -89,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     item, as_json, quiet = options.pop("item"), options.pop("json"), options.pop("quiet", False)
     for name in ("command", "ranks"):
         del options[name]
+    if item == "page":
+        return _page(Path(options["out"]), options.get("results"), as_json)
     out = folder_for_output(Path(options.pop("out")))
     if "runs" in options:
         for path in options["runs"]:
@@ -97,6 +110,22 @@ def run(arguments: argparse.Namespace) -> int:
     own = options.pop("backend") if own_backend(options.get("backend")) else None
     with computing_on(own):
         return (_all if item == "all" else _one)(item, out, options, as_json, quiet)
+
+
+def _page(out: Path, results: Path | None, as_json: bool) -> int:
+    if out.is_dir():
+        raise UsageError(f"--out must be a file, got the folder {out}")
+    folder_for_output(out.parent)
+    try:
+        evidence = Evidence(results)
+    except ResultError as error:
+        raise UsageError(f"--results: {error}") from None
+    write(out, page(evidence).encode())
+    if as_json:
+        print_json({"file": str(out), "claims": {c.name: c.verdict(evidence).status for c in CLAIMS}})
+    else:
+        say(out, indent=None)
+    return 0
 
 
 def _one(item: str, out: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> int:
@@ -119,15 +148,18 @@ def _reproduce(item: str, out: Path, options: Mapping[str, Any], quiet: bool) ->
 
 def _show(report: Report, out: Path, as_json: bool) -> dict[str, Any]:
     """Writes the files, prints the table unless --json is given, and returns the content of the JSON."""
+    names = ("name", "title", "head", "lines", "notes", "reproduced")
+    shown = {name: getattr(report, name) for name in names}
     files = [write(out / name, content) for name, content in report.files.items()]
+    shown["files"] = [str(file) for file in files]
+    files.append(write(out / f"{report.name}.json", json.dumps(shown, ensure_ascii=False, indent=1).encode()))
     if not as_json:
         print_table(report.head, report.lines, report.title, right=report.right, drop=report.drop)
         for note in report.notes:
             say(note, indent=4)
         for file in files:
             say(file, indent=None)
-    names = ("name", "title", "head", "lines", "notes", "reproduced")
-    return {**{name: getattr(report, name) for name in names}, "files": [str(file) for file in files]}
+    return shown
 
 
 def _all(every: str, out: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> int:

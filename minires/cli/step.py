@@ -2,7 +2,8 @@
 
 Runs one forward and backward pass and stops inside the forward or backward of an operation.  Each stop first prints a
 card: the operation with its arrays and their statistics.  `c` continues to the next stop, `q` quits.  The variable
-PYTHONBREAKPOINT selects another debugger than pdb.
+PYTHONBREAKPOINT selects another debugger than pdb.  With --explain no debugger starts: the command prints the numbers
+that one output or one gradient was made of.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from minires.cli.common import UsageError, say
 from minires.cli.model_and_batch import add_flags, model_and_batch
 from minires.cli.parser import Parser, Whole, add
 
-EXAMPLES = ("step resnet20 --at layer2.0.conv1 --when backward", "step resnet20 --not-finite --backend reference")
+EXAMPLES = (
+    "step resnet20 --at layer2.0.conv1 --when backward",
+    "step resnet20 --not-finite --backend reference",
+    "step resnet20 --at layer1.0.conv1 --explain 0,5,3,3",
+)
 
 
 def flags(parser: Parser) -> None:
@@ -42,10 +47,51 @@ def flags(parser: Parser) -> None:
         "--norm-above", type=float, metavar="X", help="stops only at arrays whose norm is above X (default: any norm)"
     )
     where.add_argument("--times", type=Whole(1), metavar="N", help="maximum number of stops (default: no limit)")
+    where.add_argument(
+        "--explain", type=_index, metavar="N,C,H,W",
+        help="index of a number to explain, instead of stopping: of the output, or with --when backward of the "
+        "gradient of x; weight:O,C,P,Q is one of the weight's gradient (default: none)",
+    )  # fmt: skip
     add_flags(parser)
 
 
+def _index(text: str) -> tuple[str, tuple[int, ...]]:
+    """(name of the input, index)"""
+    name, _, numbers = text.rpartition(":")
+    try:
+        return name, tuple(int(number) for number in numbers.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be integers joined by commas, such as 0,5,3,3, got {text}") from None
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    """Prints the explanation of the first call at the place."""
+    name, index = arguments.explain
+    with model_and_batch(arguments.network, arguments) as found:
+        with inspect.record(arguments.at) as calls:
+            found.run()
+        if not calls:
+            raise UsageError(f"--at: {_nowhere(found.model, arguments.at)}")
+        backward = name or arguments.when == "backward"
+        which: dict[str, Any] = {"gradient": index, "of": name or "x"} if backward else {"output": index}
+        try:
+            explanation = inspect.explain(calls[0], **which)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--explain: {error}") from None
+        say(found.title)
+        for line in str(explanation).split("\n"):
+            say(line, indent=None)
+    return 0 if explanation.agrees else 1
+
+
+def _nowhere(model: Any, at: str) -> str:
+    places = [path for path, _ in model.named_modules() if path]
+    return f"no operation is at {at!r}; modules are {', '.join(places[:6])}, ...{suggest(at, places)}"
+
+
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.explain is not None:
+        return _explain(arguments)
     try:
         conditions: list[Any] = [inspect.not_finite] if arguments.not_finite else []
         if arguments.norm_above is not None:
@@ -68,10 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
         except bdb.BdbQuit:  # `q`
             return 0
         if not stop.reached:
-            places = [path for path, _ in found.model.named_modules() if path]
-            raise UsageError(
-                f"--at: no operation is at {arguments.at!r}; modules are {', '.join(places[:6])}, ..."
-                f"{suggest(arguments.at, places)}"
-            )
+            raise UsageError(f"--at: {_nowhere(found.model, arguments.at)}")
     say(f"stopped {stop.stops} time{'' if stop.stops == 1 else 's'}")
     return 0

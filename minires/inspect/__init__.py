@@ -4,13 +4,16 @@ from minires._lazy import directory
 from minires.inspect.anomaly import AnomalyError, detect_anomaly
 from minires.inspect.breakpoints import breakpoint, norm_above, not_finite
 from minires.inspect.card import Card, card
+from minires.inspect.explaining import Call, Explanation, explain, record
 from minires.inspect.memory import PeakMemory, peak_memory
 from minires.inspect.summary import Row, Summary, summary
 from minires.inspect.tracing import Trace, trace
 
 __all__ = [
     "AnomalyError",
+    "Call",
     "Card",
+    "Explanation",
     "PeakMemory",
     "Row",
     "Summary",
@@ -18,9 +21,11 @@ __all__ = [
     "breakpoint",
     "card",
     "detect_anomaly",
+    "explain",
     "norm_above",
     "not_finite",
     "peak_memory",
+    "record",
     "summary",
     "trace",
 ]

@@ -8,6 +8,7 @@ figure7      standard deviations of the layers' responses
 drawing      Figure 3, and any other network, drawn from the model
 gradients    gradients over depth at initialisation, with and without shortcuts and batch norm
 items        the options and the `report` of each of them
+page         the paper section by section, beside the code and what it computed
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         figure7,
         gradients,
         items,
+        page,
         published,
         report,
         table1,
@@ -37,6 +39,7 @@ __all__ = [
     "figure7",
     "gradients",
     "items",
+    "page",
     "published",
     "report",
     "table1",

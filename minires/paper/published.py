@@ -21,3 +21,20 @@ IMAGENET_TOP_1 = {
     "plain18": 27.94, "plain34": 28.54, "resnet18": 27.88, "resnet34 A": 25.03, "resnet34 B": 24.52,
     "resnet34 C": 24.19, "resnet50": 22.85, "resnet101": 21.75, "resnet152": 21.43,
 }  # fmt: skip
+
+# Table 4: top-5 error of single models on the validation set of ImageNet, in percent.
+SINGLE_MODEL_TOP_5 = {"resnet34 B": 5.71, "resnet34 C": 5.60, "resnet50": 5.25, "resnet101": 4.60, "resnet152": 4.49}
+
+# Table 5: top-5 error of an ensemble on the test set of ImageNet, in percent.
+ENSEMBLE_TOP_5 = 3.57
+
+# Tables 7 and 8: mean average precision of Faster R-CNN, in percent.
+DETECTION = {
+    "PASCAL VOC 2007 test": {"VGG-16": 73.2, "ResNet-101": 76.4},
+    "PASCAL VOC 2012 test": {"VGG-16": 70.4, "ResNet-101": 73.8},
+    "COCO validation, at 0.5": {"VGG-16": 41.5, "ResNet-101": 48.4},
+    "COCO validation, from 0.5 to 0.95": {"VGG-16": 21.2, "ResNet-101": 27.2},
+}
+
+# Section 4.2: an extremely deep network; its parameters in millions, and its test error in percent.
+RESNET_1202 = {"parameters": 19.4, "error": 7.93}

@@ -37,6 +37,8 @@ LEFT_OUT = {
     "inspect.breakpoint.after_": ENGINE,
     "inspect.detect_anomaly.before_": ENGINE,
     "inspect.detect_anomaly.after_": ENGINE,
+    "inspect.record.after_": ENGINE,
+    "inspect.Call.": ENGINE,
     "backends.using": ENGINE,
     **dict.fromkeys(("backends.Backend", "backends.Backend."), "a protocol"),
     **dict.fromkeys(("backends.Reference", "backends.Reference."), "called by operations, with what they have checked"),
@@ -57,6 +59,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         (
             *("inspect.Card", "inspect.Row", "inspect.Summary", "inspect.Trace", "training.Checkpoint"),
+            *("inspect.Call", "inspect.Explanation"),
             *("training.Evaluation", "training.Result", "training.Row", "training.Trained", "weights.Match"),
             *("weights.WeightFile", "prediction.Classifier", "prediction.Prediction"),
         ),

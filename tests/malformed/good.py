@@ -56,6 +56,12 @@ def layers() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())
 
 
+def _call() -> inspect.Call:
+    with inspect.record("Linear") as calls:
+        F.linear(leaf(2, 3), leaf(4, 3))
+    return calls[0]
+
+
 def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 
@@ -332,6 +338,10 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
         {"at": "conv1", "when": "both", "condition": None, "stop": "entry", "times": 1, "card": False},
     ),
     "inspect.card": lambda files: Good(inspect.card, {"node": (leaf(2) * 2.0).node}),
+    "inspect.explain": lambda files: Good(
+        inspect.explain, {"call": _call(), "output": (0, 1), "gradient": None, "of": "x"}
+    ),
+    "inspect.record": lambda files: Good(inspect.record, {"at": "conv1"}),
     "inspect.norm_above": lambda files: Good(inspect.norm_above, {"limit": 2.0}),
     "inspect.not_finite": lambda files: Good(
         inspect.not_finite, {"node": (leaf(2) * 2.0).node, "arrays": [floats(2)]}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minires.arrays import Array, on_cpu
+from minires.inspect.explaining import Call
 from minires.inspect.tracing import pictures
 from minires.statistics import Statistics
 
@@ -61,6 +62,7 @@ class Event:
     joins            in backward, if several nodes use the output: the gradient from each of them
     macs             multiply-adds
     kept, alive      bytes of activations that backward needs: of this node, and in total after this event
+    call             the arrays themselves, for `explain`; None where the trace's arrays exceed their limit
     """
 
     number: int
@@ -79,6 +81,7 @@ class Event:
     params: int = 0
     kept: int = 0
     alive: int = 0
+    call: Call | None = field(repr=False, default=None)
 
     def __repr__(self) -> str:
         of = f" of {self.module}" if self.module else ""

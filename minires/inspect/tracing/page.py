@@ -15,7 +15,12 @@ import minires
 from minires.autograd import Function
 from minires.inspect.tracing.events import Event, View
 
-MARK = "/*TRACES*/"
+MARK, STYLE = "/*TRACES*/", "/*STYLE*/"
+
+
+def stylesheet() -> str:
+    """The CSS that the pages of minires share."""
+    return (resources.files("minires.inspect.tracing") / "style.css").read_text(encoding="utf-8")
 
 
 def page(contents: Sequence[Mapping[str, Any]]) -> str:
@@ -24,6 +29,7 @@ def page(contents: Sequence[Mapping[str, Any]]) -> str:
     text = json.dumps(contents, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     template = (resources.files("minires.inspect.tracing") / "page.html").read_text(encoding="utf-8")
     title = " and ".join(content["title"] for content in contents).replace("&", "&amp;").replace("<", "&lt;")
+    template = template.replace(STYLE, stylesheet())
     return template.replace("<title></title>", f"<title>{title}</title>").replace(MARK, text)
 
 

@@ -19,12 +19,14 @@ from minires.autograd import Function
 from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
 from minires.inspect.cost import memory_owners, multiply_adds
+from minires.inspect.explaining import Call
 from minires.inspect.tracing import exports, notebook, page
 from minires.inspect.tracing.events import Event, Join, View
 from minires.nn import Module
 from minires.tensor import Tensor, as_tensor
 
 RUNS, SECONDS = 5, 10.0  # timed runs at most; none begins later than this
+KEPT = 2**28  # bytes of arrays and gradients that a trace keeps for `explain`
 
 
 @dataclass
@@ -98,6 +100,8 @@ class Tracer(Observer):
         self.kept: dict[Function, dict[int, int]] = {}
         self.leaves: dict[int, Tensor] = {}
         self.alive = 0
+        self.calls: dict[Function, Call] = {}
+        self.left = KEPT
 
     def before_forward(self, node: Function, arrays: tuple[Array | None, ...]) -> None:
         named = zip(input_names(node), arrays, node.parents, strict=True)
@@ -108,6 +112,9 @@ class Tracer(Observer):
         event = self.trace.events[-1]
         self.leaves |= {id(p): p for p in node.parents if isinstance(p, Tensor)}
         event.results = (View.of("output", output),)
+        self.left -= 2 * (output.nbytes + sum(a.nbytes for a in arrays if a is not None))  # the gradients as well
+        if self.left >= 0:
+            event.call = self.calls[node] = Call.of(node, arrays, output)
         event.macs = multiply_adds(node)
         event.params = sum(p.size for p in node.parents if isinstance(p, Tensor) and id(p) in self.names)
         if any(node.needs_input_grad):
@@ -129,6 +136,9 @@ class Tracer(Observer):
     def after_backward(self, node: Function, grad_output: Array, grads: tuple[Array | None, ...]) -> None:
         event = self.trace.events[-1]
         event.macs = multiply_adds(node, "backward")
+        event.call = self.calls.pop(node, None)
+        if event.call is not None:
+            event.call.complete(node, grad_output, grads)
         views = []
         for name, parent, grad in zip(input_names(node), node.parents, grads, strict=True):
             if parent is None or grad is None:
