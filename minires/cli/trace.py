@@ -7,6 +7,7 @@ depth.
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from minires.cli.common import UsageError, folder_for_output, print_json, say, write
@@ -38,6 +39,19 @@ def flags(parser: Parser) -> None:
     add_flags(parser)
 
 
+def step_command(network: str, arguments: argparse.Namespace) -> str:
+    """The `minires step` that computes the same: the flags that select network, images and backend."""
+    flags = Parser()
+    add_flags(flags)
+    words = ["minires", "step", network]
+    for action in flags._actions:
+        value = getattr(arguments, action.dest, None)
+        if value is None or value is False or not action.option_strings:
+            continue
+        words += [action.option_strings[-1]] + ([] if value is True else [str(value)])
+    return shlex.join(words)
+
+
 def run(arguments: argparse.Namespace) -> int:
     if (arguments.network is None) == (arguments.compare is None):
         raise UsageError("give one NETWORK, or --compare with two networks")
@@ -53,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in arguments.compare or [arguments.network]:
         with model_and_batch(name, arguments) as found:
             traces.append(trace(found.model, found.images, found.labels, found.title))
+            traces[-1].command = step_command(name, arguments)
     made = {
         "html": lambda: page([traced.content() for traced in traces]),
         "chrome": traces[0].timeline,

@@ -333,6 +333,20 @@ def _normalised(call: Call, c: int) -> tuple[float, float, np.ndarray]:
     return mean, inverse, (x - mean) * inverse
 
 
+def batch_norm_means(call: Call) -> dict[str, list[float]]:
+    """For each channel: the mean, 1/√(var + eps) and, after backward, the means of g and of g·x̂."""
+    found: dict[str, list[float]] = {"mean": [], "inverse": [], "g": [], "gx": []}
+    for c in range(call.output.shape[1]):
+        mean, inverse, normed = _normalised(call, c)
+        found["mean"].append(mean)
+        found["inverse"].append(inverse)
+        if call.grad_output is not None:
+            g = on_cpu(call.grad_output)[:, c].astype(np.float64)
+            found["g"].append(float(g.mean()))
+            found["gx"].append(float((g * normed).mean()))
+    return found
+
+
 def _scale(call: Call, c: int) -> float:
     return _at(call.inputs["weight"], (c,)) if "weight" in call.inputs else 1.0
 

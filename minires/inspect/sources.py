@@ -64,5 +64,5 @@ def reference_functions(operation: type[Function], phase: str) -> list[Callable[
 def formulas(operation: type[Function]) -> tuple[list[str], list[str]]:
     """(forward, backward): the formulas of an operation's docstring, one a string; those of backward begin with ∂."""
     lines = [line.strip() for line in inspect.cleandoc(operation.__doc__ or "").split("\n")]
-    parts = [part.strip(" .") for line in lines for part in re.split(r";  |;\s(?=∂)|,\s+(?=∂)", line)]
-    return [parts[0]], [part for part in parts if re.match(r"∂\w+(\[[^]]*\])?(_\w)? ", part)]
+    parts = [part.strip(" .") for line in lines for part in re.split(r";  |;\s(?=∂)|,\s+(?=∂\w+ =)", line)]
+    return [parts[0]], [part for part in parts if part.startswith("∂")]

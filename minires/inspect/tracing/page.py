@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import minires
 from minires.autograd import Function
+from minires.inspect.sources import Source, reference_functions
+from minires.inspect.tracing.embedded import Pool, embedded
 from minires.inspect.tracing.events import Event, View
 
 MARK, STYLE = "/*TRACES*/", "/*STYLE*/"
@@ -34,18 +33,58 @@ def page(contents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def content(
-    title: str, loss: float, runs: int, events: Iterable[Event], classes: Mapping[str, type[Function]]
+    title: str,
+    loss: float,
+    runs: int,
+    events: Sequence[Event],
+    classes: Mapping[str, type[Function]],
+    command: str,
+    budget: int,
 ) -> dict[str, Any]:
-    """A trace as the page's JSON.  An output is the next node's input, so each distinct picture is stored once."""
+    """A trace as the page's JSON.  An output is the next node's input, so each distinct picture is stored once.
+
+    command   of the shell that computes the same bits; "": none
+    budget    bytes of arrays
+    """
     pictures: dict[str, int] = {}
+    pool = Pool(budget)
+    calls = {e.number: embedded(e.call, pool) for e in events if e.phase == "forward" and e.call is not None}
     return {
+        "command": command,
+        "calls": calls,
+        "arrays": pool.arrays,
         "title": title,
         "loss": _finite(loss),
         "runs": runs,
         "events": [_event(event, pictures) for event in events],
+        "places": places(events),
         "sources": {name: _source(cls) for name, cls in classes.items()},
         "pictures": list(pictures),
     }
+
+
+def places(events: Sequence[Event]) -> dict[int, list[Any]]:
+    """Node -> what `at` selects it, and which of the stops there it is, in forward and in backward, from 1.
+
+    A module that holds further modules is selected by a pattern, as its path would select these too.
+    """
+    forward = [event for event in events if event.phase == "forward"]
+    modules = {event.module for event in forward}
+    found: dict[int, list[Any]] = {}
+    stops: dict[str, list[int]] = {}
+    for event in forward:
+        inner = any(module.startswith(f"{event.module}.") for module in modules)
+        at = event.module or event.operation
+        if event.module and inner:
+            at = f"{event.module[:-1]}[{event.module[-1]}]"
+        stops.setdefault(at, []).append(event.number)
+    backward = [event.number for event in events if event.phase == "backward"]
+    for at, numbers in stops.items():
+        back = [number for number in backward if number in numbers]
+        for number in numbers:
+            last = back.index(number) + 1 if number in back else 0
+            found[number] = [at, numbers.index(number) + 1, last]
+    return found
 
 
 def _event(event: Event, pictures: dict[str, int]) -> dict[str, Any]:
@@ -75,17 +114,19 @@ def _finite(value: Any) -> Any:
 
 
 def _source(cls: type[Function]) -> dict[str, Any]:
-    """The class's source, and the lines of forward and backward (first, last), from 0; inherited: the class's first."""
-    source: dict[str, Any] = {"forward": [0, 0], "backward": [0, 0]}
+    """The class's source, and the lines of forward and backward (first, last), from 0; inherited: the class's first.
+
+    reference   for each phase the functions of the reference backend that compute it
+    """
+    source: dict[str, Any] = {"forward": [0, 0], "backward": [0, 0], "reference": {"forward": [], "backward": []}}
     try:
-        lines, first = inspect.getsourcelines(cls)
+        whole = Source.of(cls)
     except (OSError, TypeError):  # typed at a prompt
         return source | {"file": "", "first": 1, "lines": ["(the source is not available)"]}
-    file = Path(inspect.getfile(cls))
-    home = Path(minires.__file__).parent.parent
-    source |= {"file": str(file.relative_to(home) if file.is_relative_to(home) else file.name)}
-    source |= {"first": first, "lines": [line.rstrip("\n") for line in lines]}
-    for phase in {"forward", "backward"} & cls.__dict__.keys():
-        body, start = inspect.getsourcelines(cls.__dict__[phase])
-        source[phase] = [start - first, start - first + len(body) - 1]
+    source |= vars(whole)
+    for phase in ("forward", "backward"):
+        if phase in cls.__dict__:
+            own = Source.of(cls.__dict__[phase])
+            source[phase] = [own.first - whole.first, own.first - whole.first + len(own.lines) - 1]
+        source["reference"][phase] = [vars(Source.of(function)) for function in reference_functions(cls, phase)]
     return source

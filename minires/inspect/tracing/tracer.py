@@ -20,7 +20,7 @@ from minires.context import Observer, enable_grad
 from minires.inspect.card import input_names
 from minires.inspect.cost import memory_owners, multiply_adds
 from minires.inspect.explaining import Call
-from minires.inspect.tracing import exports, notebook, page
+from minires.inspect.tracing import embedded, exports, notebook, page
 from minires.inspect.tracing.events import Event, Join, View
 from minires.nn import Module
 from minires.tensor import Tensor, as_tensor
@@ -39,6 +39,7 @@ class Trace:
     classes   the classes of the operations that ran, by name
     runs      number of runs behind the times, which are medians; the traced run warms up.  0: no times, because the
               operations differed from run to run
+    command   of the shell that repeats the run in a debugger with the same bits; "" if it was made in code
 
     A notebook shows the page below the cell, in a frame without access to the notebook.  The notebook's file holds a
     page of up to 2 MB.  A larger page goes into the folder minires-traces of the working directory, which is the
@@ -51,6 +52,7 @@ class Trace:
     loss: float = 0.0
     classes: dict[str, type[Function]] = field(default_factory=dict)
     runs: int = 0
+    command: str = ""
 
     def headline(self) -> str:
         """Title, numbers of operations and the loss, in a line."""
@@ -61,15 +63,15 @@ class Trace:
         return f'<trace of {self.headline()}; save("trace.html") writes its page>'
 
     def _repr_html_(self) -> str:
-        return notebook.frame(self.title, self.headline(), self.page())
+        return notebook.frame(self.title, self.headline(), page.page([self.content(embedded.NOTEBOOK)]))
 
     def page(self) -> str:
         """One self-contained HTML file."""
         return page.page([self.content()])
 
-    def content(self) -> dict[str, Any]:
-        """What the page holds, as JSON can hold it."""
-        return page.content(self.title, self.loss, self.runs, self.events, self.classes)
+    def content(self, budget: int = embedded.BUDGET) -> dict[str, Any]:
+        """What the page holds, as JSON can hold it; of arrays at most `budget` bytes."""
+        return page.content(self.title, self.loss, self.runs, self.events, self.classes, self.command, budget)
 
     def timeline(self) -> str:
         """JSON for Perfetto and chrome://tracing: modules nested as they were called."""
