@@ -31,7 +31,7 @@ class Source:
 
     @classmethod
     def of(cls, thing: Any) -> Source:
-        """The source of a class or function.  OSError or TypeError if there is none, as at a prompt."""
+        """The source of a class or function.  OSError or TypeError where it is missing, as at a prompt."""
         lines, first = inspect.getsourcelines(thing)
         file = Path(inspect.getfile(thing))
         name = file.relative_to(HOME).as_posix() if file.is_relative_to(HOME) else file.name

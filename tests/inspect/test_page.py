@@ -9,6 +9,7 @@ import pytest
 
 import minires as mr
 import minires.functional as F
+from minires import cli
 from minires.inspect.tracing import notebook
 from minires.inspect.tracing.page import page
 
@@ -130,6 +131,125 @@ def test_keys_search_and_fragments(browser, recorded):
     assert complaints(browser) == []
 
 
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    """A page of convolutions with strides, both kinds of pooling, shortcuts and a classifier, and its trace."""
+    mr.manual_seed(0)
+    model = mr.models.create("resnet18", width=4, num_classes=10)
+    x = mr.tensor(np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32), requires_grad=True)
+    trace = mr.inspect.trace(model, x, np.array([1, 2]), title="resnet18")
+    return trace.save(tmp_path_factory.mktemp("explained") / "trace.html"), trace
+
+
+TOTAL = """
+const panel = panels[0];
+panel.go(arguments[0]);
+const found = explanation(panel, panel.events[panel.at], arguments[1], arguments[2]);
+return [found.total, found.recorded, found.terms.length, found.rule];
+"""
+
+
+def test_the_page_explains_as_explain_does(browser, explained):
+    path, trace = explained
+    opened(browser, path)
+    rng, seen = np.random.default_rng(0), set()
+    for at, event in enumerate(trace.events):
+        call = event.call
+        if event.phase == "forward":
+            wanted = [("output", call.output)]
+        else:
+            wanted = [(f"∂{of}", grad) for of, grad in call.grads.items() if of in ("x", "other")]
+        for name, array in wanted:
+            index = (0, *(int(rng.integers(n)) for n in array.shape[1:]))
+            which = {"output": index} if name == "output" else {"gradient": index, "of": name[1:]}
+            try:
+                expected = mr.inspect.explain(call, **which)
+            except TypeError:  # such as CrossEntropy
+                continue
+            total, recorded, count, rule = browser.execute_script(TOTAL, at, name, list(index))
+            assert recorded == expected.recorded, (event, name, index)
+            scale = sum(abs(term.value) for term in expected.terms)
+            assert abs(total - expected.total) <= 1e-12 * scale + 1e-30, (event, name, index)
+            assert count == len(expected.terms)
+            assert rule.split(",")[0].split(":")[0] == expected.rule.split(",")[0].split(":")[0]
+            seen.add((event.operation, event.phase))
+    operations = ("Conv2d", "BatchNorm", "ReLU", "Add", "Linear", "MaxPool2d", "AdaptiveAvgPool2d")
+    assert seen == {(name, phase) for name in operations for phase in ("forward", "backward")}
+    assert complaints(browser) == []
+
+
+def test_a_click_on_a_picture_shows_what_the_number_was_made_of(browser, explained):
+    path, trace = explained
+    opened(browser, path, "#layer1.0.conv1")
+    image = browser.find_element("css selector", ".array[data-name=output] img")
+    script = (
+        "const image = arguments[0], box = image.getBoundingClientRect();"
+        "const x = box.x + arguments[1] * box.width, y = box.y + arguments[2] * box.height;"
+        "const place = {clientX: x, clientY: y, bubbles: true};"
+        "image.dispatchEvent(new MouseEvent('mousemove', place));"
+        "image.dispatchEvent(new MouseEvent('click', place)); return image.title"
+    )
+    title = browser.execute_script(script, image, 0.1, 0.1)  # 16×16 maps, two across: the first
+    assert title.startswith("[0,0,3,3] = ")
+    (event,) = (e for e in trace.events if e.module == "layer1.0.conv1" and e.phase == "forward")
+    assert float(title.split(" = ")[1]) == pytest.approx(float(event.call.output[0, 0, 3, 3]), rel=1e-8)
+    shown = browser.execute_script("return document.querySelector('.explain').textContent")
+    assert "output[0,0,3,3] of Conv2d of layer1.0.conv1" in shown
+    assert "x[0,0,2,2] · weight[0,0,0,0]" in shown
+    here = browser.execute_script("return document.querySelector('.explain td.here').title")
+    assert here == title
+    browser.execute_script("document.querySelector('.explain td.here').nextElementSibling.click()")
+    assert "output[0,0,3,4]" in browser.execute_script("return document.querySelector('.explain').textContent")
+    assert complaints(browser) == []
+
+
+def test_a_node_has_the_command_of_its_debugger(browser, tmp_path, capsys):
+    path = tmp_path / "trace.html"
+    assert cli.main(["trace", "resnet20", "--width", "4", "--index", "3", "--out", str(path)]) == 0
+    opened(browser, path, "#layer2.0.conv1")
+    command = "return document.querySelector('.command').textContent"
+    begin = "debugger here: minires step resnet20 --index 3 --width 4"
+    assert browser.execute_script(command) == f"{begin} --at layer2.0.conv1 --when forward"
+    opened(browser, path, "#layer2.0.relu")
+    press(browser, "b")
+    shown = browser.execute_script(command)
+    assert shown == f"{begin} --at layer2.0.relu --when backward then c once: it is stop 2 there"
+    opened(browser, path, "#layer2.0")  # the skip-add; its module holds others
+    assert browser.execute_script(command) == f"{begin} --at 'layer2.[0]' --when forward"
+    capsys.readouterr()
+
+
+def test_the_source_has_the_numpy_code_beside_it(browser, recorded):
+    opened(browser, recorded[0], "#layer2.0.conv1")
+    names = "return [...document.querySelectorAll('.source .file')].map(f => f.textContent)"
+    reference = "the NumPy code: minires/backends/reference/conv2d.py"
+    assert browser.execute_script(names) == ["minires/ops/conv2d.py", reference]
+    press(browser, "b")
+    assert browser.execute_script(names) == ["minires/ops/conv2d.py"] + [reference] * 3
+    assert "def conv2d_backward_input(" in browser.execute_script(
+        "return document.querySelector('.source').textContent"
+    )
+
+
+@pytest.mark.parametrize("width", [1400, 1300])
+def test_gradients_that_add_up_stand_side_by_side(browser, recorded, width):
+    path, trace, _ = recorded
+    browser.set_window_size(width, 1000)
+    try:
+        for event in (e for e in trace.events if e.joins):
+            opened(browser, path, f"#0/backward/{event.number}")
+            tops, overflow = browser.execute_script(
+                "const row = document.querySelector('.row.sum'), all = document.querySelector('.arrays');"
+                "return [[...row.querySelectorAll('.array')].map(a => a.getBoundingClientRect().top),"
+                " all.scrollWidth - all.clientWidth]"
+            )
+            assert len(tops) == 2
+            assert tops[0] == tops[1]
+            assert overflow <= 0
+    finally:
+        browser.set_window_size(1600, 1000)
+
+
 def test_shortcuts_are_arcs_dotted_where_dimensions_increase(browser, recorded):
     opened(browser, recorded[0])
     dashes = browser.execute_script(
@@ -149,9 +269,16 @@ def test_two_traces_side_by_side(browser, recorded, tmp_path):
     path = tmp_path / "two.html"
     path.write_text(page([trace.content() for trace in traces]), encoding="utf-8")
     opened(browser, path, "#1/backward/3")
-    heads = browser.execute_script("return [...document.querySelectorAll('.card h2')].map(h => h.textContent)")
-    assert heads[0] == "Conv2d of conv1 · forward"
-    assert heads[1].endswith("backward")
+
+    def heads():
+        return browser.execute_script("return [...document.querySelectorAll('.card h2')].map(h => h.textContent)")
+
+    assert heads() == ["Conv2d of layer1.0.conv1 · backward"] * 2  # both panes move
+    opened(browser, path, "#0/forward/0")
+    assert heads() == ["Conv2d of conv1 · forward"] * 2
+    add = next(event.number for event in traces[1].events if event.operation == "Add")
+    opened(browser, path, f"#1/forward/{add}")
+    assert heads()[1] == "Add of layer1.0 · forward"  # the plain network has no skip-add: its pane stays
     assert browser.execute_script("return document.querySelectorAll('.chart').length") == 4
     assert complaints(browser) == []
 

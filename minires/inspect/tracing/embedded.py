@@ -52,7 +52,7 @@ def embedded(call: Call, pool: Pool) -> dict[str, Any] | None:
     whole = {name: a for name, a in call.inputs.items() if name in ("weight", "bias")}
     batches = {name: a for name, a in call.inputs.items() if name not in whole}
     grads = {f"∂{name}": a for name, a in call.grads.items() if name in batches}
-    if any(a.shape[:1] != x.shape[:1] for a in batches.values()):
+    if any(a.shape != x.shape for a in batches.values()):  # of Add, repeated along an axis
         return None
     named = {**batches, "output": call.output, **grads}
     if call.grad_output is not None:

@@ -123,5 +123,5 @@ STEPS: dict[str, str] = {
 
 
 def steps(operation: str) -> list[str]:
-    """The lines of an operation's derivation; empty if there is none."""
+    """The lines of an operation's derivation; empty for an operation without one."""
     return [line.strip() for line in STEPS.get(operation, "").strip().split("\n") if line.strip()]
