@@ -1,4 +1,4 @@
-"""Bugs in minires/inspect: summary, memory, shapes, cards, anomalies."""
+"""Bugs in minires/inspect: summary, memory, shapes, cards, anomalies, explanations."""
 
 from .bug import within
 
@@ -139,4 +139,32 @@ ANOMALY = within(
     ],
 )
 
-BUGS = (*SUMMARY, *MEMORY, *SHAPES, *CARD, *ANOMALY)
+EXPLAINING = within(
+    "minires/inspect/explaining.py",
+    "tests/inspect/test_explaining.py -k 'terms or winner'",
+    [
+        ("start = position + padding - tap * dilation", "start = position - padding + tap * dilation", "not flipped"),
+        ("if start % stride == 0 and 0 <=", "if 0 <=", "a pixel between the strides is seen"),
+        ('first = o // (O // call.options["groups"]) * Cg', "first = 0", "every group reads the first channels"),
+        ('(o, c % Cg, p, q))], f"filter', '(o, 0, p, q))], f"filter', "the weight of the first channel"),
+        (
+            "mean, var = float(x.mean()), float(x.var())",
+            "mean, var = float(x.mean()), float(x.var(ddof=1))",
+            "unbiased",
+        ),
+        ("(-float(g.mean()), scale)", "(-float(g.sum()), scale)", "the sum in place of the mean"),
+        ("(-float(normed[here]), projected, scale)", "(float(normed[here]), projected, scale)", "the projection added"),
+        ("y = _at(call.output, index)", "y = _at(call.grad_output, index)", "the sign of the gradient"),
+        ("tuple(i if n > 1 else 0 for", "tuple(i for", "a repeated input is read outside"),
+        (
+            "(math.isnan(v := _at(x, (n, c, *at))), v)",
+            "(math.isnan(v := _at(x, (n, c, *at))), -v)",
+            "the smallest wins",
+        ),
+        ("-(-(i + 1) * H // OH)", "(i + 1) * H // OH", "bins without their last row"),
+        ("min(k, n + 2 * p - at * s)", "k", "what hangs over counts"),
+        ("if _winner(call, n, c, *at) == (h, w)]", "]", "every window rewards its pixels"),
+    ],
+)
+
+BUGS = (*SUMMARY, *MEMORY, *SHAPES, *CARD, *ANOMALY, *EXPLAINING)

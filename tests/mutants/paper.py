@@ -189,4 +189,27 @@ TABLE = (
     ),
 )
 
-BUGS = (*EXPERIMENT, *PLANS, *GRADIENTS, *ITEMS, *TABLE)
+PAGE = (
+    *within(
+        "minires/paper/page/claims.py",
+        "tests/paper/test_page.py -k 'claim or responses or notes'",
+        [
+            ("abs(apart[worst]) < 0.1", "apart[worst] < 1", "any printed number holds"),
+            ("all(first >= last for first, last in plain.values())", "True", "gradients that vanish hold"),
+            ("bool(plain) and ", "", "a claim without numbers holds"),
+            ("holds = bool(judged) and not any", "holds = not any", "a figure without a verdict holds"),
+            ("if result.trained_on is None:", "if False:", "untrained networks decide"),
+        ],
+    ),
+    *within(
+        "minires/paper/page/rendering.py",
+        "tests/paper/test_page.py -k 'lines or anchors or above or claim'",
+        [
+            ("enumerate(source.lines, source.first)", "enumerate(source.lines, source.first + 1)", "lines off by one"),
+            ('for phase in ("forward", "backward"):\n            inside +=',
+             'for phase in ("backward", "forward"):\n            inside +=', "backward above forward"),
+        ],
+    ),
+)  # fmt: skip
+
+BUGS = (*EXPERIMENT, *PLANS, *GRADIENTS, *ITEMS, *TABLE, *PAGE)
