@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,12 @@ from minires.models.resnet import ResNet
 from minires.paper import items
 from minires.paper.report import Report
 
-NOW = {"table1": items.reproduce_table1, "table6": items.reproduce_table6, "figure3": items.reproduce_figure3}
-NOW["gradients"] = items.reproduce_gradients
+NOW: dict[str, Callable[[], Report]] = {
+    "table1": items.reproduce_table1,
+    "table6": items.reproduce_table6,
+    "figure3": items.reproduce_figure3,
+    "gradients": items.reproduce_gradients,
+}
 TRAINED = ("figure1", "figure4", "figure7")  # these need training runs, so they are read from a folder
 LARGEST_PICTURE = 1 << 20  # bytes; a larger SVG is replaced by its PNG
 
@@ -65,9 +69,8 @@ class Result:
     @classmethod
     def of(cls, report: Report) -> Result:
         """A report that was computed now."""
-        pictures = _pictures(report.files)
         own = report.name, report.title, report.head, report.lines, report.notes, report.reproduced
-        return cls(*own, "computed now", pictures)
+        return cls(*own, "computed now", _pictures(report.files))
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -82,9 +85,9 @@ class Result:
             texts = [found["head"], found["notes"], *found["lines"]]
             if not all(isinstance(text, list) and all(isinstance(cell, str) for cell in text) for text in texts):
                 raise TypeError("head, lines and notes must be lists of texts")
-            own = (str(found[key]) for key in ("name", "title"))
-            rest = found["head"], found["lines"], found["notes"], bool(found["reproduced"])
-            return cls(*own, *rest, path.name, _pictures(files))
+            name, title, reproduced = str(found["name"]), str(found["title"]), bool(found["reproduced"])
+            head, lines, notes = found["head"], found["lines"], found["notes"]
+            return cls(name, title, head, lines, notes, reproduced, path.name, _pictures(files))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultError(f"{path}: no result of `minires paper`: {error!r}") from None
 
@@ -168,9 +171,11 @@ def digits() -> tuple[Any, Any]:
 
 def _read(folder: Path) -> dict[str, Result]:
     """The results in a folder; raises ResultError if it holds none."""
-    found = {
-        item: Result.read(folder / f"{item}.json") for item in (*NOW, *TRAINED) if (folder / f"{item}.json").exists()
-    }
+    try:
+        held = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise ResultError(f"{folder} cannot be read: {error.strerror or error}") from None
+    found = {name: Result.read(folder / f"{name}.json") for name in (*NOW, *TRAINED) if f"{name}.json" in held}
     if not found:
         raise ResultError(f"{folder} holds no result; `minires paper all --quick --out {folder}` writes them")
     return found
