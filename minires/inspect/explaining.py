@@ -63,7 +63,8 @@ class Call:
     def complete(self, node: Function, grad_output: Array, grads: Sequence[Array | None]) -> None:
         """Adds what backward received and returned."""
         self.grad_output = grad_output
-        self.grads = {name: g for name, g in zip(input_names(node), grads, strict=True) if g is not None}
+        named = zip(input_names(node), grads, strict=True)  # batch norm without weight returns its gradient as well
+        self.grads = {name: g for name, g in named if g is not None and name in self.inputs}
 
     @property
     def nbytes(self) -> int:
@@ -264,7 +265,7 @@ def _meets(
 
 
 def _geometry(call: Call, axis: int) -> tuple[int, int, int]:
-    return tuple(call.options[name][axis] for name in ("stride", "padding", "dilation"))  # type: ignore[return-value]
+    return tuple(call.options[name][axis] for name in ("stride", "padding", "dilation"))
 
 
 def _conv2d(call: Call, index: Index) -> Found:

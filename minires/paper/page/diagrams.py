@@ -8,7 +8,7 @@ from minires.inspect import Trace
 from minires.inspect.tracing.events import Event
 
 FORWARD, BACKWARD = "#1763b5", "#b3261e"
-WIDTH, STEP, BOX, LEFT = 560, 58, 150, 190  # pixels
+WIDTH, STEP, BOX, LEFT, RIGHT, TOP = 540, 60, 150, 190, 320, 20  # pixels
 
 
 def diagram(recorded: Trace, block: str) -> str:
@@ -20,31 +20,24 @@ def diagram(recorded: Trace, block: str) -> str:
     path = [event for event in inside if event not in shortcut]
     producer = path[0].parents[0]
     assert producer is not None
-    y = 66
+    y = TOP + STEP
     places: dict[int, int] = {}
-    parts = [_text(LEFT, 22, "x", "middle", weight=600)]
-    parts += _edge(forward[producer], backward[producer], 22)
-    joins = backward[producer].joins
+    parts = [_text(LEFT, TOP + 5, "x", "middle", weight=600), *_edge(forward[producer], backward[producer], TOP)]
     for event in path:
         places[event.number] = y
-        parts.append(_arrow(LEFT, y - STEP + (30 if event is path[0] else 26) + 0, LEFT, y - 16, FORWARD))
+        parts += [_arrow(LEFT - 5, y - STEP + 16, y - 16, FORWARD), _arrow(LEFT + 5, y - 16, y - STEP + 16, BACKWARD)]
         parts.append(_box(event, y))
         parts += _edge(event, backward[event.number], y)
         y += STEP
     add = next(event for event in path if event.operation == "Add")
-    end, right = places[add.number], LEFT + BOX / 2 + 22
-    parts.append(
-        _path(f"M {LEFT + 8} 30 C {right + 60} 30, {right + 60} {end}, {LEFT + 16} {end}", FORWARD, "shortcut")
-    )
+    parts += _shortcut(TOP, places[add.number])
     label = "identity" if not shortcut else " and ".join(_name(event) for event in shortcut)
-    parts.append(_text(right + 36, 44, f"shortcut: {label}", "start", FORWARD))
-    if len(joins) == 2:
-        numbers = {join.source: join.view.statistics.norm for join in joins}
-        first = numbers.get(path[0].number)
-        other = next((norm for number, norm in numbers.items() if number != path[0].number), None)
-        if first is not None and other is not None:
-            parts.append(_text(right + 36, 62, f"‖∂x‖ along it {other:.3g}, through F {first:.3g}", "start", BACKWARD))
-    head = f'<svg class="diagram" viewBox="0 0 {WIDTH} {y - 16}" role="img" aria-label="{escape(block)}">'
+    parts.append(_text(RIGHT + 20, TOP + 5, f"shortcut: {label}", "start", FORWARD))
+    through = {join.source == path[0].number: join.view.statistics.norm for join in backward[producer].joins}
+    if len(through) == 2:
+        parts.append(_text(RIGHT + 20, TOP + 25, f"‖∂x‖ along it: {through[False]:.3g}", "start", BACKWARD))
+        parts.append(_text(RIGHT + 20, TOP + 45, f"‖∂x‖ through F: {through[True]:.3g}", "start", BACKWARD))
+    head = f'<svg class="diagram" viewBox="0 0 {WIDTH} {y - 10}" role="img" aria-label="{escape(block)}">'
     return head + "".join(parts) + "</svg>"
 
 
@@ -67,13 +60,12 @@ def _box(event: Event, y: float) -> str:
 
 
 def _edge(event: Event, backward: Event, y: float) -> list[str]:
-    """Left and right of the line below an operation: the output's shape, and the norm of its gradient."""
+    """An operation's output: left of it the shape; below, where the gradient arrives, its norm."""
     shape = "×".join(map(str, event.results[0].statistics.shape))
     norm = backward.arrays[0].statistics.norm
     return [
         _text(LEFT - BOX / 2 - 12, y + 5, shape, "end", FORWARD),
-        _text(LEFT + 12, y + 31, f"↑ ‖g‖ = {norm:.3g}", "start", BACKWARD) if y > 30 else "",
-        _text(LEFT - 14, 27, f"↑ ‖∂x‖ = {norm:.3g}", "end", BACKWARD) if y <= 30 else "",
+        _text(LEFT + 14, y + 33, f"‖g‖ = {norm:.3g}", "start", BACKWARD),
     ]
 
 
@@ -84,10 +76,20 @@ def _text(
     return f'<text x="{x}" y="{y}" {style}>{escape(text)}</text>'
 
 
-def _arrow(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    tip = f'<path d="M {x2 - 4} {y2 - 7} L {x2} {y2} L {x2 + 4} {y2 - 7} z" fill="{colour}"/>'
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="1.6"/>' + tip
+def _arrow(x: float, y1: float, y2: float, colour: str) -> str:
+    """Upward or downward."""
+    back = -7 if y2 > y1 else 7
+    tip = f'<path d="M {x - 4} {y2 + back} L {x} {y2} L {x + 4} {y2 + back} z" fill="{colour}"/>'
+    return f'<line x1="{x}" y1="{y1}" x2="{x}" y2="{y2}" stroke="{colour}" stroke-width="1.6"/>' + tip
 
 
-def _path(d: str, colour: str, kind: str) -> str:
-    return f'<path class="{kind}" d="{d}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
+def _shortcut(top: float, bottom: float) -> list[str]:
+    """From x to the addition, and back for the gradient."""
+    lines = []
+    for offset, colour in ((0, FORWARD), (8, BACKWARD)):
+        x, y1, y2 = RIGHT + offset, top - 4 + offset, bottom + 4 - offset
+        line = f'd="M {LEFT + 16} {y1} H {x} V {y2} H {LEFT + 20}" fill="none" stroke="{colour}" stroke-width="1.6"'
+        at, tip = (LEFT + 15, y2) if colour == FORWARD else (LEFT + 10, y1)
+        head = f'd="M {at + 7} {tip - 4} L {at} {tip} L {at + 7} {tip + 4} z" fill="{colour}"'
+        lines += [f'<path class="shortcut" {line}/>', f"<path {head}/>"]
+    return lines

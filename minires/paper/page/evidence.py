@@ -166,7 +166,8 @@ class Evidence:
 def digits() -> tuple[Any, Any]:
     """Eight test images of the handwritten digits, less the mean image, and their labels."""
     test = load("digits", "test")
-    return Transform(pixel_mean(load("digits", "train")))(test.images[:8]), test.labels[:8]
+    images: Any = test.images
+    return Transform(pixel_mean(load("digits", "train")))(images[:8]), test.labels[:8]
 
 
 def _read(folder: Path) -> dict[str, Result]:

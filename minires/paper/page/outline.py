@@ -103,6 +103,9 @@ FIGURE_3 = Plate("Figure", 3, "VGG-19, the plain and the residual network with 3
                  "shortcuts increase the dimensions.", "figure3")  # fmt: skip
 FIGURE_4 = Plate("Figure", 4, "Training on ImageNet. Left: plain networks with 18 and 34 layers. Right: residual ones. "
                  "Thin lines are training errors, bold lines validation errors.", "figure4")  # fmt: skip
+FIGURE_6 = Plate("Figure", 6, "Training on CIFAR-10. Left: plain networks; middle: ResNets with 20 to 110 layers; "
+                 "right: 110 and 1,202 layers. Plain networks suffer from depth, residual ones gain from it.",
+                 "figure1")  # fmt: skip
 FIGURE_7 = Plate("Figure", 7, "Standard deviations of the layers' responses on CIFAR-10: after batch norm, before ReLU "
                  "and addition. Above in the order of the layers, below sorted.", "figure7")  # fmt: skip
 TABLE_1 = Plate("Table", 1, "The networks for ImageNet. Brackets hold the layers of a block, and the factor the number "
@@ -297,14 +300,12 @@ SECTIONS = (
                  "32,000 and 48,000 iterations, 64,000 in all. Images are padded by 4, cropped to 32×32 and mirrored."),
         ), (Code(("minires.models.registry:_recipes",)),)),
         Part((
-            Plate("Figure", 6, "Training on CIFAR-10. Left: plain networks; middle: ResNets with 20 to 110 layers; "
-                  "right: 110 and 1,202 layers. Plain networks suffer from depth, residual ones gain from it.",
-                  "figure1"),
+            FIGURE_6,
             TABLE_6,
             Judged(("parameters", "cifar-errors")),
             Text("With 110 layers a rate of 0.1 is slightly too large at first. The paper uses 0.01 until the training "
                  "error is below 80 %, some 400 iterations, and then goes on with 0.1."),
-        ), (TABLE_6, Code(("minires.optim:Warmup",)))),
+        ), (FIGURE_6, TABLE_6, Code(("minires.optim:Warmup",)))),
         Part((
             FIGURE_7,
             Text("ResNets have smaller responses than plain networks: residual functions tend to be closer to zero. "

@@ -79,7 +79,8 @@ class _Body:
 
     def counts(self) -> str:
         """How many claims hold, fail, and were not run."""
-        return ", ".join(f"{self.verdicts.count(s)} claims {s}" for s in dict.fromkeys(sorted(self.verdicts)))
+        hold, fail, open_ = (self.verdicts.count(status) for status in (HOLDS, FAILS, NOT_RUN))
+        return f"{hold} claims hold, {fail} fail, {open_} were not run"
 
     def section(self, section: Section) -> str:
         parts = "".join(self.part(part) for part in section.parts)
@@ -144,7 +145,9 @@ class _Body:
             text = "<p>It trains networks. Pass the folder of finished results with <code>--results</code>.</p>"
             return _box(f"{name}, reproduced", _badge(NOT_RUN), f'<div class="inside">{text}</div>{commands}')
         notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
-        pictures = "".join(f'<img class="picture" src="{u}" alt="{escape(found.title)}">' for u in found.pictures)
+        pictures = "".join(
+            f'<img class="picture" decoding="async" src="{u}" alt="{escape(found.title)}">' for u in found.pictures
+        )
         inside = _table(found.head, found.lines) + (f"<ul>{notes}</ul>" if notes else "") + pictures
         origin = f"<p>{escape(found.title)} ({escape(found.origin)})</p>"
         return _box(f"{name}, reproduced", _verdict_of(found), f'<div class="inside">{origin}{inside}</div>{commands}')
@@ -263,6 +266,7 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _prose(text: str) -> str:
+    text = text.replace(" %", "\u00a0%")
     text = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
     return re.sub(r"(?<![\w*])\*([^*]+)\*", r"<i>\1</i>", text)
 
