@@ -17,6 +17,7 @@ from minires.data import Transform, load, pixel_mean
 from minires.inspect import Summary, Trace, summary, trace
 from minires.models.blocks import Bottleneck
 from minires.models.resnet import ResNet
+from minires.nn import init
 from minires.paper import items
 from minires.paper.report import Report
 
@@ -137,7 +138,9 @@ class Evidence:
         key = network, shortcut
         if key not in self.counted:
             options = {"shortcut": shortcut} if shortcut else {}
-            self.counted[key] = summary(models.create(network, **options), models.input_shape(network))
+            with init.skipped():
+                model = models.create(network, **options)
+            self.counted[key] = summary(model, models.input_shape(network))
         return self.counted[key]
 
     @cached_property
