@@ -21,7 +21,6 @@ from minires.cli.parser import Parser, Whole, add
 
 EXAMPLES = (
     "step resnet20 --at layer2.0.conv1 --when backward",
-    "step resnet20 --not-finite --backend reference",
     "step resnet20 --at layer1.0.conv1 --explain 0,5,3,3",
 )
 
@@ -49,8 +48,8 @@ def flags(parser: Parser) -> None:
     where.add_argument("--times", type=Whole(1), metavar="N", help="maximum number of stops (default: no limit)")
     where.add_argument(
         "--explain", type=_index, metavar="N,C,H,W",
-        help="index of a number to explain, instead of stopping: of the output, or with --when backward of the "
-        "gradient of x; weight:O,C,P,Q is one of the weight's gradient (default: none)",
+        help="index of the output to explain, instead of stopping. With --when backward: of the gradient of x. "
+        "As weight:O,C,P,Q: of the weight's gradient (default: none)",
     )  # fmt: skip
     add_flags(parser)
 

@@ -63,14 +63,17 @@ class Trace:
         return f'<trace of {self.headline()}; save("trace.html") writes its page>'
 
     def _repr_html_(self) -> str:
-        return notebook.frame(self.title, self.headline(), page.page([self.content(embedded.NOTEBOOK)]))
+        return notebook.frame(self.title, self.headline(), page.page([self._content(embedded.NOTEBOOK)]))
 
     def page(self) -> str:
         """One self-contained HTML file."""
         return page.page([self.content()])
 
-    def content(self, budget: int = embedded.BUDGET) -> dict[str, Any]:
-        """What the page holds, as JSON can hold it; of arrays at most `budget` bytes."""
+    def content(self) -> dict[str, Any]:
+        """What the page holds, as JSON can hold it."""
+        return self._content(embedded.BUDGET)
+
+    def _content(self, budget: int) -> dict[str, Any]:
         return page.content(self.title, self.loss, self.runs, self.events, self.classes, self.command, budget)
 
     def timeline(self) -> str:
