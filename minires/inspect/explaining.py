@@ -122,8 +122,8 @@ class Explanation:
     rule       how the terms make it
     total      of the terms, in float64
     recorded   what the backend computed
-    bound      of |total − recorded|: sums of K rounded products in any order err by at most K · u · Σ |term|, where u
-               is the unit roundoff.  Winograd's algorithm (native, float32, 3×3) may exceed it.
+    bound      of |total − recorded|: sums of K rounded products in any order err by at most 2 · K · u · Σ |term|,
+               where u is the unit roundoff.  Winograd's algorithm (native, float32, 3×3) may exceed it.
     """
 
     heading: str
