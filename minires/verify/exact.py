@@ -274,21 +274,21 @@ class MaxPool2d:
         inside = where >= 0
         first = np.where(inside, seen, -np.inf).argmax(-1)
         first = np.where(inside[..., 0] | (seen.max(-1) > -np.inf), first, inside.argmax(-1))
-        self.y = seen.max(-1)
+        self.y, self.tap = seen.max(-1), first
         self.where = np.take_along_axis(np.broadcast_to(where, seen.shape), first[..., None], -1)[..., 0]
 
     def forward(self) -> Enclosure:
         return enclosed(self.y)
 
     def backward(self, g: Array) -> list[Enclosure]:
-        """Each pixel adds the gradients of the windows whose maximum it is."""
+        """Each pixel adds the gradients of the windows whose maximum it is; by one tap it is at most one window's."""
         N, C, H, W = self.x.shape
         total = Enclosure(np.zeros((N, C, H * W)))
-        flat, at = g.reshape(N, C, -1), self.where.reshape(N, C, -1)
-        for output in range(flat.shape[2]):
-            given = np.zeros(total.shape)
-            np.put_along_axis(given, np.maximum(at[:, :, output : output + 1], 0), flat[:, :, output : output + 1], 2)
-            total = total + given
+        for tap in np.unique(self.tap):
+            given = np.zeros((N, C, H * W + 1))  # the last place is nowhere
+            at = np.where((self.tap == tap) & (self.where >= 0), self.where, H * W)
+            np.put_along_axis(given, at.reshape(N, C, -1), g.reshape(N, C, -1), 2)
+            total = total + given[:, :, :-1]
         return [total.each(lambda a: a.reshape(self.x.shape))]
 
 
