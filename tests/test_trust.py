@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def rows() -> list[tuple[str, list[str], str]]:
     return found
 
 
-def tests_in(path: Path) -> dict[str, list[str]]:
+def functions_of(path: Path) -> dict[str, list[str]]:
     """The test functions of a file -> their decorators, without importing it"""
     functions = (node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef))
     return {node.name: [ast.unparse(d) for d in node.decorator_list] for node in functions}
@@ -50,7 +49,7 @@ def complaint(evidence: str, when: str) -> str:
         path, _, name = evidence.partition("::")
         if not (ROOT / path).exists():
             return f"{path} is missing"
-        found = tests_in(ROOT / path)
+        found = functions_of(ROOT / path)
         if not any(test.startswith("test_") for test in found) or (name and name not in found):
             return f"{path} has no test {name}"
         slow = any(re.search(r"mark\.(slow|mpi)\b", decorator) for decorator in found.get(name, ()))
@@ -58,7 +57,9 @@ def complaint(evidence: str, when: str) -> str:
     words = shlex.split(evidence)
     if words[0] == "minires" and (words[1] not in cli.COMMANDS or not cli.parser_of(words[1]).understand(words[2:])):
         return f"{evidence} is no command"
-    if words[:2] == ["python", "-m"] and find_spec(f"{words[2]}.__main__") is None and find_spec(words[2]) is None:
+    if words[:2] == ["python", "-m"] and not any(
+        (ROOT / words[2].replace(".", "/")).with_suffix(end).exists() for end in ("", ".py")
+    ):
         return f"{words[2]} is no module"
     if words[0].startswith(".ci/") and not (ROOT / words[0]).exists():
         return f"{words[0]} is missing"

@@ -200,7 +200,8 @@ def matmul(a: Array, b: Array) -> Enclosure:
 def _slices(a: Array, axis: int, bits: int) -> tuple[list[Array], Array, bool]:
     """The slices of each line along `axis`, a power of two above the line's largest, whether something is left"""
     _, exponent = np.frexp(np.abs(a).max(axis, keepdims=True))
-    grid, slices = np.ldexp(1.0, exponent - bits), []
+    grid = np.ldexp(1.0, exponent - bits)
+    slices: list[Array] = []
     while a.any() and len(slices) < SLICES:
         slices.append(np.rint(a / grid) * grid)
         a = a - slices[-1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def windows(x: Array, kernel: Pair, stride: Pair, begin: Pair, dilation: Pair, o
     after = [max(r - b - n, 0) for r, b, n in zip(room, begin, x.shape[2:], strict=True)]
     pads = [(b, a) for b, a in zip(begin, after, strict=True)]
     padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=outside)[:, :, : room[0], : room[1]]
-    view = np.lib.stride_tricks.sliding_window_view(padded, span, (2, 3))  # type: ignore[call-overload]
+    view = np.lib.stride_tricks.sliding_window_view(padded, span, (2, 3))
     seen: Array = view[:, :, :: stride[0], :: stride[1], ::dh, ::dw]
     return seen
 
@@ -63,8 +64,7 @@ def convolution(
         seen = windows(x[images], (KH, KW), stride, begin, dilation, output)
         seen = seen.transpose(0, 2, 3, 1, 4, 5).reshape(-1, groups, Cg * KH * KW)  # (M, G, K)
         parts = [product(seen[:, g], w[_group(g, O, groups)].reshape(O // groups, -1).T) for g in range(groups)]
-        n = len(range(*images.indices(x.shape[0])))
-        results.append(moved(joined(parts, 1), lambda y, n=n: y.reshape(n, *output, O).transpose(0, 3, 1, 2)))
+        results.append(moved(joined(parts, 1), lambda y: y.reshape(-1, *output, O).transpose(0, 3, 1, 2)))
     return joined(results)
 
 
@@ -237,7 +237,7 @@ class Pool:
 
 def _weighted(x: Enclosure, seen: Array, axis: int) -> Enclosure:
     """Σ over `axis` of the elements that each row of `seen` marks"""
-    parts = [x.each(lambda a, row=row: np.compress(row, a, axis)).sum(axis) for row in seen]
+    parts = [x.each(partial(np.compress, row, axis=axis)).sum(axis) for row in seen]
     return Enclosure(*(np.stack([getattr(part, name) for part in parts], axis) for name in ("high", "low", "radius")))
 
 
@@ -252,7 +252,7 @@ class AvgPool2d(Pool):
             at = np.arange(size)
             marks.append((at >= begin[:, None]) & (at < end[:, None]))
             sizes.append(end - begin if node.count_include_pad else np.minimum(end, size) - np.maximum(begin, 0))
-        super().__init__(x, *marks, np.outer(*sizes))
+        super().__init__(x, marks[0], marks[1], np.outer(*sizes))
 
 
 class AdaptiveAvgPool2d(Pool):
@@ -261,7 +261,7 @@ class AdaptiveAvgPool2d(Pool):
         for n, o in zip(x.shape[2:], node.output_shape[2:], strict=True):
             bins, at = np.arange(o)[:, None], np.arange(n)
             marks.append((at >= bins * n // o) & (at < -(-(bins + 1) * n // o)))
-        super().__init__(x, *marks, np.outer(*(mark.sum(1) for mark in marks)))
+        super().__init__(x, marks[0], marks[1], np.outer(*(mark.sum(1) for mark in marks)))
 
 
 class MaxPool2d:

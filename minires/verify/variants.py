@@ -74,9 +74,13 @@ NEEDS_GEOMETRY = ("conv_03_1x1", "conv_08_winograd")  # rungs that refuse other 
 
 
 def check(
-    operations: Sequence[str], chosen: Sequence[Variant], number: int, seed: int, on_step: Callable[[str], None]
-) -> list[Audit]:
-    """Runs `number` awkward cases and as many large ones of each operation, in float32 and float64, on each variant."""
+    operations: Sequence[str], chosen: Sequence[Variant], number: int, seed: int, on_step: Callable[[str], None],
+    images: int = 8,
+) -> list[Audit]:  # fmt: skip
+    """Runs `number` awkward cases and as many large ones of each operation, in float32 and float64, on each variant.
+
+    images   of a large case; the emulator takes one
+    """
     audits = []
     for variant in chosen:
         audit = Audit(str(variant), variant.backend, **variant.options)
@@ -86,12 +90,20 @@ def check(
                 on_step(f"{variant}: {operation}")
                 for dtype in (np.float32, np.float64):
                     if variant.computes(operation, dtype):
-                        _check(audit, variant, operation, dtype, number, seed)
+                        _check(
+                            audit,
+                            variant,
+                            operation,
+                            dtype,
+                            number,
+                            seed,
+                            1 if variant.backend == "emulated" else images,
+                        )
     return audits
 
 
-def _check(audit: Audit, variant: Variant, operation: str, dtype: Any, number: int, seed: int) -> None:
-    for position, (fn, inputs) in enumerate(drawn(operation, number, seed, 1 if variant.backend == "emulated" else 8)):
+def _check(audit: Audit, variant: Variant, operation: str, dtype: Any, number: int, seed: int, N: int) -> None:
+    for position, (fn, inputs) in enumerate(drawn(operation, number, seed, N)):
         rng = np.random.default_rng((seed, position))
         tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in inputs]
         try:

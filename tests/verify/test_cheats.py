@@ -28,8 +28,10 @@ def images(dtype):
 
 def in_lockstep(backend):
     labels = np.array([0, 2])
-    with np.errstate(all="ignore"):
+    try:
         return lockstep(small_network(), images(np.float32), labels, ("reference", backend)).passed
+    except ValueError:  # logits must not hold NaN
+        return False
 
 
 def by_gradcheck(backend):

@@ -20,7 +20,7 @@ HERE = [name for name in variants.BACKENDS if not backends.available()[name]]
 @pytest.mark.parametrize("backend", HERE)
 def test_every_operation_is_within_its_bounds(operation, backend):
     chosen = variants.of_backend(backend)[:2]
-    rows = audit.merged(variants.check([operation], chosen, 2, 3, lambda step: None))
+    rows = audit.merged(variants.check([operation], chosen, 2, 3, lambda step: None, images=1))
     assert any(row.output == "y" for row in rows)
     assert any(row.output.startswith("grad_") for row in rows)
     assert all(row.ratio <= 1 for row in rows), max(rows, key=lambda row: row.ratio)
@@ -45,9 +45,9 @@ PLANTED = {
     "max_pool2d": (lambda x: F.max_pool2d(x, 2), (2, 3, 6, 6)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 2), (2, 3, 6, 6)),
     "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 2), (2, 3, 5, 4)),
-    "sum": (lambda x: x.sum(1), (7, 6)),
-    "mean": (lambda x: x.mean(1), (7, 6)),
-    "softmax": (F.softmax, (6, 5)),
+    "sum": (lambda x: x.sum(1), (7, 4)),
+    "mean": (lambda x: x.mean(1), (7, 4)),
+    "softmax": (F.softmax, (6, 10)),
     "log_softmax": (F.log_softmax, (6, 5)),
     "cross_entropy": (lambda x: F.cross_entropy(x, np.arange(6) % 5, reduction="none"), (6, 5)),
 }
@@ -88,7 +88,7 @@ def test_an_error_of_ten_units_in_the_last_place_is_found_where_the_tolerance_mi
     assert len(caught) >= 0.9 * len(PLANTED), set(PLANTED) - set(caught)
 
 
-@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("backend", [name for name in HERE if name != "emulated"])
 def test_every_node_of_a_network_and_its_logits_are_within_their_bounds(backend):
     mr.manual_seed(0)
     model = network.disturb(mr.models.create("resnet20", width=4), np.random.default_rng(0))
