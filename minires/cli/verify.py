@@ -32,9 +32,7 @@ from minires.tensor import Tensor
 from minires.verify import audit, planted, variants
 from minires.verify import network as verification
 
-EXAMPLES = (
-    "verify resnet20 --against reference", "verify --ops conv2d batch_norm", "verify --exact conv2d --backend native",
-)  # fmt: skip
+EXAMPLES = ("verify resnet20 --against reference", "verify --exact conv2d --backend native")
 SIDES = {32: 16, 224: 48}  # side of the network's images -> side here: finite differences take hundreds of passes
 
 
