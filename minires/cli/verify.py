@@ -6,6 +6,8 @@ gradient of the whole network with respect to each parameter.  If the third fail
 backward order whose own gradient is wrong, with its input, index and both numbers.
 
 Without NETWORK, every operation is checked.
+
+--exact compares with exact arithmetic instead: every element of outputs and gradients, with an a-priori rounding bound.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ import numpy as np
 
 import minires as mr
 from minires import BackendUnavailable, backends
+from minires._checks import suggest
 from minires.cli import gradcheck
 from minires.cli.common import ERRORS, UsageError, computing_on, own_backend, print_json, raised, say
 from minires.cli.parser import OPTIONS, Parser, Whole, add, given
 from minires.cli.tables import console, print_table
 from minires.models import input_shape
 from minires.tensor import Tensor
+from minires.verify import audit, planted, variants
 from minires.verify import network as verification
-from minires.verify import planted
 
-EXAMPLES = ("verify resnet20 --against reference", "verify --ops conv2d batch_norm")
+EXAMPLES = ("verify resnet20 --against reference", "verify --exact conv2d --backend native")
 SIDES = {32: 16, 224: 48}  # side of the network's images -> side here: finite differences take hundreds of passes
 
 
@@ -57,6 +60,10 @@ def flags(parser: Parser) -> None:
     )
     add(parser, "--shortcut --stride-in --width --eval --json")
     parser.add_argument(
+        "--exact", nargs="?", const="operations", metavar="WHAT", help="comparison with exact arithmetic: an operation "
+        "or a network (WHAT: every operation; backends: reference, native and emulated)",
+    )  # fmt: skip
+    parser.add_argument(
         "--planted", nargs="?", const="operations", metavar="WHAT", help="test of the checks: bugs planted in the "
         "source of operations and layers, one at a time, each of which must be caught (WHAT: operations)",
     )  # fmt: skip
@@ -65,6 +72,8 @@ def flags(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.planted is not None:
         return _planted(arguments)
+    if arguments.exact is not None:
+        return _exact(arguments)
     if arguments.ops is not None and arguments.network is not None:
         raise UsageError("--ops checks operations: it cannot be given with a NETWORK")
     if arguments.network is None and (useless := [flag for flag in _given(arguments) if flag in OF_A_NETWORK]):
@@ -110,6 +119,99 @@ def _planted(arguments: argparse.Namespace) -> int:
         say(line)
     say(found)
     return 0 if found.holds else 1
+
+
+def _exact(arguments: argparse.Namespace) -> int:
+    what = arguments.exact if arguments.network is None else arguments.network
+    if arguments.network is not None and arguments.exact != "operations":
+        raise UsageError(f"--exact checks one thing, got {arguments.exact!r} and the network {arguments.network!r}")
+    of_a_network = what in mr.models.names()
+    known = ["operations", *variants.OPERATIONS]
+    if not of_a_network and what not in known:
+        message = f"--exact must be an operation or a network, got {what!r}; operations are {', '.join(known[1:])}"
+        raise UsageError(f"{message}.{suggest(what, [*known, *mr.models.names()])}")
+    allowed = ("backend", "seed", "cases") if not of_a_network else ("backend", "seed", *OF_A_NETWORK[1:-1])
+    names = [flag for flag in _given(arguments) if flag.strip("-").replace("-", "_") not in {
+        name.strip("-").replace("-", "_") for name in allowed}]  # fmt: skip
+    if names:
+        raise UsageError(f"{names[0]} cannot be given with --exact {what}")
+    arguments.seed, arguments.cases = arguments.seed or 0, arguments.cases or 6
+    named = [arguments.backend] if arguments.backend else [n for n in variants.BACKENDS if not backends.available()[n]]
+    for name in named:
+        if name not in variants.BACKENDS:
+            raise UsageError(f"--backend must be one of {', '.join(variants.BACKENDS)} with --exact, got {name!r}")
+        with computing_on(name):
+            pass  # reports a missing backend
+    with console(stderr=True).status("") if sys.stderr.isatty() else contextlib.nullcontext() as status:
+
+        def step(text: str) -> None:
+            if status is not None:
+                status.update(text)
+
+        if of_a_network:
+            return _exact_network(what, named, arguments, step)
+        operations = list(variants.OPERATIONS) if what == "operations" else [what]
+        chosen = [variant for name in named for variant in variants.of_backend(name)]
+        audits = variants.check(operations, chosen, arguments.cases, arguments.seed, step)
+    return _print_exact(audits, arguments)
+
+
+def _exact_network(name: str, named: list[str], arguments: argparse.Namespace, step: Any) -> int:
+    """Every node of forward and backward in training mode, then the bound of the logits in evaluation mode."""
+    C, side, _ = input_shape(name)
+    size, rng = arguments.size or SIDES[side], np.random.default_rng(arguments.seed)
+    model = _made(name, given(arguments, OPTIONS), arguments, rng).astype("float32")
+    images = rng.standard_normal((arguments.batch_size or 2, C, size, size)).astype(np.float32)
+    audits, logits = [], {}
+    for variant in (variant for backend in named for variant in variants.of_backend(backend)[:2]):
+        step(str(variant))
+        with backends.backend(variant.backend, **variant.options):
+            audits.append(audit.Audit(str(variant), variant.backend, **variant.options))
+            with verification.unchanged(model), audits[-1]:
+                y = model.train()(Tensor(images, requires_grad=True))
+                y.backward(rng.standard_normal(y.shape).astype(np.float32))
+            forward = audit.Audit(str(variant), variant.backend, **variant.options)
+            with forward, mr.no_grad():
+                model.eval()(Tensor(images))
+            logits[str(variant)] = audit.logits(model, images, forward)
+    return _print_exact(audits, arguments, logits)
+
+
+def _print_exact(audits: list[Any], arguments: argparse.Namespace, logits: dict[str, Any] | None = None) -> int:
+    rows, logits = audit.merged(audits), logits or {}
+    passed = all(row.ratio <= 1 for row in rows) and all(found.ratio <= 1 for found in logits.values())
+    elements = sum(row.elements for row in rows)
+    if arguments.json:
+        by_backend = [
+            {"backend": one.label, "rows": [asdict(row) for row in one.rows.values()]} for one in audits
+        ]  # fmt: skip
+        carried = {
+            label: {"error": found.error.max(), "bound": found.bound.max(), "ratio": found.ratio}
+            for label, found in logits.items()
+        }
+        content = {"passed": passed, "elements": elements, "rows": [asdict(row) for row in rows]}
+        print_json(content | {"backends": by_backend} | ({"logits": carried} if logits else {}))
+        return 0 if passed else 1
+    print_table(
+        ("operation", "result", "elements", "error / bound", "where"),
+        [(row.operation, row.output, f"{row.elements:,}", f"{row.ratio:.3f}", row.where) for row in rows],
+        "error against the exact result, as a share of its a-priori bound",
+        right=("elements", "error / bound"), drop=("where",),
+    )  # fmt: skip
+    for one in audits:
+        worst = max(one.rows.values(), key=lambda row: row.ratio)
+        count = sum(row.elements for row in one.rows.values())
+        say(
+            f"{one.label:32} {count:>13,} elements; largest {worst.ratio:.3f}, {worst.operation} {worst.output}",
+            indent=34,
+        )
+    for label, found in logits.items():
+        say(
+            f"{label:32} logits: error {found.error.max():.2e}, carried bound {found.bound.max():.2e}, "
+            f"largest error / bound {found.ratio:.4f}", indent=34,
+        )  # fmt: skip
+    say(f"{elements:,} elements {'within their bounds' if passed else 'compared: a bound is exceeded'}")
+    return 0 if passed else 1
 
 
 def _network(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ tests.  The oracles compute one output element at a time, as plainly as possible
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from minires.arrays import Array
 from minires.parallel import Alone, Communicator
 from minires.parallel import sync_batch_norm as over_ranks
 from minires.tensor import Tensor
+from minires.verify.audit import Row, of_active_backend
 from minires.verify.gradcheck import GradcheckError, gradcheck
 
 Pick = Callable[[Sequence[Any]], Any]
@@ -39,23 +41,29 @@ class Case:
         """Checks the operation's forward and backward; raises AssertionError.
 
         - Forward matches the oracle in float64 and in float32, and keeps the dtype.
+        - Forward and gradients of operations in exact.py are within their a-priori bounds of the exact result.
         - The inputs stay unmodified.
         - The gradients don't depend on the memory layout of the cotangent.
         - Every element of every gradient matches a finite difference.
         """
         kept = [array.copy() for array in self.inputs]
         expected = self.oracle(*self.inputs)
+        rows: list[Row] = []
         # float64: sums of at most a few hundred products of order 1.  float32: the batch norm of a few close values
         # loses half of the 24 bits.
         for dtype, tolerance in ((np.float64, 1e-11), (np.float32, 2e-3)):
             tensors = [Tensor(array.astype(dtype, copy=False), requires_grad=True) for array in self.inputs]
-            output = self.fn(*tensors)
+            audit = of_active_backend()
+            with contextlib.nullcontext() if audit is None else audit:
+                output = self.fn(*tensors)
             self._expect(output.shape == expected.shape, f"output has shape {output.shape}, expected {expected.shape}")
             self._expect(output.dtype == dtype, f"output is {output.dtype} for inputs of {np.dtype(dtype)}")
             error = np.abs(output.data - expected) / (1 + np.abs(expected))
             self._expect(bool((error <= tolerance).all()), f"forward is off by {error.max(initial=0):.2g} in {dtype}")
             cotangent = np.random.default_rng(seed).standard_normal(output.shape).astype(dtype)
-            output.backward(cotangent)
+            with contextlib.nullcontext() if audit is None else audit:
+                output.backward(cotangent)
+            rows += [] if audit is None else audit.rows.values()
             other = [Tensor(tensor.data, requires_grad=True) for tensor in tensors]
             self.fn(*other).backward(cotangent.T.copy().T)
             for position, (one, two) in enumerate(zip(tensors, other, strict=True)):
@@ -70,6 +78,9 @@ class Case:
             gradcheck(self.fn, self.inputs, seed=seed)
         except GradcheckError as error:
             raise GradcheckError(f"{self.description}: {error}") from None
+        for row in rows:
+            excess = f"{row.operation} {row.output} errs by {row.ratio:.2g} times its bound ({row.where})"
+            self._expect(row.ratio <= 1, excess)
 
     def _expect(self, truth: bool, otherwise: str) -> None:
         if not truth:

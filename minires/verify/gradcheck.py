@@ -17,6 +17,9 @@ for a point near a kink.  In projected mode it accepts the smaller step's agreem
 network moves millions of units, and at every point some of them cross a kink.  The check passes only at a point where
 every difference agrees, so a wrong gradient never passes because it was mistaken for a kink.
 
+Mode "taylor" needs no step size: it sweeps the step and checks that the Taylor remainder falls as h² (taylor.py).  Use
+it where a difference of two values is ill-conditioned.  The other modes report the remainder's order with each failure.
+
 For a wrong slope along a random direction, gradcheck bisects the direction to find one wrong element.  The half with
 the larger disagreement contains one.
 """
@@ -35,6 +38,7 @@ from minires._repr import shown
 from minires.arrays import Array
 from minires.context import no_grad
 from minires.tensor import Tensor
+from minires.verify.taylor import remainder
 
 FINER = (16, 256)  # divisors of the step for the second difference and, in projected mode, the third
 
@@ -116,7 +120,9 @@ def gradcheck(
                 plus the rounding error of the output's sum
     seed        seed of the cotangent, the directions and the redraws
     mode        "full": every element of every input; "projected": `directions` random directions through each input,
-                two forward passes each, for whole networks
+                two forward passes each, for whole networks;
+                "taylor": the order of the Taylor remainder along `directions` random directions through each input,
+                with a sweep of steps instead of eps, rtol and atol
     redraws     largest number of random moves away from a kink (ReLU at 0) or a tie (equal maxima)
 
         gradcheck(F.conv2d, {"x": x, "weight": w}, seed=1)
@@ -129,7 +135,7 @@ def gradcheck(
         raise TypeError(f"fn must be a function of Tensors, got {shown(fn)}")
     eps = number(eps, "eps", 0, open_minimum=True)
     rtol, atol = number(rtol, "rtol", 0), number(atol, "atol", 0)
-    choice(mode, "mode", ("full", "projected"))
+    choice(mode, "mode", ("full", "projected", "taylor"))
     integer(directions, "directions", 1)
     integer(redraws, "redraws", 0)
     rng = np.random.default_rng(integer(seed, "seed", 0))
@@ -140,7 +146,10 @@ def gradcheck(
             if draw:
                 _move(checked, min(1e-3 * 2**draw, 0.1), rng)
             try:
-                _check(fn, arguments, checked, eps, rtol, atol, rng, directions if mode == "projected" else None)
+                if mode == "taylor":
+                    _check_order(fn, arguments, checked, rng, directions)
+                else:
+                    _check(fn, arguments, checked, eps, rtol, atol, rng, directions if mode == "projected" else None)
                 return True
             except _Kink as kink:
                 last = kink
@@ -255,9 +264,65 @@ def _check(
             worst = max(wrong, key=lambda w: (np.isnan(w.excess), w.excess))  # NaN is worse than any number
             message = f"the gradient is wrong at {len(wrong)} of the places tried; worst at {worst}"
             message = f"{entry.label} of shape {data.shape}: {message}"
+            along = np.zeros_like(data)
+            along[worst.index] = 1
+            order = remainder(_change(value, data, along, base), worst.analytical, noise).order
+            if np.isfinite(order):
+                message += f"; the Taylor remainder falls as h^{order:.2f}, a right gradient's as h²"
             raise GradcheckError(message, entry.label, worst.index, worst.numerical, worst.analytical)
     if kinks:
         raise _Kink(kinks[0])
+
+
+def _check_order(
+    fn: Callable[..., Tensor], arguments: list[Any], checked: list[_Checked], rng: np.random.Generator, directions: int
+) -> None:
+    """Checks the order of the Taylor remainder at one point; raises _Kink on a kink."""
+    for entry in checked:
+        entry.tensor.grad = None
+    y, cotangent = _differentiate(fn, arguments, checked, rng)
+
+    def value() -> float:
+        with no_grad():
+            return float(np.vdot(fn(*arguments).data, cotangent))
+
+    base = float(np.vdot(y, cotangent))
+    noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(y * cotangent).sum()))
+    for entry in checked:
+        data, grad = entry.tensor.data, _gradient(entry)
+        for index, direction in _directions(data, directions, rng):
+            slope = 0.0 if grad is None else float(np.vdot(grad, direction))
+            found = remainder(_change(value, data, direction, base), slope, noise)
+            if found.right:
+                continue
+            where = f"along a direction that is largest at index {index}"
+            if not remainder(_bend(value, data, direction, base), 0.0, 2 * noise).right:
+                raise _Kink(f"{entry.label}, {where}")
+            numerical = sum(_slopes(value, data, direction, found.steps[-1], base)) / 2
+            message = f"the Taylor remainder falls as h^{found.order:.2f}, a right gradient's as h²"
+            message = f"{message}; {where}: numerical {numerical:.10g}, analytical {slope:.10g}"
+            message = f"{entry.label} of shape {data.shape}: {message}"
+            raise GradcheckError(message, entry.label, index, numerical, slope)
+
+
+def _change(value: Callable[[], float], data: Array, direction: Array, base: float) -> Callable[[float], float]:
+    """How the value changes when the input moves by a step along a direction"""
+
+    def change(step: float) -> float:
+        kept = data.copy()
+        try:
+            data[...] = kept + step * direction
+            return value() - base
+        finally:
+            data[...] = kept
+
+    return change
+
+
+def _bend(value: Callable[[], float], data: Array, direction: Array, base: float) -> Callable[[float], float]:
+    """The second difference: it falls as h² at a smooth point and as h on a kink."""
+    change = _change(value, data, direction, base)
+    return lambda step: change(step) + change(-step)
 
 
 def _differentiate(

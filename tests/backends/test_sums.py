@@ -11,6 +11,7 @@ import minires as mr
 import minires.functional as F
 from minires import backends
 from minires.backends.reference.sums import BLOCK, sum_axes, sum_rows, sum_rows_of_products
+from minires.verify.bounds import in_blocks
 
 U = 2.0**-24  # float32's unit roundoff
 BACKENDS = [name for name in ("reference", "native", "emulated") if not backends.available()[name]]
@@ -23,10 +24,7 @@ KINDS = {
 
 def bound(n, terms):
     """Of a sum of n numbers in blocks: `terms` is Σ |x|; the last U rounds the result."""
-    levels = 1
-    while n >= BLOCK:
-        n, levels = -(-n // BLOCK), levels + 1
-    return (BLOCK * levels + 1) * U * terms
+    return (in_blocks(n) + 1) * U * terms
 
 
 def layouts(x):

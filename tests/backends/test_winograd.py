@@ -8,32 +8,9 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires import backends
+from minires.verify.bounds import FACTORS, WINOGRAD, Arithmetic, winograd_terms
 
-P, Q = 0.75, 1.5  # the points of csrc/cpu/winograd.h beside 0 and infinity
-P2, Q2 = P * P, Q * Q
-AT_P, AT_Q = 2 * P2 * (P2 - Q2), 2 * Q2 * (Q2 - P2)
-F4 = (  # Bᵀ, G and Aᵀ of F(4×4, 3×3)
-    [
-        [P2 * Q2, 0, -P2 - Q2, 0, 1, 0],
-        [0, -P * Q2, -Q2, P, 1, 0],
-        [0, P * Q2, -Q2, -P, 1, 0],
-        [0, -Q * P2, -P2, Q, 1, 0],
-        [0, Q * P2, -P2, -Q, 1, 0],
-        [0, P2 * Q2, 0, -P2 - Q2, 0, 1],
-    ],
-    [
-        [1 / (P2 * Q2), 0, 0],
-        *([1 / AT_P, sign * P / AT_P, P2 / AT_P] for sign in (1, -1)),
-        *([1 / AT_Q, sign * Q / AT_Q, Q2 / AT_Q] for sign in (1, -1)),
-        [0, 0, 1],
-    ],
-    [[float(k == 0), *(p**k for p in (P, -P, Q, -Q)), float(k == 3)] for k in range(4)],
-)
-F2 = (  # of F(2×2, 3×3)
-    [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-    [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
-    [[1, 1, 1, 0], [0, 1, -1, -1]],
-)
+F4, F2 = WINOGRAD["F4"], WINOGRAD["F2"]
 KINDS = [
     pytest.param(
         name, options, matrices, id=name, marks=pytest.mark.skipif(bool(backends.available()[name]), reason=name)
@@ -92,9 +69,10 @@ def test_rounding_of_a_huge_pixel_stays_in_its_tiles_and_below_the_bound(rng, na
     exact = winograd(*wide, matrices)
     direct = winograd(*wide, F2 if matrices is F4 else F4)
     assert abs(exact - direct).max() <= 1e-9  # the formula is that of the convolution
-    # Roundings: twice 4 in the input's transform, 5 in the filter's, 6 in the output's, and C + 1 between them.
+    which = "F4" if matrices is F4 else "F2"
     terms = winograd(abs(wide[0]), abs(wide[1]), absolute(matrices))
-    assert (abs(found - exact) <= (C + 31) * 2.0**-24 * terms).all()
+    assert np.allclose(terms, winograd_terms(x, w, (1, 1), (H, W), which), rtol=1e-12)
+    assert (abs(found - exact) <= Arithmetic.of(np.float32).gamma(C + FACTORS[which]) * terms).all()
     indicator = np.zeros(x.shape)
     indicator[SPOT] = 1
     apart = winograd(indicator, np.ones(w.shape), absolute(matrices)) == 0

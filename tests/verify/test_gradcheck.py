@@ -9,6 +9,7 @@ import minires as mr
 import minires.functional as F
 from minires.autograd import Function
 from minires.verify import GradcheckError, gradcheck
+from minires.verify.taylor import remainder
 
 
 class Scaled(Function):
@@ -27,13 +28,13 @@ class Scaled(Function):
         return grad
 
 
-@pytest.mark.parametrize("mode", ["full", "projected"])
+@pytest.mark.parametrize("mode", ["full", "projected", "taylor"])
 def test_right_gradients_pass(rng, mode):
     x, w = rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((4, 3, 3, 2))
     assert gradcheck(lambda x, w: F.relu(F.conv2d(x, w, padding=1)), [x, w], mode=mode, seed=3)
 
 
-@pytest.mark.parametrize("mode", ["full", "projected"])
+@pytest.mark.parametrize("mode", ["full", "projected", "taylor"])
 @pytest.mark.parametrize("factor", [-7.0, 0.0, -1.0, 1.001, np.nan, np.inf])
 def test_a_wrong_gradient_fails(rng, factor, mode):
     with pytest.raises(GradcheckError):
@@ -203,3 +204,29 @@ def test_many_units_cross_their_kinks_along_a_direction(rng):
 def test_steep_functions_need_short_steps(rng):
     x = 1 + rng.random(5)
     assert gradcheck(lambda x: x * x * x * 1e8 * x, x, mode="projected")
+
+
+def test_the_order_of_the_remainder_is_two_for_a_right_gradient_and_one_for_a_wrong_one():
+    for error, order in ((0.0, 2), (1e-4, 1)):
+        found = remainder(lambda h: np.exp(1 + h) - np.e, np.e * (1 + error), 1e-15)
+        assert found.order == pytest.approx(order, abs=0.05)
+        assert found.right == (order == 2)
+    assert remainder(lambda h: 3 * h, 3.0, 1e-15).right  # a linear function has no remainder
+
+
+def test_taylor_reports_the_order_and_judges_where_differences_cannot(rng):
+    x = rng.standard_normal((3, 4))
+    with pytest.raises(GradcheckError, match=r"falls as h\^1\.0\d, a right gradient's as h²"):
+        gradcheck(lambda x: Scaled(1.001)(x), x, mode="taylor")
+    with pytest.raises(GradcheckError, match=r"falls as h\^1\.0\d, a right gradient's as h²"):
+        gradcheck(lambda x: Scaled(1.5)(x), x)
+    # 1e9 hides the function's change at eps: the difference's tolerance exceeds the gradient, and everything passes.
+    assert gradcheck(lambda x: Scaled(1.5)(x) + 1e9, x)
+    with pytest.raises(GradcheckError, match="Taylor"):
+        gradcheck(lambda x: Scaled(1.5)(x) + 1e9, x, mode="taylor")
+    assert gradcheck(lambda x: Scaled(1.0)(x) + 1e9, x, mode="taylor")
+
+
+def test_taylor_moves_away_from_kinks(rng):
+    assert gradcheck(F.relu, np.zeros((2, 3)), mode="taylor")
+    assert gradcheck(lambda x: F.max_pool2d(x, 2), np.ones((1, 2, 4, 4)), mode="taylor")
