@@ -64,19 +64,25 @@ def poisoned() -> Iterator[None]:
 
     An element that a solution forgets to write is then wrong in every run.
     """
-    empty, empty_like = np.empty, np.empty_like
+    module: Any = np
+    before = {name: getattr(module, name) for name in ("empty", "empty_like")}
 
-    def fill(array: Any) -> Any:
-        if array.dtype.kind in "fc":
-            array.fill(np.nan)
-        return array
+    def filling(function: Callable[..., Any]) -> Callable[..., Any]:
+        def filled(*arguments: Any, **options: Any) -> Any:
+            array = function(*arguments, **options)
+            if array.dtype.kind in "fc":
+                array.fill(np.nan)
+            return array
 
-    np.empty = lambda *a, **k: fill(empty(*a, **k))  # type: ignore[misc, assignment]
-    np.empty_like = lambda *a, **k: fill(empty_like(*a, **k))  # type: ignore[misc, assignment]
+        return filled
+
     try:
+        for name, function in before.items():
+            setattr(module, name, filling(function))
         yield
     finally:
-        np.empty, np.empty_like = empty, empty_like
+        for name, function in before.items():
+            setattr(module, name, function)
 
 
 def checked(result: Any, names: Sequence[str]) -> list[Any]:

@@ -81,7 +81,10 @@ def judged(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) -> 
             return _raised(exercise, cases, calls)
         if changed:
             listed = ", ".join(changed)
-            lines = [f"the numbers are right, but the call changed its input {listed}", "Compute in a new array instead."]
+            lines = [
+                f"the numbers are right, but the call changed its input {listed}",
+                "Compute in a new array instead.",
+            ]
             question = f"Which line writes into {changed[0]}, or into a view of it? +=, out= and slices write in place."
             return failed(exercise, "changed-input", lines, question, changed=changed)
         return passed(exercise, cases)
@@ -89,7 +92,9 @@ def judged(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) -> 
     if len(returned) < len(calls):
         first = next(i for i, call in enumerate(calls) if call.raised)
         error = calls[first].raised.splitlines()[-1]
-        notes.append(f"it raised in {len(calls) - len(returned)} more geometries, first in {cases[first].geometry}: {error}")
+        notes.append(
+            f"it raised in {len(calls) - len(returned)} more geometries, first in {cases[first].geometry}: {error}"
+        )
     wrong_outputs = [k for k in range(len(exercise.outputs)) if not all(flags[k] for flags in right)]
     explained = Diagnosis(exercise, kept, expected, came).explained(wrong_outputs)
     return wrong(exercise, kept, right, expected, came, explained, notes)
@@ -110,7 +115,9 @@ def _raised(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) ->
     """The verdict on a solution that is right wherever it returns, but raises."""
     first = next(i for i, call in enumerate(calls) if call.raised)
     call, raising = calls[first], [bool(call.raised) for call in calls]
-    lines = [f"smallest geometry that raises: {cases[first].geometry}  ({sum(raising)} of {len(calls)} geometries raise)"]
+    lines = [
+        f"smallest geometry that raises: {cases[first].geometry}  ({sum(raising)} of {len(calls)} geometries raise)"
+    ]
     lines += call.raised.splitlines()
     if not all(raising):
         place = where_exactly(cases, raising)

@@ -38,7 +38,11 @@ class Diagnosis:
     """
 
     def __init__(
-        self, exercise: Exercise, cases: Sequence[Case], expected: Sequence[Sequence[Array]], came: Sequence[Sequence[Any]]
+        self,
+        exercise: Exercise,
+        cases: Sequence[Case],
+        expected: Sequence[Sequence[Array]],
+        came: Sequence[Sequence[Any]],
     ) -> None:
         self.exercise, self.cases, self.expected, self.came = exercise, cases, expected, came
         self.variants: dict[tuple[int, Bugs], tuple[Array, ...] | None] = {}
@@ -70,7 +74,9 @@ class Diagnosis:
             return []
         catalogue = {one.name: one for one in self.exercise.misconceptions}
         right = {i: self.expected[i][output] for i in places}
-        found = [Explanation((catalogue[name],)) for name in catalogue if self._agree(output, places, frozenset({name}))]
+        found = [
+            Explanation((catalogue[name],)) for name in catalogue if self._agree(output, places, frozenset({name}))
+        ]
         if not found:
             found = [Explanation((one,)) for one in self._general(output, places, right)]
         if found:
@@ -159,7 +165,9 @@ class Diagnosis:
                 return
         for j, parameter in enumerate(self.exercise.parameters):
             if all(
-                isinstance(given := self.cases[i].arguments[j] if j < len(self.cases[i].arguments) else None, np.ndarray)
+                isinstance(
+                    given := self.cases[i].arguments[j] if j < len(self.cases[i].arguments) else None, np.ndarray
+                )
                 and self._same(self.came[i][output], given)
                 for i in places
             ):
@@ -189,13 +197,18 @@ class Diagnosis:
         if np.ptp(values) < 1e-9:
             if abs(values[0] - 1) < 1e-9:
                 return None
-            return ("with the opposite sign", "sign") if abs(values[0] + 1) < 1e-9 else (f"times {values[0]:.6g}", "factor")
+            return (
+                ("with the opposite sign", "sign")
+                if abs(values[0] + 1) < 1e-9
+                else (f"times {values[0]:.6g}", "factor")
+            )
         names = self.cases[places[0]].sizes
         singles = [(name,) for name in names]
         for chosen in [*singles, *itertools.combinations(names, 2)]:
             for power, sign in itertools.product((-1, 1), (1, -1)):
                 if all(
-                    abs(sign * np.prod([self.cases[i].sizes[name] for name in chosen]) ** float(power) / factor - 1) < 1e-6
+                    abs(sign * np.prod([self.cases[i].sizes[name] for name in chosen]) ** float(power) / factor - 1)
+                    < 1e-6
                     for i, factor in factors.items()
                 ):
                     text = f"{'divided' if power < 0 else 'multiplied'} by {'·'.join(chosen)}"

@@ -173,7 +173,8 @@ FAMILIES = {
         "How many means has a batch norm of C channels?",
     ),
     "affine": Family(
-        "weight or bias is dropped or exchanged.", "What is y when x is already normalised, in terms of weight and bias?"
+        "weight or bias is dropped or exchanged.",
+        "What is y when x is already normalised, in terms of weight and bias?",
     ),
     "normalised": Family(
         "The normalised input x̂ is replaced by another array.",

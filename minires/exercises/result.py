@@ -13,7 +13,10 @@ from minires.exercises.task import Array, Case, Exercise, Misconception
 
 NOT_NAMED = (
     "none: no misconception of the catalogue gives these numbers, nor do two of them",
-    "Work this geometry out by hand, one element at a time. Which element is the first that your code computes otherwise?",
+    (
+        "Work this geometry out by hand, one element at a time. Which element is the first that your "
+        "code computes otherwise?"
+    ),
 )
 
 

@@ -108,7 +108,9 @@ class Exercise:
         """The start file: docstring, signature, empty body."""
         body = textwrap.indent(textwrap.dedent(self.text).strip(), "    ").replace("\n    \n", "\n\n")
         head = f"def {self.name}({self.signature}):"
-        return f'import numpy as np\n\n\n{head}\n    """{body.strip()}\n    """\n    raise NotImplementedError("yours")\n'
+        return (
+            f'import numpy as np\n\n\n{head}\n    """{body.strip()}\n    """\n    raise NotImplementedError("yours")\n'
+        )
 
     def solution_text(self) -> str:
         parts = [textwrap.dedent(inspect.getsource(one)) for one in (*self.helpers, self.solution)]
@@ -152,7 +154,7 @@ def times(*sizes: int) -> str:
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """float64: nonzero integers from −4 to 4 if the array is small, so that a message is readable; else normal numbers."""
+    """float64: nonzero integers from −4 to 4 in a small array, which keeps a message readable; else normal numbers."""
     if np.prod(shape, dtype=int) > 16:
         return rng.standard_normal(shape)
     return rng.integers(1, 5, shape) * rng.choice((-1.0, 1.0), shape)

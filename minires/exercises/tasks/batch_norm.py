@@ -6,13 +6,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minires.exercises.solutions import batch_norm_backward, batch_norm_forward
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, times
 
 M = Misconception
-SHAPES = ((2, 1, 1, 1), (1, 1, 1, 2), (2, 1, 1, 2), (1, 2, 2, 2), (3, 2, 1, 1), (2, 3, 2, 2), (2, 2, 3, 4), (4, 3, 3, 2))
+SHAPES = (
+    (2, 1, 1, 1),
+    (1, 1, 1, 2),
+    (2, 1, 1, 2),
+    (1, 2, 2, 2),
+    (3, 2, 1, 1),
+    (2, 3, 2, 2),
+    (2, 2, 3, 4),
+    (4, 3, 3, 2),
+)
 
 
-def inputs(rng: np.random.Generator) -> Iterator[tuple[Array, Array, Array, Array, float, str, dict[str, float], frozenset[str]]]:
+def inputs(
+    rng: np.random.Generator,
+) -> Iterator[tuple[Array, Array, Array, Array, float, str, dict[str, float], frozenset[str]]]:
     """x, grad_output, weight, bias, eps, geometry, sizes, features"""
     for number, (N, C, H, W) in enumerate(SHAPES):
         x = np.round(2 * rng.standard_normal((N, C, H, W)) + rng.integers(-2, 3, (1, C, 1, 1)), 1)
@@ -44,33 +56,6 @@ def forward_cases(rng: np.random.Generator) -> Iterator[Case]:
 def backward_cases(rng: np.random.Generator) -> Iterator[Case]:
     for x, grad_output, weight, _, eps, text, sizes, features in inputs(rng):
         yield Case(text, (grad_output, x, weight, eps), sizes, features)
-
-
-# -- the solutions
-
-
-def batch_norm_forward(x, weight, bias, running_mean, running_var, momentum, eps):  # type: ignore[no-untyped-def]
-    along = (slice(None), None, None)  # (C,) -> (C, 1, 1)
-    M = x.size / x.shape[1]  # the numbers of a channel
-    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))  # var divides by M
-    y = (x - mean[along]) / np.sqrt(var[along] + eps) * weight[along] + bias[along]
-    running_mean = (1 - momentum) * running_mean + momentum * mean
-    running_var = (1 - momentum) * running_var + momentum * var * M / (M - 1)
-    return y, running_mean, running_var
-
-
-def batch_norm_backward(grad_output, x, weight, eps):  # type: ignore[no-untyped-def]
-    along = (slice(None), None, None)  # (C,) -> (C, 1, 1)
-    M = x.size / x.shape[1]  # the numbers of a channel
-    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
-    inv_std = 1 / np.sqrt(var + eps)
-    x_hat = (x - mean[along]) * inv_std[along]
-    grad_bias = grad_output.sum((0, 2, 3))
-    grad_weight = (grad_output * x_hat).sum((0, 2, 3))
-    through_mean = grad_bias[along] / M
-    through_var = x_hat * grad_weight[along] / M
-    grad_x = (weight * inv_std)[along] * (grad_output - through_mean - through_var)
-    return grad_x, grad_weight, grad_bias
 
 
 # -- the misconceptions
@@ -168,7 +153,7 @@ def backward_variant(bugs: Bugs, grad_output: Array, x: Array, weight: Array, ep
     has = bugs.__contains__
     g = np.ones_like(grad_output) if has("grad_output replaced by ones") else grad_output
     axes = statistics_axes(bugs)
-    N, C = x.shape[:2]
+    N = len(x)
     count = float(x.size // np.prod([n for axis, n in enumerate(x.shape) if axis not in axes] or [1]))
     mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
     if has("unbiased variance"):
@@ -248,7 +233,11 @@ def backward_variant(bugs: Bugs, grad_output: Array, x: Array, weight: Array, ep
 
 
 AXES = (
-    M("statistics over the batch only", "axes of the statistics", "mean and var over N alone, one per channel and pixel"),
+    M(
+        "statistics over the batch only",
+        "axes of the statistics",
+        "mean and var over N alone, one per channel and pixel",
+    ),
     M("statistics of each image", "axes of the statistics", "mean and var over H and W alone: instance norm"),
     M("statistics over the channels", "axes of the statistics", "mean and var over C, H and W: layer norm"),
     M("statistics of everything", "axes of the statistics", "one mean and one var for the whole array"),
@@ -286,7 +275,11 @@ EXERCISES = (
         solution=batch_norm_forward,
         variant=forward_variant,
         misconceptions=(
-            M("normalised with the unbiased variance", "biased and unbiased", "x̂ = (x − mean) / √(var · M/(M − 1) + eps)"),
+            M(
+                "normalised with the unbiased variance",
+                "biased and unbiased",
+                "x̂ = (x − mean) / √(var · M/(M − 1) + eps)",
+            ),
             M("biased running variance", "biased and unbiased", "running_var moves towards Σ (x − mean)² / M"),
             M("corrected twice", "biased and unbiased", "running_var moves towards var · (M/(M − 1))²"),
             M("correction inverted", "biased and unbiased", "running_var moves towards var · (M − 1)/M"),
@@ -301,18 +294,34 @@ EXERCISES = (
             M("eps in the running variance", "eps", "running_var moves towards var + eps"),
             *AXES,
             M("running statistics normalise", "wrong statistics", "x̂ = (x − running_mean) / √(running_var + eps)"),
-            M("moved running statistics normalise", "wrong statistics", "x̂ uses the running statistics after this batch"),
+            M(
+                "moved running statistics normalise",
+                "wrong statistics",
+                "x̂ uses the running statistics after this batch",
+            ),
             M("batch statistics returned", "wrong statistics", "running_mean = mean, running_var = var"),
             M("mean not subtracted", "normalised", "y = weight · x / √(var + eps) + bias"),
             M("weight and bias exchanged", "affine", "y = bias · x̂ + weight"),
             M("weight forgotten", "affine", "y = x̂ + bias"),
             M("bias forgotten", "affine", "y = weight · x̂"),
             M("bias added before the weight", "affine", "y = weight · (x̂ + bias)"),
-            M("momentum is the share of the old value", "momentum of statistics", "running ← momentum · running + (1 − momentum) · batch"),
+            M(
+                "momentum is the share of the old value",
+                "momentum of statistics",
+                "running ← momentum · running + (1 − momentum) · batch",
+            ),
             M("old value not reduced", "momentum of statistics", "running ← running + momentum · batch"),
-            M("running statistics not moved", "momentum of statistics", "running_mean and running_var are returned as they came"),
+            M(
+                "running statistics not moved",
+                "momentum of statistics",
+                "running_mean and running_var are returned as they came",
+            ),
             M("running variance not moved", "momentum of statistics", "running_var is returned as it came"),
-            M("mean and variance exchanged", "momentum of statistics", "running_mean moves towards var, running_var towards mean"),
+            M(
+                "mean and variance exchanged",
+                "momentum of statistics",
+                "running_mean moves towards var, running_var towards mean",
+            ),
         ),
         cases=forward_cases,
         right={
@@ -321,8 +330,10 @@ EXERCISES = (
             "running_var": "running_var ← (1 − momentum) · running_var + momentum · var · M/(M − 1)",
         },
         hint="Sum over axes 0, 2 and 3. There are two variances: np.var divides by M, and M / (M − 1) corrects it.",
-        why="In training each channel is normalised by its own batch, so the biased variance of this batch is the right one: "
-        "y then has exactly weight² · var/(var + eps) as variance. Evaluation needs the variance of all data, which the "
+        why="In training each channel is normalised by its own batch, so the biased variance of this "
+        "batch is the right one: "
+        "y then has exactly weight² · var/(var + eps) as variance. Evaluation needs the variance of "
+        "all data, which the "
         "unbiased estimate approximates better.",
         place="minires step resnet20 --at layer1.0.bn1 --backend reference",
     ),
@@ -350,17 +361,29 @@ EXERCISES = (
         misconceptions=(
             M("mean term forgotten", "through the mean", f"{GX}(g − x̂ · mean(g·x̂))"),
             M("variance term forgotten", "through the variance", f"{GX}(g − mean(g))"),
-            M("both terms forgotten", "through the mean", f"{GX}g: mean and variance as constants, right in evaluation only"),
+            M(
+                "both terms forgotten",
+                "through the mean",
+                f"{GX}g: mean and variance as constants, right in evaluation only",
+            ),
             M("sign of the mean term", "through the mean", f"{GX}(g + mean(g) − x̂ · mean(g·x̂))"),
             M("sign of the variance term", "through the variance", f"{GX}(g − mean(g) + x̂ · mean(g·x̂))"),
             M("factor 2 of the square forgotten", "through the variance", f"{GX}(g − mean(g) − x̂ · mean(g·x̂) / 2)"),
             M("factor ½ of the root forgotten", "through the variance", f"{GX}(g − mean(g) − 2 · x̂ · mean(g·x̂))"),
-            M("variance term with 1/std²", "through the variance", f"{GX}(g − mean(g) − (x − mean) · mean(g·(x − mean)))"),
+            M(
+                "variance term with 1/std²",
+                "through the variance",
+                f"{GX}(g − mean(g) − (x − mean) · mean(g·(x − mean)))",
+            ),
             M("variance term with 1/std⁴", "through the variance", f"{GX}(g − mean(g) − x̂/std · mean(g·x̂))"),
             M("sum of the variance term without x̂", "through the variance", f"{GX}(g − mean(g) − x̂ · mean(g))"),
             M("x̂ outside of the variance term forgotten", "through the variance", f"{GX}(g − mean(g) − mean(g·x̂))"),
             M("x instead of x̂ in the variance term", "normalised", f"{GX}(g − mean(g) − x̂ · mean(g·x))"),
-            M("centred x instead of x̂ in the variance term", "normalised", f"{GX}(g − mean(g) − x̂ · mean(g·(x − mean)))"),
+            M(
+                "centred x instead of x̂ in the variance term",
+                "normalised",
+                f"{GX}(g − mean(g) − x̂ · mean(g·(x − mean)))",
+            ),
             M("sums not divided by M", "sum for mean", f"{GX}(g − Σ g − x̂ · Σ g·x̂)"),
             M("divided by M − 1", "biased and unbiased", f"{GX}(g − Σ g / (M − 1) − x̂ · Σ g·x̂ / (M − 1))"),
             M("divided by N instead of M", "mean for sum", f"{GX}(g − Σ g / N − x̂ · Σ g·x̂ / N)"),
@@ -390,7 +413,8 @@ EXERCISES = (
         hint="Write x̂ = (x − mean) / std. x reaches the loss on three paths: directly, through mean, and through var. "
         "Differentiate each path, then add. Check: Σ grad_x of a channel is 0.",
         why="Adding a constant to a channel does not change y, so the gradient has no component along the constant: "
-        "subtracting mean(g) removes it. Scaling a channel hardly changes y either, and subtracting x̂ · mean(g·x̂) removes "
+        "subtracting mean(g) removes it. Scaling a channel hardly changes y either, and subtracting "
+        "x̂ · mean(g·x̂) removes "
         "that component. What is left is scaled by weight / std.",
         place="minires step resnet20 --at layer1.0.bn1 --when backward --backend reference",
     ),

@@ -8,27 +8,29 @@ from typing import Any
 import numpy as np
 
 from minires.exercises.layer import Layer
+from minires.exercises.solutions import residual_block
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, times
 
 M = Misconception
 # N, channels in, H, W, channels out, stride, option
 GEOMETRIES: tuple[tuple[Any, ...], ...] = (
-    *((1, 1, 2, 2, 1, 1, "A"), (1, 2, 2, 2, 2, 1, "B"), (1, 1, 3, 3, 2, 2, "A"), (1, 1, 3, 3, 2, 2, "B")),
-    *((2, 2, 4, 4, 4, 2, "A"), (2, 2, 4, 6, 4, 2, "B"), (2, 3, 5, 4, 3, 1, "A"), (2, 2, 5, 7, 5, 2, "A")),
-    *((1, 2, 3, 2, 3, 1, "A"), (1, 2, 7, 7, 4, 3, "A"), (1, 2, 4, 4, 2, 2, "A")),
+    *((1, 1, 2, 2, 1, 1, "A"), (1, 2, 2, 2, 2, 1, "B"), (1, 1, 4, 4, 2, 2, "A"), (1, 1, 4, 4, 2, 2, "B")),
+    *((2, 2, 4, 4, 4, 2, "A"), (2, 2, 4, 6, 4, 2, "B"), (2, 3, 5, 4, 3, 1, "A"), (2, 2, 6, 4, 5, 2, "A")),
+    *((1, 2, 3, 2, 3, 1, "A"), (1, 2, 6, 9, 4, 3, "A"), (1, 2, 4, 4, 2, 2, "A")),
 )
 
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     for N, C, H, W, O, stride, option in GEOMETRIES:
+
         def norm(channels: int) -> Layer:
             return Layer("bn", (rng.choice((-1.5, 0.5, 2.0), channels), rng.choice((-1.0, 0.5, 1.0), channels)))
 
-        def conv(channels: int, size: int, step: int) -> Layer:
-            return Layer("conv", (rng.standard_normal((O, channels, size, size)),), step, size // 2)
+        def conv(filters: int, channels: int, size: int, step: int) -> Layer:
+            return Layer("conv", (rng.standard_normal((filters, channels, size, size)),), step, size // 2)
 
         grows = stride > 1 or C != O
-        projection = Layer("conv", (rng.standard_normal((O, C, 1, 1)),), stride, 0) if option == "B" and grows else None
+        projection = conv(O, C, 1, stride) if option == "B" and grows else None
         features = {
             "the dimensions increase": grows,
             "option is 'A'": option == "A",
@@ -39,24 +41,10 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         }
         yield Case(
             f"x {times(N, C, H, W)}, {O} filters, stride {stride}, option {option}",
-            (draw(rng, (N, C, H, W)), conv(C, 3, stride), norm(O), conv(O, 3, 1), norm(O), option, projection),
+            (draw(rng, (N, C, H, W)), conv(O, C, 3, stride), norm(O), conv(O, O, 3, 1), norm(O), option, projection),
             {"N": N},
             frozenset(name for name, holds in features.items() if holds),
         )
-
-
-def residual_block(x, conv1, bn1, conv2, bn2, option, projection):  # type: ignore[no-untyped-def]
-    y = np.maximum(bn1(conv1(x)), 0)
-    y = bn2(conv2(y))
-    shortcut = x
-    if projection is not None:  # option B
-        shortcut = projection(x)
-    elif y.shape != x.shape:  # option A
-        N, C, H, W = x.shape
-        stride = -(-H // y.shape[2])  # output row i lies at row i·stride of x
-        shortcut = np.zeros_like(y)
-        shortcut[:, :C] = x[:, :, ::stride, ::stride]
-    return np.maximum(y + shortcut, 0)
 
 
 def variant(
@@ -95,14 +83,13 @@ def variant(
         shortcut = projection(x)
     elif y.shape != x.shape:
         C = x.shape[1]
-        stride = -(-x.shape[2] // y.shape[2])
+        stride = x.shape[2] // y.shape[2]
         OH, OW = y.shape[2:]
         small = x[:, :, ::stride, ::stride]
         if has("corner of x instead of every stride-th pixel"):
             small = x[:, :, :OH, :OW]
         if has("average instead of every stride-th pixel"):
-            padded = np.pad(x, ((0, 0), (0, 0), (0, OH * stride - x.shape[2]), (0, OW * stride - x.shape[3])), "edge")
-            small = padded.reshape(*x.shape[:2], OH, stride, OW, stride).mean((3, 5))
+            small = x.reshape(*x.shape[:2], OH, stride, OW, stride).mean((3, 5))
         if has("subsampling begins at pixel 1") and stride > 1:
             small = np.zeros((*x.shape[:2], OH, OW))
             found = x[:, :, 1::stride, 1::stride]
@@ -178,9 +165,21 @@ BLOCK = Exercise(
         M("shortcut added before the last batch norm", "shortcut", "y = relu(bn2(conv2(…) + shortcut))"),
         M("batch norm on the shortcut", "shortcut", "y = relu(F(x) + bn2(shortcut))"),
         M("shortcut returned", "shortcut", "y = relu(shortcut)"),
-        M("no shortcut where the dimensions increase", "shortcut", "y = relu(F(x)) where F(x) has another shape than x"),
-        M("corner of x instead of every stride-th pixel", "option A", "shortcut[i,j] = x[i,j] instead of x[i·stride,j·stride]"),
-        M("average instead of every stride-th pixel", "option A", "shortcut[i,j] = mean of a stride×stride square of x"),
+        M(
+            "no shortcut where the dimensions increase",
+            "shortcut",
+            "y = relu(F(x)) where F(x) has another shape than x",
+        ),
+        M(
+            "corner of x instead of every stride-th pixel",
+            "option A",
+            "shortcut[i,j] = x[i,j] instead of x[i·stride,j·stride]",
+        ),
+        M(
+            "average instead of every stride-th pixel",
+            "option A",
+            "shortcut[i,j] = mean of a stride×stride square of x",
+        ),
         M("subsampling begins at pixel 1", "option A", "shortcut[i,j] = x[i·stride+1,j·stride+1]"),
         M("zero channels first", "option A", "the channels of x come after the zeros"),
         M("zero channels on both sides", "option A", "half of the zero channels come before the channels of x"),
@@ -196,8 +195,11 @@ BLOCK = Exercise(
     ),
     cases=cases,
     right={"y": "y = relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut)"},
-    hint="Compute F(x) first. Its shape shows whether the dimensions increase. The stride follows from the two heights.",
-    why="If F(x) is 0, the block passes x on: more layers can do no worse than fewer. ReLU stands after the addition, so that "
+    hint=(
+        "Compute F(x) first. Its shape shows whether the dimensions increase. The stride follows from the two heights."
+    ),
+    why="If F(x) is 0, the block passes x on: more layers can do no worse than fewer. ReLU stands after "
+    "the addition, so that "
     "F(x) may be negative and can correct x in both directions. Option A changes the shape without a parameter.",
     place="minires step resnet20 --at layer2.0 --backend reference",
 )

@@ -7,15 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.solutions import col2im, im2col, pair_of
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, pair, times
-from minires.exercises.tasks.conv2d import pair_of
 from minires.exercises.tasks.pool import cropped, exchanged
 
 M = Misconception
 # N, C, H, W, kernel_size, stride, padding
 GEOMETRIES: tuple[tuple[Any, ...], ...] = (
-    *((1, 1, 2, 2, 2, 1, 0), (1, 1, 3, 3, 2, 1, 0), (1, 1, 3, 3, 1, 2, 0), (1, 1, 2, 2, 2, 1, 1), (1, 1, 3, 3, 3, 2, 1)),
-    *((1, 1, 4, 4, 2, 2, 0), (1, 1, 4, 4, 3, 2, 0), (2, 1, 2, 2, 1, 1, 0), (1, 2, 3, 3, 2, 1, 0), (2, 2, 3, 4, 2, 1, 0)),
+    *(
+        (1, 1, 2, 2, 2, 1, 0),
+        (1, 1, 3, 3, 2, 1, 0),
+        (1, 1, 3, 3, 1, 2, 0),
+        (1, 1, 2, 2, 2, 1, 1),
+        (1, 1, 3, 3, 3, 2, 1),
+    ),
+    *(
+        (1, 1, 4, 4, 2, 2, 0),
+        (1, 1, 4, 4, 3, 2, 0),
+        (2, 1, 2, 2, 1, 1, 0),
+        (1, 2, 3, 3, 2, 1, 0),
+        (2, 2, 3, 4, 2, 1, 0),
+    ),
     *((2, 3, 5, 4, 3, 2, 1), (2, 2, 7, 6, 2, 3, 0), (1, 2, 4, 5, (2, 3), 1, 0), (1, 1, 5, 5, 2, (2, 1), 0)),
     *((1, 1, 4, 4, 3, 1, (1, 0)), (2, 3, 6, 7, (3, 2), (2, 3), (2, 1))),
 )
@@ -40,30 +52,6 @@ def cases(rng: np.random.Generator, back: bool = False) -> Iterator[Case]:
         text = f"x {times(N, C, H, W)}, kernel {kernel}, stride {stride}, padding {padding}"
         sizes = {"N": N, "KH·KW": KH * KW, "OH·OW": OH * OW}
         yield Case(text, arguments, sizes, frozenset(name for name, holds in features.items() if holds))
-
-
-def im2col(x, kernel_size, stride, padding):  # type: ignore[no-untyped-def]
-    (KH, KW), (sh, sw), (ph, pw) = pair_of(kernel_size), pair_of(stride), pair_of(padding)
-    N, C, H, W = x.shape
-    OH, OW = (H + 2 * ph - KH) // sh + 1, (W + 2 * pw - KW) // sw + 1
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    columns = np.zeros((N, OH, OW, C, KH, KW))
-    for i in range(OH):
-        for j in range(OW):
-            columns[:, i, j] = padded[:, :, i * sh : i * sh + KH, j * sw : j * sw + KW]
-    return columns.reshape(N * OH * OW, C * KH * KW)
-
-
-def col2im(columns, x_shape, kernel_size, stride, padding):  # type: ignore[no-untyped-def]
-    (KH, KW), (sh, sw), (ph, pw) = pair_of(kernel_size), pair_of(stride), pair_of(padding)
-    N, C, H, W = x_shape
-    OH, OW = (H + 2 * ph - KH) // sh + 1, (W + 2 * pw - KW) // sw + 1
-    columns = columns.reshape(N, OH, OW, C, KH, KW)
-    padded = np.zeros((N, C, H + 2 * ph, W + 2 * pw))
-    for i in range(OH):
-        for j in range(OW):
-            padded[:, :, i * sh : i * sh + KH, j * sw : j * sw + KW] += columns[:, i, j]
-    return padded[:, :, ph : ph + H, pw : pw + W]
 
 
 ORDERS = {  # name: the order of the axes N, OH, OW and of C, KH, KW
@@ -146,8 +134,16 @@ def col2im_variant(
 
 COLUMN_ORDERS = (
     M("taps before channels", "order of columns", "column = (p·KW + q)·C + c instead of (c·KH + p)·KW + q"),
-    M("columns of the filter before rows", "order of columns", "column = (c·KW + q)·KH + p instead of (c·KH + p)·KW + q"),
-    M("taps before channels, in column order", "order of columns", "column = (q·KH + p)·C + c instead of (c·KH + p)·KW + q"),
+    M(
+        "columns of the filter before rows",
+        "order of columns",
+        "column = (c·KW + q)·KH + p instead of (c·KH + p)·KW + q",
+    ),
+    M(
+        "taps before channels, in column order",
+        "order of columns",
+        "column = (q·KH + p)·C + c instead of (c·KH + p)·KW + q",
+    ),
     M("pixels before images", "order of columns", "row = (i·OW + j)·N + n instead of (n·OH + i)·OW + j"),
     M("pixels in column order", "order of columns", "row = (n·OW + j)·OH + i instead of (n·OH + i)·OW + j"),
 )
@@ -157,7 +153,11 @@ GEOMETRIC = (
     M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
     M("stride ignored", "stride", "windows begin at every row and column"),
     M("stride taken as the kernel size", "stride", "the window of output (i, j) begins at row i·KH"),
-    M("padding ignored", "padding", "the window of output (i, j) begins at row i·stride of x, not at i·stride − padding"),
+    M(
+        "padding ignored",
+        "padding",
+        "the window of output (i, j) begins at row i·stride of x, not at i·stride − padding",
+    ),
     M("window flipped", "flip", "column (c, p, q) holds tap (KH−1−p, KW−1−q)"),
 )
 LAYOUT = """row     (n·OH + i)·OW + j    for output pixel (i, j) of image n
@@ -188,14 +188,22 @@ EXERCISES = (
         misconceptions=(
             *COLUMN_ORDERS,
             *GEOMETRIC,
-            M("stride ignored in the window", "stride", "the window of output (i, j) begins at row i, in the right shape"),
+            M(
+                "stride ignored in the window",
+                "stride",
+                "the window of output (i, j) begins at row i, in the right shape",
+            ),
             M("padded at the end only", "padding", "value = x[n,c,i·stride+p,j·stride+q], without − padding"),
             M("padded with the border", "padding", "x[n,c,−1,w] = x[n,c,0,w] instead of 0"),
         ),
         cases=cases,
         right={"columns": "columns[(n·OH + i)·OW + j, (c·KH + p)·KW + q] = x[n,c,i·s+p−padding,j·s+q−padding]"},
-        hint="Fill an array of shape (N, OH, OW, C, KH, KW), one window at a time. One reshape at the end gives the matrix.",
-        why="A convolution takes the product of every window with every filter. With a window a row and a filter a column "
+        hint=(
+            "Fill an array of shape (N, OH, OW, C, KH, KW), one window at a time. One reshape at the end "
+            "gives the matrix."
+        ),
+        why="A convolution takes the product of every window with every filter. With a window a row and "
+        "a filter a column "
         "this is one matrix product, the operation that processors compute fastest. The price is memory: each pixel is "
         "copied once per window that contains it.",
         place="minires step resnet20 --at layer2.0.conv1 --backend reference",
@@ -234,8 +242,12 @@ EXERCISES = (
         ),
         cases=lambda rng: cases(rng, back=True),
         right={"x": "x[n,c,h,w] = Σ of columns[(n·OH + i)·OW + j, (c·KH + p)·KW + q] with i·s + p − padding = h"},
-        hint="Reshape columns to (N, OH, OW, C, KH, KW). Go through the windows as im2col does, with += into a padded array.",
-        why="im2col copies a pixel into every window that contains it. The gradient of a copy is a sum, so col2im adds all "
+        hint=(
+            "Reshape columns to (N, OH, OW, C, KH, KW). Go through the windows as im2col does, with += "
+            "into a padded array."
+        ),
+        why="im2col copies a pixel into every window that contains it. The gradient of a copy is a sum, "
+        "so col2im adds all "
         "copies. For every x and c, Σ im2col(x)·c = Σ x·col2im(c): the two are adjoint.",
         place="minires step resnet20 --at layer2.0.conv1 --when backward --backend reference",
     ),

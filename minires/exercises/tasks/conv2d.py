@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.solutions import conv2d_backward, conv2d_backward_grouped, conv2d_forward, pair_of
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, pair, times
 
 Has = Callable[[str], bool]
@@ -67,64 +68,6 @@ def cases(
         geometry = ", ".join([f"x {times(N, C, H, W)}", f"filters {times(*w.shape)}", *settings])
         last = (stride, padding, *more)
         yield Case(geometry, (*arrays, *last), sizes, frozenset(name for name, holds in features.items() if holds))
-
-
-# -- the solutions
-
-
-def pair_of(value):  # type: ignore[no-untyped-def]
-    """An integer or an (h, w) pair -> (h, w)"""
-    return (value, value) if isinstance(value, int) else value
-
-
-def conv2d_forward(x, w, b, stride, padding):  # type: ignore[no-untyped-def]
-    (sh, sw), (ph, pw) = pair_of(stride), pair_of(padding)
-    N, C, H, W = x.shape
-    O, _, KH, KW = w.shape
-    OH, OW = (H + 2 * ph - KH) // sh + 1, (W + 2 * pw - KW) // sw + 1
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    y = np.zeros((N, O, OH, OW))
-    for i in range(OH):
-        for j in range(OW):
-            window = padded[:, :, i * sh : i * sh + KH, j * sw : j * sw + KW]  # (N, C, KH, KW)
-            y[:, :, i, j] = np.einsum("ncpq,ocpq->no", window, w) + b
-    return y
-
-
-def conv2d_backward(grad_output, x, w, stride, padding):  # type: ignore[no-untyped-def]
-    (sh, sw), (ph, pw) = pair_of(stride), pair_of(padding)
-    H, W = x.shape[2:]
-    KH, KW = w.shape[2:]
-    OH, OW = grad_output.shape[2:]
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    grad_padded, grad_w = np.zeros_like(padded), np.zeros_like(w)
-    for i in range(OH):
-        for j in range(OW):
-            here = (..., slice(i * sh, i * sh + KH), slice(j * sw, j * sw + KW))  # the window of output (i, j)
-            grad_padded[here] += np.einsum("no,ocpq->ncpq", grad_output[:, :, i, j], w)
-            grad_w += np.einsum("no,ncpq->ocpq", grad_output[:, :, i, j], padded[here])
-    grad_b = grad_output.sum((0, 2, 3))
-    return grad_padded[:, :, ph : ph + H, pw : pw + W], grad_w, grad_b
-
-
-def conv2d_backward_grouped(grad_output, x, w, stride, padding, dilation=1, groups=1):  # type: ignore[no-untyped-def]
-    (sh, sw), (ph, pw), (dh, dw) = pair_of(stride), pair_of(padding), pair_of(dilation)
-    H, W = x.shape[2:]
-    O, Cg, KH, KW = w.shape
-    OH, OW = grad_output.shape[2:]
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    grad_padded, grad_w = np.zeros_like(padded), np.zeros_like(w)
-    for g in range(groups):
-        channels, filters = slice(g * Cg, (g + 1) * Cg), slice(g * O // groups, (g + 1) * O // groups)
-        for i in range(OH):
-            for j in range(OW):
-                rows = slice(i * sh, i * sh + dh * (KH - 1) + 1, dh)
-                columns = slice(j * sw, j * sw + dw * (KW - 1) + 1, dw)
-                here, grad = (slice(None), channels, rows, columns), grad_output[:, filters, i, j]
-                grad_padded[here] += np.einsum("no,ocpq->ncpq", grad, w[filters])
-                grad_w[filters] += np.einsum("no,ncpq->ocpq", grad, padded[here])
-    grad_b = grad_output.sum((0, 2, 3))
-    return grad_padded[:, :, ph : ph + H, pw : pw + W], grad_w, grad_b
 
 
 # -- the misconceptions
@@ -309,7 +252,6 @@ def grad_w_variant(
         sh, sw = sw, sh
     if has("padding exchanged"):
         ph, pw = pw, ph
-    N, C, H, W = x.shape
     O, Cg, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
     edges = ((0, 0), (0, 0), (ph, ph), (pw, pw))
@@ -431,28 +373,64 @@ FORWARD = (
 GX, GW, GB = "grad_x[n,c,h,w] = ", "grad_w[o,c,p,q] = ", "grad_b[o] = "
 BACKWARD = (
     M("filter not flipped", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,KW−1−q], where h = i·s + p − padding"),
-    M("filter flipped in rows only", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,KW−1−q], where h = i·s + p − padding"),
-    M("filter flipped in columns only", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,q], where h = i·s + p − padding"),
+    M(
+        "filter flipped in rows only",
+        "flip",
+        f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,KW−1−q], where h = i·s + p − padding",
+    ),
+    M(
+        "filter flipped in columns only",
+        "flip",
+        f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,q], where h = i·s + p − padding",
+    ),
     M("filter transposed", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,q,p]"),
     M("filter transposed instead of flipped", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KW−1−q,KH−1−p]"),
     M("filters and channels exchanged", "filters and channels", f"{GX}Σ grad_output[n,o,i,j] · w[c,o,p,q]"),
     M("stride ignored in grad_x", "stride", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i + p − padding"),
-    M("stride ignored in grad_x, smaller result", "stride", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i + p − padding, for OH + KH − 1 − 2·padding rows"),
-    M("stride filled by repetition", "stride", f"{GX}Σ grad_output[n,o,i // s,j // s] · w[o,c,p,q], where h = i + p − padding"),
+    M(
+        "stride ignored in grad_x, smaller result",
+        "stride",
+        f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i + p − padding, for OH + KH − 1 − 2·padding rows",
+    ),
+    M(
+        "stride filled by repetition",
+        "stride",
+        f"{GX}Σ grad_output[n,o,i // s,j // s] · w[o,c,p,q], where h = i + p − padding",
+    ),
     M("padding not cropped", "padding", "grad_x has H + 2·padding rows: it is the gradient of the padded x"),
-    M("cropped at the wrong corner", "padding", f"{GX}grad_padded[n,c,h,w] instead of grad_padded[n,c,h+padding,w+padding]"),
+    M(
+        "cropped at the wrong corner",
+        "padding",
+        f"{GX}grad_padded[n,c,h,w] instead of grad_padded[n,c,h+padding,w+padding]",
+    ),
     M("cropped at the end", "padding", f"{GX}grad_padded[n,c,h+2·padding,w+2·padding]"),
     M("slice p:-p", "slice to -0", "grad_x = grad_padded[:, :, p:-p, p:-p], which is empty for p = 0"),
-    M("forward's padding reused", "padding", "grad_x = correlation of grad_output, padded by padding instead of by KH − 1 − padding"),
+    M(
+        "forward's padding reused",
+        "padding",
+        "grad_x = correlation of grad_output, padded by padding instead of by KH − 1 − padding",
+    ),
     M("rest dropped", "leftover", "grad_x has (OH − 1)·s + KH − 2·padding rows instead of H"),
-    M("overlaps overwritten by the last window", "overwritten", "grad_padded[window] = … instead of +=: the last window wins"),
+    M(
+        "overlaps overwritten by the last window",
+        "overwritten",
+        "grad_padded[window] = … instead of +=: the last window wins",
+    ),
     M("overlaps overwritten by the last tap", "overwritten", "grad_padded[tap] = … instead of +=: the last tap wins"),
-    M("only the last filter and window", "overwritten", f"{GX}grad_output[n,O−1,i,j] · w[O−1,c,p,q] of the last window alone"),
+    M(
+        "only the last filter and window",
+        "overwritten",
+        f"{GX}grad_output[n,O−1,i,j] · w[O−1,c,p,q] of the last window alone",
+    ),
     M("only the first filter", "overwritten", f"{GX}Σ_i,j grad_output[n,0,i,j] · w[0,c,p,q], without Σ over o"),
     M("only the last filter", "overwritten", f"{GX}Σ_i,j grad_output[n,O−1,i,j] · w[O−1,c,p,q], without Σ over o"),
     M("filters summed before the product", "sum before product", f"{GX}Σ_i,j (Σ_o grad_output) · (Σ_o w)"),
     M("stride ignored in grad_w", "stride", f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i+p−padding,j+q−padding]"),
-    M("stride ignored in grad_w, larger result", "stride", f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i+p−padding,…], for H + 2·padding − OH + 1 taps"),
+    M(
+        "stride ignored in grad_w, larger result",
+        "stride",
+        f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i+p−padding,…], for H + 2·padding − OH + 1 taps",
+    ),
     M("rest taken as taps", "leftover", "grad_w has H + 2·padding − (OH − 1)·s rows of taps instead of KH"),
     M("x not padded in grad_w", "padding", f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i·s+p,j·s+q], without − padding"),
     M("only the last sample in grad_w", "overwritten", f"{GW}Σ_i,j grad_output[N−1,o,i,j] · x[N−1,…]"),
@@ -477,9 +455,13 @@ BACKWARD = (
     M("stride exchanged", "height and width", "rows move by stride[1], columns by stride[0]"),
     M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
     M("grad_output replaced by ones", "cotangent", "the gradient of Σ y instead of that of Σ grad_output · y"),
-)  # fmt: skip
+)
 GROUPED_ONLY = (
-    M("dilation ignored in grad_x", "dilation", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i·s + p − padding"),
+    M(
+        "dilation ignored in grad_x",
+        "dilation",
+        f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i·s + p − padding",
+    ),
     M("dilation ignored in grad_w", "dilation", f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i·s+p−padding,…]"),
     M("stride and dilation exchanged", "dilation", "h = i·dilation + p·stride − padding"),
     M("groups ignored", "groups", "every filter uses the channels of the first group, c = 0 … C/G − 1"),
@@ -496,7 +478,8 @@ RIGHT = {
 }
 HINT = (
     "Write the forward as a loop over windows (i, j). Every product x · w of the forward sends two gradients back: "
-    "grad_output · w to that pixel, and grad_output · x to that tap. Add them in the padded array, then cut the padding off."
+    "grad_output · w to that pixel, and grad_output · x to that tap. Add them in the padded array, "
+    "then cut the padding off."
 )
 EXERCISES = (
     Exercise(
@@ -521,8 +504,12 @@ EXERCISES = (
         misconceptions=FORWARD,
         cases=lambda rng: cases(rng, forward=True),
         right={"y": "y[n,o,i,j] = Σ_c,p,q x[n,c,i·s+p−padding,j·s+q−padding] · w[o,c,p,q] + b[o]"},
-        hint="Pad x with zeros first. The window of output (i, j) begins at row i·stride and column j·stride of the padded x.",
-        why="Each output reads one window of the padded input and multiplies it by the same filter. Because all windows "
+        hint=(
+            "Pad x with zeros first. The window of output (i, j) begins at row i·stride and column "
+            "j·stride of the padded x."
+        ),
+        why="Each output reads one window of the padded input and multiplies it by the same filter. "
+        "Because all windows "
         "share the filter, the layer has C·KH·KW weights per filter, whatever the size of the image.",
         place="minires step resnet20 --at layer2.0.conv1 --backend reference",
     ),
@@ -551,8 +538,10 @@ EXERCISES = (
         cases=cases,
         right=RIGHT,
         hint=HINT,
-        why="The output y[n,o,i,j] contains the product of x at (i·s+p, j·s+q) and w at (p, q). So grad_output[n,o,i,j] "
-        "returns to that pixel times w and to that tap times x. A pixel collects from all windows that contain it, a tap "
+        why="The output y[n,o,i,j] contains the product of x at (i·s+p, j·s+q) and w at (p, q). So "
+        "grad_output[n,o,i,j] "
+        "returns to that pixel times w and to that tap times x. A pixel collects from all windows "
+        "that contain it, a tap "
         "from all windows and images, and the bias from every output of its filter.",
         place="minires step resnet20 --at layer2.0.conv1 --when backward --backend reference",
     ),
@@ -562,7 +551,7 @@ EXERCISES = (
         section="3.4",
         signature="grad_output, x, w, stride, padding, dilation=1, groups=1",
         outputs=("grad_x", "grad_w", "grad_b"),
-        text=f"""
+        text="""
             Gradients of a convolution with bias, dilation and groups.
 
             grad_output  (N, O, OH, OW)    gradient of the loss with respect to y
@@ -581,9 +570,11 @@ EXERCISES = (
         misconceptions=(*GROUPED_ONLY, *BACKWARD),
         cases=lambda rng: cases(rng, GROUPED),
         right=RIGHT | {"grad_x": RIGHT["grad_x"].replace(" + p", " + p·dilation")},
-        hint="First make groups = 1 right: tap p of output i reads row i·stride + p·dilation. Then loop over the groups and "
+        hint="First make groups = 1 right: tap p of output i reads row i·stride + p·dilation. Then loop "
+        "over the groups and "
         "let each group see its slice of channels and its slice of filters.",
-        why="A group is a convolution of its own, with its own channels and filters. Dilation spreads the taps and leaves "
+        why="A group is a convolution of its own, with its own channels and filters. Dilation spreads "
+        "the taps and leaves "
         "everything else: the same products run back to the same places.",
         place="minires step resnet20 --at layer2.0.conv1 --when backward --backend reference",
     ),

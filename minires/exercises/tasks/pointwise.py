@@ -6,15 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minires.exercises.solutions import (
+    linear_backward,
+    relu_backward,
+    skip_add_backward,
+    softmax_cross_entropy_backward,
+)
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, times
 
 M = Misconception
 
 # -- ReLU
-
-
-def relu_backward(grad_output, x):  # type: ignore[no-untyped-def]
-    return grad_output * (x > 0)
 
 
 def relu_cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -88,19 +90,13 @@ RELU = Exercise(
     cases=relu_cases,
     right={"grad_x": "grad_x = grad_output · [x > 0]"},
     hint="Where x > 0, y is x and its slope is 1. Where x < 0, y is constant. What is left is one multiplication.",
-    why="ReLU is the identity where x is positive, so the gradient passes there unchanged. Elsewhere y does not depend on x. "
+    why="ReLU is the identity where x is positive, so the gradient passes there unchanged. Elsewhere y "
+    "does not depend on x. "
     "The mask comes from the forward's input, never from the gradient.",
     place="minires step resnet20 --at ReLU --when backward --backend reference",
 )
 
 # -- linear layer
-
-
-def linear_backward(grad_output, x, w):  # type: ignore[no-untyped-def]
-    grad_x = grad_output @ w  # (N, O) @ (O, I)
-    grad_w = grad_output.T @ x  # (O, N) @ (N, I)
-    grad_b = grad_output.sum(0)
-    return grad_x, grad_w, grad_b
 
 
 def linear_cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -116,7 +112,10 @@ def linear_cases(rng: np.random.Generator) -> Iterator[Case]:
         }
         sizes = {"N": N, "O": O, "I": I, "N·O": N * O, "N·I": N * I}
         yield Case(
-            f"x {times(N, I)}, w {times(O, I)}", (grad_output, x, w), sizes, frozenset(k for k, v in features.items() if v)
+            f"x {times(N, I)}, w {times(O, I)}",
+            (grad_output, x, w),
+            sizes,
+            frozenset(k for k, v in features.items() if v),
         )
 
 
@@ -183,7 +182,11 @@ LINEAR = Exercise(
     variant=linear_variant,
     misconceptions=(
         M("w transposed", "transposed", "grad_x[n,i] = Σ_o grad_output[n,o] · w[i,o]"),
-        M("grad_x from the mean over the batch", "mean for sum", "grad_x[n,i] = Σ_o (mean of grad_output over n) · w[o,i]"),
+        M(
+            "grad_x from the mean over the batch",
+            "mean for sum",
+            "grad_x[n,i] = Σ_o (mean of grad_output over n) · w[o,i]",
+        ),
         M("grad_x summed over the batch", "reduction", "grad_x[i] = Σ_n,o grad_output[n,o] · w[o,i]"),
         M("outputs summed before the product", "sum before product", "grad_x[n,i] = (Σ_o grad_output) · (Σ_o w)"),
         M("outputs averaged in grad_x", "mean for sum", "grad_x[n,i] = Σ_o grad_output[n,o] · w[o,i] / O"),
@@ -210,22 +213,13 @@ LINEAR = Exercise(
     },
     hint="Differentiate y[n,o] = b[o] + Σ_i x[n,i] · w[o,i] with respect to one x[n,i], one w[o,i], one b[o]. "
     "Each gradient sums over the indices that it lacks. The shapes then leave one order of the product.",
-    why="Each product x[n,i] · w[o,i] occurs once, in y[n,o]. So grad_output[n,o] returns to x times w and to w times x. "
+    why="Each product x[n,i] · w[o,i] occurs once, in y[n,o]. So grad_output[n,o] returns to x times w "
+    "and to w times x. "
     "Summing over the missing index gives a matrix product; for the bias, whose factor is 1, it gives a plain sum.",
     place="minires step resnet20 --at fc --when backward --backend reference",
 )
 
 # -- skip-add
-
-
-def skip_add_backward(grad_output, a_shape, b_shape):  # type: ignore[no-untyped-def]
-    def reduced(shape):  # type: ignore[no-untyped-def]
-        new = grad_output.ndim - len(shape)  # leading axes that broadcasting added
-        grad = grad_output.sum(axis=tuple(range(new)))
-        repeated = tuple(axis for axis, n in enumerate(shape) if n == 1)
-        return grad.sum(axis=repeated, keepdims=True).reshape(shape)
-
-    return reduced(a_shape), reduced(b_shape)
 
 
 SKIPS: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
@@ -338,20 +332,13 @@ SKIP = Exercise(
     },
     hint="Line the shapes up at the right. An axis that a lacks, or has with size 1, was repeated: sum over it. "
     "Then give the result exactly a's shape.",
-    why="The derivative of a + b is 1 for both, so the gradient passes unchanged to both. This is why a shortcut carries "
+    why="The derivative of a + b is 1 for both, so the gradient passes unchanged to both. This is why a "
+    "shortcut carries "
     "gradients through a deep network. An element that broadcasting repeats collects the sum over its repetitions.",
     place="minires step resnet20 --at Add --when backward",
 )
 
 # -- softmax and cross-entropy
-
-
-def softmax_cross_entropy_backward(logits, labels):  # type: ignore[no-untyped-def]
-    N = len(logits)
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    grad = e / e.sum(1, keepdims=True)  # softmax
-    grad[np.arange(N), labels] -= 1
-    return grad / N
 
 
 def entropy_cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -366,8 +353,8 @@ def entropy_cases(rng: np.random.Generator) -> Iterator[Case]:
             frozenset(name for name, holds in features.items() if holds),
         )
     large = np.array([[1000.0, 999.0, 0.0], [-1000.0, -1001.0, -999.5], [3.0, 1.0, 2.0]])
-    features = frozenset({"there is more than one sample", "there are more than two classes", "logits are large"})
-    yield Case("logits 3×3, up to 1000", (large, np.array([1, 2, 0])), {"N": 3, "C": 3, "N·C": 9}, features)
+    known = frozenset({"there is more than one sample", "there are more than two classes", "logits are large"})
+    yield Case("logits 3×3, up to 1000", (large, np.array([1, 2, 0])), {"N": 3, "C": 3, "N·C": 9}, known)
 
 
 def entropy_variant(bugs: Bugs, logits: Array, labels: Array) -> tuple[Array, ...]:
@@ -478,7 +465,11 @@ ENTROPY = Exercise(
         M("sigmoid", "softmax", "p[n,c] = 1 / (1 + exp(−logits[n,c]))"),
         M("log of the softmax", "softmax", "p[n,c] = log softmax(logits)[n,c]"),
         M("maximum not subtracted", "overflow", "p[n,c] = exp(1000) / Σ exp(1000) = inf / inf = NaN"),
-        M("maximum of the whole batch subtracted", "overflow", "exp(logits − max of all rows) = 0 in a row: 0 / 0 = NaN"),
+        M(
+            "maximum of the whole batch subtracted",
+            "overflow",
+            "exp(logits − max of all rows) = 0 in a row: 0 / 0 = NaN",
+        ),
         M("derivative of a quadratic loss", "derivative", "grad[n,c] = (p − [c = label]) · p · (1 − p) / N"),
         M("gradient of the probability", "derivative", "grad[n,c] = −∂p[n,label]/∂logits[n,c] / N, without the log"),
         M("loss instead of gradient", "derivative", "grad[n,label] = −log p[n,label] / N"),
@@ -487,7 +478,8 @@ ENTROPY = Exercise(
     right={"grad_logits": "grad_logits[n,c] = (p[n,c] − [c = labels[n]]) / N"},
     hint="log p[n,label] = logits[n,label] − log Σ_k exp(logits[n,k]). Differentiate the two terms one at a time. "
     "Subtracting a row's maximum from its logits changes nothing in exact arithmetic.",
-    why="The logarithm cancels the exponential of softmax, and what is left is probability minus one-hot label, divided by "
+    why="The logarithm cancels the exponential of softmax, and what is left is probability minus one-hot "
+    "label, divided by "
     "N for the mean. The gradient of each row sums to 0. It vanishes where the network is certain and right.",
     place="minires step resnet20 --at CrossEntropy --when backward --backend reference",
 )

@@ -7,28 +7,50 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.solutions import avg_pool2d_backward, avg_pool2d_backward_ceil, max_pool2d_backward, pair_of
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, pair, times
-from minires.exercises.tasks.conv2d import pair_of
 
 M = Misconception
 
 # N, C, H, W, kernel_size, stride, padding
 GEOMETRIES: tuple[tuple[Any, ...], ...] = (
-    *((1, 1, 2, 2, 2, 2, 0), (1, 1, 3, 3, 2, 1, 0), (1, 1, 2, 2, 2, 2, 1), (1, 1, 3, 3, 3, 1, 1), (1, 1, 3, 3, 3, 2, 1)),
-    *((1, 1, 3, 3, 1, 2, 0), (1, 1, 4, 4, 2, 2, 0), (1, 1, 4, 4, 2, 1, 0), (1, 1, 3, 4, 2, 2, 0), (2, 1, 2, 2, 2, 1, 0)),
-    *((1, 2, 2, 2, 2, 1, 0), (1, 1, 5, 5, 3, 2, 0), (2, 3, 5, 4, 3, 2, 1), (2, 2, 7, 6, 2, 3, 0), (1, 2, 6, 7, 3, 1, 1)),
+    *(
+        (1, 1, 2, 2, 2, 2, 0),
+        (1, 1, 3, 3, 2, 1, 0),
+        (1, 1, 2, 2, 2, 2, 1),
+        (1, 1, 3, 3, 3, 1, 1),
+        (1, 1, 3, 3, 3, 2, 1),
+    ),
+    *(
+        (1, 1, 3, 3, 1, 2, 0),
+        (1, 1, 4, 4, 2, 2, 0),
+        (1, 1, 4, 4, 2, 1, 0),
+        (1, 1, 3, 4, 2, 2, 0),
+        (2, 1, 2, 2, 2, 1, 0),
+    ),
+    *(
+        (1, 2, 2, 2, 2, 1, 0),
+        (1, 1, 5, 5, 3, 2, 0),
+        (2, 3, 5, 4, 3, 2, 1),
+        (2, 2, 7, 6, 2, 3, 0),
+        (1, 2, 6, 7, 3, 1, 1),
+    ),
     *((2, 2, 4, 5, 2, 2, 1), (1, 1, 4, 4, (2, 3), 1, 0), (1, 1, 5, 5, 2, (2, 1), 0), (1, 1, 4, 5, 3, 2, (1, 0))),
     *((2, 2, 7, 6, (3, 2), (2, 3), (1, 0)), (1, 2, 6, 6, (2, 3), (1, 2), (0, 1)), (1, 1, 6, 6, 4, 3, 2)),
 )
 CEILED: tuple[tuple[Any, ...], ...] = (
-    *((1, 1, 3, 3, 2, 2, 0), (1, 1, 4, 4, 3, 2, 0), (1, 1, 4, 5, 3, 2, 1), (1, 1, 4, 4, 2, 2, 0), (1, 2, 6, 5, 3, 3, 1)),
+    *(
+        (1, 1, 3, 3, 2, 2, 0),
+        (1, 1, 4, 4, 3, 2, 0),
+        (1, 1, 4, 5, 3, 2, 1),
+        (1, 1, 4, 4, 2, 2, 0),
+        (1, 2, 6, 5, 3, 3, 1),
+    ),
     *((2, 2, 7, 6, 3, 2, 0), (2, 1, 6, 7, (3, 2), (2, 3), (1, 0)), (1, 1, 5, 5, 2, 3, 1), (1, 1, 6, 6, 4, 3, 1)),
 )
 
 
-def output_size(
-    H: int, W: int, kernel: Any, stride: Any, padding: Any, ceil_mode: bool
-) -> tuple[int, int]:
+def output_size(H: int, W: int, kernel: Any, stride: Any, padding: Any, ceil_mode: bool) -> tuple[int, int]:
     """(OH, OW): with ceil_mode also windows that begin inside the image or its padding, but reach beyond."""
     sizes = []
     for n, k, s, p in zip((H, W), pair(kernel), pair(stride), pair(padding), strict=True):
@@ -67,21 +89,6 @@ def max_cases(rng: np.random.Generator) -> Iterator[Case]:
         sizes = {"N": N, "C": C, "OH·OW": OH * OW, "N·OH·OW": N * OH * OW, "KH·KW": pair(kernel)[0] * pair(kernel)[1]}
         note = {0: "", 1: ", all negative", 2: ", with ties"}[kind]
         yield Case(text + note, (draw(rng, (N, C, OH, OW)), x, kernel, stride, padding), sizes, features)
-
-
-def max_pool2d_backward(grad_output, x, kernel_size, stride, padding):  # type: ignore[no-untyped-def]
-    (KH, KW), (sh, sw), (ph, pw) = pair_of(kernel_size), pair_of(stride), pair_of(padding)
-    N, C, H, W = x.shape
-    OH, OW = grad_output.shape[2:]
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=-np.inf)
-    grad_padded = np.zeros_like(padded)
-    n, c = np.ogrid[:N, :C]
-    for i in range(OH):
-        for j in range(OW):
-            window = padded[:, :, i * sh : i * sh + KH, j * sw : j * sw + KW]
-            winner = window.reshape(N, C, KH * KW).argmax(2)  # the first of several equal ones
-            grad_padded[n, c, i * sh + winner // KW, j * sw + winner % KW] += grad_output[:, :, i, j]
-    return grad_padded[:, :, ph : ph + H, pw : pw + W]
 
 
 def cropped(has: Any, padded: Array, H: int, W: int, ph: int, pw: int) -> Array:
@@ -178,9 +185,17 @@ def max_variant(
 WINDOWS = (
     M("stride ignored", "stride", "the window of output (i, j) begins at row i, not at i·stride"),
     M("stride taken as the kernel size", "stride", "the window of output (i, j) begins at row i·KH, not at i·stride"),
-    M("padding ignored", "padding", "the window of output (i, j) begins at row i·stride of x, not at i·stride − padding"),
+    M(
+        "padding ignored",
+        "padding",
+        "the window of output (i, j) begins at row i·stride of x, not at i·stride − padding",
+    ),
     M("padding not cropped", "padding", "grad_x has H + 2·padding rows: it is the gradient of the padded x"),
-    M("cropped at the wrong corner", "padding", "grad_x[h,w] = grad_padded[h,w] instead of grad_padded[h+padding,w+padding]"),
+    M(
+        "cropped at the wrong corner",
+        "padding",
+        "grad_x[h,w] = grad_padded[h,w] instead of grad_padded[h+padding,w+padding]",
+    ),
     M("cropped at the end", "padding", "grad_x[h,w] = grad_padded[h+2·padding,w+2·padding]"),
     M("slice p:-p", "slice to -0", "grad_x = grad_padded[:, :, p:-p, p:-p], which is empty for p = 0"),
     M("kernel size exchanged", "height and width", "windows have kernel_size[1] rows and kernel_size[0] columns"),
@@ -215,23 +230,38 @@ MAX = Exercise(
         M("the last tie gets the gradient", "ties", "the gradient goes to the last maximum in row order"),
         M("the first tie in column order", "ties", "the gradient goes to the first maximum in column order"),
         M("ties share the gradient", "ties", "grad_x[h,w] = Σ grad_output / (number of maxima)"),
-        M("overlaps overwritten", "overwritten", "grad_x[winner] = grad_output[i,j] instead of +=: the last window wins"),
+        M(
+            "overlaps overwritten",
+            "overwritten",
+            "grad_x[winner] = grad_output[i,j] instead of +=: the last window wins",
+        ),
         M("padded with zeros", "padding competes", "y = max(x, 0) in windows at the border"),
         M("gradient spread over the window", "pooled differently", "grad_x = Σ grad_output / (KH·KW): average pooling"),
-        M("gradient given to the whole window", "pooled differently", "grad_x = Σ grad_output for every pixel of a window"),
+        M(
+            "gradient given to the whole window",
+            "pooled differently",
+            "grad_x = Σ grad_output for every pixel of a window",
+        ),
         M("minimum instead of maximum", "pooled differently", "the gradient goes to the minimum of the window"),
         M("largest absolute value", "pooled differently", "the gradient goes to the largest |x| of the window"),
         M("winner's index split by the height", "height and width", "row = index // KH, column = index % KH"),
         M("winner's row and column exchanged", "height and width", "row = index % KW, column = index // KW"),
-        M("one winner for all channels", "pooled differently", "the winner of channel 0 receives every channel's gradient"),
+        M(
+            "one winner for all channels",
+            "pooled differently",
+            "the winner of channel 0 receives every channel's gradient",
+        ),
         M("one winner for all images", "pooled differently", "the winner of image 0 receives every image's gradient"),
         M("gradient multiplied by the maximum", "derivative", "grad_x[winner] = Σ grad_output · maximum"),
         *WINDOWS,
     ),
     cases=max_cases,
-    right={"grad_x": "grad_x[n,c,h,w] = Σ grad_output[n,c,i,j] over the windows (i, j) whose first maximum is at (h, w)"},
+    right={
+        "grad_x": "grad_x[n,c,h,w] = Σ grad_output[n,c,i,j] over the windows (i, j) whose first maximum is at (h, w)"
+    },
     hint="Pad x with −∞. For each window find the position of its maximum and add grad_output[n,c,i,j] there, with +=.",
-    why="A small change of an element that is not the maximum leaves the output as it is, so only the winner receives the "
+    why="A small change of an element that is not the maximum leaves the output as it is, so only the "
+    "winner receives the "
     "gradient. An element that wins in several overlapping windows collects the sum. The first of equal elements wins, "
     "so that the gradient of a window arrives exactly once.",
     place="minires step resnet18 --at maxpool --when backward --backend reference",
@@ -248,7 +278,7 @@ def average_cases(
             for ceil_mode in (True, False) if ceil and number % 3 == 0 else (ceil,):
                 text, features = geometry(N, C, H, W, kernel, stride, padding)
                 OH, OW = output_size(H, W, kernel, stride, padding, ceil_mode)
-                if (OH, OW) != output_size(H, W, kernel, stride, padding, False):
+                if output_size(H, W, kernel, stride, padding, False) != (OH, OW):
                     features |= {"a window leaves the padded image"}
                 if padding != 0:
                     features |= {f"count_include_pad is {count} and there is padding"}
@@ -262,25 +292,6 @@ def average_cases(
                     sizes | {"H·W": H * W},
                     features,
                 )
-
-
-def avg_pool2d_backward(grad_output, x_shape, kernel_size, stride, padding, count_include_pad):  # type: ignore[no-untyped-def]
-    (KH, KW), (sh, sw), (ph, pw) = pair_of(kernel_size), pair_of(stride), pair_of(padding)
-    N, C, H, W = x_shape
-    grad_padded = np.zeros((N, C, H + 2 * ph, W + 2 * pw))
-    pixels = np.pad(np.ones((H, W)), ((ph, ph), (pw, pw)), constant_values=float(count_include_pad))
-    for i in range(grad_output.shape[2]):
-        for j in range(grad_output.shape[3]):
-            rows, columns = slice(i * sh, i * sh + KH), slice(j * sw, j * sw + KW)
-            size = pixels[rows, columns].sum()  # the number of pixels that the forward divides by
-            grad_padded[:, :, rows, columns] += grad_output[:, :, i, j, None, None] / size
-    return grad_padded[:, :, ph : ph + H, pw : pw + W]
-
-
-def avg_pool2d_backward_ceil(grad_output, x_shape, kernel_size, stride, padding, ceil_mode, count_include_pad):  # type: ignore[no-untyped-def]
-    # grad_output already has the rows and columns that ceil_mode adds.  A slice ends where the padded image ends,
-    # so that what lies beyond neither counts nor receives a gradient.
-    return avg_pool2d_backward(grad_output, x_shape, kernel_size, stride, padding, count_include_pad)
 
 
 def average_variant(
@@ -343,20 +354,33 @@ def average_variant(
 
 AVERAGE = (
     M("not divided", "divisor", "grad_x[h,w] = Σ grad_output[i,j]: sum pooling"),
-    M("padding always counts", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / (KH·KW), also if count_include_pad is False"),
-    M("padding never counts", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / (pixels of x in the window), also if count_include_pad is True"),
+    M(
+        "padding always counts",
+        "divisor",
+        "grad_x[h,w] = Σ grad_output[i,j] / (KH·KW), also if count_include_pad is False",
+    ),
+    M(
+        "padding never counts",
+        "divisor",
+        "grad_x[h,w] = Σ grad_output[i,j] / (pixels of x in the window), also if count_include_pad is True",
+    ),
     M("count_include_pad inverted", "divisor", "the divisors of True and False are exchanged"),
     M("divided by the square of the height", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / KH²"),
     M("divided by the height", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / KH"),
     M("divided by the number of outputs", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / (OH·OW)"),
     M("divided by the number of pixels", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / (H·W)"),
     M("divided twice", "divisor", "grad_x[h,w] = Σ grad_output[i,j] / (window size)²"),
-    M("only the first pixel of a window", "pooled differently", "the gradient of a window goes to its first pixel alone"),
+    M(
+        "only the first pixel of a window",
+        "pooled differently",
+        "the gradient of a window goes to its first pixel alone",
+    ),
     *WINDOWS,
-)  # fmt: skip
+)
 AVERAGE_RIGHT = {"grad_x": "grad_x[n,c,h,w] = Σ grad_output[n,c,i,j] / size(i,j) over the windows that contain (h, w)"}
 AVERAGE_WHY = (
-    "Each pixel of a window has the weight 1 / size, so it receives this share of grad_output. Pixels in several windows "
+    "Each pixel of a window has the weight 1 / size, so it receives this share of grad_output. "
+    "Pixels in several windows "
     "collect the sum. Padding receives a share too, which is cut off: it belongs to no pixel of x."
 )
 AVERAGE_TEXT = """
@@ -386,7 +410,10 @@ EXERCISES = (
         misconceptions=AVERAGE,
         cases=average_cases,
         right=AVERAGE_RIGHT,
-        hint="Make an array of ones of x's size, pad it with ones or with zeros, and sum its windows: these are the divisors.",
+        hint=(
+            "Make an array of ones of x's size, pad it with ones or with zeros, and sum its windows: "
+            "these are the divisors."
+        ),
         why=AVERAGE_WHY,
         place="minires step resnet20 --at AdaptiveAvgPool2d --when backward --backend reference",
     ),
@@ -406,13 +433,20 @@ EXERCISES = (
         solution=avg_pool2d_backward_ceil,
         variant=average_variant,
         misconceptions=(
-            M("divided by the whole window", "divisor", "size(i,j) = KH·KW, also where the window leaves the padded image"),
+            M(
+                "divided by the whole window",
+                "divisor",
+                "size(i,j) = KH·KW, also where the window leaves the padded image",
+            ),
             M("last windows left out", "leftover", "the windows that ceil_mode adds receive no share"),
             *AVERAGE,
         ),
         cases=lambda rng: average_cases(rng, CEILED, ceil=True),
         right=AVERAGE_RIGHT,
-        hint="The shape of grad_output contains the added windows already. Clip each window to the padded image before counting.",
+        hint=(
+            "The shape of grad_output contains the added windows already. Clip each window to the padded "
+            "image before counting."
+        ),
         why=AVERAGE_WHY + " Beyond the padded image there is nothing to share with, so the divisor shrinks.",
         place="minires step resnet20 --at AdaptiveAvgPool2d --when backward --backend reference",
     ),

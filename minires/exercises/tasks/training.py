@@ -8,17 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.solutions import he_init, sgd_momentum
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, Seed, draw, times
 
 M = Misconception
 
 # -- He initialisation
-
-
-def he_init(shape, fan, rng):  # type: ignore[no-untyped-def]
-    units = shape[1] if fan == "in" else shape[0]
-    products = units * int(np.prod(shape[2:]))  # 1 for a linear layer
-    return rng.standard_normal(shape) * np.sqrt(2 / products)
 
 
 SHAPES = ((300, 200), (150, 500), (40, 120, 3, 3), (120, 30, 3, 5), (600, 40, 1, 1), (30, 20, 7, 7))
@@ -29,7 +24,9 @@ def he_cases(rng: np.random.Generator) -> Iterator[Case]:
         for fan in ("in", "out"):
             kind = "linear layer" if len(shape) == 2 else "convolution"
             features = frozenset({f"fan is {fan!r}", f"the shape is that of a {kind}"})
-            yield Case(f"{kind} {times(*shape)}, fan {fan!r}", (shape, fan, Seed(int(rng.integers(2**31)))), {}, features)
+            yield Case(
+                f"{kind} {times(*shape)}, fan {fan!r}", (shape, fan, Seed(int(rng.integers(2**31)))), {}, features
+            )
 
 
 def he_measure(arguments: tuple[Any, ...], outputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -135,7 +132,8 @@ HE = Exercise(
     cases=he_cases,
     right={"w": "w ~ Normal(0, 2 / n), n = C·KH·KW (fan in) or O·KH·KW (fan out)"},
     hint="rng.standard_normal(shape) has variance 1. Multiply by the deviation, the square root of the variance.",
-    why="A sum of n products of variance σ² · E[x²] has n times that variance, and ReLU halves E[x²]. With σ² = 2 / n the "
+    why="A sum of n products of variance σ² · E[x²] has n times that variance, and ReLU halves E[x²]. "
+    "With σ² = 2 / n the "
     "signal keeps its size through any number of layers.",
     place="minires summary resnet20",
     tolerance=0.06,  # 30,000 weights: five times the deviation of the measured numbers, at most 0.012
@@ -144,12 +142,6 @@ HE = Exercise(
 )
 
 # -- SGD
-
-
-def sgd_momentum(p, grad, velocity, lr, momentum, weight_decay):  # type: ignore[no-untyped-def]
-    grad = grad + weight_decay * p
-    velocity = momentum * velocity + grad
-    return p - lr * velocity, velocity
 
 
 def sgd_cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -163,7 +155,9 @@ def sgd_cases(rng: np.random.Generator) -> Iterator[Case]:
         }
         text = f"p {times(*shape)}, lr {lr}, momentum {momentum}, weight_decay {decay}"
         arrays = (draw(rng, shape), draw(rng, shape), draw(rng, shape))
-        yield Case(text, (*arrays, lr, momentum, decay), {}, frozenset(name for name, holds in features.items() if holds))
+        yield Case(
+            text, (*arrays, lr, momentum, decay), {}, frozenset(name for name, holds in features.items() if holds)
+        )
 
 
 def sgd_variant(
@@ -246,15 +240,39 @@ SGD = Exercise(
     variant=sgd_variant,
     misconceptions=(
         M("weight decay forgotten", "weight decay", "velocity = momentum · velocity + grad"),
-        M("weight decay after the momentum", "weight decay", "p = p − lr · (velocity + weight_decay · p), with velocity from grad alone"),
-        M("decoupled weight decay", "weight decay", "p = p · (1 − weight_decay) − lr · velocity, with velocity from grad alone"),
-        M("weight decay with the wrong sign", "weight decay", "velocity = momentum · velocity + grad − weight_decay · p"),
+        M(
+            "weight decay after the momentum",
+            "weight decay",
+            "p = p − lr · (velocity + weight_decay · p), with velocity from grad alone",
+        ),
+        M(
+            "decoupled weight decay",
+            "weight decay",
+            "p = p · (1 − weight_decay) − lr · velocity, with velocity from grad alone",
+        ),
+        M(
+            "weight decay with the wrong sign",
+            "weight decay",
+            "velocity = momentum · velocity + grad − weight_decay · p",
+        ),
         M("weight decay doubled", "weight decay", "velocity = momentum · velocity + grad + 2 · weight_decay · p"),
         M("weight decay halved", "weight decay", "velocity = momentum · velocity + grad + weight_decay · p / 2"),
         M("weight decay without p", "weight decay", "velocity = momentum · velocity + grad + weight_decay"),
-        M("weight decay of the sign of p", "weight decay", "velocity = momentum · velocity + grad + weight_decay · sign(p)"),
-        M("learning rate in the velocity", "learning rate", "velocity = momentum · velocity + lr · g, p = p − velocity"),
-        M("learning rate in a negative velocity", "learning rate", "velocity = momentum · velocity − lr · g, p = p + velocity"),
+        M(
+            "weight decay of the sign of p",
+            "weight decay",
+            "velocity = momentum · velocity + grad + weight_decay · sign(p)",
+        ),
+        M(
+            "learning rate in the velocity",
+            "learning rate",
+            "velocity = momentum · velocity + lr · g, p = p − velocity",
+        ),
+        M(
+            "learning rate in a negative velocity",
+            "learning rate",
+            "velocity = momentum · velocity − lr · g, p = p + velocity",
+        ),
         M("learning rate forgotten", "learning rate", "p = p − velocity"),
         M("gradient with dampening", "momentum", "velocity = momentum · velocity + (1 − momentum) · g"),
         M("momentum forgotten", "momentum", "velocity = g"),
@@ -274,9 +292,15 @@ SGD = Exercise(
         "p": "p ← p − lr · velocity, with the new velocity",
         "velocity": "velocity ← momentum · velocity + grad + weight_decay · p",
     },
-    hint="Three lines: the gradient with weight decay, the velocity, the parameter. Each uses the result of the line before.",
-    why="The velocity is a sum of past gradients, each reduced by momentum once per step. The learning rate multiplies the "
-    "whole velocity, so that a lower rate takes effect at once. Weight decay enters as a gradient, so it has momentum too.",
+    hint=(
+        "Three lines: the gradient with weight decay, the velocity, the parameter. Each uses the result "
+        "of the line before."
+    ),
+    why=(
+        "The velocity is a sum of past gradients, each reduced by momentum once per step. The learning "
+        "rate multiplies the whole velocity, so that a lower rate takes effect at once. Weight decay enters as a gradient, "
+        "so it has momentum too."
+    ),
     place="minires train resnet20 --iterations 1 (the code: minires/optim.py)",
 )
 EXERCISES = (HE, SGD)
