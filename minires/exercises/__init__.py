@@ -6,8 +6,9 @@ Result      passed, misconception, message
 """
 
 from minires._lazy import directory
+from minires.exercises import checking
 from minires.exercises.checking import check, names
 from minires.exercises.result import Result
 
-__all__ = ["Result", "check", "names"]
+__all__ = ["Result", "check", "checking", "names"]
 __dir__ = directory(globals())

@@ -1,7 +1,4 @@
-"""Calls of a solution: what it returned, raised and changed.
-
-Only NumPy is needed here: the process of a solution imports this file and `layer`, and no other of the exercises.
-"""
+"""Calls of a solution: what it returned, raised and changed."""
 
 from __future__ import annotations
 

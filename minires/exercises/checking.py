@@ -125,7 +125,7 @@ def _raised(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) ->
     verdict, question = "raised", "Which shape has each array in the line above, in this geometry?"
     if call.kind in ("SystemExit", "KeyboardInterrupt", "GeneratorExit"):
         verdict, question = "exited", "Which line ends the program? A solution returns its result."
-    elif call.kind == "MemoryError":
+    elif call.kind.endswith("MemoryError"):  # NumPy has its own
         verdict, question = "memory", "Which array grows with the product of all sizes?"
     elif call.kind == "NotImplementedError":
         question = "The body is still to be written: what is the output for the smallest geometry?"

@@ -1,7 +1,4 @@
-"""The layers that the exercise on the building block hands to a solution.
-
-Only NumPy is needed here: the process of a solution imports this file and no other of the exercises.
-"""
+"""The layers that the exercise on the building block passes to a solution."""
 
 from __future__ import annotations
 

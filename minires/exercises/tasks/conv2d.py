@@ -238,7 +238,6 @@ def _channels(has: Has, g: int, groups: int, Cg: int) -> slice:
 
 def _recut(whole: Array, cut: tuple[int, int]) -> Array:
     """The full correlation cut, or padded with zeros, by this many rows and columns on every side."""
-    H, W = whole.shape[2:]
     grown = np.pad(whole, ((0, 0), (0, 0), *((max(-c, 0),) * 2 for c in cut)))
     top, left = max(cut[0], 0), max(cut[1], 0)
     return grown[:, :, top : max(grown.shape[2] - top, top), left : max(grown.shape[3] - left, left)]

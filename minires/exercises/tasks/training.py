@@ -298,8 +298,8 @@ SGD = Exercise(
     ),
     why=(
         "The velocity is a sum of past gradients, each reduced by momentum once per step. The learning "
-        "rate multiplies the whole velocity, so that a lower rate takes effect at once. Weight decay enters as a gradient, "
-        "so it has momentum too."
+        "rate multiplies the whole velocity, so that a lower rate takes effect at once. Weight decay enters "
+        "as a gradient, so it has momentum too."
     ),
     place="minires train resnet20 --iterations 1 (the code: minires/optim.py)",
 )
