@@ -91,10 +91,12 @@ def judged(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) -> 
     notes = [f"the call also changed its input {', '.join(changed)}"] if changed else []
     if len(returned) < len(calls):
         first = next(i for i, call in enumerate(calls) if call.raised)
-        error = calls[first].raised.splitlines()[-1]
+        place = where_exactly(cases, [bool(call.raised) for call in calls])
         notes.append(
-            f"it raised in {len(calls) - len(returned)} more geometries, first in {cases[first].geometry}: {error}"
+            f"it raised in {len(calls) - len(returned)} more geometries"
+            f"{f', exactly where {place}' if place else ''}; first in {cases[first].geometry}:"
         )
+        notes.append(f"  {calls[first].raised.splitlines()[-1][:120]}")
     wrong_outputs = [k for k in range(len(exercise.outputs)) if not all(flags[k] for flags in right)]
     explained = Diagnosis(exercise, kept, expected, came).explained(wrong_outputs)
     return wrong(exercise, kept, right, expected, came, explained, notes)
@@ -125,6 +127,14 @@ def _raised(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) ->
     verdict, question = "raised", "Which shape has each array in the line above, in this geometry?"
     if call.kind in ("SystemExit", "KeyboardInterrupt", "GeneratorExit"):
         verdict, question = "exited", "Which line ends the program? A solution returns its result."
+    elif call.kind == "EOFError":
+        question = "A solution reads nothing from the keyboard. Where do its inputs come from?"
+    elif call.kind in ("OSError", "FileNotFoundError", "PermissionError"):
+        question = "A solution needs no files and prints little. Which line writes or reads one?"
+    elif call.kind == "RecursionError":
+        question = "Which call ends the recursion?"
+    elif call.kind in ("IndexError", "KeyError"):
+        question = "Which indices does this line use in this geometry, and how long is each axis?"
     elif call.kind.endswith("MemoryError"):  # NumPy has its own
         verdict, question = "memory", "Which array grows with the product of all sizes?"
     elif call.kind == "NotImplementedError":

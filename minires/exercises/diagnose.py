@@ -23,6 +23,7 @@ class Explanation:
     """One way to make a wrong output: one misconception, or two at once."""
 
     parts: tuple[Misconception, ...]
+    bugs: Bugs = frozenset()  # the switches of the catalogue; empty if a general mistake is among the parts
 
     @property
     def name(self) -> str:
@@ -51,18 +52,19 @@ class Diagnosis:
         """Output -> its explanations: one, two that cannot be distinguished, or none."""
         found = {output: self._candidates(output) for output in wrong}
         names = [{one.name for one in candidates} for candidates in found.values()]
-        known = {one.name for one in self.exercise.misconceptions}
 
         def score(one: Explanation) -> tuple[int, bool]:
-            bugs = frozenset(part.name for part in one.parts)
-            everything = bugs <= known and all(
-                self._agree(k, self._returned(k), bugs) for k in range(len(self.exercise.outputs))
-            )
+            outputs = range(len(self.exercise.outputs))
+            everything = bool(one.bugs) and all(self._agree(k, self._returned(k), one.bugs) for k in outputs)
             return sum(one.name in explained for explained in names), everything
 
         for output, candidates in found.items():
             best = max(map(score, candidates), default=(0, False))
-            found[output] = [one for one in candidates if score(one) == best][:2]
+            unique: dict[object, Explanation] = {}
+            for one in candidates:
+                if score(one) == best:  # pairs of the same families differ in detail only
+                    unique.setdefault(one.name if len(one.parts) == 1 else frozenset(p.family for p in one.parts), one)
+            found[output] = list(unique.values())[:2]
         return found
 
     def _candidates(self, output: int) -> list[Explanation]:
@@ -72,10 +74,12 @@ class Diagnosis:
         places = wrong + [i for i in places if i not in wrong]  # the wrong ones refute a candidate early
         if not wrong:
             return []
-        catalogue = {one.name: one for one in self.exercise.misconceptions}
+        catalogue = {switch: one for one in self.exercise.misconceptions for switch in one.switches}
         right = {i: self.expected[i][output] for i in places}
         found = [
-            Explanation((catalogue[name],)) for name in catalogue if self._agree(output, places, frozenset({name}))
+            Explanation((one,), frozenset({switch}))
+            for switch, one in catalogue.items()
+            if self._agree(output, places, frozenset({switch}))
         ]
         if not found:
             found = [Explanation((one,)) for one in self._general(output, places, right)]
@@ -88,8 +92,8 @@ class Diagnosis:
                 one = catalogue[name]
                 found += [Explanation((one, more)) for more in self._general(output, places, arrays, order=False)]
         for two in itertools.combinations(effective, 2):
-            if self._agree(output, places, frozenset(two)):
-                found.append(Explanation(tuple(catalogue[name] for name in two)))
+            if catalogue[two[0]] is not catalogue[two[1]] and self._agree(output, places, frozenset(two)):
+                found.append(Explanation(tuple(catalogue[name] for name in two), frozenset(two)))
         return found
 
     def _returned(self, output: int) -> list[int]:
@@ -140,6 +144,15 @@ class Diagnosis:
             if all(not array.any() for array in came.values()):
                 yield Misconception(f"{name} is zero", "nothing", f"{name} = 0")
                 return
+        if order and any(np.isnan(array).any() for array in came.values()):
+            written = {
+                i: np.where(np.isnan(came[i]), arrays[i], came[i]) for i in places if came[i].shape == arrays[i].shape
+            }
+            if all(i in written and self._same(written[i], arrays[i]) for i in places):
+                yield Misconception(
+                    f"elements of {name} not written", "unwritten", f"{name} is NaN in places, else right"
+                )
+            return
         factor = self._factor(places, came, arrays)
         if factor is not None:
             text, family = factor
@@ -224,6 +237,7 @@ def _turned(*axes: int) -> Callable[[Array], Array]:
 CHANGES: tuple[tuple[str, str, Callable[[Array], Array]], ...] = (
     ("with its last two axes exchanged", "transposed", _turned(-2, -1)),
     ("with its first two axes exchanged", "transposed", lambda a: a.swapaxes(0, 1) if a.ndim > 2 else a),
+    ("with its channels as the last axis", "transposed", lambda a: np.moveaxis(a, 1, -1) if a.ndim > 2 else a),
     ("with all axes in reverse order", "transposed", lambda a: a.T if a.ndim > 2 else a),
     ("with its last two axes reversed", "reversed", lambda a: a[..., ::-1, ::-1] if a.ndim >= 2 else a),
     ("with its last axis reversed", "reversed", lambda a: a[..., ::-1] if a.ndim else a),

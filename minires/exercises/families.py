@@ -35,6 +35,10 @@ FAMILIES = {
         "An input is returned as it came.",
         "How does the output change when one element of this input changes by a little?",
     ),
+    "unwritten": Family(
+        "Some elements are never written. numpy.empty holds arbitrary numbers; here it is filled with NaN.",
+        "Which elements does your loop not reach, and which value must they have?",
+    ),
     "transposed": Family(
         "The numbers are right, but two axes are exchanged.",
         "Write the index of each axis beside each factor: in which order must the result have them?",

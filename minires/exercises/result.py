@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from minires._repr import wrapped
 from minires.exercises.compare import first_difference
 from minires.exercises.diagnose import Explanation, where_exactly
 from minires.exercises.task import Array, Case, Exercise, Misconception
+
+WIDTH, INDENT = 100, 15  # columns of a message; of its labels
 
 NOT_NAMED = (
     "none: no misconception of the catalogue gives these numbers, nor do two of them",
@@ -60,18 +63,18 @@ def failed(exercise: Exercise, verdict: str, lines: Sequence[str], question: str
     """A verdict without numbers: the solution raised, ended, or could not be loaded."""
     text = [f"{exercise.name}: {verdict.replace('-', ' ')}", "", *lines]
     if question:
-        text += ["", f"question       {question}"]
+        text += ["", *labelled("question", question)]
         details["question"] = question
     return Result(exercise.name, False, verdict, None, "\n".join(text), details)
 
 
 def passed(exercise: Exercise, cases: Sequence[Case]) -> Result:
-    tried = f"tried          {len(cases)} geometries, from {cases[0].geometry} to {cases[-1].geometry};"
+    tried = f"{len(cases)} geometries, from {cases[0].geometry} to {cases[-1].geometry};"
     text = [
         f"{exercise.name}: passed",
         "",
-        f"{tried} every element of {', '.join(exercise.outputs)} in float64",
-        f"why it works   {exercise.why}",
+        *labelled("tried", f"{tried} every element of {', '.join(exercise.outputs)}, in float64"),
+        *labelled("why it works", exercise.why),
         f"step through   {exercise.place}",
     ]
     return Result(exercise.name, True, "passed", None, "\n".join(text), {"geometries": len(cases)})
@@ -142,12 +145,14 @@ def _named(
     for key, members in groups.items():
         where = ", ".join(exercise.outputs[k] for k in members)
         if not key:
-            lines.append(f"misconception  {NOT_NAMED[0]} ({where})")
+            lines += labelled("misconception", f"{NOT_NAMED[0]} ({where})")
             continue
         names.append(" or ".join(key))
         if len(key) > 1:
             lines.append(f"misconception  one of two, which give the same numbers here ({where}):")
         for candidate in explained[members[0]]:
+            if len(candidate.parts) > 1:
+                lines.append(f"misconception  two at once ({where}):")
             for part in candidate.parts:
                 lines += _lines(part, where)
                 parts.append(
@@ -161,16 +166,25 @@ def _named(
                     }
                 )
     asked = parts[0]["question"] if parts else NOT_NAMED[1]
-    lines += ["", f"question       {asked}"]
+    lines += ["", *labelled("question", asked)]
     return lines, " + ".join(dict.fromkeys(names)) or None, parts
 
 
 def _lines(part: Misconception, where: str) -> list[str]:
     return [
-        f"misconception  {part.name} ({where})",
-        f"               {part.sentence}",
-        f"               your code amounts to: {part.formula}",
+        *labelled("misconception", f"{part.name} ({where})"),
+        *labelled("", part.sentence),
+        *labelled("", f"your code amounts to: {part.formula}"),
     ]
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """Lines of a message: a label, then text that is wrapped beside it."""
+    return (
+        wrapped(f"{label:{INDENT - 2}}  {text}", WIDTH, INDENT)
+        if label
+        else [" " * INDENT + line for line in wrapped(text, WIDTH - INDENT)]
+    )
 
 
 def _listed(value: Any) -> Any:

@@ -52,11 +52,17 @@ class Misconception:
     name      what the student did, as a phrase; also the name of its switch in `Exercise.variant`
     family    a key of `FAMILIES`, which holds the explanation and the question
     formula   what the student's outputs amount to
+    also      switches of other code that makes the same mistake with slightly other numbers
     """
 
     name: str
     family: str
     formula: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        return (self.name, *self.also)
 
     @property
     def sentence(self) -> str:

@@ -198,6 +198,10 @@ def backward_variant(bugs: Bugs, grad_output: Array, x: Array, weight: Array, ep
         var_term = var_term / 2
     if has("factor ½ of the root forgotten"):
         var_term = var_term * 2
+    if has("mean term not divided by M"):
+        mean_term = mean_term * terms
+    if has("variance term not divided by M"):
+        var_term = var_term * terms
     if has("sign of the variance term"):
         var_term = -var_term
     if has("sign of the mean term"):
@@ -384,6 +388,8 @@ EXERCISES = (
                 "normalised",
                 f"{GX}(g − mean(g) − x̂ · mean(g·(x − mean)))",
             ),
+            M("mean term not divided by M", "through the mean", f"{GX}(g − Σ g − x̂ · mean(g·x̂))"),
+            M("variance term not divided by M", "through the variance", f"{GX}(g − mean(g) − x̂ · Σ g·x̂)"),
             M("sums not divided by M", "sum for mean", f"{GX}(g − Σ g − x̂ · Σ g·x̂)"),
             M("divided by M − 1", "biased and unbiased", f"{GX}(g − Σ g / (M − 1) − x̂ · Σ g·x̂ / (M − 1))"),
             M("divided by N instead of M", "mean for sum", f"{GX}(g − Σ g / N − x̂ · Σ g·x̂ / N)"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minires.exercises.solutions import conv2d_backward, conv2d_backward_grouped, conv2d_forward, pair_of
-from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, pair, times
+from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, Pair, draw, pair, times
 
 Has = Callable[[str], bool]
 
@@ -125,6 +125,11 @@ def forward_variant(bugs: Bugs, x: Array, w: Array, b: Array, stride: Any, paddi
         times_added = -1.0
     if has("bias added at every tap"):
         times_added = KH * KW * C
+    if has("bias added once and at every tap"):
+        times_added = 1 + KH * KW * C
+    if has("bias added once and at every tap inside the image"):
+        inside = forward_variant(frozenset(), np.ones_like(x), np.ones_like(w), 0 * b, stride, padding)[0]
+        return (y + b[:, None, None] * (1 + inside),)
     if has("bias added for every channel"):
         times_added = C
     if has("bias added for every tap of a channel"):
@@ -265,6 +270,8 @@ def grad_w_variant(
         padded, grad_output = padded[-1:], grad_output[-1:].copy()
         grad_output[:, :, :-1] = 0
         grad_output[:, :, :, :-1] = 0
+    if has("only the last product in grad_w"):
+        return _last_products(grad_output, x, w, (sh, sw), (ph, pw))
     if has("only the last pixel of all samples in grad_w"):
         grad_output = grad_output.copy()
         grad_output[:, :, :-1] = 0
@@ -301,6 +308,20 @@ def grad_w_variant(
                 if has("only the first group"):
                     break
     return grad_w
+
+
+def _last_products(grad_output: Array, x: Array, w: Array, stride: Pair, padding: Pair) -> Array:
+    """grad_w[o,c,p,q] = the last product that loops over n, i, j with a test of the border write."""
+    found = np.zeros_like(w)
+    (sh, sw), (ph, pw) = stride, padding
+    for i in range(grad_output.shape[2]):
+        for j in range(grad_output.shape[3]):
+            for p in range(w.shape[2]):
+                for q in range(w.shape[3]):
+                    h, v = i * sh + p - ph, j * sw + q - pw
+                    if 0 <= h < x.shape[2] and 0 <= v < x.shape[3]:
+                        found[:, :, p, q] = np.outer(grad_output[-1, :, i, j], x[-1, : w.shape[1], h, v])
+    return found
 
 
 def grad_b_variant(has: Has, grad_output: Array) -> Array:
@@ -359,7 +380,12 @@ FORWARD = (
     M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
     M("bias forgotten", "bias", "y[n,o,i,j] = Σ x · w"),
     M("bias subtracted", "bias", "y[n,o,i,j] = Σ x · w − b[o]"),
-    M("bias added at every tap", "bias", "y[n,o,i,j] = Σ (x · w + b[o]) = Σ x · w + C·KH·KW · b[o]"),
+    M(
+        "bias added at every tap",
+        "bias",
+        "y[n,o,i,j] = Σ (x · w + b[o]) = Σ x · w + C·KH·KW · b[o]",
+        ("bias added once and at every tap", "bias added once and at every tap inside the image"),
+    ),
     M("bias added for every channel", "bias", "y[n,o,i,j] = Σ x · w + C · b[o]"),
     M("bias added for every tap of a channel", "bias", "y[n,o,i,j] = Σ x · w + KH·KW · b[o]"),
     M("only the first channel", "channels", "y[n,o,i,j] = Σ_p,q x[n,0,…] · w[o,0,p,q] + b[o]"),
@@ -434,7 +460,12 @@ BACKWARD = (
     M("x not padded in grad_w", "padding", f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i·s+p,j·s+q], without − padding"),
     M("only the last sample in grad_w", "overwritten", f"{GW}Σ_i,j grad_output[N−1,o,i,j] · x[N−1,…]"),
     M("only the first sample in grad_w", "overwritten", f"{GW}Σ_i,j grad_output[0,o,i,j] · x[0,…]"),
-    M("only the last pixel in grad_w", "overwritten", f"{GW}grad_output[N−1,o,OH−1,OW−1] · x[N−1,…]"),
+    M(
+        "only the last pixel in grad_w",
+        "overwritten",
+        f"{GW}grad_output[N−1,o,OH−1,OW−1] · x[N−1,…]",
+        ("only the last product in grad_w",),
+    ),
     M("only the last pixel of all samples in grad_w", "overwritten", f"{GW}Σ_n grad_output[n,o,OH−1,OW−1] · x[n,…]"),
     M("samples summed before the product", "sum before product", f"{GW}Σ_i,j (Σ_n grad_output) · (Σ_n x)"),
     M("filters summed before the product in grad_w", "sum before product", f"{GW}Σ_n,i,j (Σ_o grad_output) · x"),

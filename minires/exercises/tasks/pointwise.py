@@ -272,6 +272,14 @@ def skip_variant(
             for axis in (*leading, *ones):
                 grad = grad.take([0], axis)
             return grad.reshape(shape)
+        if has("averaged over leading axes"):
+            return np.asarray(
+                grad.mean(leading).sum(tuple(a - len(leading) for a in ones), keepdims=True).reshape(shape)
+            )
+        if has("averaged over axes of size 1"):
+            return np.asarray(
+                grad.sum(leading).mean(tuple(a - len(leading) for a in ones), keepdims=True).reshape(shape)
+            )
         total = np.mean if has("averaged") else np.max if has("maximum instead of the sum") else np.sum
         if has("only leading axes summed"):
             return np.asarray(total(grad, axis=leading))
@@ -310,7 +318,12 @@ SKIP = Exercise(
     variant=skip_variant,
     misconceptions=(
         M("not summed", "broadcast", "grad_a = grad_output, of y's shape"),
-        M("averaged", "mean for sum", "grad_a = mean of grad_output over the repetitions"),
+        M(
+            "averaged",
+            "mean for sum",
+            "grad_a = mean of grad_output over the repetitions",
+            ("averaged over leading axes", "averaged over axes of size 1"),
+        ),
         M("maximum instead of the sum", "broadcast", "grad_a = maximum of grad_output over the repetitions"),
         M("first element instead of the sum", "broadcast", "grad_a = grad_output[0], the first repetition"),
         M("only leading axes summed", "broadcast", "grad_a = Σ over the added axes; axes of size 1 are not summed"),
@@ -382,12 +395,20 @@ def entropy_variant(bugs: Bugs, logits: Array, labels: Array) -> tuple[Array, ..
         if has("sigmoid"):
             p = 1 / (1 + np.exp(-logits))
         if has("log of the softmax"):
-            p = np.log(p)
+            p = logits - shift - np.log(e.sum(axis, keepdims=True))
+        if has("maximum not subtracted, with log"):
+            p = np.exp(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+        if has("maximum of the whole batch subtracted, with log"):
+            p = np.exp(logits - logits.max() - np.log(np.exp(logits - logits.max()).sum(1, keepdims=True)))
         if has("exp not normalised"):
             p = e
         if has("logits instead of softmax"):
             p = logits
         hot = np.eye(C)[labels]
+        if has("labels shifted down, the first to no class"):
+            hot = np.eye(C, k=-1)[labels]
+        if has("labels shifted up, the last to no class"):
+            hot = np.eye(C, k=1)[labels]
         grad = p - hot
         if has("label term forgotten"):
             grad = p
@@ -455,8 +476,18 @@ ENTROPY = Exercise(
         M("label term doubled", "label term", "grad[n,c] = (p[n,c] − 2·[c = label]) / N"),
         M("only the label's logit", "only the label", "grad[n,c] = (p[n,c] − 1) / N for the label, else 0"),
         M("label's logit left out", "only the label", "grad[n,c] = p[n,c] / N for c ≠ label, else 0"),
-        M("labels shifted up", "off by one", "grad[n,c] = (p[n,c] − [c = label + 1]) / N"),
-        M("labels shifted down", "off by one", "grad[n,c] = (p[n,c] − [c = label − 1]) / N"),
+        M(
+            "labels shifted up",
+            "off by one",
+            "grad[n,c] = (p[n,c] − [c = label + 1]) / N",
+            ("labels shifted up, the last to no class",),
+        ),
+        M(
+            "labels shifted down",
+            "off by one",
+            "grad[n,c] = (p[n,c] − [c = label − 1]) / N",
+            ("labels shifted down, the first to no class",),
+        ),
         M("softmax over the batch", "softmax", "p[n,c] = exp(logits[n,c]) / Σ_n exp(logits[n,c])"),
         M("softmax over everything", "softmax", "p[n,c] = exp(logits[n,c]) / Σ_n,k exp(logits[n,k])"),
         M("exp forgotten", "softmax", "p[n,c] = logits[n,c] / Σ_k logits[n,k]"),
@@ -464,11 +495,17 @@ ENTROPY = Exercise(
         M("logits instead of softmax", "softmax", "p[n,c] = logits[n,c]"),
         M("sigmoid", "softmax", "p[n,c] = 1 / (1 + exp(−logits[n,c]))"),
         M("log of the softmax", "softmax", "p[n,c] = log softmax(logits)[n,c]"),
-        M("maximum not subtracted", "overflow", "p[n,c] = exp(1000) / Σ exp(1000) = inf / inf = NaN"),
+        M(
+            "maximum not subtracted",
+            "overflow",
+            "p[n,c] = exp(1000) / Σ exp(1000) = inf / inf = NaN",
+            ("maximum not subtracted, with log",),
+        ),
         M(
             "maximum of the whole batch subtracted",
             "overflow",
             "exp(logits − max of all rows) = 0 in a row: 0 / 0 = NaN",
+            ("maximum of the whole batch subtracted, with log",),
         ),
         M("derivative of a quadratic loss", "derivative", "grad[n,c] = (p − [c = label]) · p · (1 − p) / N"),
         M("gradient of the probability", "derivative", "grad[n,c] = −∂p[n,label]/∂logits[n,c] / N, without the log"),

@@ -161,8 +161,9 @@ def max_variant(
                 share = np.ones(window.shape)
             if has("winner's index split by the height"):
                 k = best.argmax(2)
-                row, column = np.minimum(k // KH, KH - 1), np.minimum(k % KH, KW - 1)
-                share = (np.arange(KH * KW) == (row * KW + column)[..., None]).astype(float)
+                n, c = np.indices((N, C))
+                np.add.at(grad_padded, (n, c, i * sh + k // KH, j * sw + k % KH), grad[..., 0])  # may be outside
+                continue
             if has("winner's row and column exchanged") and KH == KW:
                 k = best.argmax(2)
                 share = (np.arange(KH * KW) == (k % KW * KW + k // KW)[..., None]).astype(float)
@@ -171,7 +172,7 @@ def max_variant(
             if has("one winner for all images"):
                 share = np.broadcast_to(share[:1], share.shape)
             if has("gradient multiplied by the maximum"):
-                grad = grad * np.where(np.isinf(window), 0, window).max(2, keepdims=True)
+                grad = grad * window.max(2, keepdims=True)
             part = (share * grad).reshape(N, C, KH, KW)
             if has("overlaps overwritten"):
                 grad_padded[here] = np.where(share.reshape(part.shape) != 0, part, grad_padded[here])

@@ -179,7 +179,8 @@ def sgd_variant(
     g = grad if has("weight decay forgotten") or outside else grad + decay
     if has("gradient with dampening"):
         g = (1 - momentum) * g
-    if has("learning rate in the velocity") or has("learning rate in a negative velocity"):
+    inside = ("learning rate in the velocity", "learning rate in a negative velocity", "learning rate used twice")
+    if any(map(has, inside)):
         g = lr * g
     new = momentum * velocity + g
     if has("learning rate in a negative velocity"):
@@ -272,6 +273,11 @@ SGD = Exercise(
             "learning rate in a negative velocity",
             "learning rate",
             "velocity = momentum · velocity − lr · g, p = p + velocity",
+        ),
+        M(
+            "learning rate used twice",
+            "learning rate",
+            "velocity = momentum · velocity + lr · g, p = p − lr · velocity",
         ),
         M("learning rate forgotten", "learning rate", "p = p − velocity"),
         M("gradient with dampening", "momentum", "velocity = momentum · velocity + (1 − momentum) · g"),
