@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,22 @@ from minires.exercises.diagnose import Diagnosis, where_exactly
 from minires.exercises.result import Result, failed, passed, wrong
 from minires.exercises.task import Array, Case, Exercise, fresh
 from minires.exercises.tasks import EXERCISES
+
+
+class Workbook(NamedTuple):
+    """The cases of an exercise for one seed, with their right outputs; `singles` as in `Diagnosis`."""
+
+    exercise: Exercise
+    cases: list[Case]
+    expected: list[tuple[Array, ...]]
+    singles: dict[tuple[int, str], tuple[Array, ...] | None]
+
+
+@functools.lru_cache(64)
+def workbook(name: str, seed: int) -> Workbook:
+    exercise = get(name)
+    cases = exercise.ordered_cases(seed)
+    return Workbook(exercise, cases, [exercise.solved(case) for case in cases], {})
 
 
 def names() -> tuple[str, ...]:
@@ -42,12 +59,12 @@ def check(name: str, function: Callable[..., Any], seed: int = 0) -> Result:
     exercise = get(name)
     if not callable(function):
         raise TypeError(f"function must be callable, got {shown(function)}")
-    cases = exercise.ordered_cases(integer(seed, "seed", 0))
+    book = workbook(name, integer(seed, "seed", 0))
     complaint = misfit(function, exercise)
     if complaint:
         return failed(exercise, "not-loaded", [complaint])
-    calls = [called(function, fresh(case.arguments), exercise.parameters, exercise.outputs) for case in cases]
-    return judged(exercise, cases, calls)
+    calls = [called(function, fresh(case.arguments), exercise.parameters, exercise.outputs) for case in book.cases]
+    return judged(book, calls)
 
 
 def misfit(function: Callable[..., Any], exercise: Exercise) -> str:
@@ -66,13 +83,14 @@ def signature_complaint(name: str, came: str, signature: str) -> str:
     return f"the function has the parameters {came}; it must be {name}({signature})"
 
 
-def judged(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) -> Result:
+def judged(book: Workbook, calls: Sequence[Call]) -> Result:
     """The verdict on the calls of a solution, one per case."""
+    exercise, cases = book.exercise, book.cases
     returned = [i for i, call in enumerate(calls) if not call.raised]
     if not returned:
         return _raised(exercise, cases, calls)
     kept = [cases[i] for i in returned]
-    expected = [exercise.solved(case) for case in kept]
+    expected = [book.expected[i] for i in returned]
     came = [_measured(exercise, cases[i], calls[i].outputs) for i in returned]
     right = [_right(exercise, *pair) for pair in zip(came, expected, strict=True)]
     changed = sorted({name for call in calls for name in call.changed})
@@ -98,7 +116,8 @@ def judged(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) -> 
         )
         notes.append(f"  {calls[first].raised.splitlines()[-1][:120]}")
     wrong_outputs = [k for k in range(len(exercise.outputs)) if not all(flags[k] for flags in right)]
-    explained = Diagnosis(exercise, kept, expected, came).explained(wrong_outputs)
+    wrong_outputs.sort(key=lambda k: next(i for i, flags in enumerate(right) if not flags[k]))  # the smallest first
+    explained = Diagnosis(exercise, kept, expected, came, book.singles).explained(wrong_outputs)
     return wrong(exercise, kept, right, expected, came, explained, notes)
 
 

@@ -36,6 +36,7 @@ class Diagnosis:
     cases      the geometries in which the solution returned, the smallest first
     expected   for each of them the right outputs
     came       for each of them the outputs: arrays or complaints
+    singles    (id of a case, switch) -> outputs of the variant: kept from one diagnosis to the next
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Diagnosis:
         cases: Sequence[Case],
         expected: Sequence[Sequence[Array]],
         came: Sequence[Sequence[Any]],
+        singles: dict[tuple[int, str], tuple[Array, ...] | None] | None = None,
     ) -> None:
         self.exercise, self.cases, self.expected, self.came = exercise, cases, expected, came
-        self.variants: dict[tuple[int, Bugs], tuple[Array, ...] | None] = {}
+        self.singles = {} if singles is None else singles
+        self.pairs: dict[tuple[int, Bugs], tuple[Array, ...] | None] = {}
 
     def explained(self, wrong: Sequence[int]) -> dict[int, list[Explanation]]:
         """Output -> its explanations: one, two that cannot be distinguished, or none."""
@@ -93,7 +96,8 @@ class Diagnosis:
                 found += [Explanation((one, more)) for more in self._general(output, places, arrays, order=False)]
         for two in itertools.combinations(effective, 2):
             if catalogue[two[0]] is not catalogue[two[1]] and self._agree(output, places, frozenset(two)):
-                found.append(Explanation(tuple(catalogue[name] for name in two), frozenset(two)))
+                ordered = sorted(two, key=lambda name: self._first_effect(output, name))
+                found.append(Explanation(tuple(catalogue[name] for name in ordered), frozenset(two)))
         return found
 
     def _returned(self, output: int) -> list[int]:
@@ -116,17 +120,32 @@ class Diagnosis:
                 return True
         return False
 
+    def _first_effect(self, output: int, switch: str) -> int:
+        """The smallest geometry in which a misconception alone changes this output."""
+        return next(
+            (i for i in range(len(self.cases)) if self._has_effect(output, [i], frozenset({switch}))), len(self.cases)
+        )
+
     def _variant(self, place: int, bugs: Bugs, output: int) -> Array | None:
         """The output of a variant; None if the variant fails in this geometry, as some combinations do."""
-        key = (place, bugs)
-        if key not in self.variants:
-            try:
-                with np.errstate(all="ignore"):
-                    self.variants[key] = self.exercise.solved(self.cases[place], bugs)
-            except Exception:
-                self.variants[key] = None
-        arrays = self.variants[key]
+        case = self.cases[place]
+        if len(bugs) == 1:
+            (switch,) = bugs
+            if (id(case), switch) not in self.singles:
+                self.singles[id(case), switch] = self._solved(case, bugs)
+            arrays = self.singles[id(case), switch]
+        else:
+            if (place, bugs) not in self.pairs:
+                self.pairs[place, bugs] = self._solved(case, bugs)
+            arrays = self.pairs[place, bugs]
         return None if arrays is None else arrays[output]
+
+    def _solved(self, case: Case, bugs: Bugs) -> tuple[Array, ...] | None:
+        try:
+            with np.errstate(all="ignore"):
+                return self.exercise.solved(case, bugs)
+        except Exception:
+            return None
 
     # -- mistakes that any exercise can have
 
@@ -148,7 +167,8 @@ class Diagnosis:
             written = {
                 i: np.where(np.isnan(came[i]), arrays[i], came[i]) for i in places if came[i].shape == arrays[i].shape
             }
-            if all(i in written and self._same(written[i], arrays[i]) for i in places):
+            some = any(np.isfinite(array).any() for array in came.values())
+            if some and all(i in written and self._same(written[i], arrays[i]) for i in places):
                 yield Misconception(
                     f"elements of {name} not written", "unwritten", f"{name} is NaN in places, else right"
                 )

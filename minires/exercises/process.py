@@ -18,7 +18,7 @@ import numpy as np
 
 from minires._checks import suggest
 from minires.exercises.calls import LARGEST, Call
-from minires.exercises.checking import get, judged, signature_complaint
+from minires.exercises.checking import Workbook, judged, signature_complaint, workbook
 from minires.exercises.layer import Layer
 from minires.exercises.result import Result, failed
 from minires.exercises.task import Case, Exercise, Seed
@@ -38,13 +38,12 @@ def check_file(name: str, file: Path, seed: int = 0, seconds: float = SECONDS, m
     An endless loop, a crash, an exit and too much memory are verdicts.  `details["printed"]` holds the beginning of
     what the file printed.
     """
-    exercise = get(name)
-    cases = exercise.ordered_cases(seed)
+    book = workbook(name, seed)
     with tempfile.TemporaryDirectory(prefix="minires-exercise-") as place:
         folder = Path(place)
-        write_task(folder, exercise, cases, file.resolve(), int(memory * 2**30))
+        write_task(folder, book.exercise, book.cases, file.resolve(), int(memory * 2**30))
         code = run(folder, seconds)
-        result = judgement(exercise, cases, folder, code, seconds, memory)
+        result = judgement(book, folder, code, seconds, memory)
         printed = text_of(folder / "printed.txt", PRINTED)
     return Result(**vars(result) | {"details": {**result.details, "printed": printed}})
 
@@ -110,9 +109,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def judgement(
-    exercise: Exercise, cases: Sequence[Case], folder: Path, code: int | None, seconds: float, memory: float
-) -> Result:
+def judgement(book: Workbook, folder: Path, code: int | None, seconds: float, memory: float) -> Result:
+    exercise, cases = book.exercise, book.cases
     loaded = fields_of(folder / "loaded.json")
     if loaded is None:
         return ended(exercise, code, seconds, memory, "while the file was loaded", "")
@@ -129,7 +127,7 @@ def judgement(
             place = f"in geometry {number + 1} of {len(cases)}, {case.geometry}"
             return ended(exercise, code, seconds, memory, place, case.geometry)
         calls.append(call)
-    return judged(exercise, cases, calls)
+    return judged(book, calls)
 
 
 def misfit(exercise: Exercise, loaded: dict[str, Any]) -> str:

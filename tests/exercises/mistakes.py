@@ -3,13 +3,15 @@
 They were written apart from the catalogue.  Each has words, of which one must occur in the name that the check gives.
 """
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-import right
+from exercises import right
 
 # solution, old text, new text (several pairs, if needed), words of the name
 MISTAKES: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (

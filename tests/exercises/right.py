@@ -54,7 +54,7 @@ def conv_im2col(grad_output, x, w, stride, padding):
 
 def conv_as_strided(grad_output, x, w, stride, padding):
     (sh, sw), (ph, pw) = two(stride), two(padding)
-    N, C, H, W = x.shape
+    N, C = x.shape[:2]
     _, _, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
     xp = np.ascontiguousarray(np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))))
@@ -73,7 +73,7 @@ def conv_as_strided(grad_output, x, w, stride, padding):
 def conv_full_correlation(grad_output, x, w, stride, padding):
     """The transposed convolution: zeros between the outputs, full padding, flipped filters."""
     (sh, sw), (ph, pw) = two(stride), two(padding)
-    N, C, H, W = x.shape
+    N, _, H, W = x.shape
     O, _, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
     spread = np.zeros((N, O, H + 2 * ph - KH + 1, W + 2 * pw - KW + 1))
@@ -88,7 +88,7 @@ def conv_full_correlation(grad_output, x, w, stride, padding):
 
 def conv_fft(grad_output, x, w, stride, padding):
     (sh, sw), (ph, pw) = two(stride), two(padding)
-    N, C, H, W = x.shape
+    N, _, H, W = x.shape
     O, _, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
     size = (H + 2 * ph + KH, W + 2 * pw + KW)
@@ -157,7 +157,7 @@ def forward_taps(x, w, b, stride, padding):
 
 def grouped_loops(grad_output, x, w, stride, padding, dilation=1, groups=1):
     (sh, sw), (ph, pw), (dh, dw) = two(stride), two(padding), two(dilation)
-    N, C, H, W = x.shape
+    H, W = x.shape[2:]
     O, Cg, KH, KW = w.shape
     gx, gw = np.zeros_like(x), np.zeros_like(w)
     for n, o, i, j in np.ndindex(*grad_output.shape):
@@ -180,7 +180,7 @@ def grouped_dilated(grad_output, x, w, stride, padding, dilation=1, groups=1):
     for g in range(groups):
         o, c = slice(g * O // groups, (g + 1) * O // groups), slice(g * Cg, (g + 1) * Cg)
         parts.append(conv_tensordot(grad_output[:, o], x[:, c], wide[o], stride, padding))
-    gx, gw, gb = zip(*parts)
+    gx, gw, gb = zip(*parts, strict=True)
     return np.concatenate(gx, 1), np.concatenate(gw)[:, :, ::dh, ::dw], np.concatenate(gb)
 
 
@@ -417,7 +417,7 @@ def block_pad(x, conv1, bn1, conv2, bn2, option, projection):
 
 def im2col_loops(x, kernel_size, stride, padding):
     (KH, KW), (sh, sw), (ph, pw) = two(kernel_size), two(stride), two(padding)
-    N, C, H, W = x.shape
+    N, _, H, W = x.shape
     xp = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     rows = []
     for n in range(N):
