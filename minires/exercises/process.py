@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from minires.exercises.result import Result, failed
 from minires.exercises.task import Case, Exercise, Seed
 
 SECONDS = 20  # for all geometries together
+STARTING = 60  # seconds that the process may take before it loads the file
 MEMORY = 4  # GiB
 PRINTED = 2000  # characters of the solution's prints that are shown
 LARGEST_JSON = 1 << 20  # bytes
@@ -93,6 +95,9 @@ def run(folder: Path, seconds: float) -> int | None:
             start_new_session=True,
         )
         try:
+            begun = time.monotonic()
+            while not (folder / "ready").exists() and process.poll() is None and time.monotonic() < begun + STARTING:
+                time.sleep(0.01)
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
