@@ -11,17 +11,14 @@ import math
 from pathlib import Path
 
 from minires import exercises
+from minires._repr import wrapped
 from minires.cli.common import UsageError, folder_for_output, print_json, say, write
 from minires.cli.parser import Parser, Whole, add
 from minires.cli.tables import print_table
 from minires.exercises import grading, process
 from minires.exercises.task import Exercise
 
-EXAMPLES = (
-    "exercise conv2d_backward --start",
-    "exercise conv2d_backward conv2d_backward.py",
-    "exercise conv2d_backward --grade-tests 'python test.py {}'",
-)
+EXAMPLES = ("exercise conv2d_backward --start", "exercise conv2d_backward conv2d_backward.py --hint")
 
 
 def seconds(text: str) -> float:
@@ -128,11 +125,20 @@ def show(chosen: Exercise, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"name": chosen.name, "teaches": chosen.teaches, "section": chosen.section, **parts})
         return 0
-    labels = {"start": "", "hint": "", "solution": "", "why": "why it works   ", "place": "step through   "}
-    for name, text in parts.items():
-        for number, line in enumerate(text.rstrip().split("\n")):
-            say(labels[name] + line if number == 0 else line, indent=None if name in ("start", "solution") else 15)
+    if arguments.hint:
+        say(chosen.hint)
+    for line in parts.get("start", "").splitlines():
+        say(line, indent=None)
+    if arguments.solution:
+        say_solution(chosen)
     return 0
+
+
+def say_solution(chosen: Exercise) -> None:
+    """Python code: the solution, and why it works as a comment."""
+    comments = [line for text in (chosen.why, chosen.place) for line in wrapped(text, 98)]
+    for line in [*chosen.solution_text().splitlines(), "", *(f"# {comment}" for comment in comments)]:
+        say(line, indent=None)
 
 
 def check(chosen: Exercise, arguments: argparse.Namespace) -> int:
@@ -159,8 +165,7 @@ def check(chosen: Exercise, arguments: argparse.Namespace) -> int:
             say(f"right          {formula}", indent=15)
     if arguments.solution:
         say()
-        for line in chosen.solution_text().splitlines():
-            say(line, indent=None)
+        say_solution(chosen)
     return 0 if result.passed else 1
 
 

@@ -111,7 +111,7 @@ def test_start_solution_hint_and_check(tmp_path, capsys, monkeypatch):
     assert out.index("smallest failing") < out.index("came") < out.index("misconception") < out.index("question")
     assert out.index("question") < out.index("hint") < out.index("right  ")
     assert main(["exercise", "relu_backward", "--solution"]) == 0
-    file.write_text(capsys.readouterr().out.split("why it works")[0])
+    file.write_text(capsys.readouterr().out)
     assert main(["exercise", "relu_backward", str(file)]) == 0
     assert "relu_backward: passed" in capsys.readouterr().out
 
