@@ -109,6 +109,8 @@ def forward_variant(
         root = used_var + eps
     y = (x if has("mean not subtracted") else x - used_mean) / root
     w, b = weight[:, None, None], bias[:, None, None]
+    if has("mean divided before it is subtracted"):
+        y = x - used_mean / root
     if has("multiplied by the deviation"):
         y = y * root**2
     if has("weight and bias exchanged"):
@@ -142,6 +144,8 @@ def forward_variant(
         new_mean, new_var = running_mean, running_var
     if has("running variance not moved"):
         new_var = running_var
+    if has("running mean not moved"):
+        new_mean = running_mean
     if has("batch statistics returned"):
         new_mean, new_var = mean, batch_var
     if has("running deviation moved"):
@@ -305,6 +309,7 @@ EXERCISES = (
             ),
             M("batch statistics returned", "wrong statistics", "running_mean = mean, running_var = var"),
             M("mean not subtracted", "normalised", "y = weight · x / √(var + eps) + bias"),
+            M("mean divided before it is subtracted", "normalised", "y = weight · (x − mean / √(var + eps)) + bias"),
             M("weight and bias exchanged", "affine", "y = bias · x̂ + weight"),
             M("weight forgotten", "affine", "y = x̂ + bias"),
             M("bias forgotten", "affine", "y = weight · x̂"),
@@ -320,6 +325,7 @@ EXERCISES = (
                 "momentum of statistics",
                 "running_mean and running_var are returned as they came",
             ),
+            M("running mean not moved", "momentum of statistics", "running_mean is returned as it came"),
             M("running variance not moved", "momentum of statistics", "running_var is returned as it came"),
             M(
                 "mean and variance exchanged",

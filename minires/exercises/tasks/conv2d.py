@@ -164,6 +164,10 @@ def grad_x_variant(
         w = w[..., ::-1, ::-1].swapaxes(2, 3)
     if has("filters and channels exchanged") and Cg == O:
         w = w.swapaxes(0, 1)
+    if has("all axes of the filter flipped"):
+        w = w[::-1, ::-1]
+    if has("filters and channels flipped instead of taps"):
+        w = w[::-1, ::-1, ::-1, ::-1]
     if has("only the first filter"):
         grad_output, w, groups = grad_output[:, :1], w[:1], 1
     if has("only the last filter"):
@@ -212,6 +216,12 @@ def grad_x_variant(
         return padded[:, :, ph:-ph, pw:-pw]
     if has("stride ignored in grad_x, smaller result") or has("rest dropped"):
         return padded[:, :, ph : reach[0] - ph, pw : reach[1] - pw]
+    if has("zeros behind the last output"):
+        grown = np.pad(padded[:, :, : reach[0], : reach[1]], ((0, 0), (0, 0), (0, sh - 1), (0, sw - 1)))
+        return grown[:, :, ph : grown.shape[2] - ph, pw : grown.shape[3] - pw]
+    if has("zeros behind the last output, cropped"):
+        grown = np.pad(padded[:, :, : reach[0], : reach[1]], ((0, 0), (0, 0), (0, sh - 1), (0, sw - 1)))
+        return grown[:, :, ph : ph + H, pw : pw + W]
     if has("forward's padding reused"):
         return _recut(padded[:, :, : reach[0], : reach[1]], (dh * (KH - 1) - ph, dw * (KW - 1) - pw))
     return padded[:, :, ph : ph + H, pw : pw + W]
@@ -291,6 +301,10 @@ def grad_w_variant(
         steps, (dh, dw) = (dh, dw), steps
     if has("stride ignored in grad_w, larger result"):
         KH, KW = padded.shape[2] - OH + 1, padded.shape[3] - OW + 1
+    if has("zeros behind the last output") or has("zeros behind the last output, cropped"):
+        KH, KW = padded.shape[2] - OH * sh + 1, padded.shape[3] - OW * sw + 1
+        if KH < 1 or KW < 1:
+            raise ValueError("the spread gradient is larger than the padded image")
     if has("rest taken as taps"):
         KH, KW = padded.shape[2] - (OH - 1) * sh, padded.shape[3] - (OW - 1) * sw
     reach = ((OH - 1) * steps[0] + dh * (KH - 1) + 1, (OW - 1) * steps[1] + dw * (KW - 1) + 1)
@@ -410,6 +424,12 @@ BACKWARD = (
     ),
     M("filter transposed", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,q,p]"),
     M("filter transposed instead of flipped", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KW−1−q,KH−1−p]"),
+    M("all axes of the filter flipped", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[O−1−o,C−1−c,p,q]"),
+    M(
+        "filters and channels flipped instead of taps",
+        "flip",
+        f"{GX}Σ grad_output[n,o,i,j] · w[O−1−o,C−1−c,KH−1−p,KW−1−q]",
+    ),
     M("filters and channels exchanged", "filters and channels", f"{GX}Σ grad_output[n,o,i,j] · w[c,o,p,q]"),
     M("stride ignored in grad_x", "stride", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i + p − padding"),
     M(
@@ -434,6 +454,12 @@ BACKWARD = (
         "forward's padding reused",
         "padding",
         "grad_x = correlation of grad_output, padded by padding instead of by KH − 1 − padding",
+    ),
+    M(
+        "zeros behind the last output",
+        "leftover",
+        "grad_x has OH·s + KH − 1 − 2·padding rows instead of H",
+        ("zeros behind the last output, cropped",),
     ),
     M("rest dropped", "leftover", "grad_x has (OH − 1)·s + KH − 2·padding rows instead of H"),
     M(

@@ -390,6 +390,14 @@ def entropy_variant(bugs: Bugs, logits: Array, labels: Array) -> tuple[Array, ..
             shift = np.zeros(())
         e = np.exp(logits - shift)
         p = e / e.sum(axis, keepdims=True)
+        if has("sums of rows along the columns"):
+            p = e / e.sum(1)  # without keepdims this needs N = C or N = 1
+        if has("maxima and sums of rows along the columns"):
+            e = np.exp(logits - logits.max(1))
+            p = e / e.sum(1)
+        if has("maxima of rows along the columns"):
+            e = np.exp(logits - logits.max(1))
+            p = e / e.sum(1, keepdims=True)
         if has("exp forgotten"):
             p = logits / logits.sum(1, keepdims=True)
         if has("sigmoid"):
@@ -490,6 +498,12 @@ ENTROPY = Exercise(
         ),
         M("softmax over the batch", "softmax", "p[n,c] = exp(logits[n,c]) / Σ_n exp(logits[n,c])"),
         M("softmax over everything", "softmax", "p[n,c] = exp(logits[n,c]) / Σ_n,k exp(logits[n,k])"),
+        M(
+            "sums of rows along the columns",
+            "keepdims",
+            "p[n,c] = exp(logits[n,c]) / Σ_k exp(logits[c,k]): the sum of row c, because its axis was dropped",
+            ("maxima and sums of rows along the columns", "maxima of rows along the columns"),
+        ),
         M("exp forgotten", "softmax", "p[n,c] = logits[n,c] / Σ_k logits[n,k]"),
         M("exp not normalised", "softmax", "p[n,c] = exp(logits[n,c] − max), not divided by its sum"),
         M("logits instead of softmax", "softmax", "p[n,c] = logits[n,c]"),

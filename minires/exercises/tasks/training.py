@@ -73,6 +73,10 @@ def he_variant(bugs: Bugs, shape: tuple[int, ...], fan: str, rng: np.random.Gene
     std = math.sqrt(variance)
     if has("variance used as deviation"):
         std = variance
+    if has("deviation inverted"):
+        std = 1 / std
+    if has("root of 2 alone"):
+        std = math.sqrt(2) / products
     if has("fixed deviation 0.01"):
         std = 0.01
     if has("fixed deviation 1"):
@@ -120,6 +124,8 @@ HE = Exercise(
         M("gain not under the root", "gain", "deviation 2 / √n"),
         M("gain squared root twice", "gain", "deviation √(√2 / n)"),
         M("variance used as deviation", "std and variance", "deviation 2 / n instead of √(2 / n)"),
+        M("deviation inverted", "std and variance", "deviation √(n / 2)"),
+        M("root of 2 alone", "std and variance", "deviation √2 / n"),
         M("fixed deviation 0.01", "fan", "deviation 0.01 for every shape"),
         M("fixed deviation 1", "fan", "deviation 1 for every shape"),
         M("uniform with this bound", "distribution", "uniform from −√(2/n) to √(2/n), whose variance is 2 / (3·n)"),
