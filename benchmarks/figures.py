@@ -64,8 +64,13 @@ def box(x: float, y: float, width: float, height: float, fill: str, stroke: str 
 ROOMS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("cli", "a file a command: minires train, step, trace, verify, bench, …"),),
     (
-        *(("paper", "tables, figures"), ("bench", "races"), ("prediction", "pictures"), ("training", "loop, resume")),
-        *(("verify", "proofs"), ("inspect", "debug, trace"), ("weights", "foreign files")),
+        *(("exercises", "mistakes"), ("paper", "tables, figures"), ("bench", "races"), ("prediction", "pictures")),
+        *(
+            ("training", "loop, resume"),
+            ("verify", "proofs"),
+            ("inspect", "debug, trace"),
+            ("weights", "foreign files"),
+        ),
     ),
     (
         ("capture, models, data", "replays, the paper's networks, loaders"),

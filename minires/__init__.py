@@ -24,7 +24,7 @@ from minires import models, nn, optim  # noqa: E402  (built on bound tensors)
 from minires.capture import CaptureError, capture  # noqa: E402
 
 if TYPE_CHECKING:
-    from minires import bench, data, inspect, paper, parallel, prediction, training, verify, weights
+    from minires import bench, data, exercises, inspect, paper, parallel, prediction, training, verify, weights
     from minires.inspect.summary import summary
     from minires.verify.gradcheck import GradcheckError, gradcheck
 
@@ -43,6 +43,7 @@ __all__ = [
     "capture",
     "data",
     "enable_grad",
+    "exercises",
     "functional",
     "get_num_threads",
     "gradcheck",
@@ -66,7 +67,7 @@ __all__ = [
     "weights",
 ]
 
-ROOMS = ("bench", "data", "inspect", "paper", "parallel", "prediction", "training", "verify", "weights")
+ROOMS = ("bench", "data", "exercises", "inspect", "paper", "parallel", "prediction", "training", "verify", "weights")
 __dir__ = directory(globals())
 __getattr__ = loader(
     globals(),

@@ -12,7 +12,7 @@ from minires import autograd
 ROOM = Path(minires.__file__).parent
 LEVELS = (
     ("cli",),
-    ("paper", "bench", "prediction"),
+    ("exercises", "paper", "bench", "prediction"),
     ("training", "verify", "inspect", "weights"),
     ("parallel",),
     ("capture", "_state", "models", "data"),

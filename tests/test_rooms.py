@@ -17,7 +17,7 @@ import minires as mr
 ROOMS = (
     *("minires", "minires.functional", "minires.nn", "minires.models", "minires.optim", "minires.data"),
     *("minires.inspect", "minires.verify", "minires.weights", "minires.training", "minires.prediction"),
-    *("minires.paper", "minires.bench", "minires.parallel", "minires.random", "minires.backends"),
+    *("minires.exercises", "minires.paper", "minires.bench", "minires.parallel", "minires.random", "minires.backends"),
 )
 CORE = {"autograd", "backends", "functional", "models", "nn", "operators", "ops", "optim", "random", "tensor"}
 
@@ -43,7 +43,15 @@ def test_import_minires_loads_the_core_alone():
     "use",
     [
         *("training.restore", "weights.load", "data.load", "inspect.trace", "verify.gradcheck", "prediction.predict"),
-        *("paper.table1.__name__", "bench.race.__name__", "parallel.Alone", "summary", "gradcheck", "GradcheckError"),
+        *(
+            "paper.table1.__name__",
+            "bench.race.__name__",
+            "parallel.Alone",
+            "exercises.check",
+            "summary",
+            "gradcheck",
+            "GradcheckError",
+        ),
         *("__version__", "nn.init"),
     ],
 )

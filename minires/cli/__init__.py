@@ -45,6 +45,7 @@ GROUPS = {
         "lockstep": "compare two backends on one batch, node by node",
         "gradcheck": "check the gradients of operations against finite differences",
     },
+    "Learn": {"exercise": "solve exercises, which name the mistake in a wrong solution"},
     "Reproduce": {"paper": "reproduce tables and figures of the paper"},
     "Speed": {
         "kernels": "list the hand-written CUDA kernels",

@@ -41,6 +41,7 @@ BASE = {
     "verify": ["resnet20"],
     "lockstep": ["resnet20", "--out={new}"],
     "gradcheck": ["relu", "--cases=1"],
+    "exercise": ["relu_backward"],
     "paper": [],
     **{f"paper {item}": ["--out={new}"] for item in ITEMS},
     "kernels": [],
@@ -51,6 +52,7 @@ BASE = {
     "doctor": [],
 }
 CALLED = {
+    "name": "unknown exercise",
     "networks": "unknown network",
     "network": "unknown network",
     "compare": "unknown network",

@@ -9,7 +9,7 @@ from typing import Any
 
 ROOMS = (
     *("", "functional", "backends", "data", "inspect", "models", "nn", "nn.init", "optim", "random"),
-    *("training", "weights", "prediction"),
+    *("training", "weights", "prediction", "exercises"),
 )
 
 # Through which Python's own syntax calls a method.
@@ -61,7 +61,7 @@ LEFT_OUT = {
             *("inspect.Card", "inspect.Row", "inspect.Summary", "inspect.Trace", "training.Checkpoint"),
             *("inspect.Call", "inspect.Explanation"),
             *("training.Evaluation", "training.Result", "training.Row", "training.Trained", "weights.Match"),
-            *("weights.WeightFile", "prediction.Classifier", "prediction.Prediction"),
+            *("weights.WeightFile", "prediction.Classifier", "prediction.Prediction", "exercises.Result"),
         ),
         RECORD,
     ),

@@ -12,7 +12,7 @@ from PIL import Image
 
 import minires as mr
 import minires.functional as F
-from minires import data, inspect, models, nn, optim, prediction, training, weights
+from minires import data, exercises, inspect, models, nn, optim, prediction, training, weights
 from minires.data import FolderImages, Loader, Preprocessing, Transform
 from minires.nn import init
 from minires.training import RunFolder
@@ -587,6 +587,10 @@ FACTORIES: dict[str, Callable[[Files], Good]] = {
             "options": {"width": 1, "num_classes": 4}, "preprocessing": None, "classes": ("a", "b", "c", "d"),
             "dtype": "float32", "assumed": ("width",),
         },
+    ),
+    # -- exercises
+    "exercises.check": lambda files: Good(
+        exercises.check, {"name": "relu_backward", "function": lambda grad_output, x: grad_output * (x > 0), "seed": 0}
     ),
     # -- prediction
     "prediction.Classifier.name": lambda files: Good(files.classifier().name, {"index": 1}),

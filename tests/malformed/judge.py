@@ -46,7 +46,7 @@ ALSO = {
     "x": {"start_dim"},  # fine for another x
     "module": {"modules"},
     "values": {"setting", "network", "data set"},
-    "name": {"network", "data set", "backend"},  # what it is the name of
+    "name": {"network", "data set", "backend", "exercise"},  # what it is the name of
 }
 NEVER_COMPARED = {"functional.dropout", "nn.Dropout.forward"}  # random: two calls differ
 

@@ -1,0 +1,191 @@
+"""The result of a check, and the message that a student reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from minires._repr import wrapped
+from minires.exercises.compare import first_difference
+from minires.exercises.diagnose import Explanation, where_exactly
+from minires.exercises.task import Array, Case, Exercise, Misconception
+
+WIDTH, INDENT = 100, 15  # columns of a message; of its labels
+
+NOT_NAMED = (
+    "none: no misconception of the catalogue gives these numbers, nor do two of them",
+    (
+        "Work this geometry out by hand, one element at a time. Which element is the first that your "
+        "code computes otherwise?"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on a solution.  `bool(result)` is `result.passed`.
+
+    verdict         passed, wrong, raised, changed-input, no-answer, exited, crashed, memory, not-loaded
+    misconception   name; "A + B" for two at once, "A or B" for two that cannot be distinguished; None if not recognised
+    message         the text that a student reads
+    details         more fields for graders: geometry, output, formula, question, candidates, ...
+    """
+
+    exercise: str
+    passed: bool
+    verdict: str
+    misconception: str | None
+    message: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        return self.message
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        colour = "#2a7f3f" if self.passed else "#b3261e"
+        style = f"border-left:4px solid {colour};padding-left:10px;white-space:pre-wrap"
+        return f'<pre style="{style}">{escape(self.message)}</pre>'
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of `minires exercise --json`."""
+        fields = {"exercise": self.exercise, "passed": self.passed, "verdict": self.verdict}
+        return fields | {"misconception": self.misconception, "message": self.message, **self.details}
+
+
+def failed(exercise: Exercise, verdict: str, lines: Sequence[str], question: str = "", **details: Any) -> Result:
+    """A verdict without numbers: the solution raised, ended, or could not be loaded."""
+    text = [f"{exercise.name}: {verdict.replace('-', ' ')}", "", *lines]
+    if question:
+        text += ["", *labelled("question", question)]
+        details["question"] = question
+    return Result(exercise.name, False, verdict, None, "\n".join(text), details)
+
+
+def passed(exercise: Exercise, cases: Sequence[Case]) -> Result:
+    tried = f"{len(cases)} geometries, from {cases[0].geometry} to {cases[-1].geometry};"
+    text = [
+        f"{exercise.name}: passed",
+        "",
+        *labelled("tried", f"{tried} every element of {', '.join(exercise.outputs)}, in float64"),
+        *labelled("why it works", exercise.why),
+        f"step through   {exercise.place}",
+    ]
+    return Result(exercise.name, True, "passed", None, "\n".join(text), {"geometries": len(cases)})
+
+
+def wrong(
+    exercise: Exercise,
+    cases: Sequence[Case],
+    right: Sequence[Sequence[bool]],
+    expected: Sequence[Sequence[Array]],
+    came: Sequence[Sequence[Any]],
+    explained: Mapping[int, Sequence[Explanation]],
+    notes: Sequence[str] = (),
+) -> Result:
+    """The verdict on wrong numbers.
+
+    cases       geometries in which the solution returned, the smallest first
+    right       for each of them, whether each output is right
+    notes       lines about geometries in which it raised, and about changed inputs
+    """
+    first = next(i for i, flags in enumerate(right) if not all(flags))
+    failing = sum(not all(flags) for flags in right)
+    outputs = range(len(exercise.outputs))
+    wrong_here = [k for k in outputs if not right[first][k]]
+    count = f"{failing} of {len(cases)} geometries fail"
+    text = [f"{exercise.name}: wrong", "", f"smallest failing geometry: {cases[first].geometry}  ({count})"]
+    if exercise.measured_as:
+        text.append(f"compared: {exercise.measured_as}")
+    for k in wrong_here:
+        text.append(first_difference(exercise.outputs[k], came[first][k], expected[first][k], exercise.tolerance))
+        if isinstance(came[first][k], str) and len(set(map(str, came[first]))) == 1:
+            break  # one complaint about all outputs
+    always = [exercise.outputs[k] for k in outputs if all(flags[k] for flags in right)]
+    if always:
+        text.append(f"{', '.join(always)}: right in every geometry")
+    for k in (k for k in outputs if k not in wrong_here and exercise.outputs[k] not in always):
+        text.append(f"{exercise.outputs[k]}: wrong too, in larger geometries")
+    for k in outputs:
+        place = where_exactly(cases, [not flags[k] for flags in right])
+        if place:
+            text.append(f"{exercise.outputs[k]} is wrong exactly where {place}")
+    text += notes
+    lines, names, parts = _named(exercise, explained)
+    text += ["", *lines]
+    details = {
+        "geometry": cases[first].geometry,
+        "geometries": len(cases),
+        "failing": failing,
+        "output": exercise.outputs[wrong_here[0]],
+        "came": _listed(came[first][wrong_here[0]]),
+        "expected": _listed(expected[first][wrong_here[0]]),
+        "misconceptions": parts,
+        "question": parts[0]["question"] if parts else NOT_NAMED[1],
+    }
+    return Result(exercise.name, False, "wrong", names, "\n".join(text), details)
+
+
+def _named(
+    exercise: Exercise, explained: Mapping[int, Sequence[Explanation]]
+) -> tuple[list[str], str | None, list[dict[str, Any]]]:
+    """Lines of the message, the name, and the parts for graders."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for output, candidates in explained.items():
+        groups.setdefault(tuple(one.name for one in candidates), []).append(output)
+    lines: list[str] = []
+    names: list[str] = []
+    parts: list[dict[str, Any]] = []
+    for key, members in groups.items():
+        where = ", ".join(exercise.outputs[k] for k in members)
+        if not key:
+            lines += labelled("misconception", f"{NOT_NAMED[0]} ({where})")
+            continue
+        names.append(" or ".join(key))
+        if len(key) > 1:
+            lines.append(f"misconception  one of two, which give the same numbers here ({where}):")
+        for candidate in explained[members[0]]:
+            if len(candidate.parts) > 1:
+                lines.append(f"misconception  two at once ({where}):")
+            for part in candidate.parts:
+                lines += _lines(part, where)
+                parts.append(
+                    {
+                        "name": part.name,
+                        "outputs": [exercise.outputs[k] for k in members],
+                        "family": part.family,
+                        "sentence": part.sentence,
+                        "formula": part.formula,
+                        "question": part.question,
+                    }
+                )
+    asked = parts[0]["question"] if parts else NOT_NAMED[1]
+    lines += ["", *labelled("question", asked)]
+    return lines, " + ".join(dict.fromkeys(names)) or None, parts
+
+
+def _lines(part: Misconception, where: str) -> list[str]:
+    return [
+        *labelled("misconception", f"{part.name} ({where})"),
+        *labelled("", part.sentence),
+        *labelled("", f"your code amounts to: {part.formula}"),
+    ]
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """Lines of a message: a label, then text that is wrapped beside it."""
+    return (
+        wrapped(f"{label:{INDENT - 2}}  {text}", WIDTH, INDENT)
+        if label
+        else [" " * INDENT + line for line in wrapped(text, WIDTH - INDENT)]
+    )
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, str) else value.tolist() if value.size <= 64 else f"array of shape {value.shape}"
