@@ -24,7 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from minires.bench.layers import Convolution  # noqa: E402
 
 SHAPES = {
-    "first": [Convolution((8, 6, 5), (12, 8, 3, 3), (1, 1), (1, 1)), Convolution((4, 6, 5), (8, 4, 1, 1), (1, 1), (0, 0))],
+    "first": [
+        Convolution((8, 6, 5), (12, 8, 3, 3), (1, 1), (1, 1)),
+        Convolution((4, 6, 5), (8, 4, 1, 1), (1, 1), (0, 0)),
+    ],
     "more": [Convolution((4, 7, 6), (6, 4, 3, 3), (2, 2), (1, 1))],
 }
 
@@ -73,7 +76,8 @@ def installed() -> Iterator[Device]:
     kept = matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.benchmark
     external = mock.patch.object(cuda, "get_stream_from_external", lambda ptr, of: SimpleNamespace(ptr=ptr))
     entered = mock.patch.object(cuda, "set_stream", lambda stream: setattr(device, "stream", stream))
-    with strict_cupy.installed(), external, entered, mock.patch.object(Torch, "device", "cpu"), mock.patch.object(clock, "L2", 1), device:
+    small, home = mock.patch.object(clock, "L2", 1), mock.patch.object(Torch, "device", "cpu")
+    with strict_cupy.installed(), external, entered, small, home, device:
         try:
             yield device
         finally:
@@ -85,8 +89,8 @@ def sizes():
     from benchmarks.gpu.__main__ import Sizes
     from benchmarks.gpu.networks import Network
 
-    networks = tuple(Network("resnet20", batch, 8, {"width": 4}) for batch in (2, 3))
-    return Sizes(1 << 12, 256, ((40, 33), (20,)), networks, (("first",), ("more",)), (2, 3), repeats=1)
+    network = Network("resnet20", 2, 8, {"width": 4})
+    return Sizes(1 << 12, 256, ((40, 33), (20,)), (network,), (("first",), ("more",)), (2, 3), repeats=1)
 
 
 def main(words: list[str]) -> int:

@@ -24,6 +24,7 @@ import threading
 import weakref
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
@@ -463,6 +464,9 @@ class ndarray:  # CuPy's name
         read("get")
         return self.values.copy(order="K")
 
+    def tobytes(self, order="C"):
+        return self.get().tobytes(order)
+
     def __dlpack__(self, stream=None):
         """As memory of the CPU, which is what PyTorch without CUDA takes; the work that fills it has run."""
         refuse("an exchange of memory")
@@ -493,6 +497,12 @@ class ndarray:  # CuPy's name
         if not self.size or np.may_share_memory(values, self.values):
             return self.viewed(values)
         return compute(lambda a: a.reshape(*shape), self)
+
+    def swapaxes(self, one, other):
+        return self.viewed(self.values.swapaxes(one, other))
+
+    def squeeze(self, axis=None):
+        return self.viewed(self.values.squeeze(axis))
 
     def copy(self, order="C"):
         return compute(lambda a: a.copy(order), self)
@@ -654,22 +664,19 @@ class Device:
         self.id, self.compute_capability = 0, CAPABILITY
 
 
-def deviceGetAttribute(attribute, device):  # noqa: N802
+def deviceGetAttribute(attribute, device):
     return {13: KILOHERTZ, 16: MULTIPROCESSORS}[attribute]
 
 
-def getDeviceProperties(device):  # noqa: N802
+def getDeviceProperties(device):
     return {"name": b"Stand-in"}
 
 
 def module():
     """The stand-in, as `import cupy` finds it."""
     cupy = ModuleType("cupy")
-    for function in (
-        *(np.multiply, np.isnan, np.isinf, np.isfinite, np.exp, np.where, np.abs, np.square, np.maximum),
-    ):  # fmt: skip
-        name = {"absolute": "abs"}.get(function.__name__, function.__name__)
-        setattr(cupy, name, lambda *a, f=function, **options: compute(f, *a, **options))
+    for name in ("multiply", "isnan", "isinf", "isfinite", "exp", "log", "tanh", "sqrt", "square", "abs", "where"):
+        setattr(cupy, name, partial(compute, getattr(np, name)))
     cupy.__version__, cupy.float32, cupy.float64 = "0", np.float32, np.float64
     cupy.ndarray, cupy.asarray, cupy.array, cupy.RawModule, cupy.full = ndarray, asarray, array, RawModule, full
     cupy.asnumpy, cupy.array_equal, cupy.from_dlpack = asnumpy, array_equal, from_dlpack
@@ -682,6 +689,7 @@ def module():
     cupy.full_like, cupy.matmul, cupy.inf, cupy.nan = full_like, matmul, np.inf, np.nan
     cupy.arange = lambda *a, **options: compute(lambda: np.arange(*a, **options))
     cupy.ascontiguousarray = lambda a: a if a.flags.c_contiguous else compute(np.ascontiguousarray, a)
+    cupy.concatenate = lambda arrays: compute(lambda *given: np.concatenate(given), *arrays)
     cupy.moveaxis, cupy.broadcast_to = _viewing(np.moveaxis), _viewing(np.broadcast_to)
     cupy.may_share_memory = lambda a, b: np.may_share_memory(a.values, b.values)
     runtime = SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ def convolutions(
         g, operations = geometry_of(shape, batch), shape.operations(batch)
         calls = [("forward", rung) for rung in usable if _can(rung, g, operations)]
         if gradients:
-            calls += [(direction, kernel) for direction in DIRECTIONS[1:] for kernel in ("conv_backward", "conv_02_im2col")]
+            calls += itertools.product(DIRECTIONS[1:], ("conv_backward", "conv_02_im2col"))
         for direction, kernel in calls:
             measure = partial(convolution, bench, shape, batch, direction, kernel)
             yield Item(direction, f"{kernel} {batch}×{shape}", least(operations, kernel), measure)

@@ -90,7 +90,8 @@ def network(bench: Bench, subject: Network, task: str, form: str) -> Row:
         times = bench.clock.race({"ours": call, "peer": peer.call}, spin=False)
         found = call()
         grads = {} if task != "training" else {f"gradient {name}": p.grad for name, p in model.named_parameters()}
-    results = {("loss" if task == "training" else "logits"): np.array(on_cpu(getattr(found, "data", found))), **grads}
+    output = found.data if isinstance(found, mr.Tensor) else found
+    results = {("loss" if task == "training" else "logits"): output, **grads}
     off = {name: _off(on_cpu(results[name]), expected) for name, expected in peer.results.items()}
     worst = max(off, key=lambda name: off[name] / ALLOWED[name.partition(" ")[0]])
     allowed = ALLOWED[worst.partition(" ")[0]]

@@ -31,8 +31,9 @@ def growth_of(kernel: str) -> float:
 
 
 def judge(
-    xp: Any, found: Any, exact: Any, magnitude: Any, depth: int, precision: str, growth: float = 1.0, stored: float = 0.0
-) -> dict[str, Any]:
+    xp: Any, found: Any, exact: Any, magnitude: Any, depth: int, precision: str, growth: float = 1.0,
+    stored: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
     """How far `found` is off, and whether the precision explains it.
 
     exact, magnitude   float64, shaped as `found`

@@ -162,7 +162,7 @@ def main(words: Sequence[str]) -> int:
         prog="benchmarks.gpu tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="what benchmarks.gpu wrote")
-    parser.add_argument("--write", action="store_true", help=f"write {README.name} of benchmarks, README.md and {CHART}")
+    parser.add_argument("--write", action="store_true", help=f"write the tables of the READMEs and {CHART}")
     args = parser.parse_args(words)
     rows = read(args.file)
     for head, cells in (five_table(rows), table(rows, "ceiling", "gemm", *DIRECTIONS, "network")):

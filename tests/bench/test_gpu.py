@@ -18,8 +18,8 @@ pytest.importorskip("torch")
 if backends.available()["emulated"]:
     pytest.skip("the emulator runs the kernels", allow_module_level=True)
 
-import rehearsal  # noqa: E402  (needs PyTorch)
-import strict_cupy  # noqa: E402
+import rehearsal
+import strict_cupy
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,16 +139,15 @@ def test_no_row_begins_that_does_not_fit(measured):
 
 def test_an_estimate_follows_what_rows_took(gpu, tmp_path):
     journal = gpu("journal")
-    slow = [journal.Item("gemm", str(i), 0.0, lambda: (time.sleep(0.05), dict(ROW))[1]) for i in range(3)]
-    assert journal.run(slow, journal.Journal(tmp_path / "a.jsonl"), time.monotonic() + 10.1, lambda: None)
-    assert tables(rows_of(tmp_path)) == ["gemm"] * 3
-    (tmp_path / "a.jsonl").unlink()
-    journal.run([*slow[:1], journal.Item("gemm", "long", 20.0, None)], journal.Journal(tmp_path / "a.jsonl"),
-                time.monotonic() + 10.1, lambda: None)  # fmt: skip
-    assert tables(rows_of(tmp_path)) == ["gemm", "left out"]
-
-
-ROW = {"problem": "p", "kernel": "k", "seconds": 1.0, "gaps": False, "right": True}
+    right = {"problem": "p", "kernel": "k", "seconds": 1.0, "gaps": False, "right": True}
+    quick = [journal.Item("gemm", str(i), 0.0, lambda: dict(right)) for i in range(3)]
+    more = journal.Item("gemm", "more", 9.0, lambda: dict(right))  # a first one would not fit
+    with journal.Journal(tmp_path / "a.jsonl") as file:
+        assert journal.run([*quick, more], file, time.monotonic() + 11, lambda: None)
+    assert tables(rows_of(tmp_path)) == ["gemm"] * 4
+    with journal.Journal(tmp_path / "a" / "b.jsonl") as file:
+        assert journal.run([more, *quick], file, time.monotonic() + 11, lambda: None)
+    assert tables(rows_of(tmp_path / "a")) == ["left out", *["gemm"] * 3]
 
 
 def test_a_peer_on_another_stream_ends_the_run(measured, gpu, monkeypatch):
@@ -179,8 +178,9 @@ def test_the_default_stream_is_refused(gpu):
         gpu("peers").Torch(sys.modules["cupy"])
 
 
-def test_the_times_are_the_devices(gpu):
+def test_the_times_are_the_devices(gpu, monkeypatch):
     """Ten launches: without a spin the device waits for the host after each."""
+    monkeypatch.setattr(gpu("clock"), "L2", 1)
     with strict_cupy.installed() as cupy, cupy.cuda.Stream():
         clock, array = gpu("clock").Clock(cupy), cupy.zeros(3)
         ten = lambda: [array.fill(0) for _ in range(10)]  # noqa: E731
