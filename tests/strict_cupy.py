@@ -10,7 +10,7 @@ Kernels run in the emulator.  While a stream captures, nothing runs: launches be
 Memory that is new or was freed holds NaN, and a graph that reads or writes memory that was returned to the device
 raises.  `counts` holds cudaMallocs, allocations from any pool, synchronisations, uploads, launches and graphs.
 
-Time is made up (`Timeline`): the host needs LAUNCH for each launch, the device as long as `launch` is told, and events
+Time is made up (`Timeline`): the host needs LAUNCH for each launch, the device as long as `launch` is given, and events
 mark the time of their stream.  So a device that waits for the host shows in the events, as on a GPU.
 
 `installed()` is a context in which `import cupy` finds the stand-in.  What it lacks raises AttributeError or TypeError.
@@ -367,6 +367,7 @@ def launch(run, blocks, milliseconds=KERNEL):
 class RawModule:
     """One that the emulator has: a file of csrc/cuda, or code without a `KERNEL`, whose kernels are in `foreign`."""
 
+    loaded = False
     foreign: ClassVar = {"spin": lambda cycles: cycles / KILOHERTZ}  # name -> milliseconds, from the arguments
 
     def __init__(self, *, code, options=()):
@@ -374,7 +375,7 @@ class RawModule:
         assert isinstance(options, tuple)
         assert all(isinstance(option, str) for option in options)
         assert not any("ftz" in option for option in options), "CuPy adds -ftz=true; NVRTC refuses some options twice"
-        self.code, self.options, self.loaded = code, options, False
+        self.code, self.options = code, options
 
     def compile(self, log_stream=None):
         refuse("cuModuleLoad")

@@ -29,7 +29,7 @@ from benchmarks.gpu.clock import Clock, Dishonest
 from benchmarks.gpu.journal import Item, Journal, run
 from benchmarks.gpu.networks import Network
 from benchmarks.gpu.peers import Torch
-from benchmarks.gpu.precision import precision_of
+from benchmarks.gpu.precision import peer_precision, precision_of
 from benchmarks.gpu.products import Bench
 from minires.backends.kernels.catalogue import CONVOLUTIONS, GEMMS
 from minires.backends.kernels.provider import device
@@ -65,9 +65,9 @@ class Sizes:
 def items(bench: Bench, sizes: Sizes, kernel: Path | None = None, kind: str = "gemm") -> Iterator[Item]:
     """All rows, the most valuable first."""
     first, others = ([(f"{n}³", n, n, n) for n in edges] for edges in sizes.squares)
-    fp32 = [rung for rung in reversed(GEMMS) if precision_of(rung) == "fp32"]
+    fp32 = [rung for rung in reversed(GEMMS) if peer_precision(precision_of(rung)) == "fp32"]
     late, early = ([rung for rung in fp32 if (rung >= "gemm_04") == is_late] for is_late in (True, False))
-    reduced = [rung for rung in reversed(GEMMS) if precision_of(rung) != "fp32"]
+    reduced = [rung for rung in reversed(GEMMS) if rung not in fp32]
     shapes, more = (list(convolutions_of(names)) for names in sizes.shapes)
     yield from products.ceilings(bench, sizes.copied, sizes.squares[0])
     if kernel is not None and kind == "gemm":

@@ -11,7 +11,7 @@ from typing import Any
 import minires as mr
 from benchmarks.gpu.journal import Item, Row
 from benchmarks.gpu.peers import DIRECTIONS
-from benchmarks.gpu.precision import growth_of, judge, precision_of
+from benchmarks.gpu.precision import growth_of, judge, peer_precision, precision_of
 from benchmarks.gpu.products import Bench, judge_peer, least, row
 from minires.arrays import channels_first, channels_last
 from minires.backends.kernels import conv2d
@@ -86,16 +86,15 @@ def _beside_cudnn(
     g, precision = geometry_of(shape, batch), precision_of(kernel)
     depths = (g.depth, g.O * g.kernel[0] * g.kernel[1], g.pixels)
     depth = depths[DIRECTIONS.index(direction)]
-    with bench.peers.at(precision):
-        peer = bench.peers.convolution(*arrays, g, direction, precision)
+    beside = peer_precision(precision)
+    with bench.peers.at(beside):
+        peer = bench.peers.convolution(*arrays, g, direction, beside)
         times = bench.clock.race({"ours": call, "peer": peer})
         theirs = bench.peers.last(peer())
     check = judge(bench.xp, found(), exact, magnitude, depth, precision, growth_of(kernel))
-    peer_check = judge_peer(bench, theirs, exact, magnitude, depth, precision, PEER_GROWTH.get(precision, 4.0))
-    operations = shape.operations(batch)
-    return row(
-        f"{batch}×{shape}", kernel, precision, operations, times["ours"], "cuDNN", times["peer"], check, peer_check
-    )  # fmt: skip
+    peer_check = judge_peer(bench, theirs, exact, magnitude, depth, beside, PEER_GROWTH.get(beside, 4.0))
+    problem, operations = f"{batch}×{shape}", shape.operations(batch)
+    return row(problem, kernel, precision, operations, times["ours"], "cuDNN", times["peer"], check, peer_check)
 
 
 def own(bench: Bench, file: Path, shapes: Iterable[Convolution], batch: int) -> Iterator[Item]:

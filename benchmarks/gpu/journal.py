@@ -78,11 +78,11 @@ def run(items: Iterable[Item], journal: Journal, until: float, alive: Callable[[
         taken = time.monotonic() - began
         beyond[item.table] = max(beyond.get(item.table, 0.0), taken - item.seconds)
         well = well and row.get("right", row["table"] != "error")
-        print(told(row), file=sys.stderr, flush=True)
+        print(shown(row), file=sys.stderr, flush=True)
     return well
 
 
-def told(row: Row) -> str:
+def shown(row: Row) -> str:
     """A row for a person who watches."""
     if row["table"] == "error":
         return f"ERROR {row['name']}: {row['error']}"

@@ -13,16 +13,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
-# precision -> (u, r).  Tensor cores truncate their sums, which costs up to two bits.
-ROUNDING = {"fp32": (2.0**-24, 0.0), "tf32": (2.0**-22, 2.0**-11), "bf16": (2.0**-22, 2.0**-8)}
+# precision -> (u, r).  Tensor cores truncate their sums, which costs up to two bits.  3xtf32 splits operands in two.
+ROUNDING = {
+    "fp32": (2.0**-24, 0.0),
+    "3xtf32": (2.0**-22, 2.0**-21),
+    "tf32": (2.0**-22, 2.0**-11),
+    "bf16": (2.0**-22, 2.0**-8),
+}
 FACTOR = 4.0
 
 
 def precision_of(kernel: str) -> str:
-    """The precision of a rung's products, by its name; three tf32 products of split operands have that of fp32."""
-    if "bf16" in kernel:
-        return "bf16"
-    return "tf32" if "tf32" in kernel and "3x" not in kernel else "fp32"
+    """The precision of a kernel's products, by its name."""
+    return next((name for name in ("3xtf32", "tf32", "bf16") if name in kernel), "fp32")
+
+
+def peer_precision(precision: str) -> str:
+    """That of the peers which a kernel races: 3xtf32 stands in for fp32."""
+    return "fp32" if precision == "3xtf32" else precision
 
 
 def growth_of(kernel: str) -> float:

@@ -14,7 +14,7 @@ import minires as mr
 from benchmarks.gpu.clock import Clock, Time
 from benchmarks.gpu.journal import Item, Row
 from benchmarks.gpu.peers import Torch
-from benchmarks.gpu.precision import ROUNDING, growth_of, judge, precision_of
+from benchmarks.gpu.precision import growth_of, judge, peer_precision, precision_of
 from minires.backends.kernels.catalogue import RUNGS
 from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.provider import Provider
@@ -88,10 +88,9 @@ def ceilings(bench: Bench, copied: int, sizes: Iterable[int]) -> Iterator[Item]:
     """Bandwidth of a copy of so many bytes, and the rate of cuBLAS in each precision on square matrices."""
     yield Item("ceiling", "copy", 1.0, partial(copy, bench, copied))
     for n in sizes:
-        for precision in ROUNDING:
-            yield Item(
-                "ceiling", f"cuBLAS {precision} {n}³", least(2 * n**3), partial(cublas, bench, n, precision)
-            )  # fmt: skip
+        for precision in ("fp32", "tf32", "bf16"):
+            measure = partial(cublas, bench, n, precision)
+            yield Item("ceiling", f"cuBLAS {precision} {n}³", least(2 * n**3), measure)
 
 
 def copy(bench: Bench, size: int) -> Row:
@@ -159,14 +158,14 @@ def _beside_cublas(
 ) -> Row:
     a, b, exact, magnitude = operands
     (M, K), N, precision = a.shape, b.shape[1], precision_of(kernel)
-    with bench.peers.at(precision):
-        peer, theirs = bench.peers.product(a, b, precision)
+    beside = peer_precision(precision)
+    with bench.peers.at(beside):
+        peer, theirs = bench.peers.product(a, b, beside)
         times = bench.clock.race({"ours": call, "peer": peer})
     check = judge(bench.xp, found(), exact, magnitude, K, precision, growth_of(kernel))
-    peer_check = judge_peer(bench, bench.peers.array(theirs), exact, magnitude, K, precision)
-    return row(
-        name, kernel, precision, 2 * M * N * K, times["ours"], "cuBLAS", times["peer"], check, peer_check
-    )  # fmt: skip
+    peer_check = judge_peer(bench, bench.peers.array(theirs), exact, magnitude, K, beside)
+    operations = 2 * M * N * K
+    return row(name, kernel, precision, operations, times["ours"], "cuBLAS", times["peer"], check, peer_check)
 
 
 def own(bench: Bench, file: Path, shapes: Iterable[tuple[str, int, int, int]]) -> Iterator[Item]:

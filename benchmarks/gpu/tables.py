@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
+from benchmarks.gpu.precision import peer_precision
 from benchmarks.tables import FRONT, README, show, write_between_markers
 from minires.bench.report import Table
 
@@ -59,7 +60,7 @@ def ceiling(rows: Sequence[Row], precision: str) -> float:
 
 
 def share(rows: Sequence[Row], row: Row) -> str:
-    top = ceiling(rows, row["precision"]) if "operations" in row else 0.0
+    top = ceiling(rows, peer_precision(row["precision"])) if "operations" in row else 0.0
     return f"{100 * row['operations'] / row['seconds'] / top:.0f} %" if top else ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minires as mr
 from minires import backends
 
 pytest.importorskip("torch")
@@ -131,6 +132,23 @@ def test_a_wrong_row_and_a_failing_one_are_reported_and_the_others_kept(measured
     assert gpu("tables").five(rows)[0][1] not in ("gemm_05_vectors", "gemm_06_async")
 
 
+@pytest.mark.parametrize(
+    ("kind", "kernel", "table"), [("gemm", "gemm_05_vectors", "gemm"), ("conv2d", "conv_05_vectors", "forward")]
+)
+def test_a_kernel_of_your_own(measured, monkeypatch, kind, kernel, table):
+    """Here the file's name stands for a rung; tests/backends compile such files."""
+    backend = mr.backend
+
+    def named(name, **options):
+        return backend(name, **{option: value.stem for option, value in options.items()})
+
+    monkeypatch.setattr(mr, "backend", named)
+    code, rows = measured("--kernel", f"{kernel}.cu", "--as", kind, "--rows", 9)
+    own = [row for row in rows if row.get("kernel") == f"{kernel}.cu"]
+    assert code == 0
+    assert [(row["table"], row["right"]) for row in own] == [(table, True)] * 2
+
+
 def test_no_row_begins_that_does_not_fit(measured):
     code, rows = measured("--minutes", 0.05, "--rows", 9)
     assert code == 0
@@ -225,9 +243,9 @@ def shortened(array, bits):
 
 def test_precision_of_a_kernel(gpu):
     of = gpu("precision").precision_of
-    assert [of(k) for k in ("gemm_07_warps", "gemm_09_tf32", "conv_07_bf16", "gemm_11_3xtf32")] == [
-        "fp32", "tf32", "bf16", "fp32",
-    ]  # fmt: skip
+    kernels = ("gemm_07_warps", "gemm_09_tf32", "conv_07_bf16", "gemm_12_3xtf32")
+    assert [of(kernel) for kernel in kernels] == ["fp32", "tf32", "bf16", "3xtf32"]
+    assert gpu("precision").peer_precision("3xtf32") == "fp32"
 
 
 def test_without_a_gpu_it_says_so(capsys, monkeypatch, gpu):
