@@ -147,13 +147,17 @@ def race_table(found: Mapping[str, Any]) -> Table:
 
 
 def race(found: Mapping[str, Any] | None = None) -> str:
-    """Bars of our time divided by the fastest peer's, on a scale that ends at 5."""
-    rows = race_rows(found or stored())
-    left, top, wide, high, last = 210, 44, 560, 34, 5.0
-    one = left + wide / last
     title = "time of minires divided by that of the fastest peer, same run (below 1: minires is faster)"
+    rows = [(workload, ours, peer, best) for workload, ours, _, peer, best in race_rows(found or stored())]
+    return bars(rows, title, "minires beside its fastest peer", 210)
+
+
+def bars(rows: Sequence[tuple[str, float, str, float]], title: str, name: str, left: int) -> str:
+    """Bars of our time divided by the peer's, on a scale that ends at 5; rows (workload, our time, peer, its time)."""
+    top, wide, high, last = 44, 560, 34, 5.0
+    one = left + wide / last
     parts = [text(20, 24, title, 13, anchor="start", bold=True)]
-    for number, (workload, ours, _, peer, best) in enumerate(rows):
+    for number, (workload, ours, peer, best) in enumerate(rows):
         y, ratio = top + number * high, ours / best
         parts.append(text(left - 10, y + 17, workload, 12, anchor="end"))
         parts.append(box(left, y + 3, wide * min(ratio, last) / last, high - 14, BLUE if ratio <= 1 else ORANGE))
@@ -162,7 +166,7 @@ def race(found: Mapping[str, Any] | None = None) -> str:
     bottom = top + len(rows) * high
     parts.append(f'<path d="M{one:g} {top - 8} V{bottom}" stroke="{INK}" stroke-dasharray="4 3"/>')
     parts.append(text(one, bottom + 16, "1", 12))
-    return svg(940, bottom + 26, "minires beside its fastest peer", parts)
+    return svg(left + 730, bottom + 26, name, parts)
 
 
 # -- the convolutions

@@ -1,4 +1,4 @@
-"""A strict stand-in for the part of CuPy that minires uses: arrays, memory pools, streams that capture, CUDA graphs.
+"""A strict stand-in for the part of CuPy that minires uses: arrays, memory pools, streams, events, CUDA graphs.
 
 Kernels run in the emulator.  While a stream captures, nothing runs: launches become closures over addresses, which
 `Graph.launch` runs.  Then the stand-in raises, and makes the capture invalid, for whatever CUDA or CuPy refuses:
@@ -9,14 +9,22 @@ Kernels run in the emulator.  While a stream captures, nothing runs: launches be
 
 Memory that is new or was freed holds NaN, and a graph that reads or writes memory that was returned to the device
 raises.  `counts` holds cudaMallocs, allocations from any pool, synchronisations, uploads, launches and graphs.
+
+Time is made up (`Timeline`): the host needs LAUNCH for each launch, the device as long as `launch` is given, and events
+mark the time of their stream.  So a device that waits for the host shows in the events, as on a GPU.
+
+`installed()` is a context in which `import cupy` finds the stand-in.  What it lacks raises AttributeError or TypeError.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 import weakref
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
@@ -24,9 +32,31 @@ from typing import ClassVar
 import numpy as np
 
 from minires.backends.compiled import load
+from minires.backends.kernels import provider
 
 UNIT = 512  # bytes: CuPy rounds sizes up to it
+LAUNCH, KERNEL = 0.005, 0.002  # milliseconds: of the host for a launch, of the device for a kernel
+KILOHERTZ, MULTIPROCESSORS, CAPABILITY = 1_980_000, 132, "90"  # of an H200
+PEAK = 2 * 128 * MULTIPROCESSORS * KILOHERTZ  # fp32 operations a millisecond
+BANDWIDTH = 4.8e9  # bytes a millisecond
 counts = Counter()
+
+
+class Timeline(threading.local):
+    """The host's clock in milliseconds; each stream has that of its device work in `until`."""
+
+    now = 0.0
+
+    def queue(self, stream, milliseconds):
+        """Work on a stream begins when the host has launched it and the stream's earlier work is done."""
+        self.now += LAUNCH
+        stream.until = max(stream.until, self.now) + milliseconds
+
+    def wait(self, milliseconds):
+        self.now = max(self.now, milliseconds)
+
+
+timeline = Timeline()
 
 
 class CUDARuntimeError(RuntimeError):
@@ -52,6 +82,7 @@ def read(what):
     disallowed = "the current stream is capturing, so synchronous API calls are disallowed"
     refuse(what, RuntimeError(disallowed), invalid=False)
     counts["synchronisations"] += 1
+    timeline.wait(get_current_stream().until)
 
 
 # -- memory
@@ -111,6 +142,15 @@ class MemoryPointer:
 
         del pinned
         launch(run, [block])
+
+    def copy_from_device_async(self, source, size, stream=None):
+        mine, other = self.mem.block, source.mem.block
+
+        def run():
+            found = other.bytes[source.ptr - other.ptr :][:size]
+            mine.bytes[self.ptr - mine.ptr :][:size] = found
+
+        launch(run, [mine, other], 2 * size / BANDWIDTH)
 
 
 class Pinned(bytearray):
@@ -224,10 +264,12 @@ def using_allocator(allocator=None):
 
 class Stream:
     numbers = count(100)
+    living: ClassVar = weakref.WeakValueDictionary()
 
     def __init__(self, non_blocking=False, ptr=None):
         self.non_blocking, self.ptr = non_blocking, next(Stream.numbers) if ptr is None else ptr
-        self.work, self.invalid = [], False
+        self.work, self.invalid, self.until = [], False, 0.0
+        Stream.living[self.ptr] = self
 
     def __enter__(self):
         here.streams.append(self)
@@ -256,6 +298,33 @@ class Stream:
     def synchronize(self):
         refuse("cudaStreamSynchronize")
         counts["synchronisations"] += 1
+        timeline.wait(self.until)
+
+
+class Event:
+    def __init__(self, block=False, disable_timing=False):
+        self.time, self.timing = None, not disable_timing
+
+    def record(self, stream=None):
+        refuse("cudaEventRecord: not used in a capture here")
+        self.time = max((stream or get_current_stream()).until, timeline.now)
+
+    @property
+    def done(self):
+        return self.time is None or self.time <= timeline.now
+
+    def synchronize(self):
+        refuse("cudaEventSynchronize")
+        if self.time is not None:
+            timeline.wait(self.time)
+
+
+def get_elapsed_time(begin, end):
+    if begin.time is None or end.time is None or not (begin.timing and end.timing):
+        raise CUDARuntimeError("cudaErrorInvalidResourceHandle: an event was not recorded")
+    if not (begin.done and end.done):
+        raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return end.time - begin.time
 
 
 class Graph:
@@ -265,6 +334,7 @@ class Graph:
     def launch(self, stream=None):
         refuse("cudaGraphLaunch")
         counts["graphs"] += 1
+        timeline.queue(stream or get_current_stream(), KERNEL * len(self.work))
         for run, blocks in self.work:
             if not all(block.alive for block in blocks):
                 raise CUDARuntimeError("cudaErrorIllegalAddress: a graph uses memory that was freed")
@@ -280,12 +350,13 @@ def get_current_stream():
     return here.streams[-1]
 
 
-def launch(run, blocks):
+def launch(run, blocks, milliseconds=KERNEL):
     """Runs now or, while this thread captures, in the graph."""
     stream = here.capturing
     if stream is None:
         assert all(block.alive for block in blocks)
         counts["launches"] += 1
+        timeline.queue(get_current_stream(), milliseconds)
         run()
     elif get_current_stream() is stream:
         stream.work.append((run, blocks))
@@ -294,24 +365,62 @@ def launch(run, blocks):
 
 
 class RawModule:
-    def __init__(self, code, options):
-        self.code = code
+    """One that the emulator has: a file of csrc/cuda, or code without a `KERNEL`, whose kernels are in `foreign`."""
 
-    def compile(self):
+    loaded = False
+    foreign: ClassVar = {"spin": lambda cycles: cycles / KILOHERTZ}  # name -> milliseconds, from the arguments
+
+    def __init__(self, *, code, options=()):
+        assert isinstance(code, str)
+        assert isinstance(options, tuple)
+        assert all(isinstance(option, str) for option in options)
+        assert not any("ftz" in option for option in options), "CuPy adds -ftz=true; NVRTC refuses some options twice"
+        self.code, self.options = code, options
+
+    def compile(self, log_stream=None):
         refuse("cuModuleLoad")
+        self.loaded = True
 
     def get_function(self, name):
-        def function(grid, block, arguments):
-            arrays = [a for a in arguments if isinstance(a, ndarray)]
-            assert all(isinstance(a, (ndarray, np.generic)) for a in arguments)
-            values = [a.data.ptr if isinstance(a, ndarray) else a.item() for a in arguments]
-            emulation = load("_emulation", "MINIRES_EMULATION", "")
-            launch(lambda: emulation.launch(name, grid, block, values, 0), [a.data.mem.block for a in arrays])
+        if not self.loaded:
+            self.compile()
+        return RawKernel(self, name)
 
-        return function
+
+class RawKernel:
+    max_dynamic_shared_size_bytes = 48 << 10
+
+    def __init__(self, module, name):
+        self.name, single = name, name.removesuffix("_f64")
+        declared = re.findall(r"^KERNEL\((\w+)\)", module.code, flags=re.M)
+        if single in declared:
+            assert ("-DMINIRES_DOUBLE" in module.options) == (single != name)
+        elif name not in RawModule.foreign or f"void {name}(" not in module.code:
+            raise CUDARuntimeError("CUDA_ERROR_NOT_FOUND: named symbol not found")
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        for sizes, most in ((grid, (2**31 - 1, 65535, 65535)), (block, (1024, 1024, 64))):
+            assert isinstance(sizes, tuple)
+            if not all(type(size) is int and 1 <= size <= limit for size, limit in zip(sizes, most, strict=False)):
+                raise CUDARuntimeError(f"CUDA_ERROR_INVALID_VALUE: invalid argument: {grid}, {block}")
+        if np.prod(block) > 1024 or shared_mem > self.max_dynamic_shared_size_bytes:
+            raise CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        arrays = [a for a in args if isinstance(a, ndarray)]
+        assert all(isinstance(a, (ndarray, np.generic)) for a in args)
+        values = [a.data.ptr if isinstance(a, ndarray) else a.item() for a in args]
+        if self.name in RawModule.foreign:
+            launch(lambda: None, [], RawModule.foreign[self.name](*values))
+            return
+        emulation = load("_emulation", "MINIRES_EMULATION", "")
+        run = lambda: emulation.launch(self.name, grid, block, values, 0)  # noqa: E731
+        launch(run, [a.data.mem.block for a in arrays])
 
 
 # -- arrays
+
+
+class Shared(np.ndarray):
+    """A view that keeps the memory of its `owner` from the pool."""
 
 
 class ndarray:  # CuPy's name
@@ -356,6 +465,19 @@ class ndarray:  # CuPy's name
         read("get")
         return self.values.copy(order="K")
 
+    def tobytes(self, order="C"):
+        return self.get().tobytes(order)
+
+    def __dlpack__(self, stream=None):
+        """As memory of the CPU, which is what PyTorch without CUDA takes; the work that fills it has run."""
+        refuse("an exchange of memory")
+        shared = self.values.view(Shared)
+        shared.owner = self
+        return shared.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.values.__dlpack_device__()
+
     def item(self):
         return self.get().item()
 
@@ -376,6 +498,12 @@ class ndarray:  # CuPy's name
         if not self.size or np.may_share_memory(values, self.values):
             return self.viewed(values)
         return compute(lambda a: a.reshape(*shape), self)
+
+    def swapaxes(self, one, other):
+        return self.viewed(self.values.swapaxes(one, other))
+
+    def squeeze(self, axis=None):
+        return self.viewed(self.values.squeeze(axis))
 
     def copy(self, order="C"):
         return compute(lambda a: a.copy(order), self)
@@ -419,7 +547,7 @@ def blocks_of(values):
     return [v.data.mem.block for v in values if isinstance(v, ndarray)]
 
 
-def compute(function, *arguments, out=None, template=None, **options):
+def compute(function, *arguments, out=None, template=None, milliseconds=KERNEL, **options):
     """function of NumPy, launched: into `out`, or into a new array laid out as NumPy's result."""
     if any(isinstance(a, np.ndarray) and a.ndim for a in arguments):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -436,7 +564,7 @@ def compute(function, *arguments, out=None, template=None, **options):
         with np.errstate(all="ignore"):
             target[...] = function(*given, **options)
 
-    launch(run, blocks_of([*arguments, out]))
+    launch(run, blocks_of([*arguments, out]), milliseconds)
     return out
 
 
@@ -503,23 +631,56 @@ def full_like(like, value, dtype=None, shape=None):
 
 def matmul(a, b, out=None):
     refuse("cuBLAS", NotImplementedError("calling cuBLAS API during stream capture is currently unsupported"))
-    return compute(np.matmul, a, b, out=out)
+    operations = 2 * a.size * (b.size // b.shape[0])
+    return compute(np.matmul, a, b, out=out, milliseconds=1.25 * operations / PEAK)
 
 
 def _viewing(function):
     return lambda a, *arguments: a.viewed(function(a.values, *arguments))
 
 
-def _device():
-    return SimpleNamespace(id=0, compute_capability="90")
+def from_dlpack(tensor):
+    """A copy of memory of the CPU; CuPy shares that of its device."""
+    values = np.from_dlpack(tensor.detach())
+    found = ndarray(values.shape, values.dtype, strides=laid_out(values).strides)
+    found.values[...] = values
+    return found
+
+
+def laid_out(values):
+    """Densely packed, in the order of its strides."""
+    return values.copy("K")
+
+
+def asnumpy(array):
+    return array.get()
+
+
+def array_equal(a, b):
+    return compute(np.array_equal, a, b)
+
+
+class Device:
+    def __init__(self, device=None):
+        self.id, self.compute_capability = 0, CAPABILITY
+
+
+def deviceGetAttribute(attribute, device):
+    return {13: KILOHERTZ, 16: MULTIPROCESSORS}[attribute]
+
+
+def getDeviceProperties(device):
+    return {"name": b"Stand-in"}
 
 
 def module():
     """The stand-in, as `import cupy` finds it."""
     cupy = ModuleType("cupy")
-    for function in (np.multiply, np.isnan, np.isinf, np.isfinite, np.exp, np.where):
-        setattr(cupy, function.__name__, lambda *a, f=function, **options: compute(f, *a, **options))
+    for name in ("multiply", "isnan", "isinf", "isfinite", "exp", "log", "tanh", "sqrt", "square", "abs", "where"):
+        setattr(cupy, name, partial(compute, getattr(np, name)))
+    cupy.__version__, cupy.float32, cupy.float64 = "0", np.float32, np.float64
     cupy.ndarray, cupy.asarray, cupy.array, cupy.RawModule, cupy.full = ndarray, asarray, array, RawModule, full
+    cupy.asnumpy, cupy.array_equal, cupy.from_dlpack = asnumpy, array_equal, from_dlpack
     cupy.empty = lambda shape, dtype=float: ndarray(shape, dtype)
     cupy.zeros = lambda shape, dtype=float: full(shape, 0, dtype)
     cupy.ones = lambda shape, dtype=float: full(shape, 1, dtype)
@@ -529,12 +690,33 @@ def module():
     cupy.full_like, cupy.matmul, cupy.inf, cupy.nan = full_like, matmul, np.inf, np.nan
     cupy.arange = lambda *a, **options: compute(lambda: np.arange(*a, **options))
     cupy.ascontiguousarray = lambda a: a if a.flags.c_contiguous else compute(np.ascontiguousarray, a)
+    cupy.concatenate = lambda arrays: compute(lambda *given: np.concatenate(given), *arrays)
     cupy.moveaxis, cupy.broadcast_to = _viewing(np.moveaxis), _viewing(np.broadcast_to)
     cupy.may_share_memory = lambda a, b: np.may_share_memory(a.values, b.values)
-    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError)
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError, deviceGetAttribute=deviceGetAttribute,
+        getDeviceProperties=getDeviceProperties,
+    )  # fmt: skip
     cupy.cuda = SimpleNamespace(
         Stream=Stream, MemoryPool=MemoryPool, Memory=Memory, MemoryPointer=MemoryPointer, UnownedMemory=UnownedMemory,
-        using_allocator=using_allocator, get_current_stream=get_current_stream, Device=_device, runtime=runtime,
-        alloc_pinned_memory=Pinned, compiler=SimpleNamespace(CompileException=ValueError),
+        using_allocator=using_allocator, get_current_stream=get_current_stream, Device=Device, runtime=runtime,
+        alloc_pinned_memory=Pinned, compiler=SimpleNamespace(CompileException=ValueError), Event=Event,
+        get_elapsed_time=get_elapsed_time,
     )  # fmt: skip
     return cupy
+
+
+@contextmanager
+def installed():
+    """Within it, `import cupy` finds the stand-in, and the backend `cuda` computes with it."""
+    kept, cupy = sys.modules.get("cupy"), module()
+    sys.modules["cupy"] = cupy
+    provider.device.cache_clear()
+    try:
+        yield cupy
+    finally:
+        if kept is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = kept
+        provider.device.cache_clear()

@@ -28,14 +28,10 @@ SHAPE = (2, 3, 8, 8)
 
 
 @pytest.fixture(autouse=True)
-def cupy(monkeypatch):
-    module = strict_cupy.module()
-    monkeypatch.setitem(sys.modules, "cupy", module)
-    provider.device.cache_clear()
+def cupy():
     counts.clear()
-    with mr.backend("cuda"):
+    with strict_cupy.installed() as module, mr.backend("cuda"):
         yield module
-    provider.device.cache_clear()
     assert strict_cupy.here.capturing is None
     assert graph.current() is None
     assert strict_cupy.get_current_stream() is strict_cupy.null
@@ -548,7 +544,7 @@ def test_the_stand_in_refuses_what_cuda_refuses(cupy):
         "cudaMalloc": lambda: cupy.cuda.Memory(8),
         "not pinned": lambda: cupy.asarray(np.ones(3)),
         "pageable": lambda: x.data.copy_from_host_async(np.ones(3).ctypes.data, 12),
-        "cuModuleLoad": lambda: cupy.RawModule("", ()).compile(),
+        "cuModuleLoad": lambda: cupy.RawModule(code="").compile(),
         "BeginCapture": stream.begin_capture,
     }
     for message, call in refused.items():

@@ -16,6 +16,7 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
 endif()
 enable_language(CUDA)
 set(CMAKE_CUDA_STANDARD 17)
+string(APPEND CMAKE_CUDA_FLAGS " -ftz=true")  # as CuPy compiles: FLUSH of minires/backends/kernels/provider.py
 find_package(CUDAToolkit REQUIRED)
 
 generate_kernel_files(compiled_ahead cu ahead.h ahead)

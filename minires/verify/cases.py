@@ -18,7 +18,7 @@ import numpy as np
 
 import minires.functional as F
 from minires import random
-from minires.arrays import Array
+from minires.arrays import Array, array_module
 from minires.parallel import Alone, Communicator
 from minires.parallel import sync_batch_norm as over_ranks
 from minires.tensor import Tensor
@@ -332,7 +332,8 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
     var: Array = rng.uniform(0.2, 2, x.shape[1]) * np.ones(x.shape[1])
 
     def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+        statistics = (array_module(x.data).asarray(array) for array in (mean, var))
+        return F.batch_norm(x, *statistics, weight, bias, training=False, eps=eps)
 
     inputs = [x, *_affine(pick, rng, x.shape[1])]
     return Case(fn, inputs, _normalised(eps, mean, var), f"batch_norm (evaluation) {x.shape} {eps=}")
@@ -401,7 +402,8 @@ def fused_conv2d(pick: Pick, rng: np.random.Generator) -> Case:
         return _positive(y) if relu else y
 
     def fn(x: Tensor, w: Tensor, *given: Tensor) -> Tensor:
-        statistics = {"running_mean": mean, "running_var": var, "eps": eps} if normed else {}
+        running_mean, running_var = (array_module(x.data).asarray(array) for array in (mean, var))
+        statistics = {"running_mean": running_mean, "running_var": running_var, "eps": eps} if normed else {}
         options: dict[str, Any] = {"relu": relu, **statistics, **dict(zip(parts, given, strict=True))}
         return F.fused_conv2d(x, w, options.pop("bias", None), stride, padding, dilation, groups, **options)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from minires.backends.kernels.catalogue import RUNGS
-from minires.backends.kernels.provider import sources
+from minires.backends.kernels.provider import FLUSH, compile_options, sources
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the contract extra is not installed")
 
@@ -55,8 +55,7 @@ def machine_code(file, architecture, double, folder):
         return values[0] if values else None
 
     program = checked(nvrtc.nvrtcCreateProgram(source, file.name.encode(), 0, [], []))
-    options = [f"--gpu-architecture=sm_{architecture}", "-std=c++17", f"--include-path={file.parent}"]
-    options += ["-DMINIRES_DOUBLE"] * double
+    options = [f"--gpu-architecture=sm_{architecture}", FLUSH, *compile_options(double)]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     log = b" " * checked(nvrtc.nvrtcGetProgramLogSize(program))
     checked(nvrtc.nvrtcGetProgramLog(program, log))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
@@ -20,6 +21,7 @@ from minires.backends.unavailable import BackendUnavailable, usable_cupy
 
 INT_MAX = 2**31 - 1
 LARGEST_GRID = (INT_MAX, 65_535, 65_535)
+FLUSH = "-ftz=true"  # CuPy adds it to every compilation, so nvcc and the tests of machine code add it too
 
 
 class Provider(Protocol):
@@ -44,6 +46,20 @@ def sources() -> Path:
     """The folder of the .cu files: in the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "cuda"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc" / "cuda"
+
+
+def compile_options(double: bool, folder: Path | None = None) -> tuple[str, ...]:
+    """The options of NVRTC for the .cu files of a folder, for float or double; beside them, FLUSH and the architecture.
+
+    CuPy keeps compiled files by their text and options, not by the text of the files that they include.  A digest of
+    all sources among the options makes an edit of an included file count.
+    """
+    folder = folder or sources()
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(folder.glob("*.cu*")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    options = ("-std=c++17", f"-I{folder}", f"-DMINIRES_SOURCES=0x{digest.hexdigest()}")
+    return (*options, "-DMINIRES_DOUBLE") if double else options
 
 
 def variant(kernel: str, dtype: Any) -> str:
@@ -103,9 +119,8 @@ class Device:
         cupy, file = self.module, self._file_of[kernel]
         key = (cupy.cuda.Device().id, file.name, double)
         if key not in self._modules:
-            options = ["-std=c++17", f"-I{file.parent}"] + ["-DMINIRES_DOUBLE"] * double
             try:
-                module = cupy.RawModule(code=file.read_text(encoding="utf-8"), options=tuple(options))
+                module = cupy.RawModule(code=file.read_text(encoding="utf-8"), options=compile_options(double))
                 module.compile()
             except cupy.cuda.compiler.CompileException as error:
                 capability = cupy.cuda.Device().compute_capability
