@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import inspect
 import json
@@ -279,14 +280,15 @@ def test_the_command_writes_the_page(call, tmp_path, monkeypatch):
     assert (tmp_path / "new" / "paper.html").read_text() == "<html>{}</html>"
 
 
-def test_results_of_an_item_are_read_back(call, tmp_path):
+def test_results_of_an_item_are_read_back(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(items.drawing, "picture", lambda drawings, kind: b"a picture")
     code, _, _ = call("paper", "figure3", "--out", tmp_path)
     assert code == 0
-    found = Evidence(tmp_path)
-    assert found.result("figure3").lines == [list(line) for line in items.reproduce_figure3().lines]
-    assert found.result("figure3").origin == "figure3.json"
-    (picture,) = found.result("figure3").pictures
-    assert picture.startswith("data:image/")
+    found = Evidence(tmp_path).result("figure3")
+    table = list(csv.reader((tmp_path / "figure3.csv").read_text(encoding="utf-8").splitlines()))
+    assert [found.head, *found.lines] == table
+    assert found.origin == "figure3.json"
+    assert found.pictures == ["data:image/svg+xml;base64,YSBwaWN0dXJl"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": 1}', '{"name": "figure3", "files": ["../../x.png"]}'])
