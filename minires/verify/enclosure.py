@@ -199,11 +199,12 @@ def matmul(a: Array, b: Array) -> Enclosure:
 
 def _slices(a: Array, axis: int, bits: int) -> tuple[list[Array], Array, bool]:
     """The slices of each line along `axis`, a power of two above the line's largest, whether something is left"""
-    _, exponent = np.frexp(np.abs(a).max(axis, keepdims=True))
+    largest = np.abs(a).max(axis, keepdims=True)
+    _, exponent = np.frexp(largest)
     grid = np.ldexp(1.0, exponent - bits)
     slices: list[Array] = []
     while a.any() and len(slices) < SLICES:
         slices.append(np.rint(a / grid) * grid)
         a = a - slices[-1]
         grid = grid * 2.0**-bits
-    return slices, np.ldexp(1.0, exponent), bool(a.any())
+    return slices, np.where(largest > 0, np.ldexp(1.0, exponent), 0), bool(a.any())

@@ -70,7 +70,7 @@ def convolution(
 
 def _images(N: int, size: int) -> Iterator[slice]:
     step = max(AT_ONCE // max(size, 1), 1)
-    return (slice(start, start + step) for start in range(0, N, step))
+    return (slice(start, start + step) for start in range(0, max(N, 1), step))
 
 
 def _group(g: int, size: int, groups: int) -> slice:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from minires.arrays import Array, channels_first, channels_last
 from minires.backends import reference
+from minires.verify import bounds, exact
+from minires.verify.bounds import Arithmetic
+from minires.verify.enclosure import Enclosure
 from minires.verify.properties import expect
 
 from .fences import Fence, among_nan, fenced
 from .geometries import FEW_GEOMETRIES, FOR_WINOGRAD, GEOMETRIES, Geometry
-from .rounding import WINOGRAD, near, rounding, rounding_of_rung
+from .rounding import WINOGRAD, near, rounding, rounding_of_rung, within
 
 
 @cache
@@ -23,16 +27,24 @@ def _convolution(geometry: Geometry, dtype: Any) -> tuple[list[Array], list[Arra
     x_shape, w_shape, *options = geometry
     rng = np.random.default_rng(3)
     x, w, b = (np.asarray(rng.standard_normal(s), dtype) for s in (x_shape, w_shape, w_shape[:1]))
-    exact = [a.astype(float) for a in (x, w, b)]
-    y = reference.conv2d_forward(exact[0], exact[1], exact[2], *options)
+    wide = [a.astype(float) for a in (x, w, b)]
+    y = reference.conv2d_forward(wide[0], wide[1], wide[2], *options)
     g = rng.standard_normal(y.shape).astype(dtype)
-    exact_g = g.astype(float)
+    wide_g = g.astype(float)
     gradients = (
-        reference.conv2d_backward_input(exact_g, exact[1], x_shape, *options),
-        reference.conv2d_backward_weight(exact_g, exact[0], w_shape, *options),
-        reference.conv2d_backward_bias(exact_g),
+        reference.conv2d_backward_input(wide_g, wide[1], x_shape, *options),
+        reference.conv2d_backward_weight(wide_g, wide[0], w_shape, *options),
+        reference.conv2d_backward_bias(wide_g),
     )
     return [x, w, b, g], [y, *gradients]
+
+
+@cache
+def _exact_convolution(geometry: Geometry, dtype: Any) -> tuple[exact.Conv2d, list[Enclosure]]:
+    """The exact y and gradients of the same arrays."""
+    (x, w, b, g), _ = _convolution(geometry, dtype)
+    terms = exact.Conv2d(SimpleNamespace(geometry=geometry[2:], output_shape=g.shape), x, w, b)
+    return terms, [terms.forward(), *terms.backward(g)]
 
 
 def check_convolution(
@@ -42,8 +54,9 @@ def check_convolution(
     bound: float | None = None,
     gradients: bool = True,
     bound_of_gradients: float | None = None,
+    **options_of_backend: Any,
 ) -> None:
-    """Forward and the gradients beside the reference backend in double precision.
+    """Forward and the gradients beside the reference backend in double precision, and within their a-priori bounds.
 
     bound                relative in norm; None: what rounding may cost a sum of so many products
     bound_of_gradients   of x and w; None: that of the forward pass
@@ -69,6 +82,12 @@ def check_convolution(
         given = bound_of_gradients or bound if number else bound
         limit = rounding(dtype, n) if given is None or name == "of b" else given
         near(one, other, limit, f"conv2d {geometry}: {name}")
+    options_of_backend |= {"winograd": getattr(backend, "winograd", False)}
+    arithmetic = Arithmetic.of(dtype, backend.name, **options_of_backend)
+    convolution, results = _exact_convolution(geometry, dtype)
+    limits = [bounds.forward(convolution, arithmetic), *bounds.backward(convolution, arithmetic, g)]
+    for name, one, result, limit in zip(names, found, results, limits, strict=False):
+        within(one, result, limit, f"conv2d {geometry}: {name}")
 
 
 def convolutions_of_rung(rung: str, gradients: bool = False, dtype: Any = None) -> None:
@@ -85,7 +104,7 @@ def convolutions_of_rung(rung: str, gradients: bool = False, dtype: Any = None) 
         if (rung == "conv_03_1x1" and not sizes.is_1x1) or (rung == "conv_08_winograd" and not sizes.suits_winograd):
             continue
         with fenced("emulated", conv2d=rung, seed=number % 3) as backend:
-            check_convolution(backend, geometry, dtype, bound, gradients, bound_of_gradients)
+            check_convolution(backend, geometry, dtype, bound, gradients, bound_of_gradients, conv2d=rung)
 
 
 def fused_epilogue() -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from minires import backends
+from minires.verify.bounds import Arithmetic
+from minires.verify.enclosure import matmul
+from minires.verify.exact import magnitude
 from minires.verify.properties import expect
 
 from .fences import Fence, among_nan
-from .rounding import near, rounding, rounding_of_rung
+from .rounding import near, rounding, rounding_of_rung, within
 
 SIZES_OF_PRODUCTS = (
     (1, 1, 1), (37, 65, 19), (130, 3, 40), (5, 140, 33), (128, 128, 16), (1, 257, 7), (64, 60, 600),
@@ -37,6 +40,9 @@ def products_of_rung(rung: str, dtype: Any = None) -> None:
             out = fence.empty((M, N), dtype)
             gemm(Emulator(order), rung, a, b, out)
             near(out, a.astype(float) @ b, rounding_of_rung(rung, dtype), f"{rung} {M}×{K} · {K}×{N}")
+            arithmetic = Arithmetic.of(dtype, "emulated", gemm=rung)
+            bound = arithmetic.products(K, magnitude(a, b), arithmetic.multiplied)
+            within(out, matmul(a, b), bound, f"{rung} {M}×{K} · {K}×{N}")
     a = rng.standard_normal((80, 70)).astype(dtype)[::2, ::3]
     b = rng.standard_normal((48, 90)).astype(dtype)[::2, 5:55]
     room = fence.empty((40, 60), dtype)

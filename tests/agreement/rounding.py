@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from minires.arrays import Array
+from minires.verify.audit import Row
+from minires.verify.enclosure import Enclosure
 from minires.verify.properties import expect
 
 
@@ -37,6 +39,17 @@ def rounding_of_rung(rung: str, dtype: Any = np.float32) -> float:
 
 
 WINOGRAD = {np.float32: 5e-6, np.float64: 1e-12}  # its transforms lose a few bits more than a sum of products
+
+
+def within(found: Array, exact: Enclosure, bound: Array, name: str) -> None:
+    """Every element is within its a-priori bound of the exact result.
+
+    The bound holds for the worst case.  It is sharp for short sums; for long ones `near`, which expects that roundings
+    cancel, is the sharper check of the whole array.
+    """
+    row = Row(name, "")
+    row.add(found, exact, bound, name)
+    expect(row.ratio <= 1, f"{name} is off by {row.ratio:.2g} times its bound ({row.where})")
 
 
 def near(found: Array, expected: Array, bound: float, name: str) -> None:
