@@ -15,7 +15,8 @@ from minires._repr import wrapped
 from minires.cli.common import UsageError, folder_for_output, print_json, say, write
 from minires.cli.parser import Parser, Whole, add
 from minires.cli.tables import print_table
-from minires.exercises import grading, process
+from minires.exercises import grading, kernels, process
+from minires.exercises.kernels import KERNELS, KernelExercise, check_kernel
 from minires.exercises.task import Exercise
 
 EXAMPLES = ("exercise conv2d_backward --start", "exercise conv2d_backward conv2d_backward.py --hint")
@@ -41,7 +42,7 @@ def _positive(text: str) -> float:
 
 def exercise(name: str) -> str:
     try:
-        return exercises.checking.get(name).name
+        return name if name in KERNELS else exercises.checking.get(name).name
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -61,8 +62,10 @@ def flags(parser: Parser) -> None:
         metavar="COMMAND",
         help="command that tests a solution; {} in it becomes the file (default: no grading)",
     )
-    limits = f"time for all geometries, or for one run of COMMAND, in seconds (default: {process.SECONDS})"
-    parser.add_argument("--seconds", type=seconds, default=process.SECONDS, metavar="S", help=limits)
+    limits = (
+        f"time of a check or of one run of COMMAND, in seconds (default: {process.SECONDS}; CUDA: {kernels.SECONDS})"
+    )
+    parser.add_argument("--seconds", type=seconds, metavar="S", help=limits)
     parser.add_argument(
         "--memory",
         type=gibibytes,
@@ -82,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             if getattr(arguments, flag):
                 raise UsageError(f"--{flag} needs the name of an exercise; `minires exercise` lists them")
         return listed(arguments.json)
-    chosen = exercises.checking.get(arguments.name)
+    chosen: Exercise | KernelExercise = KERNELS.get(arguments.name) or exercises.checking.get(arguments.name)
     if arguments.start is not None:
         return start(chosen, arguments)
     if arguments.file is not None:
@@ -91,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def listed(as_json: bool) -> int:
-    found = [exercises.checking.get(name) for name in exercises.names()]
+    found: list[Exercise | KernelExercise] = [*map(exercises.checking.get, exercises.names()), *KERNELS.values()]
     if as_json:
         print_json([{"name": one.name, "teaches": one.teaches, "section": one.section} for one in found])
         return 0
@@ -102,8 +105,9 @@ def listed(as_json: bool) -> int:
     return 0
 
 
-def start(chosen: Exercise, arguments: argparse.Namespace) -> int:
-    path = folder_for_output(Path(arguments.start), "--start") / f"{chosen.name}.py"
+def start(chosen: Exercise | KernelExercise, arguments: argparse.Namespace) -> int:
+    suffix = "cu" if isinstance(chosen, KernelExercise) else "py"
+    path = folder_for_output(Path(arguments.start), "--start") / f"{chosen.name}.{suffix}"
     if path.exists() and not arguments.force:
         raise UsageError(f"--start: {path} exists already; --force replaces it")
     write(path, chosen.start().encode())
@@ -115,13 +119,13 @@ def start(chosen: Exercise, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show(chosen: Exercise, arguments: argparse.Namespace) -> int:
+def show(chosen: Exercise | KernelExercise, arguments: argparse.Namespace) -> int:
     """The exercise itself, or the parts that flags ask for."""
     parts = {"start": chosen.start()} if not (arguments.hint or arguments.solution) else {}
     if arguments.hint:
         parts["hint"] = chosen.hint
     if arguments.solution:
-        parts |= {"solution": chosen.solution_text(), "why": chosen.why, "place": chosen.place}
+        parts |= {"solution": solution_of(chosen), "why": chosen.why, "place": chosen.place}
     if arguments.json:
         print_json({"name": chosen.name, "teaches": chosen.teaches, "section": chosen.section, **parts})
         return 0
@@ -134,22 +138,32 @@ def show(chosen: Exercise, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def say_solution(chosen: Exercise) -> None:
-    """Python code: the solution, and why it works as a comment."""
+def solution_of(chosen: Exercise | KernelExercise) -> str:
+    return chosen.solution if isinstance(chosen, KernelExercise) else chosen.solution_text()
+
+
+def say_solution(chosen: Exercise | KernelExercise) -> None:
+    """Code: the solution, and why it works as a comment."""
+    mark = "//" if isinstance(chosen, KernelExercise) else "#"
     comments = [line for text in (chosen.why, chosen.place) for line in wrapped(text, 98)]
-    for line in [*chosen.solution_text().splitlines(), "", *(f"# {comment}" for comment in comments)]:
+    for line in [*solution_of(chosen).splitlines(), "", *(f"{mark} {comment}" for comment in comments)]:
         say(line, indent=None)
 
 
-def check(chosen: Exercise, arguments: argparse.Namespace) -> int:
+def check(chosen: Exercise | KernelExercise, arguments: argparse.Namespace) -> int:
     if not arguments.file.is_file():
         raise UsageError(f"FILE must be a file, got {str(arguments.file)[:200]!r}; --start writes one to begin with")
-    result = process.check_file(chosen.name, arguments.file, arguments.seed, arguments.seconds, arguments.memory)
+    if isinstance(chosen, KernelExercise):
+        result = check_kernel(chosen.name, arguments.file, arguments.seconds or kernels.SECONDS)
+    else:
+        seconds = arguments.seconds or process.SECONDS
+        result = process.check_file(chosen.name, arguments.file, arguments.seed, seconds, arguments.memory)
+    right = {} if isinstance(chosen, KernelExercise) else dict(chosen.right)
     more: dict[str, object] = {}
     if arguments.hint and not result.passed:
-        more = {"hint": chosen.hint, "right": dict(chosen.right)}
+        more = {"hint": chosen.hint, "right": right}
     if arguments.solution:
-        more |= {"solution": chosen.solution_text()}
+        more |= {"solution": solution_of(chosen)}
     if arguments.json:
         print_json(result.as_json() | more)
         return 0 if result.passed else 1
@@ -161,7 +175,7 @@ def check(chosen: Exercise, arguments: argparse.Namespace) -> int:
     if "hint" in more:
         say()
         say(f"hint           {chosen.hint}", indent=15)
-        for formula in chosen.right.values():
+        for formula in right.values():
             say(f"right          {formula}", indent=15)
     if arguments.solution:
         say()
@@ -173,12 +187,16 @@ def grade(arguments: argparse.Namespace) -> int:
     """Grades a grader.  Without a name, on every exercise whose right version it accepts."""
     if not arguments.grade_tests.strip():
         raise UsageError("--grade-tests must be a command, got an empty one")
+    if arguments.name in KERNELS:
+        raise UsageError(f"--grade-tests needs an exercise in Python; {arguments.name} has no wrong versions")
     found = []
     for name in [arguments.name] if arguments.name else exercises.names():
         answers = []
         total = len(exercises.checking.get(name).misconceptions)
         try:
-            for number, answer in enumerate(grading.grade_tests(name, arguments.grade_tests, arguments.seconds)):
+            for number, answer in enumerate(
+                grading.grade_tests(name, arguments.grade_tests, arguments.seconds or process.SECONDS)
+            ):
                 answers.append(answer)
                 say(f"{name}: {number} of {total} wrong versions tried", error=True)
         except (OSError, ValueError) as error:

@@ -135,37 +135,41 @@ def wrong(
 def _named(
     exercise: Exercise, explained: Mapping[int, Sequence[Explanation]]
 ) -> tuple[list[str], str | None, list[dict[str, Any]]]:
-    """Lines of the message, the name, and the parts for graders."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for output, candidates in explained.items():
-        groups.setdefault(tuple(one.name for one in candidates), []).append(output)
-    lines: list[str] = []
+    """Lines of the message, the name, and the parts for graders.  A part of several outputs is shown once."""
+    shown: dict[str, tuple[Misconception, list[str]]] = {}  # name -> part, its outputs
+    open_choices: list[str] = []
     names: list[str] = []
-    parts: list[dict[str, Any]] = []
-    for key, members in groups.items():
-        where = ", ".join(exercise.outputs[k] for k in members)
-        if not key:
-            lines += labelled("misconception", f"{NOT_NAMED[0]} ({where})")
-            continue
-        names.append(" or ".join(key))
-        if len(key) > 1:
-            lines.append(f"misconception  one of two, which give the same numbers here ({where}):")
-        for candidate in explained[members[0]]:
-            if len(candidate.parts) > 1:
-                lines.append(f"misconception  two at once ({where}):")
+    unnamed = [exercise.outputs[output] for output, candidates in explained.items() if not candidates]
+    for output, candidates in explained.items():
+        for candidate in candidates:
             for part in candidate.parts:
-                lines += _lines(part, where)
-                parts.append(
-                    {
-                        "name": part.name,
-                        "outputs": [exercise.outputs[k] for k in members],
-                        "family": part.family,
-                        "sentence": part.sentence,
-                        "formula": part.formula,
-                        "question": part.question,
-                    }
-                )
-    asked = parts[0]["question"] if parts else NOT_NAMED[1]
+                outputs = shown.setdefault(part.name, (part, []))[1]
+                if exercise.outputs[output] not in outputs:
+                    outputs.append(exercise.outputs[output])
+        if len(candidates) == 1:
+            names += [part.name for part in candidates[0].parts]
+        elif candidates:
+            open_choices.append(exercise.outputs[output])
+            names.append(" or ".join(one.name for one in candidates))
+    lines: list[str] = []
+    if open_choices:
+        lines += labelled("misconception", f"one of two, which give the same numbers here ({', '.join(open_choices)}):")
+    for part, outputs in shown.values():
+        lines += _lines(part, ", ".join(outputs))
+    if unnamed:
+        lines += labelled("misconception", f"{NOT_NAMED[0]} ({', '.join(unnamed)})")
+    parts = [
+        {
+            "name": part.name,
+            "outputs": outputs,
+            "family": part.family,
+            "sentence": part.sentence,
+            "formula": part.formula,
+            "question": part.question,
+        }
+        for part, outputs in shown.values()
+    ]
+    asked = str(parts[0]["question"]) if parts else NOT_NAMED[1]
     lines += ["", *labelled("question", asked)]
     return lines, " + ".join(dict.fromkeys(names)) or None, parts
 

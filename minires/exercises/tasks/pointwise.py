@@ -281,6 +281,16 @@ def skip_variant(
                 grad.sum(leading).mean(tuple(a - len(leading) for a in ones), keepdims=True).reshape(shape)
             )
         total = np.mean if has("averaged") else np.max if has("maximum instead of the sum") else np.sum
+        if has("shapes lined up at the left"):
+            for axis, (m, n) in enumerate(zip(grad.shape, shape, strict=False)):
+                if n == 1 < m:
+                    grad = grad.sum(axis, keepdims=True)
+            return grad
+        if has("shapes lined up at the left, unequal axes summed"):
+            for axis in range(min(len(shape), grad.ndim)):
+                if shape[axis] != grad.shape[axis]:
+                    grad = grad.sum(axis, keepdims=True)
+            return grad
         if has("only leading axes summed"):
             return np.asarray(total(grad, axis=leading))
         if has("only axes of size 1 summed"):
@@ -329,6 +339,12 @@ SKIP = Exercise(
         M("only leading axes summed", "broadcast", "grad_a = Σ over the added axes; axes of size 1 are not summed"),
         M("only axes of size 1 summed", "broadcast", "grad_a = Σ over the axes of size 1; added axes are not summed"),
         M("only the first axis of size 1 summed", "broadcast", "grad_a = Σ over one of the axes of size 1"),
+        M(
+            "shapes lined up at the left",
+            "broadcast",
+            "axis 0 of a shape is compared with axis 0 of grad_output; broadcasting lines shapes up at the right",
+            ("shapes lined up at the left, unequal axes summed",),
+        ),
         M("axes of size 1 dropped", "keepdims", "grad_a has no axes of size 1: (2, 1) becomes (2,)"),
         M("leading axes kept", "keepdims", "grad_a keeps added axes with size 1: (3,) becomes (1, 3)"),
         M("everything summed", "reduction", "grad_a = Σ of all of grad_output, wherever something was repeated"),
