@@ -332,8 +332,8 @@ def batch_norm_eval(pick: Pick, rng: np.random.Generator) -> Case:
     var: Array = rng.uniform(0.2, 2, x.shape[1]) * np.ones(x.shape[1])
 
     def fn(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        statistics = (array_module(x.data).asarray(array) for array in (mean, var))
-        return F.batch_norm(x, *statistics, weight, bias, training=False, eps=eps)
+        running_mean, running_var = (array_module(x.data).asarray(array) for array in (mean, var))
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training=False, eps=eps)
 
     inputs = [x, *_affine(pick, rng, x.shape[1])]
     return Case(fn, inputs, _normalised(eps, mean, var), f"batch_norm (evaluation) {x.shape} {eps=}")

@@ -106,6 +106,7 @@ class Device:
     def __init__(self) -> None:
         self.module: ModuleType = usable_cupy()
         self._modules: dict[tuple[int, str, bool], Any] = {}
+        self._functions: dict[tuple[int, str, bool], Any] = {}
 
     @cached_property
     def _file_of(self) -> dict[str, Path]:
@@ -117,7 +118,10 @@ class Device:
 
     def _compiled(self, kernel: str, double: bool) -> Any:
         cupy, file = self.module, self._file_of[kernel]
-        key = (cupy.cuda.Device().id, file.name, double)
+        device: int = cupy.cuda.Device().id
+        if (device, kernel, double) in self._functions:
+            return self._functions[device, kernel, double]
+        key = (device, file.name, double)
         if key not in self._modules:
             try:
                 module = cupy.RawModule(code=file.read_text(encoding="utf-8"), options=compile_options(double))
@@ -129,7 +133,8 @@ class Device:
                     f"{str(error).strip().splitlines()[0]}"
                 ) from None
             self._modules[key] = module
-        return self._modules[key].get_function(kernel + ("_f64" if double else ""))
+        function = self._modules[key].get_function(kernel + ("_f64" if double else ""))
+        return self._functions.setdefault((device, kernel, double), function)
 
     def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         if not all(grid):
