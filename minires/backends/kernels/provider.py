@@ -46,6 +46,12 @@ def sources() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc" / "cuda"
 
 
+def emulation_sources() -> Path:
+    """The folder of the emulator's C++ files, which kernels of your own are compiled with: found like `sources`."""
+    installed = Path(__file__).parent / "emulation"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc" / "emulation"
+
+
 def variant(kernel: str, dtype: Any) -> str:
     """The name of the kernel that computes in `dtype`."""
     if dtype not in (np.float32, np.float64):
