@@ -63,7 +63,7 @@ def test_the_listed_models_and_kernels_are_the_real_ones(capsys, command, name):
 
 SCRIPTS = "".join((ROOT / ".ci" / name).read_text(encoding="utf-8") for name in ("run", "long"))
 MARKED = re.findall(r"^<!-- ([\w-]+) -->\n```sh\n(.*?)^```", "\n".join(TEXTS.values()), flags=re.M | re.S)
-ELSEWHERE = {"step", "torchvision"}  # run by tests/backends/test_stepping.py, and below
+ELSEWHERE = {"step", "own-step", "torchvision"}  # run by tests/backends/test_stepping.py, and below
 
 
 def test_ci_runs_every_marked_block():

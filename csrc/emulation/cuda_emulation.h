@@ -19,8 +19,11 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-// Shared memory is one section of the program.  launch() fills it with NaN before each block.
+// Shared memory is one section of the program.  launch() fills it with NaN before each block.  `extern __shared__ T s[];`
+// cannot be a macro: own_build.py replaces it by EMULATION_DYNAMIC_SHARED(T, s) before it compiles a file.
 #define __shared__ static __attribute__((section("cuda_shared")))
+
+#define EMULATION_DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<decltype(+name)>(emulation::dynamic_shared)
 
 struct uint3 {
     unsigned x, y, z;
@@ -41,6 +44,9 @@ struct Place {
     const char* file;
     int line;
 };
+
+constexpr unsigned MOST_DYNAMIC_SHARED = 227 << 10;
+extern char dynamic_shared[MOST_DYNAMIC_SHARED];
 
 void barrier(Place place);
 

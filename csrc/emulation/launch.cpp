@@ -23,6 +23,8 @@ extern "C" char __stop_cuda_shared[] __attribute__((weak));
 
 namespace emulation {
 
+alignas(128) char dynamic_shared[MOST_DYNAMIC_SHARED];
+
 namespace {
 
 enum class State { ready, at_barrier, in_exchange, done };
@@ -56,6 +58,7 @@ struct Block {
     size_t count = 0;
     size_t current = 0;
     unsigned barrier = 0;  // alternates between 0 and 1
+    unsigned dynamic = 0;  // bytes of dynamic shared memory
     bool copies_early = false;
     const Kernel* kernel = nullptr;
     void** arguments = nullptr;
@@ -94,6 +97,7 @@ bool same(Place a, Place b) { return a.line == b.line && std::strcmp(a.file, b.f
 // The bytes are a NaN in float and in double, and an invalid index.  Not instrumented, because it writes to red zones too.
 __attribute__((no_sanitize("address"))) void poison_shared_memory() {
     for (volatile char* byte = __start_cuda_shared; byte < __stop_cuda_shared; ++byte) *byte = '\xff';
+    std::memset(dynamic_shared, '\xff', block.dynamic);
 }
 
 void body(void* argument) {
@@ -269,16 +273,20 @@ void wait_async(unsigned newest) {
     }
 }
 
-void launch(const Kernel& kernel, dim3 grid, dim3 threads, void** arguments, unsigned seed) {
+void launch(const Kernel& kernel, dim3 grid, dim3 threads, void** arguments, unsigned seed, unsigned shared) {
     const size_t count = size_t{threads.x} * threads.y * threads.z;
     if (count < 1 || count > 1024 || threads.z > 64)
         throw std::invalid_argument(std::string(kernel.name) + ": a block has 1 to 1024 threads, got " + std::to_string(count));
     if (!grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
         throw std::invalid_argument(std::string(kernel.name) + ": a grid is at least 1 and at most 2^31 - 1 × 65535 × 65535");
+    if (shared > MOST_DYNAMIC_SHARED)
+        throw std::invalid_argument(std::string(kernel.name) + ": a block has at most 227 KiB of shared memory, got " +
+                                    std::to_string(shared) + " bytes");
     const std::lock_guard lock(one_launch_at_a_time);
     while (block.threads.size() < count) block.threads.push_back(std::make_unique<Thread>());
     while (block.warps.size() < (count + 31) / 32) block.warps.push_back(std::make_unique<Warp>());
     block.count = count;
+    block.dynamic = shared;
     block.kernel = &kernel;
     block.arguments = arguments;
     blockDim = threads;

@@ -1,53 +1,89 @@
-// A program to step through: runs one kernel of the GEMM ladder on small matrices and checks it against plain loops.
+// A program to step through: runs one kernel once.  `minires kernels step` compiles it with a kernel and opens gdb in it;
+// it prints the command line.
 //
-//   g++ -g -std=c++17 -Icsrc/emulation -Icsrc/cuda -DKERNEL_FILE='"gemm_04_registers.cu"' -DKERNEL_NAME=gemm_04_registers
-//       csrc/emulation/step.cpp csrc/emulation/launch.cpp csrc/emulation/fiber.cpp -o step
-//   gdb -x csrc/emulation/step.gdb ./step
+//   step GRID BLOCK SHARED SEED EXPECTED ARGUMENT...
 //
-// Arguments of the program: SEED M N K.  The seed shuffles the order of the threads; 0 does not.
-// TILE_OF_BLOCK: the edge of the tile of C that a block computes.  BLOCK: the threads of a block.  32 and {32,32,1} for
-// gemm_03_shared.
+// GRID, BLOCK   x,y,z
+// SHARED        bytes of dynamic shared memory
+// SEED          of the order of the threads; 0: ascending
+// EXPECTED      file of the right output, float32; "-": the output is not checked
+// ARGUMENT      one for each of the kernel's: an integer, or the number of elements of an array.  The last array is the
+//               output, NaN at first; element i of the first is i % 7 - 3, of the second i % 5 - 2
+//
+// Exit codes: 0 right, 1 wrong, 2 wrong usage or a kernel that failed.
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "launch.h"
 
 #include KERNEL_FILE
 
-#ifndef TILE_OF_BLOCK
-#define TILE_OF_BLOCK 128
-#define BLOCK {256, 1, 1}
-#endif
+#define AS_TEXT(name) #name
+#define NAME_AS_TEXT(name) AS_TEXT(name)
+
+namespace {
+
+dim3 sizes(const char* text) {
+    dim3 found;
+    if (std::sscanf(text, "%u,%u,%u", &found.x, &found.y, &found.z) != 3)
+        throw std::invalid_argument(std::string("GRID and BLOCK must be x,y,z, got ") + text);
+    return found;
+}
+
+// The arrays and integers of the command line, as the kernel takes them.
+struct Arguments {
+    std::vector<std::vector<float>> arrays;
+    std::vector<void*> pointers;
+    std::vector<int> integers;
+    std::vector<void*> addresses;
+
+    Arguments(const std::string& signature, char** words) {
+        for (size_t i = 0; i < signature.size(); i++) {
+            if (signature[i] == 'p') arrays.emplace_back(std::strtoull(words[i], nullptr, 10), NAN);
+            else integers.push_back(std::atoi(words[i]));
+        }
+        for (size_t k = 0; k + 1 < arrays.size(); k++)
+            for (size_t i = 0; i < arrays[k].size(); i++) arrays[k][i] = k ? float(i % 5) - 2 : float(i % 7) - 3;
+        for (auto& array : arrays) pointers.push_back(array.data());
+        size_t pointer = 0, integer = 0;
+        for (char letter : signature)
+            addresses.push_back(letter == 'p' ? static_cast<void*>(&pointers[pointer++]) : &integers[integer++]);
+    }
+};
+
+int check(const std::vector<float>& found, const char* file) {
+    std::vector<float> expected(found.size());
+    std::ifstream(file, std::ios::binary).read(reinterpret_cast<char*>(expected.data()), 4 * found.size());
+    for (size_t i = 0; i < found.size(); i++)
+        if (!(found[i] == expected[i])) {  // sums of small integers: exact in any order
+            std::fprintf(stderr, "element %zu of the output is %g, should be %g\n", i, found[i], expected[i]);
+            return 1;
+        }
+    std::puts("right");
+    return 0;
+}
+
+}  // namespace
 
 int main(int count, char** words) {
-    const unsigned seed = count > 1 ? std::atoi(words[1]) : 0;
-    int M = 150, N = 70, K = 40, one = 1;
-    if (count == 5) M = std::atoi(words[2]), N = std::atoi(words[3]), K = std::atoi(words[4]);
-    if ((count > 2 && count != 5) || M < 1 || N < 1 || K < 1) {
-        std::fprintf(stderr, "usage: %s [SEED [M N K]], sizes of at least 1\n", words[0]);
-        return 2;
-    }
-    std::vector<float> A(M * K), B(K * N), C(M * N, NAN);
-    for (size_t i = 0; i < A.size(); i++) A[i] = float(i % 7) - 3;
-    for (size_t i = 0; i < B.size(); i++) B[i] = float(i % 5) - 2;
-    const float *a = A.data(), *b = B.data();
-    float* c = C.data();
-    void* arguments[] = {&a, &b, &c, &M, &N, &K, &K, &one, &N, &one, &N};
-    const unsigned rows = (M + TILE_OF_BLOCK - 1) / TILE_OF_BLOCK, columns = (N + TILE_OF_BLOCK - 1) / TILE_OF_BLOCK;
     try {
-        emulation::launch(emulation::describe("kernel", &KERNEL_NAME), {columns, rows, 1}, BLOCK, arguments, seed);
+        const emulation::Kernel kernel = emulation::describe(NAME_AS_TEXT(KERNEL_NAME), &KERNEL_NAME);
+        const std::string& signature = kernel.signature;
+        if (signature.find_first_not_of("pi") != std::string::npos)
+            throw std::invalid_argument("a kernel to step through takes arrays and int");
+        if (count != 6 + int(signature.size()))
+            throw std::invalid_argument("usage: step GRID BLOCK SHARED SEED EXPECTED ARGUMENT..., " +
+                                        std::to_string(signature.size()) + " arguments");
+        Arguments arguments(signature, words + 6);
+        emulation::launch(kernel, sizes(words[1]), sizes(words[2]), arguments.addresses.data(),
+                          unsigned(std::atoi(words[4])), unsigned(std::atoi(words[3])));
+        return words[5] == std::string("-") ? 0 : check(arguments.arrays.back(), words[5]);
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());
         return 2;
     }
-    for (int m = 0; m < M; m++)
-        for (int n = 0; n < N; n++) {
-            float sum = 0;  // small integers: exact in any order
-            for (int k = 0; k < K; k++) sum += A[m * K + k] * B[k * N + n];
-            if (!(C[m * N + n] == sum)) {
-                std::fprintf(stderr, "C[%d][%d] is %g, should be %g\n", m, n, C[m * N + n], sum);
-                return 1;
-            }
-        }
-    std::puts("right");
 }

@@ -140,11 +140,12 @@ def backend(name: str | Backend | type, **options: Any) -> Iterator[Any]:
     """Within it, operations of this thread are computed by the named backend.
 
     name      reference | native | cuda | cublas | emulated; the environment variable MINIRES_BACKEND sets the default.
-              Or your own backend: an object that fulfils `minires.backends.Backend`, its class, or "module:object",
-              imported from the current folder too
+              Options may follow, as in "emulated:conv2d=conv_04_implicit,seed=1".  Or your own backend: an object that
+              fulfils `minires.backends.Backend`, its class, or "module:object", imported from the current folder too
     options   of the backend: isa the instruction set (native: "avx512", "avx2", "portable"; MINIRES_ISA sets the
               default), winograd=False rules out Winograd's algorithm (native; MINIRES_WINOGRAD=0 does so by default),
-              gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels` lists them),
+              gemm and conv2d pick a rung of the ladders by its name (cuda, emulated; `minires kernels` lists them), or
+              your own kernel, a Path or text that ends in .cu (csrc/README.md describes the file),
               compiler how the GPU's were compiled ("nvrtc" or "nvcc"), seed the order in which the emulator runs the
               threads of a block.  Those of your own class are the arguments that it is made with
 
@@ -167,9 +168,9 @@ def using(chosen: Any) -> Iterator[Any]:
 
 
 def path_of(chosen: Any) -> str:
-    """What the configuration of a run calls a backend: its name, or the "module:class" of your own."""
+    """What the configuration of a run calls a backend: its name with the kernels chosen, or your own "module:class"."""
     home = getattr(chosen, "__name__", type(chosen).__module__)
-    name: str = chosen.name
+    name: str = getattr(chosen, "path", chosen.name)
     return name if home.startswith("minires.") else f"{type(chosen).__module__}:{type(chosen).__qualname__}"
 
 
@@ -181,13 +182,15 @@ def on_gpu(name: str | None = None) -> bool:
 
 
 def _load(name: Any, argument: str = "backend", **options: Any) -> Any:
-    if isinstance(name, str) and ":" in name:
+    base, colon, words = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if colon and base not in _MODULES:
         return own.made(own.imported(name, argument), options)
     if own.has_any(name):
         return own.made(name, options)
-    if not isinstance(name, str) or name not in _MODULES:
+    if not isinstance(name, str) or base not in _MODULES:
         known = f"{', '.join(map(repr, _MODULES))}, or an object of yours or its module:object"
         raise ValueError(f"{argument} must be one of {known}; got {shown(name)}.{suggest(name, names())}")
+    name = base
     module, needs = _MODULES[name]
     try:
         found = importlib.import_module(module)
@@ -196,6 +199,8 @@ def _load(name: Any, argument: str = "backend", **options: Any) -> Any:
             raise BackendUnavailable(f"backend {name!r} needs {error.name}, which is not installed") from None
         raise BackendUnavailable(f"backend {name!r} is not part of this installation: it needs {needs}") from None
     create = getattr(found, "create", None)
+    if colon:
+        options = own.options_of(name, words, create) | options
     own.check_options(repr(name), create, options)
     try:
         return create(**options) if create else found

@@ -8,4 +8,6 @@ from minires.backends.kernels.provider import device
 
 def create() -> KernelBackend:
     """im2col, then cuBLAS."""
-    return KernelBackend("cublas", device(), "cublas", "conv_02_im2col")
+    backend = KernelBackend("cublas", device(), "cublas", "conv_02_im2col")
+    backend.path = "cublas"  # which has no options
+    return backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from minires.arrays import Array
 from minires.backends import composed
@@ -26,6 +27,9 @@ class CudaBackend(KernelBackend):
             recording.check_input(check, values)
 
 
-def create(gemm: str = "auto", conv2d: str = "auto", compiler: str = "nvrtc") -> CudaBackend:
-    """gemm, conv2d: rungs by name, see `minires kernels`; compiler: "nvrtc" at run time, or "nvcc" ahead of time."""
+def create(gemm: str | Path = "auto", conv2d: str | Path = "auto", compiler: str = "nvrtc") -> CudaBackend:
+    """gemm, conv2d: rungs by name, see `minires kernels`, or .cu files of your own, which NVRTC compiles.
+
+    compiler   "nvrtc" at run time, or "nvcc" ahead of time
+    """
     return CudaBackend("cuda", device(compiler), gemm, conv2d)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from minires.backends.kernels.backend import KernelBackend
 from minires.backends.kernels.provider import Emulator
 
 
-def create(gemm: str = "auto", conv2d: str = "auto", seed: int | None = None) -> KernelBackend:
-    """gemm, conv2d: rungs by name, see `minires kernels`; seed: of the order of the threads of a block."""
+def create(gemm: str | Path = "auto", conv2d: str | Path = "auto", seed: int | None = None) -> KernelBackend:
+    """gemm, conv2d: rungs by name, see `minires kernels`, or .cu files of your own.
+
+    seed   of the order of the threads of a block
+    """
     return KernelBackend("emulated", Emulator(seed), gemm, conv2d)

@@ -1,4 +1,4 @@
-"""A backend of your own: an object, a class, or the "module:object" that names one."""
+"""A backend of your own: an object, a class, or the "module:object" that names one.  Options in a backend's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from minires.backends.contract import check, has_any
 
-__all__ = ["check_options", "has_any", "imported", "made"]
+__all__ = ["check_options", "has_any", "imported", "made", "options_of"]
 
 
 def imported(path: str, argument: str) -> Any:
@@ -38,6 +38,24 @@ def imported(path: str, argument: str) -> Any:
     if not has_any(found):
         raise ValueError(f"{argument} {path!r} is no backend: it has no function of minires.backends.contract")
     return found
+
+
+def options_of(name: str, text: str, create: Callable[..., Any] | None) -> dict[str, Any]:
+    """The options of "NAME:option=value,option=value", each of the type that `create` has for it."""
+    known = inspect.signature(create).parameters if create else {}
+    options: dict[str, Any] = {}
+    for word in text.split(","):
+        option, equals, value = (part.strip() for part in word.partition("="))
+        if not (equals and value) or option in options:
+            has = f"options are NAME=VALUE[,NAME=VALUE], once each, of {', '.join(known) or 'none'}"
+            raise ValueError(f"backend {name!r}: {has}; got {text!r}")
+        kind = str(known[option].annotation) if option in known else "str"
+        if "int" in kind and not value.isdecimal():
+            raise ValueError(f"backend {name!r}: {option} must be an integer of at least 0, got {value!r}")
+        if "bool" in kind and value not in ("0", "1"):
+            raise ValueError(f"backend {name!r}: {option} must be 0 or 1, got {value!r}")
+        options[option] = int(value) if "int" in kind else value == "1" if "bool" in kind else value
+    return options
 
 
 def made(backend: Any, options: Mapping[str, Any]) -> Any:

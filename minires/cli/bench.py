@@ -123,7 +123,8 @@ def _announce(chosen: Plan) -> None:
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
     own = arguments.backend if own_backend(arguments.backend) else None
-    if arguments.backend not in (None, "native", "reference", own):
+    base = (arguments.backend or "native").partition(":")[0]
+    if base not in ("native", "reference") and (own is None or base in backends.names()):
         raise UsageError(
             f"--backend must be native or reference, or module:object for your own; got {arguments.backend!r}"
         )

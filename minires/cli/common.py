@@ -38,7 +38,9 @@ def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]
             try:
                 held.enter_context(backends.backend(backend))
             except (TypeError, ValueError) as error:
-                raise UsageError(f"{flag}{str(error).removeprefix('backend')}") from None
+                text = str(error)
+                rest = text.removeprefix("backend") if text.startswith("backend ") else f": {text}"
+                raise UsageError(f"{flag}{rest}") from None
             if own_backend(backend):
                 outer = os.environ.get("MINIRES_BACKEND", "")
                 held.callback(os.environ.__setitem__, "MINIRES_BACKEND", outer)
@@ -47,9 +49,9 @@ def computing_on(backend: str | None, flag: str = "--backend") -> Iterator[None]
 
 
 def own_backend(backend: str | None) -> bool:
-    """Whether the name is module:object, a backend of your own.
+    """Whether the name is module:object, a backend of your own, or has options, as in emulated:gemm=mine.cu.
 
-    A command enters your own backend by `computing_on` and leaves `Config.backend` None.
+    A command enters such a backend by `computing_on` and leaves `Config.backend` None.
     """
     return backend is not None and ":" in backend
 

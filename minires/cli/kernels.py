@@ -1,26 +1,74 @@
-"""List the hand-written CUDA kernels.  Select one by its name, as in mr.backend('cuda', gemm=..., conv2d=...).
+"""List the hand-written CUDA kernels, or step through one on the CPU.
 
-The last column describes what a kernel adds to the kernel before it.
+Select a kernel by its name, as in mr.backend('cuda', gemm=..., conv2d=...).  The last column of the list describes what
+a kernel adds to the kernel before it.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
+import subprocess
+import sys
 from dataclasses import asdict
 
 from minires.backends.kernels.catalogue import RUNGS
-from minires.cli.common import print_json
-from minires.cli.parser import Parser, add
+from minires.cli.common import UsageError, print_json, say
+from minires.cli.parser import Parser, Whole, add
 from minires.cli.tables import print_table
+from minires.kernels import step
 
-EXAMPLES = ("kernels", "kernels --json")
+EXAMPLES = ("kernels --json", "kernels step gemm_04_registers --thread 37")
 
 
 def flags(parser: Parser) -> None:
+    subparsers = parser.add_subparsers(dest="item", metavar="ITEM", parser_class=Parser)
     add(parser, "--json")
+    text = "step through a kernel in gdb, a rung or your own .cu file"
+    _flags_of_step(subparsers.add_parser("step", help=text, description=f"{text[0].upper()}{text[1:]}."))
+
+
+def _flags_of_step(parser: Parser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", help="name of a rung, or a path that ends in .cu")
+    parser.add_argument("--as", dest="kind", choices=("gemm", "conv2d"), help="kind of the .cu file")
+    parser.add_argument(
+        "--size", type=_sizes, default={}, metavar="M=N,...",
+        help="sizes that differ from the default, such as M=150,N=70,K=40 (conv2d: N,C,H,W,O,KH,KW,stride,padding)",
+    )  # fmt: skip
+    add(parser, "--seed", help="seed of the threads' order; 0: ascending (default: 0)", type=Whole(0, 2**31 - 1))
+    parser.add_argument(
+        "--break", dest="line", metavar="LINE", help="line to stop at, its number or text (default: the kernel's begin)"
+    )
+    parser.add_argument(
+        "--thread", type=_thread, default=(), metavar="X,Y,Z", help="thread to stop in (default: the first to arrive)"
+    )
+    parser.add_argument(
+        "--ex", action="append", default=[], metavar="COMMAND", help="command for gdb after it stops; may be repeated"
+    )
+    parser.add_argument("--batch", action="store_true", help="no prompt: gdb runs its commands and ends")
+
+
+def _sizes(text: str) -> dict[str, int]:
+    try:
+        return {name.strip(): int(size) for name, size in (word.split("=") for word in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be sizes such as M=150,N=70,K=40, got {text!r}") from None
+
+
+def _thread(text: str) -> tuple[int, ...]:
+    try:
+        index = tuple(map(int, text.split(",")))
+    except ValueError:
+        index = ()
+    if not 1 <= len(index) <= 3 or min(index) < 0:
+        raise argparse.ArgumentTypeError(f"must be one to three indices such as 37 or 3,1, got {text!r}")
+    return index
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.item == "step":
+        return _step(arguments)
     if arguments.json:
         print_json([asdict(rung) for rung in RUNGS])
         return 0
@@ -29,3 +77,20 @@ def run(arguments: argparse.Namespace) -> int:
     last = [i for i, kind in enumerate(kinds) if kind in ("gemm", "conv2d") and kind not in kinds[i + 1 :]]
     print_table(("kernel", "computes", "needs", "what it adds"), rows, drop=("needs", "computes"), sections=last)
     return 0
+
+
+def _step(arguments: argparse.Namespace) -> int:
+    try:
+        chosen = step.step(arguments.kernel, arguments.kind, arguments.size)
+        stop = chosen.stop(arguments.line, arguments.thread)
+        command = chosen.command(chosen.program(), arguments.seed or 0)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    say("program:", shlex.join(command), indent=None, error=True)
+    sys.stdout.flush()
+    outer = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is gdb's
+    try:
+        ran = subprocess.run(step.gdb(command, stop, arguments.ex, arguments.batch), check=False)
+    finally:
+        signal.signal(signal.SIGINT, outer)
+    return 0 if ran.returncode == 0 else 1

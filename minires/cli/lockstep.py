@@ -30,7 +30,7 @@ def flags(parser: Parser) -> None:
     add(parser, "NETWORK")
     parser.add_argument(
         "--backends", default="reference,native", metavar="A,B", help="two backends: names, or module:object; "
-        "options may follow the second, as in native:isa=portable (default: reference,native)",
+        "options may follow, as in native:isa=portable (default: reference,native)",
     )  # fmt: skip
     dtypes = ("float32", "float64")
     parser.add_argument("--dtype", choices=dtypes, default="float32", help="type of the computation (default: float32)")
@@ -40,14 +40,14 @@ def flags(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    first, second, options = _backends(arguments.backends)
+    first, second = _backends(arguments.backends)
     folder = folder_for_output(Path(arguments.out))
     with model_and_batch(arguments.network, arguments) as found:
         model = found.model.to("cpu").astype(arguments.dtype)
         images = found.images.numpy().astype(arguments.dtype)
-        _usable(first, second, options)
+        _usable(first, second)
         try:
-            result = lockstep(model, images, found.labels, (first, second), **options)
+            result = lockstep(model, images, found.labels, (first, second))
         except ERRORS as error:  # an error of an operation is a finding too
             if arguments.json:
                 subject = {"subject": found.title, "first": first, "second": second, "passed": False}
@@ -89,17 +89,16 @@ def run(arguments: argparse.Namespace) -> int:
         f"worst at       index {fault.index}: {fault.numbers[0]:.9g} {first}, {fault.numbers[1]:.9g} {second}",
         indent=15,
     )
-    keywords = "".join(f", {name}={value!r}" for name, value in options.items())
     say("from minires.verify.recorded import load_call")
     say(f"call = load_call({str(path)!r})", indent=None)
-    say(f"print(call.compare({first!r}, {second!r}{keywords}))", indent=None)
+    say(f"print(call.compare({first!r}, {second!r}))", indent=None)
     say(path, indent=None)
     return 1
 
 
-def _usable(first: str, second: str, options: dict[str, Any]) -> None:
+def _usable(first: str, second: str) -> None:
     try:
-        with backends.backend(first), backends.backend(second, **options):
+        with backends.backend(first), backends.backend(second):
             pass
     except (TypeError, ValueError) as error:
         raise UsageError(f"--backends: {error}") from None
@@ -109,24 +108,17 @@ def _place(step: Any) -> str:
     return f"{step.phase} of {step.operation} of {step.module or 'the network'}"
 
 
-def _backends(text: str) -> tuple[str, str, dict[str, Any]]:
-    """'reference,native:winograd=0' -> names, and the options of the second."""
-    parts = text.split(",", 1)
-    if len(parts) != 2:
+def _backends(text: str) -> tuple[str, str]:
+    """'reference,native:winograd=0,isa=avx2' -> 'reference', 'native:winograd=0,isa=avx2'."""
+    names: list[str] = []
+    for word in map(str.strip, text.split(",")):
+        if names and "=" in word and ":" not in word.partition("=")[0]:
+            names[-1] += f",{word}"  # another option of the backend before it
+        else:
+            names.append(word)
+    if len(names) != 2:
         raise UsageError(f"--backends must name two, such as reference,native; got {text!r}")
-    second, _, rest = parts[1].partition(":")
-    if ":" in parts[1] and second.strip() not in backends.names():  # your own backend, module:object
-        second, _, rest = parts[1].partition(",")
-    names = [parts[0].strip(), second.strip()]
     for name in names:
         if name not in backends.names() and not own_backend(name):
             raise UsageError(f"--backends: unknown backend {name!r}; known are {', '.join(backends.names())}")
-    options: dict[str, Any] = {}
-    for word in filter(None, rest.split(",")):
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UsageError(f"--backends: options are NAME=VALUE, got {word!r}")
-        options[key] = {"0": False, "1": True}.get(value, value) if key == "winograd" else value
-        if key == "seed":
-            options[key] = int(value) if value.isdigit() else value
-    return names[0], names[1], options
+    return names[0], names[1]

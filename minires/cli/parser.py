@@ -87,7 +87,10 @@ def _flag(help: str = "", **settings: Any) -> dict[str, Any]:
 
 
 DATA_DIR = "folder to search first (default: $MINIRES_DATA, then the usual places)"
-BACKEND = "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)"
+BACKEND = (
+    "backend that computes: a name, NAME:option=value such as emulated:gemm=mine.cu, or module:object for your own "
+    "(default: $MINIRES_BACKEND, else native)"
+)
 SHORTCUT = "kind of shortcut where dimensions increase (default: A for CIFAR networks, else B)"
 STRIDE_IN = "convolution of a bottleneck that has the stride (default: 1x1)"
 THREADS = "threads of the CPU backends, BLAS included (default: all processors)"

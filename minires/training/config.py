@@ -140,8 +140,8 @@ class Config:
         "ranks, micro-batches, dropout, or a backend other than native", MACHINE, flag, resume=True,
     )  # fmt: skip
     backend: str | None = setting(
-        None, "backend that computes: a name, or module:object for your own (default: $MINIRES_BACKEND, else native)",
-        MACHINE, resume=True,
+        None, "backend that computes: a name, NAME:option=value such as emulated:gemm=mine.cu, or module:object for "
+        "your own (default: $MINIRES_BACKEND, else native)", MACHINE, resume=True,
     )  # fmt: skip
     threads: int | None = setting(
         None, "threads of the CPU backends, BLAS included (default: all processors)", MACHINE,
@@ -199,7 +199,8 @@ class Config:
         else:
             integer(self.warmup, "warmup", 1)
         if self.backend is not None and not self.has_own_backend():
-            choice(self.backend, "backend", backends.names())
+            name = self.backend.partition(":")[0] if isinstance(self.backend, str) else self.backend
+            choice(name, "backend", backends.names())
         allowed = models.options(self.network)
         for name in self.network_options():
             if name not in allowed:
@@ -236,8 +237,9 @@ class Config:
         return cls(**{**settings, **given})
 
     def has_own_backend(self) -> bool:
-        """Whether `backend` names an object outside minires."""
-        return isinstance(self.backend, str) and ":" in self.backend
+        """Whether `backend` names code outside minires: an object, or a kernel's file."""
+        name, colon, rest = self.backend.partition(":") if isinstance(self.backend, str) else ("", "", "")
+        return bool(colon) and (name not in backends.names() or ".cu" in rest)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

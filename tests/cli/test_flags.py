@@ -45,6 +45,7 @@ BASE = {
     "paper": [],
     **{f"paper {item}": ["--out={new}"] for item in ITEMS},
     "kernels": [],
+    "kernels step": ["gemm_04_registers"],
     "bench": ["--quick"],
     "weights": ["{weights}"],
     "convert": ["{weights}", "{new}.safetensors"],
@@ -84,8 +85,10 @@ class Began(BaseException):
 def parsers():
     """Command -> parser; "paper ITEM" -> parser of the item."""
     found = {command: parser_of(command) for command in COMMANDS}
-    (items,) = (action for action in found["paper"]._actions if isinstance(action, argparse._SubParsersAction))
-    return found | {f"paper {item}": parser for item, parser in items.choices.items()}
+    for command in ("paper", "kernels"):
+        (items,) = (action for action in found[command]._actions if isinstance(action, argparse._SubParsersAction))
+        found |= {f"{command} {item}": parser for item, parser in items.choices.items()}
+    return found
 
 
 def flags():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from minires.backends.composed import Norm
 from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import check_conv2d, check_gemm
 from minires.backends.kernels.gemm import gemm
+from minires.backends.kernels.own_rung import GemmRung, plugged
 from minires.backends.kernels.provider import Provider, ceil_div, check_count, variant
 from minires.backends.reference.sums import sum_axes
 
@@ -26,17 +28,25 @@ class KernelBackend:
 
     name     as `mr.backend` takes it
     device   what launches the kernels
-    gemm     rung for products of matrices; "auto": the best general one; "cublas": CuPy's
-    conv2d   rung for convolutions; "auto": 1×1 as a plain product, all else as an implicit GEMM
+    gemm     rung for products of matrices; "auto": the best general one; "cublas": CuPy's.  Or a .cu file, your own
+             kernel: then conv2d="auto" is im2col, so that it computes every convolution and both of its gradients
+    conv2d   rung for convolutions; "auto": 1×1 as a plain product, all else as an implicit GEMM.  Or a .cu file: it
+             computes every convolution forward, or raises ValueError for one that its arguments don't describe; the
+             gradients are those of "auto"
 
-    Activations are kept channels-last.  float32 and float64.
+    Activations are kept channels-last.  float32 and float64; a .cu file only float32, unless its numbers are `real`.
     """
 
-    def __init__(self, name: str, device: Provider, gemm: str = "auto", conv2d: str = "auto") -> None:
+    def __init__(self, name: str, device: Provider, gemm: str | Path = "auto", conv2d: str | Path = "auto") -> None:
         self.name = name
         self.device = device
-        self.gemm = check_gemm(gemm)
-        self.conv2d = check_conv2d(conv2d)
+        own_gemm, self.own_conv2d = plugged(device, gemm, "gemm"), plugged(device, conv2d, "conv2d")
+        self.gemm: GemmRung = own_gemm or check_gemm(gemm)
+        self.conv2d = "auto" if self.own_conv2d else check_conv2d(conv2d)
+        if own_gemm and self.conv2d == "auto":
+            self.conv2d = "conv_02_im2col"
+        words = [f"{option}={rung}" for option, rung in (("gemm", gemm), ("conv2d", conv2d)) if rung != "auto"]
+        self.path = f"{name}:{','.join(words)}" if words else name  # as `mr.backend` takes it
 
     @property
     def array_module(self) -> ModuleType:
@@ -49,6 +59,10 @@ class KernelBackend:
         self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
     ) -> Array:
         geometry = conv2d.Geometry.of(x.shape, w.shape, stride, padding, dilation, groups)
+        if self.own_conv2d is not None:
+            y = self._empty((geometry.N, w.shape[0], geometry.OH, geometry.OW), x)
+            self.own_conv2d.conv2d(x, w, stride, padding, dilation, groups, y)
+            return y if b is None else y + b.reshape(-1, 1, 1)
         y = self._empty((geometry.N, geometry.OH, geometry.OW, w.shape[0]), x)
         conv2d.forward(self.device, self.conv2d, self.gemm, channels_last(x), _ohwi(w), y, geometry)
         if b is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from minires._checks import choice
 
@@ -55,13 +56,18 @@ GEMMS = tuple(rung.name for rung in RUNGS if rung.kind == "gemm")
 CONVOLUTIONS = tuple(rung.name for rung in RUNGS if rung.kind == "conv2d" and rung.name != "conv_09_fused")
 
 
-def check_gemm(name: str) -> str:
+def check_gemm(name: Any) -> str:
     """The name, if it is a gemm's; ValueError with the nearest match otherwise."""
-    choice(name, "gemm", ("auto", "cublas", *GEMMS))
-    return name
+    return _check(name, "gemm", ("auto", "cublas", *GEMMS))
 
 
-def check_conv2d(name: str) -> str:
+def check_conv2d(name: Any) -> str:
     """The name, if it is a convolution's; ValueError with the nearest match otherwise."""
-    choice(name, "conv2d", ("auto", *CONVOLUTIONS))
-    return name
+    return _check(name, "conv2d", ("auto", *CONVOLUTIONS))
+
+
+def _check(name: Any, option: str, allowed: tuple[str, ...]) -> str:
+    try:
+        return choice(name, option, allowed)
+    except ValueError as error:
+        raise ValueError(f"{error} A path that ends in .cu is a kernel of your own.") from None

@@ -7,6 +7,7 @@ from math import gcd
 
 from minires.arrays import Array
 from minires.backends.kernels.gemm import TILE, add_parts, gemm, split
+from minires.backends.kernels.own_rung import GemmRung
 from minires.backends.kernels.provider import Provider, ceil_div, check_count
 from minires.backends.reference.windows import output_size
 
@@ -86,7 +87,7 @@ def _told(g: Geometry) -> str:
     return f"kernel {g.kernel}, stride {g.stride}, padding {g.padding}, dilation {g.dilation}"
 
 
-def forward(device: Provider, rung: str, gemm_rung: str, x: Array, w: Array, y: Array, geometry: Geometry) -> None:
+def forward(device: Provider, rung: str, gemm_rung: GemmRung, x: Array, w: Array, y: Array, geometry: Geometry) -> None:
     """y (N, OH, OW, G·O) of x (N, H, W, G·C) and w (G·O, KH, KW, C), all contiguous."""
     rung = choose(rung, geometry)
     for g in range(geometry.groups):
@@ -100,7 +101,7 @@ def _of_group(g: int, geometry: Geometry, x: Array, w: Array, y: Array) -> tuple
 
 
 def _forward_group(
-    device: Provider, rung: str, gemm_rung: str, x: Array, w: Array, y: Array, geometry: Geometry
+    device: Provider, rung: str, gemm_rung: GemmRung, x: Array, w: Array, y: Array, geometry: Geometry
 ) -> None:
     arguments, dtype = geometry.arguments, y.dtype
     pixels, O = geometry.pixels, geometry.O
@@ -130,7 +131,7 @@ def im2col(device: Provider, x: Array, geometry: Geometry) -> Array:
     return columns
 
 
-def _winograd(device: Provider, gemm_rung: str, x: Array, w: Array, y: Array, geometry: Geometry) -> None:
+def _winograd(device: Provider, gemm_rung: GemmRung, x: Array, w: Array, y: Array, geometry: Geometry) -> None:
     xp, dtype, C, O = device.module, y.dtype, geometry.C, geometry.O
     TH, TW = ceil_div(geometry.OH, 2), ceil_div(geometry.OW, 2)
     T = geometry.N * TH * TW
@@ -158,7 +159,7 @@ def fused(
 
 
 def backward_input(
-    device: Provider, rung: str, gemm_rung: str, grad_y: Array, w: Array, grad_x: Array, geometry: Geometry
+    device: Provider, rung: str, gemm_rung: GemmRung, grad_y: Array, w: Array, grad_x: Array, geometry: Geometry
 ) -> None:
     """grad_x (N, H, W, G·C) of grad_y (N, OH, OW, G·O) and w (G·O, KH, KW, C)."""
     for g in range(geometry.groups):
@@ -195,7 +196,7 @@ def _taps(first: int, kernel: int, stride: int, padding: int, dilation: int) -> 
 
 
 def _col2im(
-    device: Provider, rung: str, gemm_rung: str, grad_y: Array, w: Array, grad_x: Array, geometry: Geometry
+    device: Provider, rung: str, gemm_rung: GemmRung, grad_y: Array, w: Array, grad_x: Array, geometry: Geometry
 ) -> None:
     columns = device.module.empty((geometry.pixels, geometry.depth), grad_x.dtype)
     gemm(device, gemm_rung, _matrix(grad_y, geometry.pixels), w.reshape(geometry.O, -1), columns)
@@ -209,7 +210,7 @@ def _col2im(
 
 
 def backward_weight(
-    device: Provider, rung: str, gemm_rung: str, grad_y: Array, x: Array, grad_w: Array, geometry: Geometry
+    device: Provider, rung: str, gemm_rung: GemmRung, grad_y: Array, x: Array, grad_w: Array, geometry: Geometry
 ) -> None:
     """grad_w (G·O, KH, KW, C) of grad_y (N, OH, OW, G·O) and x (N, H, W, G·C)."""
     for g in range(geometry.groups):

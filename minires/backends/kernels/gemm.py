@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from minires.arrays import Array
+from minires.backends.kernels.own_rung import GemmRung, OwnRung
 from minires.backends.kernels.provider import Provider, ceil_div
 
 TILE = 128  # of the rungs from gemm_04 on
 
 
-def gemm(device: Provider, rung: str, a: Array, b: Array, out: Array) -> None:
-    """out = a @ b by the named rung.  a (M, K) and b (K, N) with any strides, out (M, N) with contiguous rows."""
+def gemm(device: Provider, rung: GemmRung, a: Array, b: Array, out: Array) -> None:
+    """out = a @ b by a rung.  a (M, K) and b (K, N) with any strides, out (M, N) with contiguous rows."""
     if rung == "auto":
         rung = "gemm_07_warps"
     if rung == "cublas":
@@ -20,6 +21,9 @@ def gemm(device: Provider, rung: str, a: Array, b: Array, out: Array) -> None:
     (M, K), N = a.shape, b.shape[1]
     if K == 0:
         out[...] = 0
+        return
+    if isinstance(rung, OwnRung):
+        rung.gemm(a, b, out)
         return
     strides = [s // array.itemsize for array in (a, b) for s in array.strides]
     row = out.strides[0] // out.itemsize

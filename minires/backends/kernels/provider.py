@@ -48,6 +48,12 @@ def sources() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc" / "cuda"
 
 
+def emulation_sources() -> Path:
+    """The folder of the emulator's C++ files, which kernels of your own are compiled with: found like `sources`."""
+    installed = Path(__file__).parent / "emulation"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc" / "emulation"
+
+
 def compile_options(double: bool, folder: Path | None = None) -> tuple[str, ...]:
     """The options of NVRTC for the .cu files of a folder, for float or double; beside them, FLUSH and the architecture.
 

@@ -1,0 +1,157 @@
+"""Compiling a kernel of your own for the CPU: g++ with the emulator's sources, kept in a cache.
+
+A result's folder in the cache is named by a hash of everything that it depends on: sources, flags, the compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from minires._atomic import temporary, write_text
+from minires.arrays import Array
+from minires.backends.kernels.own import OwnKernel
+from minires.backends.kernels.provider import emulation_sources, sources
+from minires.backends.unavailable import BackendUnavailable
+
+FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas")
+_DYNAMIC = re.compile(
+    r"\bextern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?(\w[\w\s]*?)\s+(\w+)\s*\[\s*\]"
+)
+
+
+def library(kernel: OwnKernel, double: bool = False) -> Any:
+    """The compiled kernel as a library of ctypes with `minires_launch` (csrc/emulation/own.cpp).
+
+    Raises ValueError, with file and line, for a kernel that g++ refuses, BackendUnavailable without g++.
+    """
+    flags = ("-O2", "-g1", *FLAGS, *["-DMINIRES_DOUBLE"] * double)
+    built = build(kernel, emulation_sources() / "own.cpp", "own.so", (*flags, "-shared"), scheduler(("-O2", *FLAGS)))
+    found = ctypes.CDLL(str(built))
+    found.minires_launch.restype = ctypes.c_char_p
+    return found
+
+
+def launch(
+    compiled: Any, grid: Sequence[int], block: Sequence[int], shared: int, arrays: Sequence[Array],
+    integers: Sequence[int], seed: int,
+) -> None:  # fmt: skip
+    """Runs a compiled kernel.  Raises RuntimeError, with file and line, for what the emulator refuses."""
+    values = [*(ctypes.c_void_p(a.ctypes.data) for a in arrays), *map(ctypes.c_int, integers)]
+    addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+    three = ctypes.c_uint * 3
+    error = compiled.minires_launch(three(*grid), three(*block), shared, addresses, seed)
+    if error is not None:
+        raise RuntimeError(error.decode())
+
+
+def scheduler(flags: Sequence[str]) -> tuple[Path, ...]:
+    """The object files of the emulator's scheduler, compiled with these flags."""
+    return tuple(
+        _compiled(f"{name}.o", ("-c", *flags), (emulation_sources() / f"{name}.cpp",)) for name in ("launch", "fiber")
+    )
+
+
+def build(kernel: OwnKernel, driver: Path, output: str, flags: Sequence[str], objects: Sequence[Path]) -> Path:
+    """`output`: the driver, which includes the kernel, linked with the objects.
+
+    Dynamic shared memory becomes a pointer to the emulator's; debuggers and errors show the lines of the kernel's file.
+    """
+    text = _DYNAMIC.sub(r"EMULATION_DYNAMIC_SHARED(\1, \2)", kernel.text)
+    text = f'#line 1 "{str(kernel.path.resolve()).translate({34: "?", 92: "?"})}"\n{text}'
+    folders = _folders(kernel)
+    flags = (*flags, "-DKERNEL_FILE=<kernel.cu>", f"-DKERNEL_NAME={kernel.name}", *(f"-I{f}" for f in folders))
+    try:
+        return _compiled(output, flags, (driver, *objects), text, folders)
+    except CompileError as error:
+        place = re.search(
+            rf"(?:^|/){re.escape(kernel.path.name)}:(\d+):(?:\d+:)? (?:fatal )?error: (.*)", str(error), re.M
+        )
+        line, message = place.groups() if place else (kernel.line, _first_error(str(error)))
+        raise ValueError(f"{kernel.path}:{line}: g++ refuses the kernel: {message}") from None
+
+
+class CompileError(RuntimeError):
+    """g++ failed; the message is what it printed."""
+
+
+def _first_error(printed: str) -> str:
+    lines = printed.strip().splitlines() or ["without a message"]
+    return next((line for line in lines if "error" in line), lines[0])
+
+
+def _compiled(
+    output: str, flags: Sequence[str], inputs: Sequence[Path], text: str = "", folders: Sequence[Path] = ()
+) -> Path:
+    """The file that g++ makes of the inputs; `text` becomes kernel.cu, which an input includes."""
+    common = (*sorted(emulation_sources().glob("*.h")), emulation_sources().parent / "signature.h")
+    included = dict.fromkeys((*inputs, *common, *_included(text, folders)))
+    state = [_version(), output, text, *flags, *(path.read_bytes().hex() for path in included)]
+    folder = _cache() / hashlib.blake2b("\0".join(state).encode(), digest_size=16).hexdigest()
+    result = folder / output
+    if result.exists():
+        return result
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "kernel.cu", text)
+    written = temporary(result)
+    command = ["g++", *flags, f"-I{emulation_sources()}", f"-I{folder}", *map(str, inputs), "-o", str(written)]
+    ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if ran.returncode:
+        written.unlink(missing_ok=True)
+        raise CompileError(ran.stderr)
+    os.replace(written, result)
+    return result
+
+
+def digest_of_included(kernel: OwnKernel) -> str:
+    """A digest of the files that the kernel includes by "name"."""
+    content = [path.read_bytes() for path in _included(kernel.text, _folders(kernel))]
+    return hashlib.blake2b(b"\0".join(content), digest_size=8).hexdigest()
+
+
+def _folders(kernel: OwnKernel) -> tuple[Path, Path]:
+    return kernel.path.resolve().parent, sources()
+
+
+def _included(text: str, folders: Sequence[Path]) -> list[Path]:
+    """The files that the text includes by "name", and those that they include."""
+    found: dict[Path, None] = {}
+    texts = [text]
+    while texts:
+        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', texts.pop(), re.M):
+            path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+            if path is not None and path not in found:
+                found[path] = None
+                texts.append(path.read_text(encoding="utf-8", errors="replace"))
+    return [*found]
+
+
+@cache
+def _version() -> str:
+    if shutil.which("g++") is None:
+        raise BackendUnavailable("a kernel of your own is compiled by g++, which is not installed (apt install g++)")
+    return subprocess.run(
+        ["g++", "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=False
+    ).stdout
+
+
+@cache
+def _cache() -> Path:
+    """$XDG_CACHE_HOME/minires/kernels, by default in ~/.cache; a folder for this process where that is not writable."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(root) if root else Path.home() / ".cache") / "minires" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="minires-kernels-"))
