@@ -23,6 +23,8 @@ extern "C" char __stop_cuda_shared[] __attribute__((weak));
 
 namespace emulation {
 
+alignas(128) char dynamic_shared[MOST_DYNAMIC_SHARED];
+
 namespace {
 
 enum class State { ready, at_barrier, in_exchange, done };
@@ -56,6 +58,7 @@ struct Block {
     size_t count = 0;
     size_t current = 0;
     unsigned barrier = 0;  // alternates between 0 and 1
+    unsigned dynamic = 0;  // bytes of dynamic shared memory
     bool copies_early = false;
     const Kernel* kernel = nullptr;
     void** arguments = nullptr;
@@ -94,6 +97,7 @@ bool same(Place a, Place b) { return a.line == b.line && std::strcmp(a.file, b.f
 // The bytes are a NaN in float and in double, and an invalid index.  Not instrumented, because it writes to red zones too.
 __attribute__((no_sanitize("address"))) void poison_shared_memory() {
     for (volatile char* byte = __start_cuda_shared; byte < __stop_cuda_shared; ++byte) *byte = '\xff';
+    std::memset(dynamic_shared, '\xff', block.dynamic);
 }
 
 void body(void* argument) {
@@ -107,7 +111,9 @@ void body(void* argument) {
 void run_thread(size_t number) {
     block.current = number;
     threadIdx = block.threads[number]->index;
+    EMULATION_WATCH(thread_resumes(unsigned(number)));
     block.threads[number]->fiber.resume();
+    EMULATION_WATCH(thread_suspends());
 }
 
 // Suspends the running thread in `state`.
@@ -142,6 +148,7 @@ bool release_exchange(size_t warp) {
         lane.state = State::ready;
     }
     block.warps[warp]->turn ^= 1;
+    EMULATION_WATCH(lanes_met(unsigned(warp), waiting));
     return true;
 }
 
@@ -166,6 +173,7 @@ void synchronise() {
         fail("divergent barrier: " + name_of(at_barrier->index) + " waits at " + name_of(at_barrier->place) + ", " +
                  name_of(elsewhere->index) +
                  (elsewhere->state == State::done ? " has returned" : " at " + name_of(elsewhere->place)));
+    EMULATION_WATCH(barrier_passed(at_barrier->place));
     for (size_t i = 0; i < block.count; i++) block.threads[i]->state = State::ready;
     block.barrier ^= 1;
 }
@@ -188,6 +196,7 @@ void carry_out(const Copy& copy) {
 
 void run_block(std::mt19937* shuffle) {
     poison_shared_memory();
+    EMULATION_WATCH(block_begins(unsigned(block.count)));
     block.copies_early = shuffle && (*shuffle)() % 2;
     std::vector<size_t> order(block.count);
     std::iota(order.begin(), order.end(), size_t{0});
@@ -217,6 +226,7 @@ void run_block(std::mt19937* shuffle) {
         if (!ran) synchronise();
     }
     acquire(&end_of_block);
+    EMULATION_WATCH(block_ends());
     for (size_t i = 0; i < block.count; i++) {
         const Thread& thread = *block.threads[i];
         const Copy* lost = thread.open.empty() ? nullptr : &thread.open.front();
@@ -249,6 +259,7 @@ const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place plac
 
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned size, Place place) {
     const Copy copy{shared, global, bytes, size, place};
+    EMULATION_WATCH(copy_issued(shared, global, bytes, size, place));
     if (block.copies_early) carry_out(copy);
     block.self().open.push_back(copy);
 }
@@ -263,22 +274,28 @@ void commit_async() {
 void wait_async(unsigned newest) {
     Thread& self = block.self();
     while (self.groups.size() > newest) {
-        for (const Copy& copy : self.groups.front())
+        for (const Copy& copy : self.groups.front()) {
             if (!block.copies_early) carry_out(copy);
+            EMULATION_WATCH(copy_waited_for(copy.shared, copy.bytes));
+        }
         self.groups.pop_front();
     }
 }
 
-void launch(const Kernel& kernel, dim3 grid, dim3 threads, void** arguments, unsigned seed) {
+void launch(const Kernel& kernel, dim3 grid, dim3 threads, void** arguments, unsigned seed, unsigned shared) {
     const size_t count = size_t{threads.x} * threads.y * threads.z;
     if (count < 1 || count > 1024 || threads.z > 64)
         throw std::invalid_argument(std::string(kernel.name) + ": a block has 1 to 1024 threads, got " + std::to_string(count));
     if (!grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
         throw std::invalid_argument(std::string(kernel.name) + ": a grid is at least 1 and at most 2^31 - 1 × 65535 × 65535");
+    if (shared > MOST_DYNAMIC_SHARED)
+        throw std::invalid_argument(std::string(kernel.name) + ": a block has at most 227 KiB of shared memory, got " +
+                                    std::to_string(shared) + " bytes");
     const std::lock_guard lock(one_launch_at_a_time);
     while (block.threads.size() < count) block.threads.push_back(std::make_unique<Thread>());
     while (block.warps.size() < (count + 31) / 32) block.warps.push_back(std::make_unique<Warp>());
     block.count = count;
+    block.dynamic = shared;
     block.kernel = &kernel;
     block.arguments = arguments;
     blockDim = threads;

@@ -38,9 +38,9 @@ struct Add {
 
 // Runs a kernel.  A seed shuffles the order of a block's threads after each barrier, lets one warp run ahead of the others,
 // and in every other block carries out asynchronous copies when they are issued.  Seed 0 keeps the ascending order, and
-// carries out copies when they are waited for.
+// carries out copies when they are waited for.  `shared`: bytes of dynamic shared memory.
 // Throws std::runtime_error with file and line for a barrier that some threads do not reach, and std::invalid_argument for
 // a launch that no GPU accepts.
-void launch(const Kernel& kernel, dim3 grid, dim3 block, void** arguments, unsigned seed);
+void launch(const Kernel& kernel, dim3 grid, dim3 block, void** arguments, unsigned seed, unsigned shared = 0);
 
 }  // namespace emulation
