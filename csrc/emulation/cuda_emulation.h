@@ -20,7 +20,6 @@
 #define __host__
 #define __constant__ static
 #define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
 #define __align__(bytes) alignas(bytes)
 #define __launch_bounds__(...)
 #define __restrict__ __restrict

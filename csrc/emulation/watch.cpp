@@ -88,7 +88,7 @@ struct Finding {
 };
 
 constexpr unsigned TIME_LIMIT = 20;  // seconds
-constexpr size_t GUARD = 4 << 20;  // bytes on both sides of each array, readable and writable
+constexpr size_t GUARD = 4 << 20;    // bytes on both sides of each array, readable and writable
 
 std::vector<Site> sites(1);  // number 0 is unused
 std::unordered_map<uint64_t, unsigned> site_numbers;
@@ -115,7 +115,8 @@ struct Pending {
 } pending[32];
 
 unsigned site_of(uintptr_t pc, Place place, Kind kind) {
-    const uint64_t key = pc ? pc << 4 | kind : uint64_t(1) << 63 | (uintptr_t(place.file) << 20 ^ uint64_t(place.line) << 4) | kind;
+    const uint64_t of_place = uint64_t{1} << 63 | (reinterpret_cast<uintptr_t>(place.file) << 20 ^ uint64_t(place.line) << 4);
+    const uint64_t key = (pc ? pc << 4 : of_place) | kind;
     static struct {
         uint64_t key;
         unsigned number;
@@ -348,9 +349,14 @@ void access(uintptr_t address, unsigned bytes, Kind kind, uintptr_t pc, Place pl
     running = true;
 }
 
-void access_all(void* address, size_t bytes, Kind kind, void* pc) {
-    for (size_t done = 0; done < bytes; done += 16)
-        access(uintptr_t(address) + done, unsigned(std::min<size_t>(16, bytes - done)), kind, uintptr_t(pc), {});
+// A struct: as many instructions as its size and alignment need.
+void access_all(void* p, size_t bytes, Kind kind, void* pc) {
+    for (uintptr_t address = uintptr_t(p), end = address + bytes; address < end;) {
+        unsigned part = 16;
+        while (address % part || address + part > end) part /= 2;
+        access(address, part, kind, uintptr_t(pc), {});
+        address += part;
+    }
 }
 
 std::string quoted(const std::string& text) {

@@ -22,7 +22,8 @@ PRODUCT = "sum += a[row][k] * b[k][column];"
 STORE = "if (m < M && n < N) C[m * N + n] = sum;"
 # (name, kind, file, old text, new text, text of the line that the finding names, a part of the message)
 FAULTS = [
-    ("the first barrier", "race", "tile.cu", "__syncthreads();  // the tiles", "// the tiles", PRODUCT, "no barrier between"),
+    ("the first barrier", "race", "tile.cu", "__syncthreads();  // the tiles", "// the tiles", PRODUCT,
+     "no barrier between"),
     ("the second barrier", "race", "tile.cu", "__syncthreads();  // all", "// all", LOAD_A, "no barrier between"),
     ("a read at an odd size", "out-of-bounds", "tile.cu", " && k0 + row < K", "", None, "B has"),
     ("a misaligned float4", "misaligned", "vectors.cu", "if (n < N) b", "if (n < N / 4 * 4) b", None, "16 bytes"),
@@ -33,10 +34,12 @@ FAULTS = [
     ("a wrong edge", "wrong-result", "tile.cu", "k0 + column < K", "k0 + column < K - 1", STORE, "should be"),
     ("an output that is never written", "unwritten", "tile.cu", STORE, STORE.replace("n < N", "n < N - 1"), None,
      "is never written"),
-    ("an uninitialised read", "uninitialised", "tile.cu", LOAD_B, "if (k0 + row < K) " + LOAD_B, PRODUCT, "not initialised"),
-    ("a divergent barrier", "divergent-barrier", "tile.cu", "__syncthreads();  // the", "if (n < N) __syncthreads();  // the",
-     None, "has returned"),
-    ("a wild pointer", "out-of-bounds", "tile.cu", STORE, STORE.replace("m * N + n", "(1LL << 33) + n"), None, "writes C["),
+    ("an uninitialised read", "uninitialised", "tile.cu", LOAD_B, "if (k0 + row < K) " + LOAD_B, PRODUCT,
+     "not initialised"),
+    ("a divergent barrier", "divergent-barrier", "tile.cu", "__syncthreads();  // the",
+     "if (n < N) __syncthreads();  // the", None, "has returned"),
+    ("a wild pointer", "out-of-bounds", "tile.cu", STORE, STORE.replace("m * N + n", "(1LL << 33) + n"), None,
+     "writes C["),
     ("two writers of one element", "race", "tile.cu", STORE, STORE.replace("m * N + n", "m * N"), None, "no barrier"),
     ("a stack that overflows", "out-of-bounds", "tile.cu", "float sum = 0.0f;",
      "volatile float many[200000]; many[0] = 0; float sum = many[0];", None, "crashed"),
