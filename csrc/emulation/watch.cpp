@@ -12,6 +12,7 @@
 // `launch KERNEL GRID×3 BLOCK×3 SHARED COUNT ARGUMENTS`, an argument being `p ARRAY OFFSET`, `i VALUE`, `f VALUE` or `n` (null).
 #include <signal.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -83,12 +84,12 @@ struct Finding {
     std::string block;
     std::string name, element;     // of an array
     unsigned bytes;                // that the access has
-    std::string note;              // of a race: "flight" for an asynchronous copy, "blocks", "warp" or ""
+    std::string note;              // of a race: "flight" for an asynchronous copy, "blocks" or ""
     uint64_t times = 1;
 };
 
 constexpr unsigned TIME_LIMIT = 20;  // seconds
-constexpr size_t GUARD = 4 << 20;    // bytes on both sides of each array, readable and writable
+constexpr size_t GUARD = 64 << 20;   // bytes on both sides of each array, readable and writable
 
 std::vector<Site> sites(1);  // number 0 is unused
 std::unordered_map<uint64_t, unsigned> site_numbers;
@@ -225,7 +226,7 @@ bool ordered(const Access& earlier, uint32_t first_block) {
 template <class Name>
 void race(const Access& earlier, unsigned site, unsigned bytes, Name name_of, bool in_flight = false) {
     const bool same_block = earlier.block == blocks;
-    const char* note = in_flight ? "flight" : !same_block ? "blocks" : earlier.thread / 32 == self / 32 ? "warp" : "";
+    const char* note = in_flight ? "flight" : same_block ? "" : "blocks";
     const std::string other = thread_name(earlier.thread) + (same_block ? "" : " of another block");
     find("race", site, name_of(), bytes, earlier.site, other + " " + verb_of(earlier.site), note);
 }
@@ -315,18 +316,6 @@ bool access_global(unsigned site, uintptr_t address, unsigned bytes) {
     return false;
 }
 
-// The element of the nearest array, or the address alone.
-Element nearest(uintptr_t address) {
-    const Array* best = nullptr;
-    const auto distance = [&](const Array& array) { return std::abs(intptr_t(address) - intptr_t(array.begin)); };
-    for (const Array& array : arrays)
-        if (distance(array) < intptr_t(1) << 36 && (!best || distance(array) < distance(*best))) best = &array;
-    if (best) return element_of(best->name, uintptr_t(best->begin), address, 4);
-    char text[32];
-    std::snprintf(text, sizeof text, "%#zx", size_t(address));
-    return {"", text};
-}
-
 // Every access of a kernel comes here.  kind: global_load, global_store, global_atomic or copy_load for any memory.
 void access(uintptr_t address, unsigned bytes, Kind kind, uintptr_t pc, Place place) {
     if (!running) return;
@@ -342,7 +331,9 @@ void access(uintptr_t address, unsigned bytes, Kind kind, uintptr_t pc, Place pl
     } else if (address < uintptr_t(__executable_start) || address >= uintptr_t(_end)) {  // else a constant, or threadIdx
         last_site = site_of(pc, place, kind);
         if (!access_global(last_site, address, bytes)) {
-            find("out-of-bounds", last_site, nearest(address), bytes);
+            char text[32];
+            std::snprintf(text, sizeof text, "%#zx", size_t(address));
+            find("out-of-bounds", last_site, {"", text}, bytes);
             finish("", 0);
         }
     }
@@ -411,7 +402,16 @@ void finish(const char* error, unsigned crash_site) {
 }
 
 // A GPU would report an illegal address; here the process ends, after its report.
-void crashed(int signal) {
+void crashed(int signal, siginfo_t*, void* context) {
+    [[maybe_unused]] const auto& machine = static_cast<ucontext_t*>(context)->uc_mcontext;
+#if defined(__x86_64__)
+    const uintptr_t pc = uintptr_t(machine.gregs[REG_RIP]);
+#elif defined(__aarch64__)
+    const uintptr_t pc = uintptr_t(machine.pc);
+#else
+    const uintptr_t pc = 0;
+#endif
+    if (pc >= uintptr_t(__executable_start) && pc < uintptr_t(_end)) last_site = site_of(pc + 1, {}, global_load);
     const char* name = signal == SIGALRM ? "time limit" : signal == SIGFPE ? "division by zero" : signal == SIGILL ? "invalid instruction" : "invalid address";
     finish(name, last_site);
 }
@@ -568,8 +568,8 @@ int main(int count, char** words) {
     sigaltstack(&stack, nullptr);
     for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) {
         struct sigaction action {};
-        action.sa_handler = crashed;
-        action.sa_flags = SA_ONSTACK;
+        action.sa_sigaction = crashed;
+        action.sa_flags = SA_ONSTACK | SA_SIGINFO;
         sigaction(signal, &action, nullptr);
     }
     alarm(TIME_LIMIT);

@@ -13,10 +13,10 @@ from minires.backends.reference.conv2d import conv2d_forward
 
 # Sizes that are no multiples of tiles, smaller than tiles, one, and multiples of four and of sixteen alone.
 CASES = {
-    "gemm": ((1, 1, 1), (33, 65, 17), (37, 29, 23), (64, 48, 32), (20, 36, 12), (2, 3, 70)),
+    "gemm": ((33, 65, 17), (37, 29, 23), (64, 48, 32), (20, 36, 12), (2, 3, 70), (1, 1, 1)),
     "conv2d": (
-        (1, 1, 1, 1, 1, 1, 1, 1, 0), (2, 3, 9, 7, 5, 3, 3, 1, 1), (1, 4, 8, 8, 8, 3, 3, 2, 1),
-        (1, 3, 13, 11, 2, 7, 7, 2, 3), (2, 5, 6, 6, 7, 1, 1, 1, 0), (1, 2, 5, 7, 33, 3, 2, 1, 0),
+        (2, 3, 9, 7, 5, 3, 3, 1, 1), (1, 4, 8, 8, 8, 3, 3, 2, 1), (1, 3, 13, 11, 2, 7, 7, 2, 3),
+        (2, 5, 6, 6, 7, 1, 1, 1, 0), (1, 2, 5, 7, 33, 3, 2, 1, 0), (1, 1, 1, 1, 1, 1, 1, 1, 0),
     ),
 }  # fmt: skip
 # Multiples of every tile, so that edges do not count.

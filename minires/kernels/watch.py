@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ class Traffic:
 
 @dataclass
 class Report:
-    """What `run` found.  arrays: the contents after the launches, empty after a crash."""
+    """What `run` found.  arrays: the contents after the launches; empty if a launch ended early."""
 
     findings: list[Finding] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
@@ -119,7 +120,7 @@ def run(
         report = _report(program, raw, arrays)
         for name, content in arrays.items():
             shape = content.shape if isinstance(content, np.ndarray) else content
-            if (folder / f"{name}.out").exists():
+            if (folder / f"{name}.out").exists() and not raw["error"]:
                 report.arrays[name] = np.fromfile(folder / f"{name}.out", np.float32).reshape(shape)
         return report
 
@@ -164,19 +165,18 @@ def _finding(
     found: dict[str, Any], sites: Sequence[dict[str, Any]], arrays: Mapping[str, Any], variables: Mapping[str, int]
 ) -> Finding:
     kind, name, line = found["kind"], found["name"], sites[found["site"]]["line"]
-    element = f"{name}[{found['element']}]" if name else f"the address {found['element']}"
+    element = _element(name, found["element"], arrays) if name else f"the address {found['element']}"
     what = f"{found['text']} {element} at line {line}"
     if kind == "race":
         earlier = f"{found['other_text']} {element} at line {sites[found['other_site']]['line']}"
         reason = {
             "flight": "no cp_async_wait and barrier between",
             "blocks": "no barrier orders blocks",
-            "warp": "no barrier or __syncwarp between",
         }.get(found["note"], "no barrier between")
         message = f"{earlier} before {what.replace(element, 'it')}: {reason}"
     elif kind == "out-of-bounds":
         if not name:
-            message = f"{what}: no array is there"
+            message = f"{what}: out of bounds, no array is there"
         elif name in arrays:
             content = arrays[name]
             count = content.size if isinstance(content, np.ndarray) else int(np.prod(content))
@@ -191,14 +191,22 @@ def _finding(
     return Finding(kind, line, f"{message} ({found['block']}{times})")
 
 
+def _element(name: str, index: str, arrays: Mapping[str, Any]) -> str:
+    """A[2][5] for an element of a global array, A[1000] beyond its end and in shared memory."""
+    shape = np.shape(arrays[name]) if isinstance(arrays.get(name), np.ndarray) else arrays.get(name, ())
+    inside = 0 <= int(index) < int(np.prod(shape)) and len(shape) > 0
+    return name + "".join(f"[{i}]" for i in (np.unravel_index(int(index), shape) if inside else [index]))
+
+
 def _failure(error: str, site: dict[str, Any]) -> Finding:
     """The finding for a launch that ended early: a crash, or an error of the emulator with file and line."""
     if error in ("invalid address", "division by zero", "invalid instruction"):
         kind = "out-of-bounds" if error == "invalid address" else "wrong-result"
-        return Finding(kind, site["line"], f"the kernel crashed at or after line {site['line']}: {error}")
+        return Finding(kind, site["line"], f"the kernel crashed at line {site['line']}: {error}")
     if error == "time limit":
         return Finding("wrong-result", site["line"], f"the kernel does not end; it was at line {site['line']}")
     kind = "race" if "cp.async" in error else "divergent-barrier"
     places = [word.rpartition(":")[2].strip(",") for word in error.split() if word.rpartition(":")[0]]
     lines = [int(place) for place in places if place.isdigit()]
-    return Finding(kind, lines[0] if lines else 0, error)
+    message = re.sub(r"\S*/([^/\s]+:\d+)", r"\1", error.partition(": ")[2])
+    return Finding(kind, lines[0] if lines else 0, message)
