@@ -38,7 +38,7 @@ namespace {
 enum Kind { global_load, global_store, global_atomic, shared_load, shared_store, shared_atomic, copy_load, copy_store,
             matrix_load, multiplication, barrier_wait };
 const char* const KINDS[] = {"global load", "global store", "global atomic", "shared load", "shared store", "shared atomic",
-                             "async load", "async store", "ldmatrix", "mma", "barrier"};
+                             "cp.async load", "cp.async store", "ldmatrix", "mma", "barrier"};
 
 constexpr bool writes(Kind kind) { return kind == global_store || kind == shared_store || kind == copy_store; }
 constexpr bool is_global(Kind kind) { return kind <= global_atomic || kind == copy_load; }

@@ -63,7 +63,7 @@ def _check(file: str, kind: str, as_json: bool) -> int:
     result = check(file, kind)
     if as_json:
         profile = result.profile.json() if result.profile else None
-        findings = [asdict(finding) for finding in result.findings]
+        findings = [finding.json() for finding in result.findings]
         print_json({"passed": result.passed, "findings": findings, "profile": profile})
     else:
         _say_findings(file, result.findings)
@@ -77,7 +77,7 @@ def _profile(kernel: str, as_json: bool) -> int:
     profile = profile_rung(kernel) if kernel in (*GEMMS, *CONVOLUTIONS) else profile_file(kernel)
     findings = (*profile.findings, *profile.advice)
     if as_json:
-        print_json({"findings": [asdict(finding) for finding in findings], "profile": profile.json()})
+        print_json({"findings": [finding.json() for finding in findings], "profile": profile.json()})
     else:
         _print_profile(kernel, profile)
         _say_findings(kernel, findings)
@@ -87,7 +87,7 @@ def _profile(kernel: str, as_json: bool) -> int:
 def _say_findings(file: str, findings: tuple[Finding, ...]) -> None:
     for finding in findings:
         mark = "advice: " if finding.kind in ADVICE else ""
-        say(f"{file}:{finding.line}: {mark}{finding.kind}: {finding.message}", indent=4)
+        say(f"{Path(finding.file or file).name}:{finding.line}: {mark}{finding.kind}: {finding.message}", indent=4)
 
 
 def _print_profile(name: str, profile: Profile) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ def _found(kernel: OwnKernel, program: Program) -> Iterator[Finding]:
             if (finding.kind, finding.line) not in seen:
                 seen.add((finding.kind, finding.line))
                 shown = " ".join(f"{name}={size}" for name, size in sizes.items())
-                yield Finding(finding.kind, finding.line, f"{finding.message} for {shown}")
+                yield replace(finding, message=f"{finding.message} for {shown}")
 
 
 def run_case(

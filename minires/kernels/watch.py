@@ -40,18 +40,22 @@ class Launch:
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault, or advice, with the line of the kernel's file where it shows; 0 for none."""
+    """A fault, or advice, with the line where it shows; 0 for none.  file: "" for the kernel's own."""
 
     kind: str
     line: int
     message: str
+    file: str = ""
+
+    def json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "line": self.line, "message": self.message}
 
 
 @dataclass(frozen=True)
 class Site:
     """What the accesses of one kind at one line asked of the memory, summed over all warps.
 
-    kind              "global load", "shared store", "async load" (cp.async), "ldmatrix", "mma", "barrier" …
+    kind              "global load", "shared store", "cp.async load", "ldmatrix", "mma", "barrier" …
     requests, lanes   instructions of warps, and the lanes that were active in them
     sectors           of 32 bytes of global memory; ideal_sectors: if the bytes lay together
     wavefronts        passes of shared memory; ideal_wavefronts: without bank conflicts
@@ -103,8 +107,7 @@ def run(
         folder = Path(name)
         for name, content in arrays.items():
             filled = isinstance(content, np.ndarray)
-            size = 4 * (content.size if isinstance(content, np.ndarray) else int(np.prod(content)))
-            job.append(f"array {name} {size} {int(filled)}")
+            job.append(f"array {name} {4 * _count(content)} {int(filled)}")
             if isinstance(content, np.ndarray):
                 (folder / f"{name}.in").write_bytes(np.ascontiguousarray(content, np.float32).tobytes())
         for launch in launches:
@@ -151,6 +154,13 @@ def _report(program: Program, raw: dict[str, Any], arrays: Mapping[str, Any]) ->
     return Report(findings, _joined([Site(**site) for site in sites[1:]]), traffic)
 
 
+def place(file: str, line: int) -> str:
+    """A place in the source, for messages: the line of a kernel file, or a header with its line."""
+    if not line:
+        return "an unknown line"
+    return f"line {line}" if file.endswith(".cu") else f"{Path(file).name}:{line}"
+
+
 def _joined(sites: Sequence[Site]) -> list[Site]:
     """One Site for each file, line and kind, in the order of lines."""
     sums: dict[tuple[str, int, str], list[int]] = {}
@@ -164,31 +174,29 @@ def _joined(sites: Sequence[Site]) -> list[Site]:
 def _finding(
     found: dict[str, Any], sites: Sequence[dict[str, Any]], arrays: Mapping[str, Any], variables: Mapping[str, int]
 ) -> Finding:
-    kind, name, line = found["kind"], found["name"], sites[found["site"]]["line"]
+    kind, name, site, other = found["kind"], found["name"], sites[found["site"]], sites[found["other_site"]]
     element = _element(name, found["element"], arrays) if name else f"the address {found['element']}"
-    what = f"{found['text']} {element} at line {line}"
+    what = f"{found['text']} {element} at {place(site['file'], site['line'])}"
     if kind == "race":
-        earlier = f"{found['other_text']} {element} at line {sites[found['other_site']]['line']}"
+        earlier = f"{found['other_text']} {element} at {place(other['file'], other['line'])}"
         reason = {
             "flight": "no cp_async_wait and barrier between",
             "blocks": "no barrier orders blocks",
         }.get(found["note"], "no barrier between")
         message = f"{earlier} before {what.replace(element, 'it')}: {reason}"
     elif kind == "out-of-bounds":
-        if not name:
-            message = f"{what}: out of bounds, no array is there"
-        elif name in arrays:
-            content = arrays[name]
-            count = content.size if isinstance(content, np.ndarray) else int(np.prod(content))
-            message = f"{what}: out of bounds, {name} has {count} elements"
-        else:
-            message = f"{what}: out of bounds, {name} has {variables.get(name, 0)} bytes"
+        size = f"{_count(arrays[name])} elements" if name in arrays else f"{variables.get(name, 0)} bytes"
+        message = f"{what}: out of bounds, {f'{name} has {size}' if name else 'no array is there'}"
     elif kind == "misaligned":
         message = f"{what} with {found['bytes']} bytes: misaligned, a GPU needs a multiple of {found['bytes']} bytes"
     else:
         message = f"{what}, which is not initialised"
     times = f", {found['times']} times" if found["times"] > 1 else ""
-    return Finding(kind, line, f"{message} ({found['block']}{times})")
+    return Finding(kind, site["line"], f"{message} ({found['block']}{times})", site["file"])
+
+
+def _count(content: Array | tuple[int, ...]) -> int:
+    return int(np.prod(content.shape if isinstance(content, np.ndarray) else content))
 
 
 def _element(name: str, index: str, arrays: Mapping[str, Any]) -> str:
@@ -202,9 +210,11 @@ def _failure(error: str, site: dict[str, Any]) -> Finding:
     """The finding for a launch that ended early: a crash, or an error of the emulator with file and line."""
     if error in ("invalid address", "division by zero", "invalid instruction"):
         kind = "out-of-bounds" if error == "invalid address" else "wrong-result"
-        return Finding(kind, site["line"], f"the kernel crashed at line {site['line']}: {error}")
+        message = f"the kernel crashed at {place(site['file'], site['line'])}: {error}"
+        return Finding(kind, site["line"], message, site["file"])
     if error == "time limit":
-        return Finding("wrong-result", site["line"], f"the kernel does not end; it was at line {site['line']}")
+        message = f"the kernel does not end; it was at {place(site['file'], site['line'])}"
+        return Finding("wrong-result", site["line"], message, site["file"])
     kind = "race" if "cp.async" in error else "divergent-barrier"
     places = [word.rpartition(":")[2].strip(",") for word in error.split() if word.rpartition(":")[0]]
     lines = [int(place) for place in places if place.isdigit()]

@@ -12,7 +12,7 @@ from minires.cli import main
 from minires.kernels.check import ADVICE, check
 
 HERE = Path(__file__).parent
-KINDS = {"tile.cu": "gemm", "vectors.cu": "gemm", "direct.cu": "conv2d"}
+KINDS = {"tile.cu": "gemm", "vectors.cu": "gemm", "warp.cu": "gemm", "pipeline.cu": "gemm", "direct.cu": "conv2d"}
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -67,9 +67,23 @@ FAULTS = {
     "two writers of one element": (
         "race", "tile.cu", {"C[m * N + n] = sum": "C[m * N] = sum"}, "C[m * N] = sum", "writes it at line 19",
     ),
+    "a missing __syncwarp": ("race", "warp.cu", {"__syncwarp();": ""}, "sum = partial[mine]", "no barrier between"),
+    "an asynchronous copy without a wait": (
+        "race", "pipeline.cu", {"cp_async_wait(1);": ""}, "sum += A[", "no cp_async_wait and barrier between",
+    ),
+    "an asynchronous copy without a barrier": (
+        "race", "pipeline.cu", {"__syncthreads();  // the row": "// the row"}, "sum += A[", "copies (cp.async) to row[",
+    ),
+    "a buffer that is overwritten too early": (
+        "race", "pipeline.cu", {"__syncthreads();  // all": "// all"}, "const auto load", "no barrier between",
+    ),
+    "too little dynamic shared memory": (
+        "out-of-bounds", "vectors.cu", {"16*16*4": "16*15*4"}, "a[threadIdx.y * 16 + k] = m", "dynamic shared memory[240]",
+    ),
     "a stack that overflows": (
         "out-of-bounds", "tile.cu",
-        {"float sum = 0.0f;": "volatile float many[200000]; many[0] = 0; float sum = many[0];"}, 'extern "C"', "crashed",
+        {"float sum = 0.0f;": "volatile float many[200000]; many[0] = 0; float sum = many[0];"},
+        'extern "C"', "crashed",
     ),
 }  # fmt: skip
 
