@@ -40,6 +40,9 @@ enum Kind { global_load, global_store, global_atomic, shared_load, shared_store,
 const char* const KINDS[] = {"global load", "global store", "global atomic", "shared load", "shared store", "shared atomic",
                              "cp.async load", "cp.async store", "ldmatrix", "mma", "barrier"};
 
+enum Fault { race, out_of_bounds, misaligned, uninitialised };
+const char* const FAULTS[] = {"race", "out-of-bounds", "misaligned", "uninitialised"};
+
 constexpr bool writes(Kind kind) { return kind == global_store || kind == shared_store || kind == copy_store; }
 constexpr bool is_global(Kind kind) { return kind <= global_atomic || kind == copy_load; }
 constexpr bool is_atomic(Kind kind) { return kind == global_atomic || kind == shared_atomic; }
@@ -96,7 +99,7 @@ std::unordered_map<uint64_t, unsigned> site_numbers;
 std::vector<Array> arrays;
 std::vector<Variable> variables;
 std::vector<Cell> shared_cells, dynamic_cells;
-std::map<std::tuple<std::string, unsigned, unsigned>, Finding> findings;
+std::map<std::tuple<Fault, unsigned, unsigned>, Finding> findings;
 
 bool running = false;
 unsigned self, threads, dynamic_bytes, last_site;
@@ -205,14 +208,21 @@ Element element_of(const std::string& name, uintptr_t begin, uintptr_t address, 
 }
 
 // Keeps the first finding of each kind at each pair of instructions, and counts the others.
-void find(const char* kind, unsigned site, const Element& element, unsigned bytes, unsigned other_site = 0,
-          const std::string& other_text = "", const std::string& note = "") {
-    const std::tuple<std::string, unsigned, unsigned> key{kind, site, other_site};
-    if (auto found = findings.find(key); found != findings.end())
+template <class Name>
+void find(Fault fault, unsigned site, unsigned bytes, Name name_of, const Access& other = {}, const char* note = "") {
+    const std::tuple<Fault, unsigned, unsigned> key{fault, site, other.site};
+    if (auto found = findings.find(key); found != findings.end()) {
         found->second.times++;
-    else if (findings.size() < 200)
-        findings[key] = {kind, site, other_site, thread_name(self) + " " + verb_of(site), other_text, block_name(),
-                         element.name, element.index, bytes, note};
+        return;
+    }
+    std::string other_text;
+    if (other.block) {
+        const char* where = other.block == blocks ? " " : " of another block ";
+        other_text = thread_name(other.thread) + where + verb_of(other.site);
+    }
+    const Element element = name_of();
+    findings[key] = {FAULTS[fault], site, other.site, thread_name(self) + " " + verb_of(site), other_text, block_name(),
+                     element.name, element.index, bytes, note};
 }
 
 // Whether `earlier` happens before what the running thread does now.
@@ -223,14 +233,6 @@ bool ordered(const Access& earlier, uint32_t first_block) {
            (earlier.thread / 32 == self / 32 && earlier.turn < turns[self]);
 }
 
-template <class Name>
-void race(const Access& earlier, unsigned site, unsigned bytes, Name name_of, bool in_flight = false) {
-    const bool same_block = earlier.block == blocks;
-    const char* note = in_flight ? "flight" : same_block ? "" : "blocks";
-    const std::string other = thread_name(earlier.thread) + (same_block ? "" : " of another block");
-    find("race", site, name_of(), bytes, earlier.site, other + " " + verb_of(earlier.site), note);
-}
-
 // Compares one access with the earlier ones of the same cell, and remembers it.  name_of: the element, for messages.
 template <class Name>
 void visit(Cell& cell, unsigned site, unsigned bytes, uint32_t first_block, Name name_of) {
@@ -238,16 +240,16 @@ void visit(Cell& cell, unsigned site, unsigned bytes, uint32_t first_block, Name
     const bool atomic = is_atomic(kind), store = writes(kind) || atomic;
     const bool live = cell.writer.block >= first_block && cell.writer.block;
     if (live && cell.in_flight) {
-        race(cell.writer, site, bytes, name_of, true);
+        find(race, site, bytes, name_of, cell.writer, "flight");
         cell.in_flight = false;  // one report
     } else if (live && !(atomic && cell.atomic) && !ordered(cell.writer, first_block)) {
-        race(cell.writer, site, bytes, name_of);
+        find(race, site, bytes, name_of, cell.writer, cell.writer.block == blocks ? "" : "blocks");
     }
     const Access now{blocks, interval, turns[self], uint16_t(self), uint16_t(site)};
     if (store) {
         for (const Access& reader : cell.readers)
             if (reader.block && !ordered(reader, first_block)) {
-                race(reader, site, bytes, name_of);
+                find(race, site, bytes, name_of, reader, reader.block == blocks ? "" : "blocks");
                 break;
             }
         cell.writer = now;
@@ -258,7 +260,7 @@ void visit(Cell& cell, unsigned site, unsigned bytes, uint32_t first_block, Name
         return;
     }
     cell.read = true;
-    if (!cell.written) find("uninitialised", site, name_of(), bytes);
+    if (!cell.written) find(uninitialised, site, bytes, name_of);
     // Two different threads are kept, of different warps if possible: a writer differs from one of them.
     Access &a = cell.readers[0], &b = cell.readers[1];
     if (a.block != blocks || a.thread == self || a.interval != interval) a = now;
@@ -286,9 +288,9 @@ void access_shared(unsigned site, uintptr_t address, unsigned bytes, bool dynami
         return variable ? element_of(variable->name, variable->begin, address, bytes)
                         : element_of(dynamic ? "dynamic shared memory" : "shared memory", base, address, bytes);
     };
-    if (address % bytes) find("misaligned", site, name(), bytes);
+    if (address % bytes) find(misaligned, site, bytes, name);
     const uintptr_t end = dynamic ? base + dynamic_bytes : variable ? variable->begin + variable->bytes : base;
-    if (address + bytes > end) return find("out-of-bounds", site, name(), bytes);
+    if (address + bytes > end) return find(out_of_bounds, site, bytes, name);
     record_request(site, address, bytes);
     for (unsigned i = 0; i < bytes; i++) {
         Cell& cell = (dynamic ? dynamic_cells : shared_cells)[address - base + i];
@@ -302,9 +304,9 @@ bool access_global(unsigned site, uintptr_t address, unsigned bytes) {
         const uintptr_t begin = uintptr_t(array.begin), end = begin + array.bytes;
         if (address + GUARD / 2 < begin || address >= end + GUARD / 2) continue;
         const auto name = [&] { return element_of(array.name, begin, address, 4); };
-        if (address % bytes) find("misaligned", site, name(), bytes);
+        if (address % bytes) find(misaligned, site, bytes, name);
         if (address < begin || address + bytes > end) {
-            find("out-of-bounds", site, name(), bytes);
+            find(out_of_bounds, site, bytes, name);
             return true;
         }
         record_request(site, address, bytes);
@@ -333,7 +335,7 @@ void access(uintptr_t address, unsigned bytes, Kind kind, uintptr_t pc, Place pl
         if (!access_global(last_site, address, bytes)) {
             char text[32];
             std::snprintf(text, sizeof text, "%#zx", size_t(address));
-            find("out-of-bounds", last_site, {"", text}, bytes);
+            find(out_of_bounds, last_site, bytes, [&] { return Element{"", text}; });
             finish("", 0);
         }
     }

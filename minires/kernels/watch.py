@@ -120,7 +120,7 @@ def run(
             raw = json.loads((folder / "report.json").read_text())
         except (subprocess.TimeoutExpired, FileNotFoundError):
             return Report([Finding("wrong-result", 0, "the kernel's process ended without a report")])
-        report = _report(program, raw, arrays)
+        report = _report(program, raw, arrays, max(launch.shared for launch in launches))
         for name, content in arrays.items():
             shape = content.shape if isinstance(content, np.ndarray) else content
             if (folder / f"{name}.out").exists() and not raw["error"]:
@@ -136,7 +136,7 @@ def _word(argument: Any, names: Sequence[str]) -> str:
     return f"f {argument}" if isinstance(argument, float) else f"i {argument}"
 
 
-def _report(program: Program, raw: dict[str, Any], arrays: Mapping[str, Any]) -> Report:
+def _report(program: Program, raw: dict[str, Any], arrays: Mapping[str, Any], dynamic: int) -> Report:
     sites = raw["sites"]
     addresses = sorted({site["pc"] for site in sites} - {0})
     places = dict(zip(addresses, program.places(addresses), strict=True))
@@ -144,7 +144,7 @@ def _report(program: Program, raw: dict[str, Any], arrays: Mapping[str, Any]) ->
         if site["pc"]:
             site["file"], site["line"] = places[site["pc"]]
         del site["pc"]
-    variables = {name: bytes for name, _, bytes in program.variables}
+    variables = {name: bytes for name, _, bytes in program.variables} | {"dynamic shared memory": dynamic}
     findings = [_finding(found, sites, arrays, variables) for found in raw["findings"]]
     if raw["error"]:
         failure = _failure(raw["error"], sites[raw["crash"]])

@@ -78,7 +78,8 @@ FAULTS = {
         "race", "pipeline.cu", {"__syncthreads();  // all": "// all"}, "const auto load", "no barrier between",
     ),
     "too little dynamic shared memory": (
-        "out-of-bounds", "vectors.cu", {"16*16*4": "16*15*4"}, "a[threadIdx.y * 16 + k] = m", "dynamic shared memory[240]",
+        "out-of-bounds", "vectors.cu", {"16*16*4": "16*15*4"}, "a[threadIdx.y * 16 + k] = m",
+        "dynamic shared memory[240] at line 10: out of bounds",
     ),
     "a stack that overflows": (
         "out-of-bounds", "tile.cu",
