@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,5 +100,5 @@ def _compared(
         yield Finding("wrong-result", line, f"{message}, {int(wrong.sum())} of {found.size} elements")
 
 
-def _element(name: str, index: tuple[int, ...]) -> str:
+def _element(name: str, index: Iterable[Any]) -> str:
     return name + "".join(f"[{i}]" for i in index)

@@ -110,7 +110,8 @@ def profile_program(kernel: OwnKernel, program: Program) -> Profile:
     sizes = PROFILED[kernel.kind]
     grid, block = kernel.launch_of(**sizes)
     *inputs, out = shapes_of(kernel.kind, sizes)
-    arrays = dict(zip(ARRAYS[kernel.kind], (*map(_numbers, inputs), out), strict=True))
+    contents: list[Array | tuple[int, ...]] = [*map(_numbers, inputs), out]
+    arrays = dict(zip(ARRAYS[kernel.kind], contents, strict=True))
     launch = Launch(kernel.name, grid, block, [*map(Pointer, arrays), *sizes.values()], kernel.shared_of(**sizes))
     return _profile(sizes, run(program, arrays, [launch]))
 
@@ -133,7 +134,7 @@ def profile_rung(rung: str, sizes: Mapping[str, int] | None = None, seed: int = 
         pairs = [(sizes[name],) * 2 for name in ("stride", "padding")]
         x, w = ((a.shape[0], a.shape[3], *a.shape[1:3]) for a in (arrays["x"], arrays["w"]))
         geometry = conv2d.Geometry.of(x, w, pairs[0], pairs[1], (1, 1), 1)
-        conv2d.forward(recorder, rung, "gemm_07_warps", *arrays.values(), geometry)
+        conv2d.forward(recorder, rung, "gemm_07_warps", arrays["x"], arrays["w"], arrays["y"], geometry)
     contents: dict[str, Array | tuple[int, ...]] = {name: array.shape for name, array in recorder.arrays.items()}
     contents |= {name: arrays[name] for name in ARRAYS[kind][:2]}
     return _profile(sizes, run(ladder_program(recorder.files), contents, recorder.launches, seed))
