@@ -24,8 +24,8 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-// Shared memory is one section of the program.  launch() fills it with NaN before each block.  `extern __shared__ T s[];`
-// cannot be a macro: whoever compiles a file that has it writes EMULATION_DYNAMIC_SHARED(T, s) in its place.
+// Shared memory is one section of the program.  launch() fills it with NaN before each block.  No macro can
+// give `extern __shared__ T s[];` a meaning: before g++ compiles a file, EMULATION_DYNAMIC_SHARED(T, s) replaces it.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
 #define EMULATION_DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<decltype(+name)>(emulation::dynamic_shared)

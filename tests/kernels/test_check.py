@@ -89,18 +89,6 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A folder of compiled files for this module."""
-    from minires.kernels import build
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        build._cache.cache_clear()
-        yield
-    build._cache.cache_clear()
-
-
 def planted(folder, file, changes, marked):
     """A copy of the file with the fault, and the number of its line."""
     text = (HERE / file).read_text(encoding="utf-8")
@@ -125,6 +113,7 @@ def test_a_planted_fault_is_named_by_its_line(tmp_path, fault):
 
 @pytest.mark.parametrize("file", KINDS)
 def test_a_sound_kernel_passes(file, capsys):
+    """With three orders of the threads: each case has its seed."""
     assert main(["kernels", "check", str(HERE / file), "--as", KINDS[file], "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["passed"]
