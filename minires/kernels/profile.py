@@ -18,7 +18,7 @@ from minires.backends.kernels.own import ARRAYS, OwnKernel, read
 from minires.backends.kernels.provider import sources
 from minires.kernels.build import Program, kernels_of, ladder_program, own_program
 from minires.kernels.cases import PROFILED, shapes_of
-from minires.kernels.watch import Finding, Launch, Pointer, Report, Site, Traffic, place, run
+from minires.kernels.watch import Finding, Launch, Pointer, Report, Site, Traffic, run
 
 # Nsight Compute's metrics: name -> (kinds of accesses, what is summed)
 METRICS = {
@@ -59,16 +59,17 @@ class Profile:
         """A line whose accesses cost much more than they need."""
         found = []
         for site in self.sites:
-            where = f"{place(site.file, site.line)}: {site.kind}s take"
             if site.sectors > SECTORS * site.ideal_sectors:
                 cost, ideal = site.sectors / site.requests, site.ideal_sectors / site.requests
                 remedy = "let neighbouring threads (threadIdx.x) use neighbouring addresses"
-                message = f"{where} {cost:.4g} sectors a request, {ideal:.4g} would do; {remedy}"
+                message = f"{site.kind}s take {cost:.4g} sectors a request, {ideal:.4g} would do; {remedy}"
                 found.append(Finding("uncoalesced", site.line, message, site.file))
             if site.wavefronts > WAVEFRONTS * site.ideal_wavefronts:
                 cost, ideal = site.wavefronts / site.requests, site.ideal_wavefronts / site.requests
                 remedy = "lanes of a warp use the same bank; pad the rows of the array by one element"
-                message = f"{where} {cost:.4g} wavefronts a request, {ideal:.4g} without bank conflicts; {remedy}"
+                message = (
+                    f"{site.kind}s take {cost:.4g} wavefronts a request, {ideal:.4g} without bank conflicts; {remedy}"
+                )
                 found.append(Finding("bank-conflict", site.line, message, site.file))
         return found
 

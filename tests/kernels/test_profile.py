@@ -40,7 +40,7 @@ def test_the_counts_of_the_tile_kernel():
 
 
 def test_the_profile_of_a_rung(capsys):
-    """gemm_07: 12 wavefronts of 16-byte loads for each k and warp, as its header states; A by 4-byte copies of 16 sectors."""
+    """12 wavefronts of 16-byte loads for each k and warp; A by copies of 4 bytes, 16 sectors each."""
     assert main(["kernels", "profile", "gemm_07_warps", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     total = result["profile"]["total"]
