@@ -9,18 +9,23 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#include "watcher.h"
 
 #define MINIRES_EMULATED 1
 
 #define __global__
 #define __device__
 #define __host__
+#define __constant__ static
 #define __forceinline__ inline
+#define __align__(bytes) alignas(bytes)
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-// Shared memory is one section of the program.  launch() fills it with NaN before each block.  `extern __shared__ T s[];`
-// cannot be a macro: own_build.py replaces it by EMULATION_DYNAMIC_SHARED(T, s) before it compiles a file.
+// Shared memory is one section of the program.  launch() fills it with NaN before each block.  No macro can
+// give `extern __shared__ T s[];` a meaning: before g++ compiles a file, EMULATION_DYNAMIC_SHARED(T, s) replaces it.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
 #define EMULATION_DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<decltype(+name)>(emulation::dynamic_shared)
@@ -29,6 +34,20 @@ struct uint3 {
     unsigned x, y, z;
 };
 
+#define EMULATION_VECTORS(type, name)                                                              \
+    struct alignas(2 * sizeof(type)) name##2 {                                                     \
+        type x, y;                                                                                 \
+    };                                                                                             \
+    struct alignas(4 * sizeof(type)) name##4 {                                                     \
+        type x, y, z, w;                                                                           \
+    };                                                                                             \
+    inline name##2 make_##name##2(type x, type y) { return {x, y}; }                               \
+    inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
+
+EMULATION_VECTORS(float, float)
+EMULATION_VECTORS(int, int)
+EMULATION_VECTORS(unsigned, uint)
+
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
@@ -36,6 +55,7 @@ struct dim3 {
 // The scheduler sets them whenever it resumes a thread.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
 
 namespace emulation {
 
@@ -58,26 +78,52 @@ void commit_async();
 void wait_async(unsigned newest);
 
 template <class T>
-const T* all_lanes(const T& mine, unsigned mask, Place place) {
+EMULATION_UNWATCHED const T* all_lanes(const T& mine, unsigned mask, Place place) {
     return static_cast<const T*>(exchange(&mine, sizeof(T), mask, place));
 }
 
-inline unsigned lane() {
-    return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
+EMULATION_UNWATCHED inline unsigned thread_number() {
+    return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
 }
 
+EMULATION_UNWATCHED inline unsigned lane() { return thread_number() % 32; }
+
+// The lanes that exist in this warp.
+EMULATION_UNWATCHED inline unsigned lanes_of_warp() {
+    const unsigned left = blockDim.x * blockDim.y * blockDim.z - thread_number() / 32 * 32;
+    return left < 32 ? (1u << left) - 1 : 0xffffffffu;
+}
+
+// The shuffles.  `width` divides the warp into parts, and a lane outside of the part keeps its own value.
+enum class Shuffle { from, xor_, down, up };
+
 template <class T>
-T shuffle(unsigned mask, T value, unsigned source, Place place) {
+EMULATION_UNWATCHED T shuffle(Shuffle how, Place place, unsigned mask, T value, unsigned by, unsigned width = 32) {
+    const unsigned me = lane(), first = me / width * width;
+    unsigned source = how == Shuffle::from ? first + by % width : how == Shuffle::xor_ ? me ^ by
+                    : how == Shuffle::down ? me + by : me - by;
+    if (how == Shuffle::xor_ ? source >= first + width : source - first >= width) source = me;
     return all_lanes(value, mask, place)[source % 32];
 }
 
-template <class T>
-T add_atomically(T* address, T value) {
-    T old, sum;
+EMULATION_UNWATCHED inline unsigned ballot(unsigned mask, bool predicate, Place place) {
+    const bool* all = all_lanes(predicate, mask, place);
+    unsigned lanes = 0;
+    for (unsigned i = 0; i < 32; i++)
+        if ((mask & lanes_of_warp()) >> i & 1 && all[i]) lanes |= 1u << i;
+    return lanes;
+}
+
+// *address = next(*address), and the old value.
+template <class T, class Next>
+EMULATION_UNWATCHED T update(T* address, Place place, Next next) {
+    EMULATION_WATCH(updated(address, sizeof(T), place));
+    (void)place;
+    T old, desired;
     __atomic_load(address, &old, __ATOMIC_RELAXED);
     do {
-        sum = old + value;
-    } while (!__atomic_compare_exchange(address, &old, &sum, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        desired = next(old);
+    } while (!__atomic_compare_exchange(address, &old, &desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return old;
 }
 
@@ -87,14 +133,22 @@ T add_atomically(T* address, T value) {
 
 #define __syncthreads() emulation::barrier(EMULATION_HERE)
 #define __syncwarp(...) ((void)emulation::exchange(nullptr, 0, 0xffffffffu, EMULATION_HERE))
-#define __shfl_sync(mask, value, source) emulation::shuffle(mask, value, source, EMULATION_HERE)
-#define __shfl_xor_sync(mask, value, bits) \
-    emulation::shuffle(mask, value, emulation::lane() ^ (bits), EMULATION_HERE)
-#define __shfl_down_sync(mask, value, by) \
-    emulation::shuffle(mask, value, emulation::lane() + (by) < 32 ? emulation::lane() + (by) : emulation::lane(), \
-                       EMULATION_HERE)
-#define atomicAdd(address, value) emulation::add_atomically(address, value)
+#define __shfl_sync(...) emulation::shuffle(emulation::Shuffle::from, EMULATION_HERE, __VA_ARGS__)
+#define __shfl_xor_sync(...) emulation::shuffle(emulation::Shuffle::xor_, EMULATION_HERE, __VA_ARGS__)
+#define __shfl_down_sync(...) emulation::shuffle(emulation::Shuffle::down, EMULATION_HERE, __VA_ARGS__)
+#define __shfl_up_sync(...) emulation::shuffle(emulation::Shuffle::up, EMULATION_HERE, __VA_ARGS__)
+#define __ballot_sync(mask, predicate) emulation::ballot(mask, predicate, EMULATION_HERE)
+#define __any_sync(mask, predicate) (__ballot_sync(mask, predicate) != 0)
+#define __all_sync(mask, predicate) (__ballot_sync(mask, !(predicate)) == 0)
+#define __threadfence() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+#define __threadfence_block() __threadfence()
 #define __ldg(address) (*(address))
+
+#define EMULATION_UPDATE(address, value, expression) \
+    emulation::update(address, EMULATION_HERE, [operand = (value)](auto old) -> decltype(old) { return expression; })
+#define atomicAdd(address, value) EMULATION_UPDATE(address, value, old + operand)
+#define atomicMax(address, value) EMULATION_UPDATE(address, value, max(old, operand))
+#define atomicMin(address, value) EMULATION_UPDATE(address, value, min(old, operand))
 
 using std::exp;
 using std::fabs;
@@ -111,8 +165,12 @@ inline float __uint_as_float(unsigned bits) {
 
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
-template <class T> T min(T a, T b) { return b < a ? b : a; }
-template <class T> T max(T a, T b) { return a < b ? b : a; }
+template <class T, class U> std::common_type_t<T, U> min(T a, U b) { return b < a ? b : a; }
+template <class T, class U> std::common_type_t<T, U> max(T a, U b) { return a < b ? b : a; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __clz(int bits) { return bits ? __builtin_clz(unsigned(bits)) : 32; }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 // The instructions that CUDA C++ offers only as PTX (csrc/cuda/ptx.cuh).
 #include "ptx_emulation.h"

@@ -111,7 +111,9 @@ void body(void* argument) {
 void run_thread(size_t number) {
     block.current = number;
     threadIdx = block.threads[number]->index;
+    EMULATION_WATCH(thread_resumes(unsigned(number)));
     block.threads[number]->fiber.resume();
+    EMULATION_WATCH(thread_suspends());
 }
 
 // Suspends the running thread in `state`.
@@ -146,6 +148,7 @@ bool release_exchange(size_t warp) {
         lane.state = State::ready;
     }
     block.warps[warp]->turn ^= 1;
+    EMULATION_WATCH(lanes_met(unsigned(warp), waiting));
     return true;
 }
 
@@ -170,6 +173,7 @@ void synchronise() {
         fail("divergent barrier: " + name_of(at_barrier->index) + " waits at " + name_of(at_barrier->place) + ", " +
                  name_of(elsewhere->index) +
                  (elsewhere->state == State::done ? " has returned" : " at " + name_of(elsewhere->place)));
+    EMULATION_WATCH(barrier_passed(at_barrier->place));
     for (size_t i = 0; i < block.count; i++) block.threads[i]->state = State::ready;
     block.barrier ^= 1;
 }
@@ -192,6 +196,7 @@ void carry_out(const Copy& copy) {
 
 void run_block(std::mt19937* shuffle) {
     poison_shared_memory();
+    EMULATION_WATCH(block_begins(unsigned(block.count)));
     block.copies_early = shuffle && (*shuffle)() % 2;
     std::vector<size_t> order(block.count);
     std::iota(order.begin(), order.end(), size_t{0});
@@ -221,6 +226,7 @@ void run_block(std::mt19937* shuffle) {
         if (!ran) synchronise();
     }
     acquire(&end_of_block);
+    EMULATION_WATCH(block_ends());
     for (size_t i = 0; i < block.count; i++) {
         const Thread& thread = *block.threads[i];
         const Copy* lost = thread.open.empty() ? nullptr : &thread.open.front();
@@ -253,6 +259,7 @@ const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place plac
 
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned size, Place place) {
     const Copy copy{shared, global, bytes, size, place};
+    EMULATION_WATCH(copy_issued(shared, global, bytes, size, place));
     if (block.copies_early) carry_out(copy);
     block.self().open.push_back(copy);
 }
@@ -267,8 +274,10 @@ void commit_async() {
 void wait_async(unsigned newest) {
     Thread& self = block.self();
     while (self.groups.size() > newest) {
-        for (const Copy& copy : self.groups.front())
+        for (const Copy& copy : self.groups.front()) {
             if (!block.copies_early) carry_out(copy);
+            EMULATION_WATCH(copy_waited_for(copy.shared, copy.bytes));
+        }
         self.groups.pop_front();
     }
 }

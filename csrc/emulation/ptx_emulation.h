@@ -4,14 +4,14 @@
 namespace emulation {
 
 // tf32 keeps 10 of float's 23 bits of mantissa: the tensor core ignores the rest.
-inline float as_tf32(uint32_t bits) {
+EMULATION_UNWATCHED inline float as_tf32(uint32_t bits) {
     bits &= 0xffffe000u;
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-inline float bf16_at(uint32_t pair, int which) {
+EMULATION_UNWATCHED inline float bf16_at(uint32_t pair, int which) {
     uint32_t bits = which ? pair & 0xffff0000u : pair << 16;
     float value;
     std::memcpy(&value, &bits, sizeof value);
@@ -41,13 +41,16 @@ struct Fragments {
 
 namespace emulation {
 
-inline void load_matrix_x4(uint32_t (&registers)[4], const void* row, Place place) {
+EMULATION_UNWATCHED inline void load_matrix_x4(uint32_t (&registers)[4], const void* row, Place place) {
+    EMULATION_WATCH(matrix_row(row, place));
     const void* const* rows = all_lanes(row, 0xffffffffu, place);
     for (int i = 0; i < 4; i++)
         std::memcpy(&registers[i], static_cast<const char*>(rows[8 * i + lane() / 4]) + 4 * (lane() % 4), 4);
 }
 
-inline const Fragments* gather(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Place place) {
+EMULATION_UNWATCHED inline const Fragments* gather(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                                   Place place) {
+    EMULATION_WATCH(multiplied(place));
     Fragments mine;
     std::memcpy(mine.a, a, sizeof a);
     std::memcpy(mine.b, b, sizeof b);
@@ -57,7 +60,7 @@ inline const Fragments* gather(float (&c)[4], const uint32_t (&a)[4], const uint
 
 // m16n8k8: A (16×8) row g = lane/4 (+8 for a1, a3), column t = lane%4 (+4 for a2, a3); B (8×8) row t (+4), column g;
 // C (16×8) row g (+8 for c2, c3), columns 2t, 2t+1.
-inline void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Place place) {
+EMULATION_UNWATCHED inline void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Place place) {
     const Fragments* all = gather(c, a, b, place);
     const int g = lane() / 4, t = lane() % 4;
     for (int i = 0; i < 4; i++) {
@@ -71,7 +74,7 @@ inline void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t 
 }
 
 // m16n8k16: like m16n8k8, but each register holds two neighbours along k (2t, 2t+1); a2, a3 and b1 begin at k = 8.
-inline void multiply_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Place place) {
+EMULATION_UNWATCHED inline void multiply_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Place place) {
     const Fragments* all = gather(c, a, b, place);
     const int g = lane() / 4, t = lane() % 4;
     for (int i = 0; i < 4; i++) {

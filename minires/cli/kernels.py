@@ -1,4 +1,4 @@
-"""List the hand-written CUDA kernels, or step through one on the CPU.
+"""List the hand-written CUDA kernels; check, profile or step through a kernel without a GPU.
 
 Select a kernel by its name, as in mr.backend('cuda', gemm=..., conv2d=...).  The last column of the list describes what
 a kernel adds to the kernel before it.
@@ -12,19 +12,38 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
-from minires.backends.kernels.catalogue import RUNGS
+from minires.backends.kernels.catalogue import CONVOLUTIONS, GEMMS, RUNGS
+from minires.backends.kernels.own import SIZES
 from minires.cli.common import UsageError, print_json, say
 from minires.cli.parser import Parser, Whole, add
 from minires.cli.tables import print_table
 from minires.kernels import step
+from minires.kernels.check import ADVICE, check
+from minires.kernels.profile import Profile, profile_file, profile_rung
+from minires.kernels.watch import Finding, Site
 
-EXAMPLES = ("kernels --json", "kernels step gemm_04_registers --thread 37")
+EXAMPLES = ("kernels check mine.cu --as gemm", "kernels step gemm_04_registers --thread 37")
+COMMANDS = {
+    "check": "check a kernel file: results, races, bounds, alignment, uninitialised values",
+    "profile": "count what a kernel asks of the memory, line by line",
+}
+HEAD = ("line", "access", "requests", "lanes", "sectors", "ideal sectors", "wavefronts", "ideal wavefronts")
 
 
 def flags(parser: Parser) -> None:
     subparsers = parser.add_subparsers(dest="item", metavar="ITEM", parser_class=Parser)
     add(parser, "--json")
+    for item, text in COMMANDS.items():
+        description = f"{text[0].upper()}{text[1:]}.  Needs g++, but no GPU."
+        one = subparsers.add_parser(item, help=text, description=description)
+        if item == "check":
+            one.add_argument("file", metavar="FILE", help="kernel file: one function, its launch in the first line")
+            one.add_argument("--as", dest="kind", choices=tuple(SIZES), required=True, help="operation of the kernel")
+        else:
+            one.add_argument("kernel", metavar="KERNEL", help="rung of a ladder, or kernel file")
+        add(one, "--json", default=argparse.SUPPRESS)
     text = "step through a kernel in gdb, a rung or your own .cu file"
     _flags_of_step(subparsers.add_parser("step", help=text, description=f"{text[0].upper()}{text[1:]}."))
 
@@ -69,6 +88,13 @@ def _thread(text: str) -> tuple[int, ...]:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.item == "step":
         return _step(arguments)
+    try:
+        if arguments.item == "check":
+            return _check(arguments.file, arguments.kind, arguments.json)
+        if arguments.item == "profile":
+            return _profile(arguments.kernel, arguments.json)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if arguments.json:
         print_json([asdict(rung) for rung in RUNGS])
         return 0
@@ -94,3 +120,49 @@ def _step(arguments: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGINT, outer)
     return 0 if ran.returncode == 0 else 1
+
+
+def _check(file: str, kind: str, as_json: bool) -> int:
+    result = check(file, kind)
+    if as_json:
+        profile = result.profile.json() if result.profile else None
+        findings = [finding.json() for finding in result.findings]
+        print_json({"passed": result.passed, "findings": findings, "profile": profile})
+    else:
+        _say_findings(file, result.findings)
+        if result.profile:
+            _print_profile(Path(file).name, result.profile)
+        say("passed" if result.passed else "failed")
+    return 0 if result.passed else 1
+
+
+def _profile(kernel: str, as_json: bool) -> int:
+    profile = profile_rung(kernel) if kernel in (*GEMMS, *CONVOLUTIONS) else profile_file(kernel)
+    findings = (*profile.findings, *profile.advice)
+    if as_json:
+        print_json({"findings": [finding.json() for finding in findings], "profile": profile.json()})
+    else:
+        _print_profile(kernel, profile)
+        _say_findings(kernel, findings)
+    return 1 if profile.findings else 0
+
+
+def _say_findings(file: str, findings: tuple[Finding, ...]) -> None:
+    for finding in findings:
+        mark = "advice: " if finding.kind in ADVICE else ""
+        say(f"{Path(finding.file or file).name}:{finding.line}: {mark}{finding.kind}: {finding.message}", indent=4)
+
+
+def _print_profile(name: str, profile: Profile) -> None:
+    """A row for each line and kind of access: averages of a warp's request, and what an ideal request would cost."""
+    sizes = " ".join(f"{name}={size}" for name, size in profile.sizes.items())
+    several = len({site.file for site in profile.sites}) > 1
+    rows = [_row(site, several) for site in profile.sites]
+    print_table(HEAD, rows, f"{name}, {sizes}", right=HEAD[2:])
+    print_table(("in all", "count"), [(name, f"{count:,}") for name, count in profile.total.items()], right=("count",))
+
+
+def _row(site: Site, with_file: bool) -> tuple[str, ...]:
+    place = f"{Path(site.file).name}:{site.line}" if with_file else str(site.line)
+    costs = (site.lanes, site.sectors, site.ideal_sectors, site.wavefronts, site.ideal_wavefronts)
+    return (place, site.kind, f"{site.requests:,}", *(f"{cost / site.requests:.4g}" if cost else "" for cost in costs))

@@ -46,6 +46,8 @@ BASE = {
     **{f"paper {item}": ["--out={new}"] for item in ITEMS},
     "kernels": [],
     "kernels step": ["gemm_04_registers"],
+    "kernels check": ["{kernel}", "--as=gemm"],
+    "kernels profile": ["{kernel}"],
     "bench": ["--quick"],
     "weights": ["{weights}"],
     "convert": ["{weights}", "{new}.safetensors"],
@@ -54,6 +56,8 @@ BASE = {
 }
 CALLED = {
     "name": "unknown exercise",
+    "file": "no kernel can be read",
+    "kernel": "no kernel can be read",
     "networks": "unknown network",
     "network": "unknown network",
     "compare": "unknown network",
@@ -85,10 +89,8 @@ class Began(BaseException):
 def parsers():
     """Command -> parser; "paper ITEM" -> parser of the item."""
     found = {command: parser_of(command) for command in COMMANDS}
-    for command in ("paper", "kernels"):
-        (items,) = (action for action in found[command]._actions if isinstance(action, argparse._SubParsersAction))
-        found |= {f"{command} {item}": parser for item, parser in items.choices.items()}
-    return found
+    groups = [(c, a) for c in found for a in found[c]._actions if isinstance(a, argparse._SubParsersAction)]
+    return found | {f"{command} {item}": parser for command, items in groups for item, parser in items.choices.items()}
 
 
 def flags():
@@ -111,7 +113,14 @@ def places(tmp_path_factory):
     Image.new("RGB", (40, 30), "red").save(root / "picture.png")
     assert main(["train", *BASE["train"], "--out", str(root / "run")]) == 0
     assert main(["convert", str(root / "run"), str(root / "weights.safetensors")]) == 0
-    names = {"folder": "folder", "binary": "binary", "run": "run", "weights": "weights.safetensors"}
+    shutil.copy(Path(__file__).parents[1] / "kernels" / "tile.cu", root / "kernel.cu")
+    names = {
+        "kernel": "kernel.cu",
+        "folder": "folder",
+        "binary": "binary",
+        "run": "run",
+        "weights": "weights.safetensors",
+    }
     return {name: str(root / file) for name, file in (names | {"picture": "picture.png"}).items()}
 
 

@@ -1,0 +1,196 @@
+"""Programs that watch kernels, compiled by g++.
+
+The emulator and the rungs of the ladders are compiled once, into the user's cache folder.  A hash of all their sources
+is part of the name.  A kernel of your own is compiled by each call.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from minires.backends.kernels.own import OwnKernel
+from minires.backends.kernels.provider import emulation_sources, sources
+from minires.backends.unavailable import BackendUnavailable
+
+# -O1 keeps lines; without scalar replacement a copy of a float4 stays one access of 16 bytes, as on a GPU.
+FLAGS = ("-std=c++17", "-g", "-O1", "-fno-pie", "-w", "-DMINIRES_WATCHED")
+WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
+RUNTIME = ("watch", "launch", "fiber")  # files of csrc/emulation, not watched themselves
+STATIC_SHARED = 48 << 10  # bytes of shared memory that a GPU allows without `extern __shared__`
+
+
+class CompileError(ValueError):
+    """A kernel does not compile; the message holds the compiler's first error, with file and line."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program.
+
+    file       the executable
+    variables  (name, address, bytes) of each array in static shared memory
+    """
+
+    file: Path
+    variables: tuple[tuple[str, int, int], ...]
+
+    def places(self, addresses: Sequence[int]) -> list[tuple[str, int]]:
+        """(file, line) of the source for each return address: of the innermost function outside of the emulator."""
+        if not addresses:
+            return []
+        text = "\n".join(hex(address - 1) for address in addresses)
+        found = _output(["addr2line", "-e", str(self.file), "-a", "-i"], text)
+        own = str(emulation_sources())
+        places = []
+        for part in re.split(r"^0x[0-9a-f]+\n", found, flags=re.M)[1:]:
+            frames = re.findall(r"^(.+):(\d+|\?)", part, flags=re.M)
+            outside = [frame for frame in frames if not os.path.normpath(frame[0]).startswith(own)]
+            file, line = [*outside, *frames, ("", "0")][0]
+            places.append((file, int(line) if line.isdigit() else 0))
+        return places
+
+
+@contextmanager
+def own_program(kernel: OwnKernel) -> Iterator[Program]:
+    """The program for a kernel of your own, in a folder that is deleted at the end.  Raises CompileError."""
+    with tempfile.TemporaryDirectory(prefix="minires-kernel-") as folder:
+        unit = Path(folder) / "unit.cpp"
+        line = f'#line 1 "{kernel.path.resolve()}"'.replace("\\", "\\\\")
+        added = f'static const emulation::Add added{{emulation::describe("{kernel.name}", &{kernel.name})}};'
+        unit.write_text(f'#include "launch.h"\n{line}\n{translated(kernel.text)}\n#line 1 "launch"\n{added}\n')
+        with ThreadPoolExecutor() as pool:
+            compiled = pool.submit(_compile, unit, Path(folder) / "unit.o", watched=True, include=kernel.path.parent)
+            objects = [*pool.map(_runtime_object, RUNTIME), compiled.result()]
+        program = _linked(objects, Path(folder) / "program")
+        used = sum(bytes for _, _, bytes in program.variables)
+        if used > STATIC_SHARED:
+            remedy = "use extern __shared__ and shared=BYTES in the launch line"
+            raise CompileError(
+                f"{kernel.path}:{kernel.line}: {kernel.name} has {used} bytes of static shared memory; "
+                f"a GPU allows {STATIC_SHARED}; {remedy}"
+            )
+        yield program
+
+
+def ladder_program(files: Sequence[Path]) -> Program:
+    """The program for these files of csrc/cuda, from the cache."""
+    name = "-".join(file.stem for file in files)
+    path = _cache() / f"{name}-{_hash()}"
+    if path.exists():
+        return Program(path, _variables(path))
+    with ThreadPoolExecutor() as pool:
+        rungs = [pool.submit(_rung_object, file) for file in files]
+        objects = [*pool.map(_runtime_object, RUNTIME), *(rung.result() for rung in rungs)]
+    return _linked(objects, path)
+
+
+def translated(text: str) -> str:
+    """The text with `extern __shared__ T s[];` as the emulator declares it; lines stay."""
+    aligned = r"(?:(?:__align__|alignas)\s*\(\s*\d+\s*\)\s*)?"
+    pattern = rf"\bextern\s+__shared__\s+{aligned}(\w[\w\s]*?)\s+(\w+)\s*\[\s*\]"
+    return re.sub(pattern, lambda m: f"EMULATION_DYNAMIC_SHARED({m[1]}, {m[2]})" + "\n" * m[0].count("\n"), text)
+
+
+def compiler() -> str:
+    """g++, or the compiler that CXX names.  Raises BackendUnavailable without one, or without binutils."""
+    name = os.environ.get("CXX") or "g++"
+    for tool in (name, "addr2line", "nm"):
+        if shutil.which(tool) is None:
+            raise BackendUnavailable(
+                f"checking and profiling kernels needs g++: {tool} was not found (apt install g++)"
+            )
+    return name
+
+
+def _compile(source: Path, out: Path, watched: bool, include: Path | None = None) -> Path:
+    flags = [*FLAGS, *(WATCHED if watched else ()), f"-I{emulation_sources()}", f"-I{sources()}"]
+    flags += [f"-I{include.resolve()}"] if include else []
+    made = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    _output([compiler(), *flags, "-c", str(source), "-o", str(made)])
+    os.replace(made, out)  # another process may compile the same file
+    return out
+
+
+def _runtime_object(name: str) -> Path:
+    out = _cache() / f"{name}-{_hash()}.o"
+    return out if out.exists() else _compile(emulation_sources() / f"{name}.cpp", out, watched=False)
+
+
+def kernels_of(file: Path) -> list[str]:
+    """The names of the kernels in a file of csrc/cuda."""
+    return re.findall(r"^KERNEL\((\w+)\)", file.read_text(encoding="utf-8"), flags=re.M)
+
+
+def _rung_object(file: Path) -> Path:
+    out = _cache() / f"{file.stem}-{_hash()}.o"
+    if out.exists():
+        return out
+    table = ", ".join(f'emulation::describe("{name}", &{name})' for name in kernels_of(file))
+    unit = out.with_suffix(f".{os.getpid()}.cpp")
+    added = f"static const emulation::Add added_{file.stem}{{{table}}};"
+    unit.write_text(f'#include "launch.h"\nnamespace single_precision {{\n#include "{file}"\n{added}\n}}\n')
+    try:
+        return _compile(unit, out, watched=True)
+    finally:
+        unit.unlink()
+
+
+def _linked(objects: Sequence[Path], out: Path) -> Program:
+    made = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    _output([compiler(), "-no-pie", *map(str, objects), "-o", str(made)])
+    os.replace(made, out)
+    return Program(out, _variables(out))
+
+
+def _variables(file: Path) -> tuple[tuple[str, int, int], ...]:
+    symbols, begin, end = [], 0, 0
+    for line in _output(["nm", "-S", "-C", str(file)]).splitlines():
+        if found := re.fullmatch(r"([0-9a-f]+) (?:([0-9a-f]+) )?\w (.*)", line):
+            address, name = int(found[1], 16), found[3]
+            begin = address if name == "__start_cuda_shared" else begin
+            end = address if name == "__stop_cuda_shared" else end
+            if found[2]:
+                symbols.append((name.rpartition("::")[2], address, int(found[2], 16)))
+    return tuple(symbol for symbol in symbols if begin <= symbol[1] < end)
+
+
+@functools.cache
+def _hash() -> str:
+    digest = hashlib.sha256(repr((compiler(), FLAGS, WATCHED)).encode())
+    folders = (emulation_sources(), sources())
+    for file in sorted(file for folder in folders for file in folder.iterdir() if file.is_file()):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _cache() -> Path:
+    """The folder of compiled files: minires/kernels in $XDG_CACHE_HOME or ~/.cache, or else a temporary folder."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "minires" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="minires-kernels-"))
+
+
+def _output(command: Sequence[str], text: str = "") -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "error" in line or "undefined reference" in line]
+        raise CompileError((errors or done.stderr.splitlines() or ["the compiler failed"])[0])
+    return done.stdout
