@@ -5,7 +5,7 @@
 
 The first command measures, the most valuable rows first, and writes one JSON line a row to DIR.  A row is on disk
 before the next begins, so that a time-out or a kill loses only what was not measured.  The second command prints the
-tables of such a file; with --write it writes them, the chart and the results beside it.
+tables of such a file; with --write it puts them into the READMEs, with a chart.
 
 Needs CuPy, PyTorch with CUDA, and a GPU.  Both sides compute in the precision of the row; the times are medians of
 the device's, without the time in which it waits for the host, and with L2 flushed.

@@ -148,7 +148,9 @@ def write(rows: Sequence[Row], path: Path) -> None:
     machine = machine_of(rows)
     names = {"gpu": ("ceiling", "gemm"), "gpu-convolutions": DIRECTIONS, "gpu-networks": ("network",)}
     for name, tables in names.items():
-        write_between_markers(name, *table(rows, *tables), machine, README)
+        head, cells = table(rows, *tables)
+        if cells:
+            write_between_markers(name, head, cells, machine, README)
     if five(rows):
         (path.parent / CHART).write_text(chart(rows), encoding="utf-8")
         text = FRONT.read_text(encoding="utf-8")
@@ -167,7 +169,8 @@ def main(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     rows = read(args.file)
     for head, cells in (five_table(rows), table(rows, "ceiling", "gemm", *DIRECTIONS, "network")):
-        show(head, cells, machine_of(rows))
+        if cells:
+            show(head, cells, machine_of(rows))
     for row in _of(rows, "error"):
         print(f"failed: {row['name']}: {row['error']}")
     if left := _of(rows, "left out"):

@@ -149,10 +149,14 @@ def test_a_kernel_of_your_own(measured, monkeypatch, kind, kernel, table):
     assert [(row["table"], row["right"]) for row in own] == [(table, True)] * 2
 
 
-def test_no_row_begins_that_does_not_fit(measured):
+def test_no_row_begins_that_does_not_fit(measured, gpu, tmp_path, capsys):
+    """And no table is printed of what was not measured."""
     code, rows = measured("--minutes", 0.05, "--rows", 9)
     assert code == 0
     assert tables(rows) == ["machine", *["left out"] * 9, "end"]
+    (file,) = tmp_path.glob("*.jsonl")
+    assert gpu("tables").main([str(file)]) == 0
+    assert capsys.readouterr().out == "left out for lack of time: 9 rows\n"
 
 
 def test_an_estimate_follows_what_rows_took(gpu, tmp_path):
