@@ -9,6 +9,7 @@ import numpy as np
 
 from minires.exercises.solutions import col2im, im2col, pair_of
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, pair, times
+from minires.exercises.tasks.conv2d import confused
 from minires.exercises.tasks.pool import cropped, exchanged
 
 M = Misconception
@@ -28,7 +29,13 @@ GEOMETRIES: tuple[tuple[Any, ...], ...] = (
         (1, 2, 3, 3, 2, 1, 0),
         (2, 2, 3, 4, 2, 1, 0),
     ),
-    *((2, 3, 5, 4, 3, 2, 1), (2, 2, 7, 6, 2, 3, 0), (1, 2, 4, 5, (2, 3), 1, 0), (1, 1, 5, 5, 2, (2, 1), 0)),
+    *(
+        (2, 3, 5, 4, 3, 2, 1),
+        (2, 2, 7, 6, 2, 3, 0),
+        (1, 2, 4, 5, (2, 3), 1, 0),
+        (1, 1, 3, 4, 2, 1, (0, 1)),
+        (1, 1, 5, 5, 2, (2, 1), 0),
+    ),
     *((1, 1, 4, 4, 3, 1, (1, 0)), (2, 3, 6, 7, (3, 2), (2, 3), (2, 1))),
 )
 
@@ -109,7 +116,11 @@ def col2im_variant(
     if has("window flipped"):
         windows = windows[..., ::-1, ::-1]
     (KH, KW), (sh, sw), (ph, pw) = exchanged(has, (KH, KW), stride, padding)
-    windows = windows.reshape(N, OH, OW, C, KH, KW) if has("kernel size exchanged") else windows
+    windows = (
+        windows.reshape(N, OH, OW, C, KH, KW)
+        if windows.shape[4:] != (KH, KW) and windows[0, 0, 0, 0].size == KH * KW
+        else windows
+    )
     height, width = max(H + 2 * ph, (OH - 1) * sh + KH), max(W + 2 * pw, (OW - 1) * sw + KW)
     padded, count = np.zeros((N, C, height, width)), np.zeros((height, width))
     steps = [(i, j) for i in range(OH) for j in range(OW)]
@@ -148,9 +159,9 @@ COLUMN_ORDERS = (
     M("pixels in column order", "order of columns", "row = (n·OW + j)·OH + i instead of (n·OH + i)·OW + j"),
 )
 GEOMETRIC = (
-    M("kernel size exchanged", "height and width", "windows have kernel_size[1] rows and kernel_size[0] columns"),
-    M("stride exchanged", "height and width", "rows move by stride[1], columns by stride[0]"),
-    M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
+    *confused("kernel size", "windows are sized", "kernel_size"),
+    *confused("stride", "windows move"),
+    *confused("padding", "x is padded"),
     M("stride ignored", "stride", "windows begin at every row and column"),
     M("stride taken as the kernel size", "stride", "the window of output (i, j) begins at row i·KH"),
     M(
@@ -160,6 +171,8 @@ GEOMETRIC = (
     ),
     M("window flipped", "flip", "column (c, p, q) holds tap (KH−1−p, KW−1−q)"),
 )
+# In col2im a window has as many numbers as the columns, and ignored padding is the wrong corner.
+NOT_HERE = ("padding ignored", "kernel size of the height for both axes", "kernel size of the width for both axes")
 LAYOUT = """row     (n·OH + i)·OW + j    for output pixel (i, j) of image n
         column  (c·KH + p)·KW + q    for tap (p, q) of channel c"""
 SIZES = "kernel_size, stride and padding are each an int or an (h, w) pair."
@@ -238,7 +251,7 @@ EXERCISES = (
             M("cropped at the end", "padding", "x[h,w] = padded[h+2·padding,w+2·padding]"),
             M("slice p:-p", "slice to -0", "x = padded[:, :, p:-p, p:-p], which is empty for p = 0"),
             *COLUMN_ORDERS,
-            *(one for one in GEOMETRIC if one.name != "padding ignored"),  # here the same as the wrong corner
+            *(one for one in GEOMETRIC if one.name not in NOT_HERE),
         ),
         cases=lambda rng: cases(rng, back=True),
         right={"x": "x[n,c,h,w] = Σ of columns[(n·OH + i)·OW + j, (c·KH + p)·KW + q] with i·s + p − padding = h"},

@@ -20,7 +20,12 @@ GEOMETRIES: tuple[tuple[Any, ...], ...] = (
     *((1, 1, 2, 2, 2, 1, 1, 1, 0), (1, 2, 3, 3, 2, 2, 2, 1, 0), (2, 2, 3, 3, 2, 3, 3, 1, 1)),
     *((1, 1, 3, 4, 1, 2, 3, 1, 0), (1, 1, 5, 4, 1, 3, 2, 2, 1), (2, 3, 5, 4, 2, 3, 2, 1, 0)),
     *((2, 2, 5, 7, 3, 3, 3, 2, 1), (3, 2, 6, 5, 4, 2, 3, 3, 1), (2, 2, 7, 6, 2, 2, 2, 3, 0)),
-    *((1, 1, 5, 5, 1, 3, 3, (2, 1), 0), (1, 1, 4, 4, 1, 3, 3, 1, (1, 0)), (2, 3, 7, 6, 2, 3, 2, (2, 3), (2, 1))),
+    *(
+        (1, 1, 5, 5, 1, 3, 3, (2, 1), 0),
+        (1, 1, 4, 4, 1, 3, 3, 1, (1, 0)),
+        (1, 1, 3, 4, 1, 2, 2, 1, (0, 1)),
+        (2, 3, 7, 6, 2, 3, 2, (2, 3), (2, 1)),
+    ),
 )
 # ... and dilation, groups
 GROUPED: tuple[tuple[Any, ...], ...] = (
@@ -73,13 +78,29 @@ def cases(
 # -- the misconceptions
 
 
+def mixed(has: Has, name: str, value: Any) -> Pair:
+    """A pair, with height and width confused by one of three misconceptions."""
+    h, w = pair(value)
+    if has(f"{name} exchanged"):
+        return w, h
+    if has(f"{name} of the height for both axes"):
+        return h, h
+    return (w, w) if has(f"{name} of the width for both axes") else (h, w)
+
+
+def confused(name: str, what: str, argument: str = "") -> tuple[Misconception, ...]:
+    """The misconceptions of `mixed`."""
+    value, family = argument or name, "height and width"
+    return (
+        Misconception(f"{name} exchanged", family, f"{what}: rows by {value}[1], columns by {value}[0]"),
+        Misconception(f"{name} of the height for both axes", family, f"{what}: rows and columns by {value}[0]"),
+        Misconception(f"{name} of the width for both axes", family, f"{what}: rows and columns by {value}[1]"),
+    )
+
+
 def forward_variant(bugs: Bugs, x: Array, w: Array, b: Array, stride: Any, padding: Any) -> tuple[Array, ...]:
     has = bugs.__contains__
-    (sh, sw), (ph, pw) = pair(stride), pair(padding)
-    if has("stride exchanged"):
-        sh, sw = sw, sh
-    if has("padding exchanged"):
-        ph, pw = pw, ph
+    (sh, sw), (ph, pw) = mixed(has, "stride", stride), mixed(has, "padding", padding)
     if has("padding ignored"):
         ph = pw = 0
     if has("output as if stride 1"):
@@ -144,11 +165,7 @@ def forward_variant(bugs: Bugs, x: Array, w: Array, b: Array, stride: Any, paddi
 def grad_x_variant(
     has: Has, grad_output: Array, x: Array, w: Array, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Array:
-    (sh, sw), (ph, pw), (dh, dw) = pair(stride), pair(padding), pair(dilation)
-    if has("stride exchanged"):
-        sh, sw = sw, sh
-    if has("padding exchanged"):
-        ph, pw = pw, ph
+    (sh, sw), (ph, pw), (dh, dw) = mixed(has, "stride", stride), mixed(has, "padding", padding), pair(dilation)
     N, C, H, W = x.shape
     O, Cg, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
@@ -261,11 +278,7 @@ def _recut(whole: Array, cut: tuple[int, int]) -> Array:
 def grad_w_variant(
     has: Has, grad_output: Array, x: Array, w: Array, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Array:
-    (sh, sw), (ph, pw), (dh, dw) = pair(stride), pair(padding), pair(dilation)
-    if has("stride exchanged"):
-        sh, sw = sw, sh
-    if has("padding exchanged"):
-        ph, pw = pw, ph
+    (sh, sw), (ph, pw), (dh, dw) = mixed(has, "stride", stride), mixed(has, "padding", padding), pair(dilation)
     O, Cg, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
     edges = ((0, 0), (0, 0), (ph, ph), (pw, pw))
@@ -390,8 +403,8 @@ FORWARD = (
     M("padded with the border", "padding", "x[n,c,−1,w] = x[n,c,0,w] instead of 0"),
     M("stride ignored", "stride", "y[n,o,i,j] = Σ x[n,c,i+p−padding,j+q−padding] · w + b, in the right shape"),
     M("output as if stride 1", "stride", "OH = H + 2·padding − KH + 1"),
-    M("stride exchanged", "height and width", "rows move by stride[1], columns by stride[0]"),
-    M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
+    *confused("stride", "windows move"),
+    *confused("padding", "x is padded"),
     M("bias forgotten", "bias", "y[n,o,i,j] = Σ x · w"),
     M("bias subtracted", "bias", "y[n,o,i,j] = Σ x · w − b[o]"),
     M(
@@ -508,8 +521,8 @@ BACKWARD = (
     M("only the first sample in grad_b", "overwritten", f"{GB}Σ_i,j grad_output[0,o,i,j]"),
     M("only the last pixel in grad_b", "overwritten", f"{GB}grad_output[N−1,o,OH−1,OW−1]"),
     M("only the first pixel in grad_b", "overwritten", f"{GB}Σ_n grad_output[n,o,0,0]"),
-    M("stride exchanged", "height and width", "rows move by stride[1], columns by stride[0]"),
-    M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
+    *confused("stride", "windows move"),
+    *confused("padding", "x is padded"),
     M("grad_output replaced by ones", "cotangent", "the gradient of Σ y instead of that of Σ grad_output · y"),
 )
 GROUPED_ONLY = (

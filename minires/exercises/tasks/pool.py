@@ -9,6 +9,7 @@ import numpy as np
 
 from minires.exercises.solutions import avg_pool2d_backward, avg_pool2d_backward_ceil, max_pool2d_backward, pair_of
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception, draw, pair, times
+from minires.exercises.tasks.conv2d import confused, mixed
 
 M = Misconception
 
@@ -35,7 +36,13 @@ GEOMETRIES: tuple[tuple[Any, ...], ...] = (
         (2, 2, 7, 6, 2, 3, 0),
         (1, 2, 6, 7, 3, 1, 1),
     ),
-    *((2, 2, 4, 5, 2, 2, 1), (1, 1, 4, 4, (2, 3), 1, 0), (1, 1, 5, 5, 2, (2, 1), 0), (1, 1, 4, 5, 3, 2, (1, 0))),
+    *(
+        (2, 2, 4, 5, 2, 2, 1),
+        (1, 1, 4, 4, (2, 3), 1, 0),
+        (1, 1, 3, 4, 2, 1, (0, 1)),
+        (1, 1, 5, 5, 2, (2, 1), 0),
+        (1, 1, 4, 5, 3, 2, (1, 0)),
+    ),
     *((2, 2, 7, 6, (3, 2), (2, 3), (1, 0)), (1, 2, 6, 6, (2, 3), (1, 2), (0, 1)), (1, 1, 6, 6, 4, 3, 2)),
 )
 CEILED: tuple[tuple[Any, ...], ...] = (
@@ -104,13 +111,10 @@ def cropped(has: Any, padded: Array, H: int, W: int, ph: int, pw: int) -> Array:
 
 
 def exchanged(has: Any, kernel_size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
-    kernel, step, pad = pair(kernel_size), pair(stride), pair(padding)
-    if has("kernel size exchanged"):
-        kernel = kernel[::-1]
-    if has("stride exchanged"):
-        step = step[::-1]
-    if has("padding exchanged"):
-        pad = pad[::-1]
+    kernel, step, pad = (
+        mixed(has, name, value)
+        for name, value in (("kernel size", kernel_size), ("stride", stride), ("padding", padding))
+    )
     if has("stride ignored"):
         step = (1, 1)
     if has("stride taken as the kernel size"):
@@ -199,9 +203,9 @@ WINDOWS = (
     ),
     M("cropped at the end", "padding", "grad_x[h,w] = grad_padded[h+2·padding,w+2·padding]"),
     M("slice p:-p", "slice to -0", "grad_x = grad_padded[:, :, p:-p, p:-p], which is empty for p = 0"),
-    M("kernel size exchanged", "height and width", "windows have kernel_size[1] rows and kernel_size[0] columns"),
-    M("stride exchanged", "height and width", "rows move by stride[1], columns by stride[0]"),
-    M("padding exchanged", "height and width", "rows are padded by padding[1], columns by padding[0]"),
+    *confused("kernel size", "windows are sized", "kernel_size"),
+    *confused("stride", "windows move"),
+    *confused("padding", "x is padded"),
     M("grad_output replaced by ones", "cotangent", "the gradient of Σ y instead of that of Σ grad_output · y"),
     M("whole window overwritten", "overwritten", "grad_padded[window] = … instead of +=: the last window wins"),
 )
