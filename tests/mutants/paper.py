@@ -192,7 +192,7 @@ TABLE = (
 PAGE = (
     *within(
         "minires/paper/page/claims.py",
-        "tests/paper/test_page.py -k 'claim or responses or notes'",
+        "tests/paper/test_page.py -k 'fail or responses or notes'",
         [
             ("abs(apart[worst]) < 0.1", "apart[worst] < 1", "any printed number holds"),
             ("all(first >= last for first, last in plain.values())", "True", "gradients that vanish hold"),
