@@ -12,9 +12,10 @@ from minires.arrays import Array
 from minires.backends.kernels import own_build
 from minires.backends.kernels.launch_line import shown
 from minires.backends.kernels.own import ARRAYS, SIZES, OwnKernel, read
-from minires.backends.kernels.provider import Device, Emulator, Provider, check_count, sources
+from minires.backends.kernels.provider import Device, Emulator, Provider, check_count, compile_options
 
 Pair = tuple[int, int]
+LARGEST_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch may have before its function allows more
 UNWRITTEN = {
     4: 0x7FC0D1CE,
     8: 0x7FF8_0000_7FC0_D1CE,
@@ -76,6 +77,8 @@ class OwnRung:
         shared = self.kernel.shared_of(**sizes)
         compiled = self._double if out.dtype == np.float64 else self._float
         if not isinstance(self.device, Emulator):
+            if shared > LARGEST_SHARED:
+                compiled.max_dynamic_shared_size_bytes = shared
             compiled(grid, block, (*arrays, *map(np.int32, integers)), shared_mem=shared)
             return
         bits = out.view(f"u{out.itemsize}")
@@ -93,12 +96,11 @@ class OwnRung:
             return own_build.library(kernel, double)
         assert isinstance(device, Device)
         cupy = device.module
-        # CuPy's cache ignores the content of included files, so their digest is among the options.
-        digest = f"-DMINIRES_SOURCES=0x{own_build.digest_of_included(kernel)}"
-        options = ["-std=c++17", f"-I{kernel.path.resolve().parent}", f"-I{sources()}", digest]
-        options += ["-DMINIRES_DOUBLE"] * double
+        # The digest of the own folder's files beside the ladders': CuPy's cache ignores the text of included files.
+        included = f"-DMINIRES_INCLUDED=0x{own_build.digest_of_included(kernel)}"
+        options = (f"-I{kernel.path.resolve().parent}", included, *compile_options(double))
         try:
-            module: Any = cupy.RawModule(code=kernel.text, options=tuple(options))
+            module: Any = cupy.RawModule(code=kernel.text, options=options)
             module.compile()
         except cupy.cuda.compiler.CompileException as error:
             raise ValueError(f"{kernel.path}: NVRTC refuses the kernel: {str(error).strip().splitlines()[0]}") from None
