@@ -12,6 +12,7 @@
 // `launch KERNEL GRID×3 BLOCK×3 SHARED COUNT ARGUMENTS`, an argument being `p ARRAY OFFSET`, `i VALUE`, `f VALUE` or `n` (null).
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -91,7 +92,7 @@ struct Finding {
     uint64_t times = 1;
 };
 
-constexpr unsigned TIME_LIMIT = 20;  // seconds
+constexpr int TIME_LIMIT = 10;       // seconds of the processor
 constexpr size_t GUARD = 64 << 20;   // bytes on both sides of each array, readable and writable
 
 std::vector<Site> sites(1);  // number 0 is unused
@@ -413,8 +414,8 @@ void crashed(int signal, siginfo_t*, void* context) {
 #else
     const uintptr_t pc = 0;
 #endif
-    if (pc >= uintptr_t(__executable_start) && pc < uintptr_t(_end)) last_site = site_of(pc + 1, {}, global_load);
-    const char* name = signal == SIGALRM ? "time limit" : signal == SIGFPE ? "division by zero" : signal == SIGILL ? "invalid instruction" : "invalid address";
+    if (signal != SIGVTALRM && pc >= uintptr_t(__executable_start) && pc < uintptr_t(_end)) last_site = site_of(pc + 1, {}, global_load);
+    const char* name = signal == SIGVTALRM ? "time limit" : signal == SIGFPE ? "division by zero" : signal == SIGILL ? "invalid instruction" : "invalid address";
     finish(name, last_site);
 }
 
@@ -568,13 +569,14 @@ int main(int count, char** words) {
     if (count != 2) return std::fprintf(stderr, "usage: %s JOB\n", words[0]), 2;
     const stack_t stack{std::malloc(1 << 20), 0, 1 << 20};  // a kernel's own stack may be full
     sigaltstack(&stack, nullptr);
-    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) {
+    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGVTALRM}) {
         struct sigaction action {};
         action.sa_sigaction = crashed;
         action.sa_flags = SA_ONSTACK | SA_SIGINFO;
         sigaction(signal, &action, nullptr);
     }
-    alarm(TIME_LIMIT);
+    const itimerval limit{{}, {TIME_LIMIT, 0}};
+    setitimer(ITIMER_VIRTUAL, &limit, nullptr);
     shared_cells.resize(__stop_cuda_shared - __start_cuda_shared);
     dynamic_cells.resize(sizeof emulation::dynamic_shared);
     std::string error;

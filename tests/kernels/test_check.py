@@ -81,6 +81,9 @@ FAULTS = {
         "out-of-bounds", "vectors.cu", {"16*16*4": "16*15*4"}, "a[threadIdx.y * 16 + k] = m",
         "dynamic shared memory[240] at line 10: out of bounds",
     ),
+    "a loop without end": (
+        "wrong-result", "tile.cu", {"k < TILE; k++": "k < TILE; k += 0"}, PRODUCT, "does not end",
+    ),
     "a stack that overflows": (
         "out-of-bounds", "tile.cu",
         {"float sum = 0.0f;": "volatile float many[200000]; many[0] = 0; float sum = many[0];"},
@@ -100,7 +103,10 @@ def planted(folder, file, changes, marked):
     return path, text[: text.index(marked)].count("\n") + 1
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+SLOW = {"a loop without end": pytest.mark.slow}  # ends at the time limit
+
+
+@pytest.mark.parametrize("fault", [pytest.param(name, marks=SLOW.get(name, ())) for name in FAULTS])
 def test_a_planted_fault_is_named_by_its_line(tmp_path, fault):
     kind, file, changes, marked, part = FAULTS[fault]
     path, line = planted(tmp_path, file, changes, marked)
