@@ -135,7 +135,7 @@ unsigned site_of(uintptr_t pc, Place place, Kind kind) {
     return entry.number;
 }
 
-void record_request(unsigned site, uintptr_t address, unsigned bytes, bool active = true) {
+void record_request(unsigned site, uintptr_t address, unsigned bytes) {
     Pending& warp = pending[self / 32];
     const unsigned lane = self % 32;
     auto& counters = warp.counters[lane];
@@ -148,10 +148,8 @@ void record_request(unsigned site, uintptr_t address, unsigned bytes, bool activ
     if (requests.size() <= counter.count) requests.resize(counter.count + 1);
     Request& request = requests[counter.count++];
     request.bytes = std::max(request.bytes, bytes);
-    if (active) {
-        request.lanes |= 1u << lane;
-        request.address[lane] = address;
-    }
+    request.lanes |= 1u << lane;
+    request.address[lane] = address;
 }
 
 void flush(unsigned number) {
