@@ -12,6 +12,7 @@
 // `launch KERNEL GRID×3 BLOCK×3 SHARED COUNT ARGUMENTS`, an argument being `p ARRAY OFFSET`, `i VALUE`, `f VALUE` or `n` (null).
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -91,7 +92,7 @@ struct Finding {
     uint64_t times = 1;
 };
 
-constexpr unsigned TIME_LIMIT = 20;  // seconds
+constexpr int TIME_LIMIT = 10;       // seconds of the processor
 constexpr size_t GUARD = 64 << 20;   // bytes on both sides of each array, readable and writable
 
 std::vector<Site> sites(1);  // number 0 is unused
@@ -134,7 +135,7 @@ unsigned site_of(uintptr_t pc, Place place, Kind kind) {
     return entry.number;
 }
 
-void record_request(unsigned site, uintptr_t address, unsigned bytes, bool active = true) {
+void record_request(unsigned site, uintptr_t address, unsigned bytes) {
     Pending& warp = pending[self / 32];
     const unsigned lane = self % 32;
     auto& counters = warp.counters[lane];
@@ -147,10 +148,8 @@ void record_request(unsigned site, uintptr_t address, unsigned bytes, bool activ
     if (requests.size() <= counter.count) requests.resize(counter.count + 1);
     Request& request = requests[counter.count++];
     request.bytes = std::max(request.bytes, bytes);
-    if (active) {
-        request.lanes |= 1u << lane;
-        request.address[lane] = address;
-    }
+    request.lanes |= 1u << lane;
+    request.address[lane] = address;
 }
 
 void flush(unsigned number) {
@@ -413,8 +412,8 @@ void crashed(int signal, siginfo_t*, void* context) {
 #else
     const uintptr_t pc = 0;
 #endif
-    if (pc >= uintptr_t(__executable_start) && pc < uintptr_t(_end)) last_site = site_of(pc + 1, {}, global_load);
-    const char* name = signal == SIGALRM ? "time limit" : signal == SIGFPE ? "division by zero" : signal == SIGILL ? "invalid instruction" : "invalid address";
+    if (signal != SIGVTALRM && pc >= uintptr_t(__executable_start) && pc < uintptr_t(_end)) last_site = site_of(pc + 1, {}, global_load);
+    const char* name = signal == SIGVTALRM ? "time limit" : signal == SIGFPE ? "division by zero" : signal == SIGILL ? "invalid instruction" : "invalid address";
     finish(name, last_site);
 }
 
@@ -568,13 +567,14 @@ int main(int count, char** words) {
     if (count != 2) return std::fprintf(stderr, "usage: %s JOB\n", words[0]), 2;
     const stack_t stack{std::malloc(1 << 20), 0, 1 << 20};  // a kernel's own stack may be full
     sigaltstack(&stack, nullptr);
-    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) {
+    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGVTALRM}) {
         struct sigaction action {};
         action.sa_sigaction = crashed;
         action.sa_flags = SA_ONSTACK | SA_SIGINFO;
         sigaction(signal, &action, nullptr);
     }
-    alarm(TIME_LIMIT);
+    const itimerval limit{{}, {TIME_LIMIT, 0}};
+    setitimer(ITIMER_VIRTUAL, &limit, nullptr);
     shared_cells.resize(__stop_cuda_shared - __start_cuda_shared);
     dynamic_cells.resize(sizeof emulation::dynamic_shared);
     std::string error;

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,7 @@ class Program:
 @contextmanager
 def own_program(kernel: OwnKernel) -> Iterator[Program]:
     """The program for a kernel of your own, in a folder that is deleted at the end.  Raises CompileError."""
+    compiler()
     with tempfile.TemporaryDirectory(prefix="minires-kernel-") as folder:
         unit = Path(folder) / "unit.cpp"
         line = f'#line 1 "{kernel.path.resolve()}"'.replace("\\", "\\\\")
@@ -102,22 +104,21 @@ def translated(text: str) -> str:
     return re.sub(pattern, lambda m: f"EMULATION_DYNAMIC_SHARED({m[1]}, {m[2]})" + "\n" * m[0].count("\n"), text)
 
 
+@functools.cache
 def compiler() -> str:
-    """g++, or the compiler that CXX names.  Raises BackendUnavailable without one, or without binutils."""
-    name = os.environ.get("CXX") or "g++"
-    for tool in (name, "addr2line", "nm"):
-        if shutil.which(tool) is None:
-            raise BackendUnavailable(
-                f"checking and profiling kernels needs g++: {tool} was not found (apt install g++)"
-            )
-    return name
+    """The version of g++.  Raises BackendUnavailable without g++ and binutils on Linux."""
+    missing = [tool for tool in ("g++", "addr2line", "nm") if shutil.which(tool) is None]
+    if missing or sys.platform != "linux":
+        reason = f"{missing[0]} was not found (apt install g++)" if missing else f"this system is {sys.platform}"
+        raise BackendUnavailable(f"checking and profiling kernels needs g++ on Linux: {reason}")
+    return _output(["g++", "-dumpfullversion", "-dumpmachine"])
 
 
 def _compile(source: Path, out: Path, watched: bool, include: Path | None = None) -> Path:
     flags = [*FLAGS, *(WATCHED if watched else ()), f"-I{emulation_sources()}", f"-I{sources()}"]
     flags += [f"-I{include.resolve()}"] if include else []
     made = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    _output([compiler(), *flags, "-c", str(source), "-o", str(made)])
+    _output(["g++", *flags, "-c", str(source), "-o", str(made)])
     os.replace(made, out)  # another process may compile the same file
     return out
 
@@ -148,7 +149,7 @@ def _rung_object(file: Path) -> Path:
 
 def _linked(objects: Sequence[Path], out: Path) -> Program:
     made = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    _output([compiler(), "-no-pie", *map(str, objects), "-o", str(made)])
+    _output(["g++", "-no-pie", *map(str, objects), "-o", str(made)])
     os.replace(made, out)
     return Program(out, _variables(out))
 

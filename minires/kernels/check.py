@@ -57,7 +57,9 @@ def _found(kernel: OwnKernel, program: Program) -> Iterator[Finding]:
             if (finding.kind, finding.line) not in seen:
                 seen.add((finding.kind, finding.line))
                 shown = " ".join(f"{name}={size}" for name, size in sizes.items())
-                yield replace(finding, message=f"{finding.message} for {shown}")
+                yield replace(finding, line=finding.line or kernel.line, message=f"{finding.message} for {shown}")
+        if report.endless:
+            return
 
 
 def run_case(

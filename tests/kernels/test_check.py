@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minires.cli import main
+from minires.kernels import build
 from minires.kernels.check import ADVICE, check
 
 HERE = Path(__file__).parent
@@ -118,3 +119,37 @@ def test_a_sound_kernel_passes(file, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["passed"]
     assert [finding for finding in result["findings"] if finding["kind"] not in ADVICE] == []
+
+
+@pytest.mark.slow
+def test_a_kernel_that_does_not_end(tmp_path):
+    path, _ = planted(tmp_path, "tile.cu", {"k0 += TILE": "k0 += 0 * TILE"}, "for (int k0")
+    (finding,) = check(path, "gemm").findings
+    assert finding.kind == "wrong-result"
+    assert "does not end" in finding.message
+    assert 13 <= finding.line <= 16
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("cuda_runtime.h", "cuda_fp16.h", "no half precision"),
+        (
+            "a[TILE][TILE], b",
+            "a[200][TILE * 16], b",
+            "tile has 205824 bytes of static shared memory; a GPU allows 49152",
+        ),
+        ("float sum = 0.0f;", "float sum = 0.0f", "tile.cu:12"),
+    ],
+)
+def test_a_kernel_that_does_not_compile_is_wrong_usage(tmp_path, capsys, old, new, part):
+    path, _ = planted(tmp_path, "tile.cu", {old: new}, new)
+    assert main(["kernels", "check", str(path), "--as", "gemm"]) == 2
+    assert part in capsys.readouterr().err
+
+
+def test_a_missing_compiler_is_a_missing_backend(monkeypatch, capsys):
+    monkeypatch.setattr(build.shutil, "which", lambda tool: None)
+    build.compiler.cache_clear()
+    assert main(["kernels", "check", str(HERE / "tile.cu"), "--as", "gemm"]) == 3
+    assert "apt install g++" in capsys.readouterr().err
