@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minires.backends.kernels.own import OwnKernel
+from minires.backends.kernels.own_build import cache_folder, translated
 from minires.backends.kernels.provider import emulation_sources, sources
 from minires.backends.unavailable import BackendUnavailable
 
@@ -68,9 +69,8 @@ def own_program(kernel: OwnKernel) -> Iterator[Program]:
     compiler()
     with tempfile.TemporaryDirectory(prefix="minires-kernel-") as folder:
         unit = Path(folder) / "unit.cpp"
-        line = f'#line 1 "{kernel.path.resolve()}"'.replace("\\", "\\\\")
         added = f'static const emulation::Add added{{emulation::describe("{kernel.name}", &{kernel.name})}};'
-        unit.write_text(f'#include "launch.h"\n{line}\n{translated(kernel.text)}\n#line 1 "launch"\n{added}\n')
+        unit.write_text(f'#include "launch.h"\n{translated(kernel)}\n#line 1 "launch"\n{added}\n')
         with ThreadPoolExecutor() as pool:
             compiled = pool.submit(_compile, unit, Path(folder) / "unit.o", watched=True, include=kernel.path.parent)
             objects = [*pool.map(_runtime_object, RUNTIME), compiled.result()]
@@ -88,7 +88,7 @@ def own_program(kernel: OwnKernel) -> Iterator[Program]:
 def ladder_program(files: Sequence[Path]) -> Program:
     """The program for these files of csrc/cuda, from the cache."""
     name = "-".join(file.stem for file in files)
-    path = _cache() / f"{name}-{_hash()}"
+    path = cache_folder() / f"{name}-{_hash()}"
     if path.exists():
         return Program(path, _variables(path))
     with ThreadPoolExecutor() as pool:
@@ -97,14 +97,6 @@ def ladder_program(files: Sequence[Path]) -> Program:
     return _linked(objects, path)
 
 
-def translated(text: str) -> str:
-    """The text with `extern __shared__ T s[];` as the emulator declares it; lines stay."""
-    aligned = r"(?:(?:__align__|alignas)\s*\(\s*\d+\s*\)\s*)?"
-    pattern = rf"\bextern\s+__shared__\s+{aligned}(\w[\w\s]*?)\s+(\w+)\s*\[\s*\]"
-    return re.sub(pattern, lambda m: f"EMULATION_DYNAMIC_SHARED({m[1]}, {m[2]})" + "\n" * m[0].count("\n"), text)
-
-
-@functools.cache
 def compiler() -> str:
     """The version of g++.  Raises BackendUnavailable without g++ and binutils on Linux."""
     missing = [tool for tool in ("g++", "addr2line", "nm") if shutil.which(tool) is None]
@@ -124,7 +116,7 @@ def _compile(source: Path, out: Path, watched: bool, include: Path | None = None
 
 
 def _runtime_object(name: str) -> Path:
-    out = _cache() / f"{name}-{_hash()}.o"
+    out = cache_folder() / f"{name}-{_hash()}.o"
     return out if out.exists() else _compile(emulation_sources() / f"{name}.cpp", out, watched=False)
 
 
@@ -134,7 +126,7 @@ def kernels_of(file: Path) -> list[str]:
 
 
 def _rung_object(file: Path) -> Path:
-    out = _cache() / f"{file.stem}-{_hash()}.o"
+    out = cache_folder() / f"{file.stem}-{_hash()}.o"
     if out.exists():
         return out
     table = ", ".join(f'emulation::describe("{name}", &{name})' for name in kernels_of(file))
@@ -173,20 +165,6 @@ def _hash() -> str:
     for file in sorted(file for folder in folders for file in folder.iterdir() if file.is_file()):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-@functools.cache
-def _cache() -> Path:
-    """The folder of compiled files: minires/kernels in $XDG_CACHE_HOME or ~/.cache, or else a temporary folder."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "minires" / "kernels"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="minires-kernels-"))
 
 
 def _output(command: Sequence[str], text: str = "") -> str:

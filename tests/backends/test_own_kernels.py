@@ -65,7 +65,7 @@ def files(tmp_path_factory):
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
-        patch.setattr(own_build, "_cache", lambda: folder)
+        patch.setattr(own_build, "cache_folder", lambda: folder)
         yield folder
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from minires.kernels import build
+from minires.backends.kernels import own_build
 
 
 @pytest.fixture(scope="package", autouse=True)
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        build._cache.cache_clear()
+        own_build.cache_folder.cache_clear()
         yield
-    build._cache.cache_clear()
+    own_build.cache_folder.cache_clear()

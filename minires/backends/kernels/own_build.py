@@ -26,7 +26,7 @@ from minires.backends.unavailable import BackendUnavailable
 FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas")
 _DYNAMIC = re.compile(
     r"\bextern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?(\w[\w\s]*?)\s+(\w+)\s*\[\s*\]"
-)
+)  # extern __shared__ float s[];
 
 
 def library(kernel: OwnKernel, double: bool = False) -> Any:
@@ -66,8 +66,7 @@ def build(kernel: OwnKernel, driver: Path, output: str, flags: Sequence[str], ob
 
     Dynamic shared memory becomes a pointer to the emulator's; debuggers and errors show the lines of the kernel's file.
     """
-    text = _DYNAMIC.sub(r"EMULATION_DYNAMIC_SHARED(\1, \2)", kernel.text)
-    text = f'#line 1 "{str(kernel.path.resolve()).translate({34: "?", 92: "?"})}"\n{text}'
+    text = translated(kernel)
     folders = _folders(kernel)
     flags = (*flags, "-DKERNEL_FILE=<kernel.cu>", f"-DKERNEL_NAME={kernel.name}", *(f"-I{f}" for f in folders))
     try:
@@ -78,6 +77,12 @@ def build(kernel: OwnKernel, driver: Path, output: str, flags: Sequence[str], ob
         )
         line, message = place.groups() if place else (kernel.line, _first_error(str(error)))
         raise ValueError(f"{kernel.path}:{line}: g++ refuses the kernel: {message}") from None
+
+
+def translated(kernel: OwnKernel) -> str:
+    """The kernel's text for g++, with its lines: `extern __shared__` as the emulator declares it."""
+    text = _DYNAMIC.sub(lambda m: f"EMULATION_DYNAMIC_SHARED({m[1]}, {m[2]})" + "\n" * m[0].count("\n"), kernel.text)
+    return f'#line 1 "{str(kernel.path.resolve()).translate({34: "?", 92: "?"})}"\n{text}'
 
 
 class CompileError(RuntimeError):
@@ -96,7 +101,7 @@ def _compiled(
     common = (*sorted(emulation_sources().glob("*.h")), emulation_sources().parent / "signature.h")
     included = dict.fromkeys((*inputs, *common, *_included(text, folders)))
     state = [_version(), output, text, *flags, *(path.read_bytes().hex() for path in included)]
-    folder = _cache() / hashlib.blake2b("\0".join(state).encode(), digest_size=16).hexdigest()
+    folder = cache_folder() / hashlib.blake2b("\0".join(state).encode(), digest_size=16).hexdigest()
     result = folder / output
     if result.exists():
         return result
@@ -145,7 +150,7 @@ def _version() -> str:
 
 
 @cache
-def _cache() -> Path:
+def cache_folder() -> Path:
     """$XDG_CACHE_HOME/minires/kernels, by default in ~/.cache; a folder for this process where that is not writable."""
     root = os.environ.get("XDG_CACHE_HOME")
     folder = (Path(root) if root else Path.home() / ".cache") / "minires" / "kernels"
