@@ -97,6 +97,7 @@ def ladder_program(files: Sequence[Path]) -> Program:
     return _linked(objects, path)
 
 
+@functools.cache
 def compiler() -> str:
     """The version of g++.  Raises BackendUnavailable without g++ and binutils on Linux."""
     missing = [tool for tool in ("g++", "addr2line", "nm") if shutil.which(tool) is None]
