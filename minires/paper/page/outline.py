@@ -256,7 +256,7 @@ SECTIONS = (
         Part((
             Text("minires measures the gradients at initialisation. In plain networks with batch norm they grow toward "
                  "the input. They vanish only without batch norm, in networks that the paper does not use. Residual "
-                 "networks with batch norm have even gradients."),
+                 "networks with batch norm have far more even gradients."),
             Judged(("no-vanishing",)),
         ), (GRADIENTS, Code(("minires.paper.gradients:measure",)))),
         Part((
