@@ -119,8 +119,8 @@ GRADIENTS = Plate("Measurement", 1, "The norm of the weights' gradient over dept
 SECTIONS = (
     Section("0", "Abstract", (
         Part((
-            Text("Adding layers makes a network harder to optimise. The paper lets layers compute a *residual*: the difference to "
-                 "their input instead of the whole output. A shortcut adds the input again."),
+            Text("Adding layers makes a network harder to optimise. The paper lets layers compute a *residual*: the "
+                 "difference to their input instead of the whole output. A shortcut adds the input again."),
             Text("Residual networks stay trainable with 152 layers on ImageNet, and with over 1,000 on CIFAR-10. An "
                  f"ensemble has a top-5 error of {published.ENSEMBLE_TOP_5} % on ImageNet's test set and won the "
                  "classification task of ILSVRC 2015."),
