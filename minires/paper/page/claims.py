@@ -161,14 +161,17 @@ def projection_doubles(evidence: Evidence) -> Verdict:
 
 
 def no_vanishing_gradients(evidence: Evidence) -> Verdict:
-    """In plain networks with batch norm the gradient near the input is no smaller than near the output."""
+    """In plain networks with batch norm the gradient near the input is no smaller than near the output.
+
+    An analogue: the paper looked at networks in training, minires looks at new ones on random images.
+    """
     result = evidence.result("gradients")
     assert result is not None
     norms = {line[0]: (float(line[1]), float(line[2])) for line in result.lines}
     plain = {name: pair for name, pair in norms.items() if name.startswith("plain") and "with batch" in name}
     found = "; ".join(f"{name.split(',')[0]}: {first:g} near the input, {last:g} near the output"
                       for name, (first, last) in plain.items())  # fmt: skip
-    return _decided(bool(plain) and all(first >= last for first, last in plain.values()), found)
+    return _decided(bool(plain) and all(first >= last for first, last in plain.values()), found, analogue=True)
 
 
 def _trained(item: str) -> Callable[[Evidence], Verdict]:

@@ -97,17 +97,19 @@ def _errors(*networks: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
-FIGURE_1 = Plate("Figure", 1, "Training and test error of plain networks with 20 and 56 layers on CIFAR-10. The deeper "
-                 "network is worse on both.", "figure1")  # fmt: skip
+FIGURE_1 = Plate("Figure", 1, "Learning curves of two plain networks on CIFAR-10. With 56 layers both errors are "
+                 "higher than with 20.", "figure1")  # fmt: skip
 FIGURE_3 = Plate("Figure", 3, "VGG-19, the plain and the residual network with 34 layers, layer by layer. Dotted "
                  "shortcuts increase the dimensions.", "figure3")  # fmt: skip
-FIGURE_4 = Plate("Figure", 4, "Training on ImageNet. Left: plain networks with 18 and 34 layers. Right: residual ones. "
-                 "Thin lines are training errors, bold lines validation errors.", "figure4")  # fmt: skip
-FIGURE_6 = Plate("Figure", 6, "Training on CIFAR-10. Left: plain networks; middle: ResNets with 20 to 110 layers; "
-                 "right: 110 and 1,202 layers. Plain networks suffer from depth, residual ones gain from it.",
+FIGURE_4 = Plate("Figure", 4, "Learning curves on ImageNet with 18 and 34 layers, plain networks in the left panel "
+                 "and residual ones in the right. Validation errors are drawn bold.",
+                 "figure4")  # fmt: skip
+FIGURE_6 = Plate("Figure", 6, "Learning curves on CIFAR-10 in three panels: plain networks, ResNets with 20 to 110 "
+                 "layers, ResNets with 110 and 1,202. Plain networks suffer from depth, residual ones gain.",
                  "figure1")  # fmt: skip
-FIGURE_7 = Plate("Figure", 7, "Standard deviations of the layers' responses on CIFAR-10: after batch norm, before ReLU "
-                 "and addition. Above in the order of the layers, below sorted.", "figure7")  # fmt: skip
+FIGURE_7 = Plate("Figure", 7, "How strongly each 3×3 layer responds on CIFAR-10: the standard deviation behind batch "
+                 "norm. The upper panel keeps the order of the layers, the lower one sorts them.",
+                 "figure7")  # fmt: skip
 TABLE_1 = Plate("Table", 1, "The networks for ImageNet. Brackets hold the layers of a block, and the factor the number "
                 "of blocks. The first block of a stage halves the map.", "table1")  # fmt: skip
 TABLE_6 = Plate("Table", 6, "Test errors on CIFAR-10, beside the numbers of layers and of parameters.", "table6")
@@ -117,8 +119,8 @@ GRADIENTS = Plate("Measurement", 1, "The norm of the weights' gradient over dept
 SECTIONS = (
     Section("0", "Abstract", (
         Part((
-            Text("Deeper networks are harder to train. The paper lets layers compute a *residual*: the difference to "
-                 "their input instead of the whole output. A shortcut adds the input again."),
+            Text("Adding layers makes a network harder to optimise. The paper lets layers compute a *residual*: the "
+                 "difference to their input instead of the whole output. A shortcut adds the input again."),
             Text("Residual networks stay trainable with 152 layers on ImageNet, and with over 1,000 on CIFAR-10. An "
                  f"ensemble has a top-5 error of {published.ENSEMBLE_TOP_5} % on ImageNet's test set and won the "
                  "classification task of ILSVRC 2015."),
@@ -256,7 +258,7 @@ SECTIONS = (
         Part((
             Text("minires measures the gradients at initialisation. In plain networks with batch norm they grow toward "
                  "the input. They vanish only without batch norm, in networks that the paper does not use. Residual "
-                 "networks with batch norm have even gradients."),
+                 "networks with batch norm have far more even gradients."),
             Judged(("no-vanishing",)),
         ), (GRADIENTS, Code(("minires.paper.gradients:measure",)))),
         Part((

@@ -150,7 +150,10 @@ class _Body:
         )
         inside = _table(found.head, found.lines) + (f"<ul>{notes}</ul>" if notes else "") + pictures
         origin = f"<p>{escape(found.title)} ({escape(found.origin)})</p>"
-        return _box(f"{name}, reproduced", _verdict_of(found), f'<div class="inside">{origin}{inside}</div>{commands}')
+        inside = f'<div class="inside">{origin}{inside}</div>{commands}'
+        if plate.kind == "Measurement":  # without a counterpart in the paper
+            return _box("Measured by minires", "", inside)
+        return _box(f"{name}, reproduced", _verdict_of(found), inside)
 
     def diagram(self, kind: str) -> str:
         recorded: Trace = getattr(self.evidence, kind)
