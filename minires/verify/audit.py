@@ -62,7 +62,7 @@ class Row:
         ratio = np.where(np.isnan(ratio), np.inf, ratio)
         index = np.unravel_index(int(ratio.argmax()), ratio.shape)
         self.elements += found.size
-        if ratio[index] >= self.ratio:
+        if ratio[index] > self.ratio or not self.where:
             at = tuple(int(i) for i in index)
             self.ratio, self.where = float(ratio[index]), f"{where}, {found.dtype} {found.shape} at {at}"
 
@@ -124,7 +124,7 @@ def merged(audits: Sequence[Audit]) -> list[Row]:
     for key, row in (item for audit in audits for item in audit.rows.items()):
         whole = rows.setdefault(key, Row(*key))
         whole.elements += row.elements
-        if row.ratio >= whole.ratio:
+        if row.ratio > whole.ratio or not whole.where:
             whole.ratio, whole.where = row.ratio, row.where
     return list(rows.values())
 
