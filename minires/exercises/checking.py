@@ -36,7 +36,7 @@ def workbook(name: str, seed: int) -> Workbook:
 
 
 def names() -> tuple[str, ...]:
-    """The exercises, in a path from easy to hard."""
+    """The exercises in Python, in a path from easy to hard."""
     return tuple(EXERCISES)
 
 

@@ -95,8 +95,8 @@ FAMILIES = {
     ),
     # -- windows
     "flip": Family(
-        "The filter has the wrong orientation. The layer is a cross-correlation: "
-        "its forward does not flip the filter, and its data gradient does.",
+        "The filter has the wrong orientation. The layer is a cross-correlation: its forward does not flip the "
+        "filter, and its data gradient does.",
         "The pixel x[h, w] is read by tap (p, q) of which output? Follow the two corners of a filter.",
     ),
     "filters and channels": Family(
@@ -136,8 +136,8 @@ FAMILIES = {
         "With 4 channels in 2 groups, which channels does the first filter read?",
     ),
     "ties": Family(
-        "Where several elements of a window equal its maximum, the gradient goes to the wrong ones. "
-        "Here and in PyTorch it goes to the first in row order.",
+        "Where several elements of a window equal its maximum, the gradient goes to the wrong ones. Here and in "
+        "PyTorch it goes to the first in row order.",
         "In a window of four equal numbers, how much gradient arrives in total, and where?",
     ),
     "padding competes": Family(
@@ -212,8 +212,8 @@ FAMILIES = {
     ),
     # -- optimiser and initialisation
     "weight decay": Family(
-        "Weight decay is missing, or enters at the wrong place. In the paper it is part of the gradient, "
-        "before the momentum.",
+        "Weight decay is missing, or enters at the wrong place. In the paper it is part of the gradient, before the "
+        "momentum.",
         "Which gradient has the penalty weight_decay / 2 · |p|²?",
     ),
     "learning rate": Family(

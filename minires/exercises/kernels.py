@@ -99,8 +99,8 @@ TILE = "How many threads of a block load the same element of A? Let one of them 
 
 GEMM = "const float* A, const float* B, float* C, int M, int N, int K"
 CONV = (
-    "const float* x, const float* w, float* y, int N, int C, int H, int W, int O, int KH, int KW, "
-    "int stride, int padding"
+    "const float* x, const float* w, float* y, int N, int C, int H, int W, int O, int KH, int KW, int stride, int "
+    "padding"
 )
 GEMM_TEXT = """
 C = A · B: C[m][n] = Σ_k A[m][k] · B[k][n], for every M, N, K.
@@ -137,9 +137,9 @@ extern "C" __global__ void gemm({GEMM}) {{
 """,
         hint="One thread computes one element. Neighbouring threads of a warp should have neighbouring n.",
         why=(
-            "Each thread reads a row of A and a column of B. The threads of a warp read the same element "
-            "of A, which is one "
-            "transaction, and neighbouring elements of B, which are few. Threads beyond the edge must do nothing."
+            "Each thread reads a row of A and a column of B. The threads of a warp read the same element of A, which "
+            "is one transaction, and neighbouring elements of B, which are few. Threads beyond the edge must do "
+            "nothing."
         ),
         place="csrc/cuda/gemm_01_naive.cu, in gdb on the CPU (csrc/README.md)",
     )
@@ -168,14 +168,12 @@ extern "C" __global__ void gemm({GEMM}) {{
 }}
 """,
         hint=(
-            "Two barriers in the loop: one after the tiles are written, one before they are overwritten. "
-            "No thread may leave "
-            "the kernel before the last barrier, not even beyond the edge."
+            "Two barriers in the loop: one after the tiles are written, one before they are overwritten. No thread "
+            "may leave the kernel before the last barrier, not even beyond the edge."
         ),
         why=(
-            "Each element of a tile is loaded once by one thread and used by 16, so global memory is "
-            "read 16 times less. The "
-            "first barrier makes the writes visible, the second keeps fast threads from overwriting what "
+            "Each element of a tile is loaded once by one thread and used by 16, so global memory is read 16 times "
+            "less. The first barrier makes the writes visible, the second keeps fast threads from overwriting what "
             "slow ones still read."
         ),
         place="csrc/cuda/gemm_03_shared.cu, in gdb on the CPU (csrc/README.md)",
@@ -208,13 +206,12 @@ extern "C" __global__ void conv2d({CONV}) {{
 }}
 """,
         hint=(
-            "Compute the row and column of the window's first element, which may be negative. Test each "
-            "tap before reading."
+            "Compute the row and column of the window's first element, which may be negative. Test each tap before "
+            "reading."
         ),
         why=(
-            "Every output is a sum of its own, so threads need nothing from each other. The test of the "
-            "border replaces the "
-            "padding: a tap outside of the image contributes 0."
+            "Every output is a sum of its own, so threads need nothing from each other. The test of the border "
+            "replaces the padding: a tap outside of the image contributes 0."
         ),
         place="csrc/cuda/conv_01_direct.cu, in gdb on the CPU (csrc/README.md)",
     )
@@ -248,13 +245,12 @@ extern "C" __global__ void conv2d({CONV}) {{
 }}
 """,
         hint=(
-            "Begin with gemm_tile. Row k of the matrix is tap (p, q) of channel c: k = (c·KH + p)·KW + "
-            "q. Column is a pixel."
+            "Begin with gemm_tile. Row k of the matrix is tap (p, q) of channel c: k = (c·KH + p)·KW + q. Column is a "
+            "pixel."
         ),
         why=(
-            "The convolution is a matrix product of filters and windows. A tile of the windows is "
-            "gathered directly from x, so "
-            "the large matrix of im2col never exists, and each gathered number is used by 16 filters."
+            "The convolution is a matrix product of filters and windows. A tile of the windows is gathered directly "
+            "from x, so the large matrix of im2col never exists, and each gathered number is used by 16 filters."
         ),
         place="csrc/cuda/conv_04_implicit.cu, in gdb on the CPU (csrc/README.md)",
         most_loads=18_432,

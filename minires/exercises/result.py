@@ -17,8 +17,8 @@ WIDTH, INDENT = 100, 15  # columns of a message; of its labels
 NOT_NAMED = (
     "none: no misconception of the catalogue gives these numbers, nor do two of them",
     (
-        "Work this geometry out by hand, one element at a time. Which element is the first that your "
-        "code computes otherwise?"
+        "Work this geometry out by hand, one element at a time. Which element is the first that your code computes "
+        "otherwise?"
     ),
 )
 

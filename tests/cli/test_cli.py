@@ -361,7 +361,7 @@ def test_minires_without_arguments_prints_the_help_in_groups(call):
     assert (code, err) == (0, "")
     assert call("--help") == call("-h") == (0, out, "")
     heads = re.findall(r"^(\w[\w ]+):$", out, flags=re.M)
-    assert heads == ["Train", "Look inside", "Verify", "Reproduce", "Speed", "Files"]
+    assert heads == ["Train", "Look inside", "Verify", "Learn", "Reproduce", "Speed", "Files"]
     assert set(re.findall(r"^  (\w+) ", out, flags=re.M)) >= set(COMMANDS)
     assert call("-V") == call("--version")
 

@@ -10,6 +10,7 @@ import pytest
 
 from minires.cli import main
 from minires.exercises import process
+from minires.exercises.kernels import KERNELS
 from minires.exercises.tasks import EXERCISES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits need POSIX")
@@ -119,7 +120,7 @@ def test_start_solution_hint_and_check(tmp_path, capsys, monkeypatch):
 def test_the_list(capsys):
     assert main(["exercise", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [one["name"] for one in listed] == list(EXERCISES)
+    assert [one["name"] for one in listed] == [*EXERCISES, *KERNELS]
     assert main(["exercise"]) == 0
     table = capsys.readouterr().out
     assert all(name in table for name in EXERCISES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from exercises.right import RIGHT
 import minires as mr
 import minires.functional as F
 from minires import exercises
+from minires.cli import main, parser_of
 from minires.exercises import grading
 from minires.exercises.families import FAMILIES
 from minires.exercises.tasks import EXERCISES
@@ -149,6 +151,17 @@ def test_each_output_is_explained_for_itself():
     assert "grad_w: right in every geometry" in result.message
     assert [one["outputs"] for one in result.details["misconceptions"]] == [["grad_b"], ["grad_x"]]
     assert result.details["geometry"].startswith("x 1×1×")
+
+
+@pytest.mark.parametrize("place", sorted({one.place for one in EXERCISES.values()}))
+def test_the_place_to_step_through_exists(place, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
+    words = shlex.split(place.partition(" (")[0])
+    assert words[0] == "minires"
+    assert callable(parser_of(words[1]).understand(words[2:]).command)
+    if words[1] == "step" and "resnet20" in words:
+        assert main([*words[1:], "--width", "1", "--times", "1"]) == 0
+        assert "stopped 1 time" in capsys.readouterr().out
 
 
 # -- the solutions compared with minires

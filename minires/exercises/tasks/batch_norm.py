@@ -341,10 +341,8 @@ EXERCISES = (
         },
         hint="Sum over axes 0, 2 and 3. There are two variances: np.var divides by M, and M / (M − 1) corrects it.",
         why="In training each channel is normalised by its own batch, so the biased variance of this "
-        "batch is the right one: "
-        "y then has exactly weight² · var/(var + eps) as variance. Evaluation needs the variance of "
-        "all data, which the "
-        "unbiased estimate approximates better.",
+        "batch is the right one: y then has exactly weight² · var/(var + eps) as variance. Evaluation needs the "
+        "variance of all data, which the unbiased estimate approximates better.",
         place="minires step resnet20 --at layer1.0.bn1 --backend reference",
     ),
     Exercise(
@@ -425,9 +423,8 @@ EXERCISES = (
         hint="Write x̂ = (x − mean) / std. x reaches the loss on three paths: directly, through mean, and through var. "
         "Differentiate each path, then add. Check: Σ grad_x of a channel is 0.",
         why="Adding a constant to a channel does not change y, so the gradient has no component along the constant: "
-        "subtracting mean(g) removes it. Scaling a channel hardly changes y either, and subtracting "
-        "x̂ · mean(g·x̂) removes "
-        "that component. What is left is scaled by weight / std.",
+        "subtracting mean(g) removes it. Scaling a channel hardly changes y either, and subtracting x̂ · mean(g·x̂) "
+        "removes that component. What is left is scaled by weight / std.",
         place="minires step resnet20 --at layer1.0.bn1 --when backward --backend reference",
     ),
 )

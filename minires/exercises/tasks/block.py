@@ -199,8 +199,8 @@ BLOCK = Exercise(
         "Compute F(x) first. Its shape shows whether the dimensions increase. The stride follows from the two heights."
     ),
     why="If F(x) is 0, the block passes x on: more layers can do no worse than fewer. ReLU stands after "
-    "the addition, so that "
-    "F(x) may be negative and can correct x in both directions. Option A changes the shape without a parameter.",
+    "the addition, so that F(x) may be negative and can correct x in both directions. Option A changes the shape "
+    "without a parameter.",
     place="minires step resnet20 --at layer2.0 --backend reference",
 )
 EXERCISES = (BLOCK,)

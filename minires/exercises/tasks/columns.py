@@ -212,13 +212,12 @@ EXERCISES = (
         cases=cases,
         right={"columns": "columns[(n·OH + i)·OW + j, (c·KH + p)·KW + q] = x[n,c,i·s+p−padding,j·s+q−padding]"},
         hint=(
-            "Fill an array of shape (N, OH, OW, C, KH, KW), one window at a time. One reshape at the end "
-            "gives the matrix."
+            "Fill an array of shape (N, OH, OW, C, KH, KW), one window at a time. One reshape at the end gives the "
+            "matrix."
         ),
         why="A convolution takes the product of every window with every filter. With a window a row and "
-        "a filter a column "
-        "this is one matrix product, the operation that processors compute fastest. The price is memory: each pixel is "
-        "copied once per window that contains it.",
+        "a filter a column this is one matrix product, the operation that processors compute fastest. The price is "
+        "memory: each pixel is copied once per window that contains it.",
         place="minires step resnet20 --at layer2.0.conv1 --backend reference",
     ),
     Exercise(
@@ -256,12 +255,11 @@ EXERCISES = (
         cases=lambda rng: cases(rng, back=True),
         right={"x": "x[n,c,h,w] = Σ of columns[(n·OH + i)·OW + j, (c·KH + p)·KW + q] with i·s + p − padding = h"},
         hint=(
-            "Reshape columns to (N, OH, OW, C, KH, KW). Go through the windows as im2col does, with += "
-            "into a padded array."
+            "Reshape columns to (N, OH, OW, C, KH, KW). Go through the windows as im2col does, with += into a padded "
+            "array."
         ),
         why="im2col copies a pixel into every window that contains it. The gradient of a copy is a sum, "
-        "so col2im adds all "
-        "copies. For every x and c, Σ im2col(x)·c = Σ x·col2im(c): the two are adjoint.",
+        "so col2im adds all copies. For every x and c, Σ im2col(x)·c = Σ x·col2im(c): the two are adjoint.",
         place="minires step resnet20 --at layer2.0.conv1 --when backward --backend reference",
     ),
 )

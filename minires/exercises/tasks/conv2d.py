@@ -547,8 +547,8 @@ RIGHT = {
 }
 HINT = (
     "Write the forward as a loop over windows (i, j). Every product x · w of the forward sends two gradients back: "
-    "grad_output · w to that pixel, and grad_output · x to that tap. Add them in the padded array, "
-    "then cut the padding off."
+    "grad_output · w to that pixel, and grad_output · x to that tap. Add them in the padded array, then cut the "
+    "padding off."
 )
 EXERCISES = (
     Exercise(
@@ -574,12 +574,12 @@ EXERCISES = (
         cases=lambda rng: cases(rng, forward=True),
         right={"y": "y[n,o,i,j] = Σ_c,p,q x[n,c,i·s+p−padding,j·s+q−padding] · w[o,c,p,q] + b[o]"},
         hint=(
-            "Pad x with zeros first. The window of output (i, j) begins at row i·stride and column "
-            "j·stride of the padded x."
+            "Pad x with zeros first. The window of output (i, j) begins at row i·stride and column j·stride of the "
+            "padded x."
         ),
         why="Each output reads one window of the padded input and multiplies it by the same filter. "
-        "Because all windows "
-        "share the filter, the layer has C·KH·KW weights per filter, whatever the size of the image.",
+        "Because all windows share the filter, the layer has C·KH·KW weights per filter, whatever the size of the "
+        "image.",
         place="minires step resnet20 --at layer2.0.conv1 --backend reference",
     ),
     Exercise(
@@ -608,10 +608,8 @@ EXERCISES = (
         right=RIGHT,
         hint=HINT,
         why="The output y[n,o,i,j] contains the product of x at (i·s+p, j·s+q) and w at (p, q). So "
-        "grad_output[n,o,i,j] "
-        "returns to that pixel times w and to that tap times x. A pixel collects from all windows "
-        "that contain it, a tap "
-        "from all windows and images, and the bias from every output of its filter.",
+        "grad_output[n,o,i,j] returns to that pixel times w and to that tap times x. A pixel collects from all "
+        "windows that contain it, a tap from all windows and images, and the bias from every output of its filter.",
         place="minires step resnet20 --at layer2.0.conv1 --when backward --backend reference",
     ),
     Exercise(
@@ -640,11 +638,9 @@ EXERCISES = (
         cases=lambda rng: cases(rng, GROUPED),
         right=RIGHT | {"grad_x": RIGHT["grad_x"].replace(" + p", " + p·dilation")},
         hint="First make groups = 1 right: tap p of output i reads row i·stride + p·dilation. Then loop "
-        "over the groups and "
-        "let each group see its slice of channels and its slice of filters.",
+        "over the groups and let each group see its slice of channels and its slice of filters.",
         why="A group is a convolution of its own, with its own channels and filters. Dilation spreads "
-        "the taps and leaves "
-        "everything else: the same products run back to the same places.",
+        "the taps and leaves everything else: the same products run back to the same places.",
         place="minires step resnet20 --at layer2.0.conv1 --when backward --backend reference",
     ),
 )

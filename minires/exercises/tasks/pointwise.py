@@ -91,8 +91,7 @@ RELU = Exercise(
     right={"grad_x": "grad_x = grad_output · [x > 0]"},
     hint="Where x > 0, y is x and its slope is 1. Where x < 0, y is constant. What is left is one multiplication.",
     why="ReLU is the identity where x is positive, so the gradient passes there unchanged. Elsewhere y "
-    "does not depend on x. "
-    "The mask comes from the forward's input, never from the gradient.",
+    "does not depend on x. The mask comes from the forward's input, never from the gradient.",
     place="minires step resnet20 --at ReLU --when backward --backend reference",
 )
 
@@ -214,8 +213,8 @@ LINEAR = Exercise(
     hint="Differentiate y[n,o] = b[o] + Σ_i x[n,i] · w[o,i] with respect to one x[n,i], one w[o,i], one b[o]. "
     "Each gradient sums over the indices that it lacks. The shapes then leave one order of the product.",
     why="Each product x[n,i] · w[o,i] occurs once, in y[n,o]. So grad_output[n,o] returns to x times w "
-    "and to w times x. "
-    "Summing over the missing index gives a matrix product; for the bias, whose factor is 1, it gives a plain sum.",
+    "and to w times x. Summing over the missing index gives a matrix product; for the bias, whose factor is 1, it "
+    "gives a plain sum.",
     place="minires step resnet20 --at fc --when backward --backend reference",
 )
 
@@ -362,8 +361,8 @@ SKIP = Exercise(
     hint="Line the shapes up at the right. An axis that a lacks, or has with size 1, was repeated: sum over it. "
     "Then give the result exactly a's shape.",
     why="The derivative of a + b is 1 for both, so the gradient passes unchanged to both. This is why a "
-    "shortcut carries "
-    "gradients through a deep network. An element that broadcasting repeats collects the sum over its repetitions.",
+    "shortcut carries gradients through a deep network. An element that broadcasting repeats collects the sum over "
+    "its repetitions.",
     place="minires step resnet20 --at Add --when backward",
 )
 
@@ -546,8 +545,8 @@ ENTROPY = Exercise(
     hint="log p[n,label] = logits[n,label] − log Σ_k exp(logits[n,k]). Differentiate the two terms one at a time. "
     "Subtracting a row's maximum from its logits changes nothing in exact arithmetic.",
     why="The logarithm cancels the exponential of softmax, and what is left is probability minus one-hot "
-    "label, divided by "
-    "N for the mean. The gradient of each row sums to 0. It vanishes where the network is certain and right.",
+    "label, divided by N for the mean. The gradient of each row sums to 0. It vanishes where the network is certain "
+    "and right.",
     place="minires step resnet20 --at CrossEntropy --when backward --backend reference",
 )
 

@@ -266,9 +266,8 @@ MAX = Exercise(
     },
     hint="Pad x with −∞. For each window find the position of its maximum and add grad_output[n,c,i,j] there, with +=.",
     why="A small change of an element that is not the maximum leaves the output as it is, so only the "
-    "winner receives the "
-    "gradient. An element that wins in several overlapping windows collects the sum. The first of equal elements wins, "
-    "so that the gradient of a window arrives exactly once.",
+    "winner receives the gradient. An element that wins in several overlapping windows collects the sum. The first of "
+    "equal elements wins, so that the gradient of a window arrives exactly once.",
     place="minires step resnet18 --at maxpool --when backward --backend reference",
 )
 
@@ -384,9 +383,8 @@ AVERAGE = (
 )
 AVERAGE_RIGHT = {"grad_x": "grad_x[n,c,h,w] = Σ grad_output[n,c,i,j] / size(i,j) over the windows that contain (h, w)"}
 AVERAGE_WHY = (
-    "Each pixel of a window has the weight 1 / size, so it receives this share of grad_output. "
-    "Pixels in several windows "
-    "collect the sum. Padding receives a share too, which is cut off: it belongs to no pixel of x."
+    "Each pixel of a window has the weight 1 / size, so it receives this share of grad_output. Pixels in several "
+    "windows collect the sum. Padding receives a share too, which is cut off: it belongs to no pixel of x."
 )
 AVERAGE_TEXT = """
         Gradient of average pooling{title}.
@@ -416,8 +414,8 @@ EXERCISES = (
         cases=average_cases,
         right=AVERAGE_RIGHT,
         hint=(
-            "Make an array of ones of x's size, pad it with ones or with zeros, and sum its windows: "
-            "these are the divisors."
+            "Make an array of ones of x's size, pad it with ones or with zeros, and sum its windows: these are the "
+            "divisors."
         ),
         why=AVERAGE_WHY,
         place="minires step resnet20 --at AdaptiveAvgPool2d --when backward --backend reference",
@@ -449,8 +447,8 @@ EXERCISES = (
         cases=lambda rng: average_cases(rng, CEILED, ceil=True),
         right=AVERAGE_RIGHT,
         hint=(
-            "The shape of grad_output contains the added windows already. Clip each window to the padded "
-            "image before counting."
+            "The shape of grad_output contains the added windows already. Clip each window to the padded image before "
+            "counting."
         ),
         why=AVERAGE_WHY + " Beyond the padded image there is nothing to share with, so the divisor shrinks.",
         place="minires step resnet20 --at AdaptiveAvgPool2d --when backward --backend reference",

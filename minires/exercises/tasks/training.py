@@ -137,8 +137,7 @@ HE = Exercise(
     right={"w": "w ~ Normal(0, 2 / n), n = C·KH·KW (fan in) or O·KH·KW (fan out)"},
     hint="rng.standard_normal(shape) has variance 1. Multiply by the deviation, the square root of the variance.",
     why="A sum of n products of variance σ² · E[x²] has n times that variance, and ReLU halves E[x²]. "
-    "With σ² = 2 / n the "
-    "signal keeps its size through any number of layers.",
+    "With σ² = 2 / n the signal keeps its size through any number of layers.",
     place="minires summary resnet20",
     tolerance=0.06,  # 30,000 weights: five times the deviation of the measured numbers, at most 0.012
     measure=he_measure,
@@ -303,13 +302,13 @@ SGD = Exercise(
         "velocity": "velocity ← momentum · velocity + grad + weight_decay · p",
     },
     hint=(
-        "Three lines: the gradient with weight decay, the velocity, the parameter. Each uses the result "
-        "of the line before."
+        "Three lines: the gradient with weight decay, the velocity, the parameter. Each uses the result of the line "
+        "before."
     ),
     why=(
-        "The velocity is a sum of past gradients, each reduced by momentum once per step. The learning "
-        "rate multiplies the whole velocity, so that a lower rate takes effect at once. Weight decay enters "
-        "as a gradient, so it has momentum too."
+        "The velocity is a sum of past gradients, each reduced by momentum once per step. The learning rate "
+        "multiplies the whole velocity, so that a lower rate takes effect at once. Weight decay enters as a gradient, "
+        "so it has momentum too."
     ),
     place="minires train resnet20 --iterations 1 (the code: minires/optim.py)",
 )
