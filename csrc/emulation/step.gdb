@@ -1,7 +1,7 @@
 # Stops thread 37 of the first block where its tiles are complete, shows them, and steps through its first products.
 set pagination off
 set width 0
-break gemm_04_registers.cu:39 if threadIdx.x == 37
+break gemm_04_registers.cu:41 if threadIdx.x == 37
 run
 print threadIdx
 print tile_a[row]
