@@ -13,7 +13,7 @@ ROOM = Path(minires.__file__).parent
 LEVELS = (
     ("cli",),
     ("paper", "bench", "prediction"),
-    ("training", "verify", "inspect", "weights"),
+    ("training", "verify", "inspect", "weights", "kernels"),
     ("parallel",),
     ("capture", "_state", "models", "data"),
     ("optim",),

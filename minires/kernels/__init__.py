@@ -1,0 +1,1 @@
+"""CUDA kernels examined without a GPU."""
