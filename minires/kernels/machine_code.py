@@ -163,6 +163,7 @@ def compiled(file: Path, architecture: int, double: bool = False) -> bytes:
     return code
 
 
+@cache
 def machine_code(file: Path, architecture: int, double: bool = False) -> str:
     """The instructions of a file's kernels, as cuobjdump prints them."""
     with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,7 @@ def test_the_ladder_of_float_climbs():
     ladder = ("gemm_03_shared", "gemm_04_registers", "gemm_07_warps", "gemm_11_wide")
     shares = [machine_code.report(rung).share for rung in ladder]
     assert shares == sorted(shares)
-    assert shares[-1] > 0.9
+    assert shares[-1] > 0.88
 
 
 def test_occupancy():

@@ -59,7 +59,7 @@ def bugs() -> Iterator[Bug]:
         ("inside ? 16 : 0", "inside ? 8 : 0"),
     ])  # fmt: skip
     yield from header("tile.cuh", "struct Copies", tiles, [
-        ("k0 + part.k, operand.depth_step", "k0, operand.depth_step"),
+        ("‹k0 + part.k›, operand.depth_step", "k0"),
         ("(long long)part.APART * operand.line_step", "part.APART"),
         ("(long long)DEPTH * operand.depth_step", "DEPTH"),
         ("operand.depth - k0 - part.k", "operand.depth - k0"),
