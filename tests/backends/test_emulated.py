@@ -41,7 +41,7 @@ def test_gemm(rung, dtype):
 
 
 def test_the_rung_for_a_product():
-    """gemm_11_wide where its tiles fill a GPU, split-K where few tiles leave it idle; float64 tiles are half as wide."""
+    """gemm_11_wide where its tiles fill a GPU, split-K where few leave it idle; float64 tiles are half as wide."""
     from minires.backends.kernels.gemm import choose
 
     assert choose(4096, 4096, 4096) == "gemm_11_wide"

@@ -162,13 +162,13 @@ def bugs() -> Iterator[Bug]:
         ("(long long)o * conv.KH + down", "(long long)o * conv.KH + conv.KH - 1 - down"),
         ("of.p0 + p * of.p_step", "of.p0 + p"),
         ("of.q0 + q * of.q_step", "of.q0"),
-        ("p < of.ps && c + i * part.APART < conv.C", "p < of.ps"),
+        ("p < of.ps && c + i * part.APART < conv.C", "p < of.ps && c + (i + 1) * part.APART < conv.C"),
         ("++q == of.qs", "++q == of.ps"),
         ("(long long)DEPTH * conv.KH * conv.KW * conv.C", "(long long)DEPTH * conv.C"),
         ("if (‹o >= conv.O›) enter_tap();", "o > conv.O"),
     ])  # fmt: skip
     yield from kernel("conv_backward_data", "conv_backward.cu", backward, [
-        ("row0 + ph - p0 * dh", "row0 + ph"),
+        ("row0 + ph - p0 * dh", "row0 - p0 * dh"),
         ("(column0 + pw - q0 * dw) / sw", "column0 + pw - q0 * dw"),
         ("pixel / columns % rows", "pixel / rows % rows"),
         ("n * OH * OW", "0"),
