@@ -2,7 +2,7 @@
 //
 // Data gradient   each pixel of x gathers from the outputs that see it.  With stride s only every s-th tap of a pixel
 //                 belongs to an output.  These taps depend only on the pixel's row and column modulo s.  Each of these
-//                 parity classes is a dense product, without multiplications by zero.
+//                 parity classes is a dense product, without multiplications by zero.  Taps are carried as in conv_06.
 // Weight gradient the sum over all pixels is divided among blocks (split-K), whose parts are added in a fixed order.
 // Registers       128; shared memory 18.5 KiB; 2 blocks a multiprocessor; 67 % multiply-adds.  Needs sm_80.
 #include "conv_tile.cuh"

@@ -3,7 +3,7 @@
 // What changed    ldmatrix loads 16×8 and 8×8 fragments into registers, without bank conflicts.  mma.sync multiplies them:
 //                 1,024 multiply-adds by one instruction of a warp.
 // Why faster      the tensor cores' rate is several times that of the CUDA cores.
-// Its limit       mma.sync: on Hopper it reaches about 60 % of wgmma's rate.
+// Its limit       mma.sync does not reach the rate of Hopper's wgmma.
 // Error           about 2^-11 of each operand.
 // Registers       128; shared memory 32 KiB; 2 blocks a multiprocessor; 10 % multiply-adds.  Needs sm_80.
 #include "tensor_tile.cuh"

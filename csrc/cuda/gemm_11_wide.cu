@@ -3,7 +3,7 @@
 // What changed    a thread multiplies 8 numbers of A and 16 of B for each k, and one block of 256 threads fills the
 //                 registers of a multiprocessor.  (In double, twice as wide, the sums are 8×8.)
 // Why faster      24 numbers from shared memory feed 128 multiply-adds instead of 16 that feed 64, so of the loop's
-//                 instructions more are multiply-adds.  C needs a third less traffic from L2.
+//                 instructions more are multiply-adds.  A tile needs a quarter less traffic from L2 for each sum.
 // Its limit       only 8 warps hide latency, and a small C has too few tiles: gemm_07 is better there.
 // Registers       255; shared memory 24.5 KiB; 1 block a multiprocessor; 88 % multiply-adds.  Needs sm_80.
 #include "gemm_tile.cuh"
