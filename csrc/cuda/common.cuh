@@ -4,12 +4,23 @@
 // differences need double.  Tensor-core kernels exist for float only.
 #pragma once
 
+// The launch bounds of the kernels that follow; none here.
+#define BOUNDS
+
+// Bounds with which two blocks of 256 threads share a multiprocessor: at most 128 registers a thread.  In double the sums
+// alone need as many.
+#ifdef MINIRES_DOUBLE
+#define TWO_BLOCKS __launch_bounds__(256)
+#else
+#define TWO_BLOCKS __launch_bounds__(256, 2)
+#endif
+
 #ifdef MINIRES_DOUBLE
 typedef double real;
-#define KERNEL(name) extern "C" __global__ void name##_f64
+#define KERNEL(name) extern "C" __global__ void BOUNDS name##_f64
 #else
 typedef float real;
-#define KERNEL(name) extern "C" __global__ void name
+#define KERNEL(name) extern "C" __global__ void BOUNDS name
 #endif
 
 // Four neighbours, loaded or stored by one instruction (two for double).

@@ -5,7 +5,7 @@
 // x (N, H, W, x_pixel) and y (N, OH, OW, y_pixel) hold the channels of all groups.  The pointers begin at this group, which
 // has C and O channels.  w is (O, KH, KW, C).  As a product of matrices: M = N·OH·OW pixels, N = O filters, K = KH·KW·C.
 #pragma once
-#include "tile.cuh"
+#include "common.cuh"
 
 struct Conv {
     int N, H, W, C, x_pixel;
@@ -36,38 +36,3 @@ struct Windows {
         return data + (((long long)n * conv.H + row) * conv.W + column) * conv.x_pixel + c;
     }
 };
-
-// Windows of one pixel, whose place is computed once: fewer divisions for each k.
-struct WindowsOfPixel {
-    const real* data;
-    const Conv& conv;
-    const real* image;  // null beyond the last pixel
-    int row0, column0;
-
-    __device__ WindowsOfPixel(const real* data, const Conv& conv, int pixel) : data(data), conv(conv) {
-        const int j = pixel % conv.OW, i = pixel / conv.OW % conv.OH, n = pixel / (conv.OW * conv.OH);
-        image = pixel < conv.pixels() ? data + (long long)n * conv.H * conv.W * conv.x_pixel : nullptr;
-        row0 = i * conv.sh - conv.ph;
-        column0 = j * conv.sw - conv.pw;
-    }
-    __device__ const real* address(int, int k) const {
-        if (!image || k >= conv.depth()) return nullptr;
-        const int tap = k / conv.C, c = k - tap * conv.C, p = tap / conv.KW, q = tap - p * conv.KW;
-        const int row = row0 + p * conv.dh, column = column0 + q * conv.dw;
-        if (row < 0 || row >= conv.H || column < 0 || column >= conv.W) return nullptr;
-        return image + (row * conv.W + column) * conv.x_pixel + c;
-    }
-};
-
-__device__ __forceinline__ Strided filters_of(const real* w, const Conv& conv) {
-    return {w, conv.O, conv.depth(), conv.depth(), 1};
-}
-
-// Whether four neighbours along c belong to one tap, contiguous and aligned.
-__device__ __forceinline__ bool channels_by_four(const real* x, const Conv& conv) {
-    return is_aligned(x) && conv.C % 4 == 0 && conv.x_pixel % 4 == 0;
-}
-
-__device__ __forceinline__ bool filters_by_four(const real* w, const Conv& conv) {
-    return is_aligned(w) && conv.C % 4 == 0;
-}

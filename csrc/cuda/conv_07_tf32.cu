@@ -1,49 +1,65 @@
 // Implicit GEMM on the tensor cores, operands rounded to tf32, sums in float.
 //
-// What changed    tiles in the layout of ldmatrix, multiplied by mma.sync.
+// What changed    tiles in the layout of ldmatrix, multiplied by mma.sync.  A warp copies 16 channels of 8 pixels, 16 bytes a
+//                 lane, if the channels are a multiple of four.
 // Why faster      the tensor cores' rate.
 // Its limit       mma.sync, as in gemm_09.
 // Error           about 2^-11 of each operand.
-// Registers       160; shared memory 40 KiB.  Needs sm_80.
-#include "conv.cuh"
+// Registers       128; shared memory 34 KiB; 2 blocks a multiprocessor; 3 % multiply-adds.  Needs sm_80.
+#include "conv_tile.cuh"
 #include "tensor_tile.cuh"
 
 #ifndef MINIRES_DOUBLE
 
+// Copies the tiles of im2col's matrix one after another.
+struct MmaWindowCopies {
+    typedef MmaPart<true> Shares;
+    Shares part;
+    Gather<Shares::COUNT, Shares::LINES_APART, MMA_DEPTH> gather;
+
+    __device__ MmaWindowCopies(const Taps& taps, const Origin (&origins)[TILE])
+        : gather(taps, &origins[part.line], part.k) {}
+    __device__ void operator()(MmaTile& tile) {
+#pragma unroll
+        for (int i = 0; i < part.COUNT; i++) part.copy(tile, i, gather.address(i), gather.inside(i));
+        gather.advance();
+    }
+};
+
+// The same one number at a time, for the image itself, whose three channels are no multiple of four.
+struct MmaPixelCopies {
+    MmaPart<false> part;
+    WindowsOfPixel windows;
+    int k0 = 0;
+
+    __device__ MmaPixelCopies(const real* x, const Conv& conv, int m0) : windows(x, conv, m0 + part.line) {}
+    __device__ void operator()(MmaTile& tile) {
+#pragma unroll
+        for (int i = 0; i < part.COUNT; i++) {
+            const real* address = windows.address(0, k0 + part.k + i * part.K_APART);
+            part.copy(tile, i, address ? address : windows.data, address != nullptr);
+        }
+        k0 += MMA_DEPTH;
+    }
+};
+
 KERNEL(conv_07_tf32)(const real* x, const real* w, real* y, CONV_ARGUMENTS) {
     __shared__ MmaTile a[2], b[2];
+    __shared__ Origin origins[TILE];
     const Conv conv = CONV;
     const int m0 = blockIdx.x * MMA_TILE, n0 = blockIdx.y * MMA_TILE;
-    const WindowsOfPixel windows(x, conv, m0 + threadIdx.x / 2);
-    const Strided filters = filters_of(w, conv);
-    const bool x_by_four = channels_by_four(x, conv), w_by_four = filters_by_four(w, conv);
+    const int steps = (conv.depth() + MMA_DEPTH - 1) / MMA_DEPTH;
+    fill_origins(origins, m0, conv);
+    const Taps taps = taps_of(x, conv);
     const MmaWarp warp;
     MmaSums sum = {};
-    accumulate_tf32(
-        a, b, [&](MmaTile& tile, int k0) { load_mma_async(tile, windows, m0, k0, x_by_four); },
-        [&](MmaTile& tile, int k0) { load_mma_async(tile, filters, n0, k0, w_by_four); }, conv.depth(), warp, sum);
-    store_mma(sum, warp, m0, n0, conv.pixels(), O,
-              [&](int m, int n, float value) { y[(long long)m * y_pixel + n] = value; });
-}
-
-// conv_07 in bf16 (7 bits of mantissa): twice the rate, an error of about 2^-8 of each operand.
-KERNEL(conv_07_bf16)(const real* x, const real* w, real* y, CONV_ARGUMENTS) {
-    __shared__ MmaTile a, b;
-    const Conv conv = CONV;
-    const int m0 = blockIdx.x * MMA_TILE, n0 = blockIdx.y * MMA_TILE;
-    const WindowsOfPixel windows(x, conv, m0 + threadIdx.x / 2);
-    const Strided filters = filters_of(w, conv);
-    const MmaWarp warp;
-    MmaSums sum = {};
-    for (int k0 = 0; k0 < conv.depth(); k0 += 32) {
-        load_mma_bf16(a, windows, m0, k0);
-        load_mma_bf16(b, filters, n0, k0);
-        __syncthreads();
-        multiply_mma<true>(a, b, warp, sum);
-        __syncthreads();
-    }
-    store_mma(sum, warp, m0, n0, conv.pixels(), O,
-              [&](int m, int n, float value) { y[(long long)m * y_pixel + n] = value; });
+    with_mma_copies(filters_of(w, conv), n0, [&](const auto& copy_b) {
+        if (channels_by_four(x, conv))
+            accumulate_tf32<TF32>(a, b, MmaWindowCopies(taps, origins), copy_b, steps, warp, sum);
+        else accumulate_tf32<TF32>(a, b, MmaPixelCopies(x, conv, m0), copy_b, steps, warp, sum);
+    });
+    store_mma(sum, warp, m0, n0, conv.pixels(), O, rows_by_four(y, O, y_pixel),
+              [&](int m) { return y + (long long)m * y_pixel; });
 }
 
 #endif

@@ -2,12 +2,13 @@
 //
 // What changed    16 multiplications instead of 36 compute 2×2 outputs from a 4×4 patch of x:
 //                 Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A.  Summed over the channels, ⊙ is 16 products of matrices,
-//                 (tiles × C) · (C × O), for gemm_*.  The three kernels here are the transforms.
+//                 (tiles × C) · (C × O), in one launch (conv_08_products.cu) or by gemm_*.  The three kernels here are
+//                 the transforms.
 // Why faster      2.25 times fewer multiplications.
 // Its limit       the transformed patches are four times as large as x, and are written and read once.
 // Error           a few times that of the direct sum, relative to the whole patch: a huge pixel affects all its outputs.
 //                 A NaN or an infinity reaches only the outputs that see it.
-// Registers       few; no shared memory.
+// Registers       32; no shared memory; 8 blocks a multiprocessor.  Needs sm_80.
 #include "conv.cuh"
 
 // u (16, O, C) = G g Gᵀ of each filter

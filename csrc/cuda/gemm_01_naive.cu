@@ -3,7 +3,7 @@
 // What it shows   the arithmetic alone: K multiply-adds and 2K loads a thread.
 // Its limit       neighbouring threads (threadIdx.x) compute neighbouring *rows* of C.  Each load of a warp touches 32
 //                 distant lines of memory and uses 4 bytes of each.
-// Registers       34; no shared memory.
+// Registers       32; no shared memory; 8 blocks a multiprocessor.
 #include "common.cuh"
 
 // A (M, K), B (K, N) and C (M, N).  Element (i, j) of A is A[i * a_row + j * a_col], so exchanged strides transpose an

@@ -4,7 +4,7 @@
 //                 there.
 // Why faster      each element read from memory is used 32 times: 1/32 of the traffic.
 // Its limit       shared memory: two loads for each multiply-add.
-// Registers       32; shared memory 8.25 KiB.
+// Registers       32; shared memory 8.25 KiB; 2 blocks a multiprocessor; 24 % multiply-adds.
 #include "common.cuh"
 
 #define TILE 32

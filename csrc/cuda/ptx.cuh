@@ -61,7 +61,8 @@ __device__ __forceinline__ void cp_async_one(double* shared, const double* globa
     cp_async_8(shared, global, inside ? 8 : 0);
 }
 
-// Rounds to the nearest tf32 (10 bits of mantissa), ties away from zero.  The tensor core would truncate.
+// Rounds to the nearest tf32 (10 bits of mantissa), ties away from zero.  The tensor core would truncate.  The instruction
+// compares and adds; an addition alone would turn the GPU's NaN, 0x7fffffff, into −0.
 __device__ __forceinline__ unsigned to_tf32(float x) {
 #if defined(MINIRES_EMULATED)
     unsigned bits;

@@ -123,6 +123,12 @@ def fused_epilogue() -> None:
         conv2d.fused(Emulator(1), x, channels_last(w), y, scale, shift, more if residual else None, relu, sizes)
         expected = plain.transpose(0, 2, 3, 1) * scale + shift + (more if residual else 0)
         near(y, np.maximum(expected, 0) if relu else expected, 1e-12, f"conv_09_fused {residual=} {relu=}")
+    x[1, 3, 2] = np.nan  # reaches the outputs that see it, through ReLU too
+    y = fence.empty((2, 5, 7, 9))
+    conv2d.fused(Emulator(1), x, channels_last(w), y, scale, shift, None, True, sizes)
+    seen = np.zeros(y.shape, bool)
+    seen[1, 2:5, 1:4] = True
+    expect(np.array_equal(np.isnan(y), seen), "conv_09_fused loses NaN or spreads it")
     fence.check()
 
 

@@ -20,6 +20,7 @@ FEW_GEOMETRIES: tuple[Geometry, ...] = (
     ((2, 1, 5, 6), (1, 1, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # a reduction of one more than a tile's depth
     ((1, 4, 7, 11), (6, 4, 2, 3), (2, 1), (0, 1), (1, 3), 1),
     ((3, 4, 11, 13), (140, 4, 3, 3), (1, 1), (1, 1), (1, 1), 1),  # several tiles of pixels and of filters
+    ((1, 72, 3, 4), (41, 72, 2, 3), (1, 1), (1, 1), (1, 1), 1),  # a reduction that split-K divides
 )
 GEOMETRIES: tuple[Geometry, ...] = (
     ((2, 3, 7, 9), (16, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),

@@ -40,6 +40,28 @@ def test_gemm(rung, dtype):
     agreement.products_of_rung(rung, dtype)
 
 
+def test_the_rung_for_a_product():
+    """gemm_11_wide where its tiles fill a GPU, split-K where few leave it idle; float64 tiles are half as wide."""
+    from minires.backends.kernels.gemm import choose
+
+    assert choose(4096, 4096, 4096) == "gemm_11_wide"
+    assert choose(1024, 4096, 2048) == "gemm_07_warps"
+    assert choose(1024, 4096, 2304, itemsize=8) == "gemm_11_wide"
+    assert choose(32, 2048, 1000) == "gemm_08_split_k"
+    assert choose(32, 64, 1000) == "gemm_07_warps"
+
+
+def test_three_products_in_tf32_are_nearly_as_precise_as_float(rng):
+    a, b = rng.standard_normal((40, 300)).astype(np.float32), rng.standard_normal((300, 50)).astype(np.float32)
+    errors = {}
+    for rung in ("gemm_07_warps", "gemm_09_tf32", "gemm_12_3xtf32"):
+        out = np.full((40, 50), np.nan, np.float32)
+        gemm(Emulator(), rung, a, b, out)
+        errors[rung] = off(out, a.astype(float) @ b)
+    assert errors["gemm_12_3xtf32"] <= 2 * errors["gemm_07_warps"]
+    assert errors["gemm_12_3xtf32"] <= errors["gemm_09_tf32"] / 300
+
+
 def test_empty_products():
     out = np.full((3, 4), np.nan, np.float32)
     gemm(Emulator(), "gemm_07_warps", np.ones((3, 0), np.float32), np.ones((0, 4), np.float32), out)

@@ -155,7 +155,7 @@ def test_a_barrier_that_not_every_thread_reaches(monkeypatch, tmp_path):
 
 def test_a_missing_wait(monkeypatch, tmp_path):
     """Without the wait nothing is ever copied: the products are poison, and the kernel ends with copies under way."""
-    cuda, _ = with_fault(tmp_path, "tile.cuh", "cp_async_wait(1);", "")
+    cuda, _ = with_fault(tmp_path, "tile.cuh", "cp_async_wait(0);", "")
     result = run(monkeypatch, "gemm_06_async", cuda=cuda)
     assert result.returncode == 2
     assert re.search(r"the cp\.async at \S+\.cuh:\d+ was never waited for by thread \(\d+, 0, 0\)", result.stderr)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from minires.arrays import Array
-from minires.backends.kernels.gemm import TILE, add_parts, gemm, split
+from minires.backends.kernels.gemm import MULTIPROCESSORS, TILE, add_parts, gemm, split
 from minires.backends.kernels.own_rung import GemmRung
 from minires.backends.kernels.provider import Provider, ceil_div, check_count
 from minires.backends.reference.windows import output_size
@@ -75,7 +75,10 @@ class Geometry:
 def choose(rung: str, geometry: Geometry) -> str:
     """The rung itself, or for "auto" the one for this geometry; ValueError where the named one cannot do it."""
     if rung == "auto":
-        return "conv_03_1x1" if geometry.is_1x1 else "conv_06_async"
+        if geometry.is_1x1:
+            return "conv_03_1x1"
+        tiles = ceil_div(geometry.pixels, TILE) * ceil_div(geometry.O, TILE)
+        return "conv_10_split_k" if tiles <= MULTIPROCESSORS // 2 and geometry.depth >= 512 else "conv_06_async"
     if rung == "conv_03_1x1" and not geometry.is_1x1:
         raise ValueError(f"conv_03_1x1 needs a 1×1 kernel with stride 1 and no padding, got {_told(geometry)}")
     if rung == "conv_08_winograd" and not geometry.suits_winograd:
@@ -114,6 +117,10 @@ def _forward_group(
         gemm(device, gemm_rung, _matrix(x, pixels), w.reshape(O, -1).T, _matrix(y, pixels))
     elif rung == "conv_08_winograd":
         _winograd(device, gemm_rung, x, w, y, geometry)
+    elif rung == "conv_10_split_k":
+        _split_k(device, x, w, y, geometry)
+    elif rung == "conv_06_async" and O <= 64:
+        device.launch("conv_06_async_64", dtype, (ceil_div(pixels, TILE), 1), (256,), x, w, y, *arguments)
     else:
         device.launch(rung, dtype, (ceil_div(pixels, TILE), ceil_div(O, TILE)), (256,), x, w, y, *arguments)
 
@@ -140,9 +147,21 @@ def _winograd(device: Provider, gemm_rung: GemmRung, x: Array, w: Array, y: Arra
     arguments = (TH, TW, *geometry.arguments)
     device.launch("conv_08_filters", dtype, (ceil_div(O, 8), ceil_div(C, 32)), (32, 8), w, filters, O, C)
     device.launch("conv_08_patches", dtype, (ceil_div(T, 8), ceil_div(C, 32)), (32, 8), x, patches, *arguments)
-    for patch, filter_, product in zip(patches, filters, products, strict=True):
-        gemm(device, gemm_rung, patch, filter_.T, product)
+    if gemm_rung == "auto":
+        grid = (ceil_div(T, TILE), ceil_div(O, TILE), 16)
+        device.launch("conv_08_products", dtype, grid, (256,), patches, filters, products, T, C, O)
+    else:
+        for patch, filter_, product in zip(patches, filters, products, strict=True):
+            gemm(device, gemm_rung, patch, filter_.T, product)
     device.launch("conv_08_outputs", dtype, (ceil_div(T, 8), ceil_div(O, 32)), (32, 8), products, y, *arguments)
+
+
+def _split_k(device: Provider, x: Array, w: Array, y: Array, geometry: Geometry) -> None:
+    grid = (ceil_div(geometry.pixels, TILE), ceil_div(geometry.O, TILE))
+    part, parts = split(geometry.depth, grid[0] * grid[1])
+    workspace = device.module.empty((parts, geometry.pixels, geometry.O), y.dtype)
+    device.launch("conv_10_split_k", y.dtype, (*grid, parts), (256,), x, w, workspace, part, *geometry.arguments)
+    add_parts(device, workspace, _matrix(y, geometry.pixels), y.strides[2] // y.itemsize)
 
 
 def fused(

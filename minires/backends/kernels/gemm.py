@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minires.arrays import Array
@@ -9,16 +10,17 @@ from minires.backends.kernels.own_rung import GemmRung, OwnRung
 from minires.backends.kernels.provider import Provider, ceil_div
 
 TILE = 128  # of the rungs from gemm_04 on
+MULTIPROCESSORS = 132  # of the GPU that "auto" is tuned for (H100, H200)
 
 
 def gemm(device: Provider, rung: GemmRung, a: Array, b: Array, out: Array) -> None:
     """out = a @ b by a rung.  a (M, K) and b (K, N) with any strides, out (M, N) with contiguous rows."""
+    (M, K), N = a.shape, b.shape[1]
     if rung == "auto":
-        rung = "gemm_07_warps"
+        rung = choose(M, K, N, a.itemsize)
     if rung == "cublas":
         device.module.matmul(a, b, out=out)
         return
-    (M, K), N = a.shape, b.shape[1]
     if K == 0:
         out[...] = 0
         return
@@ -30,24 +32,44 @@ def gemm(device: Provider, rung: GemmRung, a: Array, b: Array, out: Array) -> No
     if rung == "gemm_08_split_k":
         _split_k(device, a, b, out, strides, row)
         return
-    grid, block = _shape_of_launch(rung, M, N)
+    grid, block = _shape_of_launch(rung, M, N, a.itemsize)
     device.launch(rung, out.dtype, grid, block, a, b, out, M, N, K, *strides, row)
 
 
-def _shape_of_launch(rung: str, M: int, N: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def choose(M: int, K: int, N: int, itemsize: int = 4) -> str:
+    """The rung for a product of (M, K) and (K, N): gemm_11_wide if its large tiles fill the GPU, split-K if even
+    the small ones leave half of it idle, else gemm_07_warps."""
+    if ceil_div(M, TILE) * ceil_div(N, wide(itemsize)) >= MULTIPROCESSORS:
+        return "gemm_11_wide"
+    if ceil_div(M, TILE) * ceil_div(N, TILE) <= MULTIPROCESSORS // 2 and K >= 512:
+        return "gemm_08_split_k"
+    return "gemm_07_warps"
+
+
+def wide(itemsize: int) -> int:
+    """Columns of a tile of gemm_11_wide: 256, in double precision 128."""
+    return 1024 // itemsize
+
+
+def _shape_of_launch(rung: str, M: int, N: int, itemsize: int = 4) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if rung == "gemm_01_naive":
         return (ceil_div(M, 16), ceil_div(N, 16)), (16, 16)
     if rung == "gemm_02_coalesced":
         return (ceil_div(N, 32), ceil_div(M, 32)), (32, 32)
     if rung == "gemm_03_shared":
         return (ceil_div(N, 32), ceil_div(M, 32)), (32, 32)
-    return (ceil_div(N, TILE), ceil_div(M, TILE)), (256,)
+    return (ceil_div(N, wide(itemsize) if rung == "gemm_11_wide" else TILE), ceil_div(M, TILE)), (256,)
+
+
+def threads_of(kernel: str) -> int:
+    """Threads in a block of the kernel."""
+    return math.prod(_shape_of_launch(kernel, 1, 1)[1])
 
 
 def split(K: int, tiles: int) -> tuple[int, int]:
     """(part, parts): how K is divided so that some 256 blocks are at work, none with less than 256 of K."""
-    parts = max(1, min(ceil_div(256, tiles), ceil_div(K, 256)))
-    part = ceil_div(ceil_div(K, parts), 8) * 8
+    parts = max(1, min(ceil_div(256, max(1, tiles)), ceil_div(K, 256)))
+    part = max(1, ceil_div(ceil_div(K, parts), 8)) * 8
     return part, ceil_div(K, part)
 
 

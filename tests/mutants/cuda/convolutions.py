@@ -55,7 +55,7 @@ def bugs() -> Iterator[Bug]:
         ("‹__syncthreads();›\n        multiply_tiles", ""),
         ("m0, n0, ‹conv.pixels()›, O", "conv.pixels() - 1"),
         ("conv.pixels(), ‹O›,", "O + 1"),
-        ("m * y_pixel + n", "m * O + n"),
+        ("(long long)m * y_pixel", "(long long)m * O"),
     ])  # fmt: skip
     yield from kernel("conv_05_vectors", "conv_05_vectors.cu", [convolution("conv_05_vectors")], [
         ("m0 + Share<true>().line", "Share<true>().line"),
@@ -66,42 +66,62 @@ def bugs() -> Iterator[Bug]:
         ("multiply_tiles(a, b, squares, sum);\n        ‹__syncthreads();›", ""),
         ("conv.pixels(), ‹O›,", "O - 1"),
     ])  # fmt: skip
-    asynchronous, fused = [convolution("conv_06_async")], [agreement.fused_epilogue]
-    yield from inside("conv_06_async", "cuda/conv_06_async.cu", "void accumulate_conv(", asynchronous, [
-        ("m0 + ‹Share<true>().line›", "0"),
-        ("channels_by_four(x, conv)", "true"),
-        ("filters, ‹n0›, k0", "m0"),
-        ("w_by_four); }, ‹0›, conv.depth()", "8"),
-        ("0, ‹conv.depth()›, squares", "conv.depth() - 1"),
+    asynchronous = [convolution("conv_06_async")]
+    yield from inside("conv_06_async", "cuda/conv_06_async.cu", "void convolve(", asynchronous, [
+        ("blockIdx.x * TILE", "0"),
+        ("blockIdx.y * FILTERS", "0"),
+        ("n0, 0, ‹conv.depth()›, squares", "conv.depth() - 1"),
+        ("m0, n0, ‹conv.pixels()›, conv.O", "conv.pixels() - 1"),
+        ("conv.pixels(), ‹conv.O›, rows_by_four", "conv.O - 1"),
+        ("(long long)m * conv.y_pixel", "(long long)m * conv.O"),
     ])  # fmt: skip
-    for name, checks in (("conv_06_async", asynchronous), ("conv_09_fused", fused)):
-        yield from kernel(name, "conv_06_async.cu", checks, [
-            ("m0, n0, ‹conv.pixels()›, O,", "conv.pixels() - 1"),
-            ("(long long)m * y_pixel + n", "(long long)n * y_pixel + m"),
-        ])  # fmt: skip
-    yield from kernel("conv_09_fused", "conv_06_async.cu", fused, [
+    yield from inside("conv_06_async_64", "cuda/conv_06_async.cu", "void convolve(", asynchronous, [
+        ("squares_of_warp(‹FILTERS / 4›)", "TILE / 4"),
+        ("squares_of_warp(‹FILTERS / 4›)", "FILTERS / 8"),
+        ("m0, n0, ‹0›, conv.depth()", "8"),
+        ("w, conv, ‹m0›, n0", "n0"),
+        ("rows_by_four(y, conv.O, conv.y_pixel)", "true"),
+    ])  # fmt: skip
+    yield from kernel("conv_09_fused", "conv_09_fused.cu", [agreement.fused_epilogue], [
+        ("m0, n0, ‹conv.pixels()›, O,", "conv.pixels() - 1"),
+        ("y + (long long)m * y_pixel", "y + (long long)m * C"),
         ("value * scale[n] + shift[n]", "value * scale[n]"),
         ("value * scale[n] + shift[n]", "(value + shift[n]) * scale[n]"),
         ("value * scale[n] + shift[n]", "value * scale[m] + shift[n]"),
-        ("value += residual[place];", "value -= residual[place];"),
-        ("value > floor ? value : floor", "value"),
-        ("value > floor ? value : floor", "value > 0 ? value : 0"),
+        ("value += residual[(long long)m * y_pixel + n];", "value -= residual[(long long)m * y_pixel + n];"),
+        ("value <= floor ? floor : value", "value"),
+        ("value <= floor ? floor : value", "value <= 0 ? 0 : value"),
+        ("value <= floor ? floor : value", "value > floor ? value : floor"),  # loses NaN
     ])  # fmt: skip
-    yield from kernel("conv_07_tf32", "conv_07_tf32.cu", [convolution("conv_07_tf32")], [
-        ("m0 + threadIdx.x / 2", "m0 + threadIdx.x"),
-        ("m0 + threadIdx.x / 2", "threadIdx.x / 2"),
+    yield from kernel("conv_10_split_k", "conv_10_split_k.cu", [convolution("conv_10_split_k")], [
+        ("min(begin + part, conv.depth())", "conv.depth()"),
+        ("blockIdx.z * part", "0"),
+        ("(long long)blockIdx.z * conv.pixels() * O", "0"),
+        ("(long long)m * O", "(long long)m * conv.pixels()"),
+        ("m0, n0, ‹begin›, end", "0"),
+        ("rows_by_four(y, O, O)", "true"),
+    ])  # fmt: skip
+    tf32 = [convolution("conv_07_tf32")]
+    yield from inside("conv_07_tf32", "cuda/conv_07_tf32.cu", "struct MmaWindowCopies", tf32, [
+        ("gather.address(i)", "gather.address(0)"),
+        ("&origins[part.line], ‹part.k›", "0"),
+    ])  # fmt: skip
+    yield from kernel("conv_07_tf32", "conv_07_tf32.cu", tf32, [
+        ("(origins, ‹m0›, conv)", "0"),
+        ("conv.depth() + MMA_DEPTH - 1", "conv.depth()"),
         ("channels_by_four(x, conv)", "true"),
-        ("filters, ‹n0›, k0", "0"),
-        ("}, ‹conv.depth()›, warp", "conv.depth() - 16"),
-        ("m * y_pixel + n", "m * O + n"),
+        ("filters_of(w, conv), ‹n0›", "0"),
+        ("(long long)m * y_pixel", "(long long)m * O"),
     ])  # fmt: skip
-    yield from kernel("conv_07_bf16", "conv_07_tf32.cu", [convolution("conv_07_bf16")], [
+    yield from kernel("conv_07_bf16", "conv_07_bf16.cu", [convolution("conv_07_bf16")], [
+        ("channels_by_four(x, conv) && filters_by_four(w, conv)", "true"),
+        ("(origins, ‹m0›, conv)", "0"),
+        ("32 * i, ‹k0 + k›", "k0"),
+        ("n0 + line + 32 * i", "m0 + line + 32 * i"),
+        ("&origins[line], ‹k›)", "0"),
+        ("windows.advance();", ""),
         ("m0 + threadIdx.x / 2", "m0 + threadIdx.x % 128"),
-        ("k0 < conv.depth()", "k0 < 32"),
-        ("windows, m0, ‹k0›", "0"),
-        ("filters, ‹n0›, k0", "m0"),
-        ("m0, n0, ‹conv.pixels()›, O", "conv.pixels() - 1"),
-        ("m * y_pixel + n", "m * O + n"),
+        ("(long long)m * y_pixel", "(long long)m * O"),
     ])  # fmt: skip
     winograd = [convolution("conv_08_winograd")]
     yield from kernel("conv_08_filters", "conv_08_winograd.cu", winograd, [
@@ -120,6 +140,14 @@ def bugs() -> Iterator[Bug]:
         ("half[2][q] = ‹d[2] - d[1]›", "d[1] - d[2]"),
         ("d[2] - d[1], ‹d[1] - d[3]›", "d[3] - d[1]"),
     ])  # fmt: skip
+    yield from kernel("conv_08_products", "conv_08_products.cu", winograd, [
+        ("v + ‹z * T * C›", "0"),
+        ("u + ‹z * O * C›", "0"),
+        ("m + ‹z * T * O›", "0"),
+        ("m0, n0, ‹0›, squares", "8"),
+        ("n0, ‹T›, O, rows_by_four", "T - 1"),
+        ("(long long)tile * O", "(long long)tile * C"),
+    ])  # fmt: skip
     yield from kernel("conv_08_outputs", "conv_08_winograd.cu", winograd, [
         ("half[0][q] = ‹e[0] + e[1] + e[2]›", "e[0] + e[1] - e[2]"),
         ("half[1][q] = ‹e[1] - e[2] - e[3]›", "e[1] - e[2] + e[3]"),
@@ -130,35 +158,39 @@ def bugs() -> Iterator[Bug]:
     ])  # fmt: skip
 
     backward = [convolution("auto", gradients=True)]
-    yield from inside("conv_backward_data", "cuda/conv_backward.cu", "struct Outputs", backward, [
-        ("part.row0 + i * conv.sh", "part.row0 + i"),
-        ("n * conv.OH * conv.OW * conv.y_pixel", "0"),
-        ("part.q0 + tap % part.qs * part.q_step", "part.q0 + tap % part.qs"),
-        ("row + conv.ph - p * conv.dh", "row - conv.ph + p * conv.dh"),
-        ("down < 0 || right < 0", "down < 0"),
-        ("i >= conv.OH || j >= conv.OW", "j >= conv.OW"),
-        ("(i * conv.OW + j) * conv.y_pixel + o", "(i * conv.OW + j) * conv.O + o"),
-    ])  # fmt: skip
-    yield from inside("conv_backward_data", "cuda/conv_backward.cu", "struct FiltersOfClass", backward, [
-        ("(long long)o * conv.KH + p", "(long long)o * conv.KH + conv.KH - 1 - p"),
-        ("c >= conv.C || k >= part.ps * part.qs * conv.O", "c >= conv.C"),
-        ("tap / part.qs * part.p_step", "tap / part.qs"),
+    yield from inside("conv_backward_data", "cuda/conv_backward.cu", "struct FilterCopies", backward, [
+        ("(long long)o * conv.KH + down", "(long long)o * conv.KH + conv.KH - 1 - down"),
+        ("of.p0 + p * of.p_step", "of.p0 + p"),
+        ("of.q0 + q * of.q_step", "of.q0"),
+        ("p < of.ps && c + i * part.APART < conv.C", "p < of.ps && c + (i + 1) * part.APART < conv.C"),
+        ("++q == of.qs", "++q == of.ps"),
+        ("(long long)DEPTH * conv.KH * conv.KW * conv.C", "(long long)DEPTH * conv.C"),
+        ("if (‹o >= conv.O›) enter_tap();", "o > conv.O"),
     ])  # fmt: skip
     yield from kernel("conv_backward_data", "conv_backward.cu", backward, [
-        ("0, ‹ps * qs * O›, squares", "ps * qs * O - 1"),
-        ("n0, ‹pixels›, C, [&]", "pixels - 1"),
+        ("row0 + ph - p0 * dh", "row0 - p0 * dh"),
+        ("(column0 + pw - q0 * dw) / sw", "column0 + pw - q0 * dw"),
+        ("pixel / columns % rows", "pixel / rows % rows"),
+        ("n * OH * OW", "0"),
+        ("-(p_step * dh / sh)", "p_step * dh / sh"),
+        ("ps * qs * O + DEPTH - 1", "ps * qs * O"),
+        ("n0, ‹pixels›, C, rows_by_four", "pixels - 1"),
         ("column0 + j * sw", "column0 + j"),
         ("m / columns % rows", "m / rows % rows"),
+    ])  # fmt: skip
+    yield from inside("conv_backward_weight", "cuda/conv_backward.cu", "struct PixelCopies", backward, [
+        ("end - begin - part.k", "end - begin"),
+        ("i * conv.sh + row[copy]", "i + row[copy]"),
+        ("(n * conv.H + down) * conv.W + right", "(n + down) * conv.W + right"),
+        ("tap % conv.KW * conv.dw - conv.pw", "tap % conv.KW - conv.pw"),
+        ("line - tap * conv.C", "0"),
+        ("j -= conv.OW;", "j = 0;"),
     ])  # fmt: skip
     yield from kernel("conv_backward_weight", "conv_backward.cu", backward, [
         ("min(begin + part, conv.pixels())", "begin + part"),
         ("min(begin + part, conv.pixels())", "conv.pixels() - 1"),
         ("{grad_y, O, 1, end, ‹y_pixel›}", "O"),
-        ("outputs, ‹m0›, k0", "n0"),
-        ("windows, n0, ‹k0›", "k0 + 1"),
-        ("m0, n0, O, ‹depth›, [&]", "depth - 1"),
+        ("(outputs, ‹m0›, begin", "n0"),
+        ("m0, n0, O, ‹depth›, rows_by_four", "depth - 1"),
         ("blockIdx.z * O * depth", "0"),
-    ])  # fmt: skip
-    yield from inside("conv_backward_weight", "cuda/conv_backward.cu", "struct WindowsTransposed", backward, [
-        ("windows.address(pixel, line)", "windows.address(line, pixel)"),
     ])  # fmt: skip

@@ -50,28 +50,29 @@ def bugs() -> Iterator[Bug]:
         ("load_tile<false>(b, columns, n0, ‹k0›", "0"),
         ("multiply_tiles(a, b, squares, sum);", "multiply_tiles(b, a, squares, sum);"),
         ("‹__syncthreads();›\n        multiply_tiles", ""),
-        ("at(m, c_row, n, 1)", "at(m, N, n, 1)"),
+        ("at(m, c_row, 0, 1)", "at(m, N, 0, 1)"),
     ])  # fmt: skip
-    for name in ("gemm_06_async", "gemm_07_warps"):
+    for name in ("gemm_06_async", "gemm_07_warps", "gemm_11_wide"):
         yield from kernel(name, f"{name}.cu", [product(name)], [
-            ("m0, n0, 0, ‹K›, squares", "K - 1"),
-            ("m0, n0, ‹0›, K, squares", "8"),
-            ("K, ‹a_row›, a_col", "a_col"),
-            ("b_row, ‹b_col›, m0", "b_row"),
+            ("rows{A, M, a_row, ‹K›, a_col}", "K - 1"),
+            ("rows{A, M, ‹a_row›, K, a_col}", "a_col"),
+            ("columns{B, N, b_col, K, ‹b_row›}", "b_col"),
+            ("m0, n0, ‹0›, squares", "8"),
             ("store_sums(sum, squares, m0, n0, ‹M›, N", "M - 1"),
-            ("at(m, c_row, n, 1)", "at(m, N, n, 1)"),
+            ("at(m, c_row, 0, 1)", "at(m, N, 0, 1)"),
         ])  # fmt: skip
-    yield from inside("gemm_07_warps", "cuda/gemm_07_warps.cu", "void tile_of_block(", [product("gemm_07_warps")], [
-        ("row = ‹first + within % height›", "within % height + 1"),
-        ("within / height", "within % height"),
+    yield from kernel("gemm_11_wide", "gemm_11_wide.cu", [product("gemm_11_wide")], [
+        ("n0 = ‹column * 16 * WIDE›", "column * 16"),
+        ("squares_of_warp(‹4 * WIDE›)", "2 * WIDE"),
     ])  # fmt: skip
     yield from kernel("gemm_08_split_k", "gemm_08_split_k.cu", [product("gemm_08_split_k")], [
         ("min(begin + part, K)", "K"),
         ("min(begin + part, K)", "min(begin + part - 1, K)"),
         ("blockIdx.z * part", "0"),
         ("(long long)blockIdx.z * M * N", "0"),
-        ("at(m, N, n, 1)", "at(m, M, n, 1)"),
-        ("C[at(m, N, n, 1)] = ‹value›", "-value"),
+        ("at(m, N, 0, 1)", "at(m, M, 0, 1)"),
+        ("blockIdx.z * part", "blockIdx.z * (part - 8)"),
+        ("m0, n0, ‹begin›, squares", "0"),
     ])  # fmt: skip
     yield from kernel("gemm_08_add_parts", "gemm_08_split_k.cu", [product("gemm_08_split_k")], [
         ("m >= M || n >= N", "n >= N"),
@@ -81,21 +82,26 @@ def bugs() -> Iterator[Bug]:
         ("((long long)z * M + m) * N + n", "((long long)z * N + m) * N + n"),
         ("at(m, c_row, n, 1)", "at(m, M, n, 1)"),
     ])  # fmt: skip
-    yield from kernel("gemm_09_tf32", "gemm_09_tf32.cu", [product("gemm_09_tf32")], [
-        ("rows{A, M, a_row, ‹K›, a_col}", "K - 1"),
-        ("columns{B, N, b_col, K, ‹b_row›}", "b_col"),
-        ("load_mma_async(tile, rows, ‹m0›, k0, a_by_four)", "0"),
-        ("load_mma_async(tile, columns, n0, ‹k0›, b_by_four)", "0"),
-        ("b_by_four); }, ‹K›, warp", "K - 16"),
-        ("store_mma(sum, warp, m0, n0, M, ‹N›", "N + 1"),
-        ("at(m, c_row, n, 1)", "at(m, N, n, 1)"),
-    ])  # fmt: skip
+    for name in ("gemm_09_tf32", "gemm_12_3xtf32"):
+        yield from kernel(name, f"{name}.cu", [product(name)], [
+            ("rows{A, M, a_row, ‹K›, a_col}", "K - 1"),
+            ("columns{B, N, b_col, K, ‹b_row›}", "b_col"),
+            ("columns, ‹m0›, n0, warp", "n0"),
+            ("columns, m0, ‹n0›, warp", "0"),
+            ("store_mma(sum, warp, m0, n0, M, ‹N›", "N + 1"),
+            ("at(m, c_row, 0, 1)", "at(m, N, 0, 1)"),
+        ])  # fmt: skip
     yield from kernel("gemm_10_bf16", "gemm_10_bf16.cu", [product("gemm_10_bf16")], [
         ("rows{A, M, ‹a_row›, K, a_col}", "a_col"),
         ("k0 < K", "k0 < K - 1"),
-        ("load_mma_bf16(a, rows, m0, ‹k0›);", "0"),
-        ("load_mma_bf16(b, columns, ‹n0›, k0);", "m0"),
+        ("load_matrix_bf16(a, rows, m0, ‹k0›, a_by_four);", "0"),
+        ("load_matrix_bf16(b, columns, ‹n0›, k0, b_by_four);", "m0"),
         ("‹__syncthreads();›\n        multiply_mma", ""),
-        ("multiply_mma<true>(a, b, warp, sum);\n        ‹__syncthreads();›", ""),
-        ("at(m, c_row, n, 1)", "at(m, N, n, 1)"),
+        ("multiply_mma<BF16>(a, b, warp, sum);\n        ‹__syncthreads();›", ""),
+        ("at(m, c_row, 0, 1)", "at(m, N, 0, 1)"),
+    ])  # fmt: skip
+    by_four = "void load_matrix_bf16("
+    yield from inside("gemm_10_bf16", "cuda/gemm_10_bf16.cu", by_four, [product("gemm_10_bf16")], [
+        ("line0 + line + 32 * i", "line0 + line"),
+        ("32 * i, ‹k0 + k›", "k0"),
     ])  # fmt: skip
