@@ -266,6 +266,8 @@ def commands(folder):
     yield ["verify", EVIL]
     yield ["lockstep", "resnet20", *trained, "--backends", "reference,reference", "--out", str(folder / "out")]
     yield ["gradcheck", EVIL]
+    yield ["exercise", EVIL]
+    yield ["exercise", "relu_backward", "--start", str(folder / EVIL / "exercise")]
     yield ["paper", "figure3", "--out", str(folder / EVIL / "paper")]
     yield ["kernels", EVIL]
     yield ["bench", "--peers", EVIL]
