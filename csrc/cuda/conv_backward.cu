@@ -8,6 +8,11 @@
 #include "conv_tile.cuh"
 #include "gemm_tile.cuh"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // there the compiler would spill at 128 registers
+#undef BOUNDS
+#define BOUNDS __launch_bounds__(THREADS)
+#endif
+
 // One parity class: the pixels (row0 + i · sh, column0 + j · sw), and the taps p0 + i · p_step, q0 + j · q_step.
 struct ParityClass {
     int row0, rows, column0, columns;

@@ -10,6 +10,11 @@
 
 #ifndef MINIRES_DOUBLE
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // there the compiler would spill at 128 registers
+#undef BOUNDS
+#define BOUNDS __launch_bounds__(THREADS)
+#endif
+
 // Reads a matrix by fours along k where that is possible, else two numbers at a time.
 __device__ __forceinline__ void load_matrix_bf16(MmaTile& tile, const Strided& operand, int line0, int k0,
                                                  bool by_four) {
