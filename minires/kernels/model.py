@@ -108,8 +108,9 @@ def row(rung: str, device: Device | None) -> Row:
     bound = max(clocks, key=lambda unit: clocks[unit])
     waves = _blocks(rung, SIZE, SIZE) / (device.multiprocessors * code.blocks)
     time = 1e3 * clocks[bound] / device.clock * math.ceil(waves) / waves
-    machine = {"registers": code.registers, "blocks": code.blocks, "share": code.share}
-    return replace(counts, **machine, milliseconds=time, bound=bound)
+    return replace(
+        counts, registers=code.registers, blocks=code.blocks, share=code.share, milliseconds=time, bound=bound
+    )
 
 
 def _clocks(profiles: list[Profile], share: float, device: Device) -> dict[str, float]:

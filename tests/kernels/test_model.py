@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 
 import pytest
 
@@ -40,7 +41,8 @@ def without_nvrtc(monkeypatch):
 
 
 def test_counts():
-    """gemm_07: a warp's k takes 8 wavefronts; B by 16 bytes (16 sectors), A by 4 (4 sectors, 4 copies for each of B's)."""
+    """gemm_07: 8 wavefronts for each k and warp.  Copies of 16 bytes from B (16 sectors), four times as many of 4 bytes
+    from A (4 sectors)."""
     row = model.row("gemm_07_warps", None)
     assert (row.load_sectors, row.store_sectors, row.wavefronts) == ((4 * 4 + 16) / 5, 16, 8)
     assert model.row("gemm_03_shared", None).wavefronts == 2
@@ -66,10 +68,11 @@ def test_the_ladder_climbs(nvrtc, capsys):
     assert main(["kernels", "--table", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     rows = {row["rung"]: row for row in result["rows"]}
-    assert result["device"] == "h200" and tuple(rows) == GEMMS
+    assert result["device"] == "h200"
+    assert tuple(rows) == GEMMS
     times = [rows[rung]["milliseconds"] for rung in FLOAT]
-    assert times == sorted(times, reverse=True) and len(set(times)) == len(times)
-    slower = [b for a, b in zip(GEMMS, GEMMS[1:], strict=False) if rows[b]["milliseconds"] >= rows[a]["milliseconds"]]
+    assert all(later < earlier for earlier, later in pairwise(times)), times
+    slower = [b for a, b in pairwise(GEMMS) if rows[b]["milliseconds"] >= rows[a]["milliseconds"]]
     assert slower == list(REASONS)
     for rung, reason in REASONS.items():
         header = (machine_code.sources() / f"{rung}.cu").read_text(encoding="utf-8").partition("#include")[0]
@@ -79,12 +82,13 @@ def test_the_ladder_climbs(nvrtc, capsys):
 def test_the_table_without_nvrtc(without_nvrtc, monkeypatch, capsys):
     monkeypatch.setattr(model, "GEMMS", ("gemm_06_async", "gemm_07_warps"))
     assert main(["kernels", "--table"]) == 0
-    printed = capsys.readouterr().out
-    assert "wavefronts" in printed and "pip install 'minires[contract]'" in printed
-    assert "registers" not in printed.splitlines()[2] and "ms" not in printed.splitlines()[2]
+    *_, last = printed = capsys.readouterr().out.splitlines()
+    assert "pip install 'minires[contract]'" in last
+    assert "wavefronts" in printed[2]
+    assert not any(column in printed[2] for column in ("registers", "ms"))
 
 
 @pytest.mark.parametrize("flags", [["--device", "a100"], ["--table", "profile", "gemm_07_warps"], ["--device", "h300"]])
 def test_flags_that_do_not_fit(flags, capsys):
     assert main(["kernels", *flags]) == 2
-    assert "--device" in (error := capsys.readouterr().err) or "--table" in error
+    assert flags[0] in capsys.readouterr().err
