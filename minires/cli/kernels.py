@@ -1,4 +1,4 @@
-"""List the hand-written CUDA kernels; check, profile or step through a kernel without a GPU.
+"""List the hand-written CUDA kernels; compare, check, profile or step through a kernel without a GPU.
 
 Select a kernel by its name, as in mr.backend('cuda', gemm=..., conv2d=...).  The last column of the list describes what
 a kernel adds to the kernel before it.
@@ -24,11 +24,7 @@ from minires.kernels.check import ADVICE, check
 from minires.kernels.profile import Profile, profile_file, profile_rung
 from minires.kernels.watch import Finding, Site
 
-EXAMPLES = (
-    "kernels check mine.cu --as gemm",
-    "kernels --table --device a100",
-    "kernels step gemm_04_registers --thread 37",
-)
+EXAMPLES = ("kernels check mine.cu --as gemm", "kernels step gemm_04_registers --thread 37")
 COMMANDS = {
     "check": "check a kernel file: results, races, bounds, alignment, uninitialised values",
     "profile": "count what a kernel asks of the memory, line by line",

@@ -27,7 +27,7 @@ SIZE = 4096  # M, N and K of the modelled product
 
 @dataclass(frozen=True)
 class Device:
-    """What a GPU does in a clock.
+    """What a GPU does in a clock.  Constants of the model, to be calibrated on a device.
 
     architecture       compute capability, 90 for sm_90
     ffma               float multiply-adds of a multiprocessor
@@ -47,8 +47,8 @@ class Device:
 
 # Multiprocessors, boost clock, tensor cores' peak and DRAM: NVIDIA's A100, H100 and Ada whitepapers, H200 data sheet.
 # ffma: CUDA C++ Programming Guide, throughput of arithmetic instructions.
-# mma of Hopper: 62 % of the peak, which only wgmma reaches (Luo et al. 2024, arXiv:2402.13499).
-# l2: A100 whitepaper; NVIDIA publishes none for Hopper (taken as A100's) and Ada (about 5 TB/s, as measured by others).
+# mma of Hopper: some 62 % of the peak, as microbenchmarks found; only wgmma reaches it (Luo et al., arXiv:2402.13499).
+# l2: A100 whitepaper; NVIDIA publishes none for Hopper (taken as A100's) and Ada (an estimate).
 DEVICES = {
     "h200": Device(90, 132, 1.98e9, 128, 0.62, 5120, 4.8e12),
     "h100": Device(90, 132, 1.98e9, 128, 0.62, 5120, 3.35e12),
