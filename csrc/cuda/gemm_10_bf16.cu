@@ -3,7 +3,8 @@
 // What changed    operands are rounded before they are stored in shared memory, 32 in a line of 64 bytes.  One mma.sync
 //                 multiplies 16×16 by 16×8.
 // Why faster      twice the rate of tf32, and half the traffic of shared memory.
-// Its limit       rounding needs registers, so the copies are not asynchronous.
+// Its limit       rounding needs registers, so the copies are not asynchronous.  The loop contains the loads of every
+//                 layout: the model (minires kernels --table) puts it behind tf32.
 // Error           about 2^-8 of each operand.
 // Registers       128; shared memory 16 KiB; 2 blocks a multiprocessor; 3 % multiply-adds.  Needs sm_80.
 #include "tensor_tile.cuh"

@@ -1,4 +1,4 @@
-"""List the hand-written CUDA kernels; check, profile or step through a kernel without a GPU.
+"""List the hand-written CUDA kernels; compare, check, profile or step through a kernel without a GPU.
 
 Select a kernel by its name, as in mr.backend('cuda', gemm=..., conv2d=...).  The last column of the list describes what
 a kernel adds to the kernel before it.
@@ -19,7 +19,7 @@ from minires.backends.kernels.own import SIZES
 from minires.cli.common import UsageError, print_json, say
 from minires.cli.parser import Parser, Whole, add
 from minires.cli.tables import print_table
-from minires.kernels import step
+from minires.kernels import model, step
 from minires.kernels.check import ADVICE, check
 from minires.kernels.profile import Profile, profile_file, profile_rung
 from minires.kernels.watch import Finding, Site
@@ -29,12 +29,16 @@ COMMANDS = {
     "check": "check a kernel file: results, races, bounds, alignment, uninitialised values",
     "profile": "count what a kernel asks of the memory, line by line",
 }
+TABLE = ("kernel", "sectors/load", "sectors/store", "wavefronts/k", "registers", "blocks", "share", "ms", "bound by")
 HEAD = ("line", "access", "requests", "lanes", "sectors", "ideal sectors", "wavefronts", "ideal wavefronts")
 
 
 def flags(parser: Parser) -> None:
     subparsers = parser.add_subparsers(dest="item", metavar="ITEM", parser_class=Parser)
     add(parser, "--json")
+    parser.add_argument("--table", action="store_true", help="counts and modelled times of the GEMM ladder; needs g++")
+    device = f"GPU of the modelled times: {', '.join(model.DEVICES)} (default: h200)"
+    parser.add_argument("--device", choices=tuple(model.DEVICES), metavar="GPU", help=device)
     for item, text in COMMANDS.items():
         description = f"{text[0].upper()}{text[1:]}.  Needs g++, but no GPU."
         one = subparsers.add_parser(item, help=text, description=description)
@@ -86,6 +90,12 @@ def _thread(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.item and arguments.table:
+        raise UsageError(f"--table: not with {arguments.item}")
+    if arguments.device and not arguments.table:
+        raise UsageError("--device requires --table")
+    if arguments.table:
+        return _table(arguments.device or "h200", arguments.json)
     if arguments.item == "step":
         return _step(arguments)
     try:
@@ -103,6 +113,35 @@ def run(arguments: argparse.Namespace) -> int:
     last = [i for i, kind in enumerate(kinds) if kind in ("gemm", "conv2d") and kind not in kinds[i + 1 :]]
     print_table(("kernel", "computes", "needs", "what it adds"), rows, drop=("needs", "computes"), sections=last)
     return 0
+
+
+def _table(device: str, as_json: bool) -> int:
+    rows = model.table(device)
+    modelled = rows[0].registers is not None
+    if as_json:
+        print_json({"device": device if modelled else None, "rows": [asdict(row) for row in rows]})
+        return 0
+    title = f"the GEMM ladder; ms: {model.SIZE}³ on {device}, model, not measured" if modelled else "the GEMM ladder"
+    head = TABLE if modelled else TABLE[:4]
+    print_table(head, [_cells(row)[: len(head)] for row in rows], title, right=head[1:8])
+    if not modelled:
+        say("registers, blocks, share and modelled times need NVRTC: pip install 'minires[contract]'")
+    return 0
+
+
+def _cells(row: model.Row) -> tuple[str, ...]:
+    counts = (f"{row.load_sectors:.3g}", f"{row.store_sectors:.3g}", f"{row.wavefronts:.3g}" if row.wavefronts else "")
+    if row.share is None:
+        return (row.rung, *counts)
+    return (
+        row.rung,
+        *counts,
+        str(row.registers),
+        str(row.blocks),
+        f"{row.share:.0%}",
+        f"{row.milliseconds:.2f}",
+        row.bound or "",
+    )
 
 
 def _step(arguments: argparse.Namespace) -> int:

@@ -137,12 +137,19 @@ def blocks_of(architecture: int, threads: int, registers: int, shared: int) -> i
     return min(sm.blocks, sm.warps // warps, by_registers, by_shared)
 
 
+def compiler() -> Any:
+    """The bindings of NVRTC.  Raises BackendUnavailable without the extra `contract`."""
+    try:
+        nvrtc = importlib.import_module("cuda.bindings.nvrtc")
+        nvrtc.nvrtcVersion()
+    except (ModuleNotFoundError, RuntimeError):  # the latter: bindings without the library
+        raise BackendUnavailable("NVRTC is not installed: pip install 'minires[contract]'") from None
+    return nvrtc
+
+
 def compiled(file: Path, architecture: int, double: bool = False) -> bytes:
     """The file as machine code (a cubin) for the architecture, 90 for sm_90."""
-    try:
-        nvrtc: Any = importlib.import_module("cuda.bindings.nvrtc")
-    except ModuleNotFoundError:
-        raise BackendUnavailable("NVRTC is not installed: pip install 'minires[contract]'") from None
+    nvrtc = compiler()
 
     def checked(result: tuple[Any, ...]) -> Any:
         error, *values = result
