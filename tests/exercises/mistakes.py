@@ -16,7 +16,7 @@ from exercises import right
 # solution, old text, new text (several pairs, if needed), words of the name
 MISTAKES: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     # conv2d_backward: seven loops
-    ("conv2d_backward", "conv_loops", ("g * w[o, c, p, q]", "g * w[o, c, KH - 1 - p, KW - 1 - q]"), ("not flipped",)),
+    ("conv2d_backward", "conv_loops", ("g * w[o, c, p, q]", "g * w[o, c, KH - 1 - p, KW - 1 - q]"), ("wrong orientation",)),
     ("conv2d_backward", "conv_loops", ("gx[n, c, h, v] += g", "gx[n, c, h, v] = g"), ("overwritten", "last filter")),
     ("conv2d_backward", "conv_loops", ("gw[o, c, p, q] += g", "gw[o, c, p, q] = g"), ("last", "overwritten")),
     ("conv2d_backward", "conv_loops", ("gb[o] += g", "gb[o] = g"), ("last pixel",)),
@@ -75,16 +75,16 @@ MISTAKES: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     # conv2d_backward: views and einsum
     ("conv2d_backward", "conv_as_strided", ("c * sh, d * sw, c, d", "c, d, c, d"), ("stride ignored in grad_w",)),
     ("conv2d_backward", "conv_as_strided", ("] += np", "] = np"), ("overwritten",)),
-    ("conv2d_backward", "conv_as_strided", ("w[:, :, p, q]", "w[:, :, KH - 1 - p, KW - 1 - q]"), ("not flipped",)),
-    ("conv2d_backward", "conv_as_strided", ("w[:, :, p, q]", "w[:, :, p, KW - 1 - q]"), ("flipped in",)),
+    ("conv2d_backward", "conv_as_strided", ("w[:, :, p, q]", "w[:, :, KH - 1 - p, KW - 1 - q]"), ("wrong orientation",)),
+    ("conv2d_backward", "conv_as_strided", ("w[:, :, p, q]", "w[:, :, p, KW - 1 - q]"), ("left to right",)),
     ("conv2d_backward", "conv_as_strided", ('"nohw->o"', '"nohw->no"'), ("not summed over the batch",)),
     ("conv2d_backward", "conv_as_strided", ('"nohw->o"', '"nohw->n"'), ("over the filters",)),
     ("conv2d_backward", "conv_as_strided", ('"nohw,nchwpq->ocpq"', '"nohw,nchwpq->copq"'), ("axes exchanged",)),
     ("conv2d_backward", "conv_as_strided", ('"nohw,nchwpq->ocpq"', '"nohw,nchwpq->ocqp"'), ("axes exchanged",)),
     ("conv2d_backward", "conv_as_strided", ('"nohw,nchwpq->ocpq"', '"nohw,mchwpq->ocpq"'), ("samples summed",)),
     # conv2d_backward: full correlation
-    ("conv2d_backward", "conv_full_correlation", ("w[:, :, ::-1, ::-1]", "w"), ("not flipped",)),
-    ("conv2d_backward", "conv_full_correlation", ("w[:, :, ::-1, ::-1]", "w[:, :, ::-1]"), ("flipped in",)),
+    ("conv2d_backward", "conv_full_correlation", ("w[:, :, ::-1, ::-1]", "w"), ("wrong orientation",)),
+    ("conv2d_backward", "conv_full_correlation", ("w[:, :, ::-1, ::-1]", "w[:, :, ::-1]"), ("left to right", "upside down")),
     ("conv2d_backward", "conv_full_correlation", ("[:, :, ph : ph + H, pw : pw + W]", ""), ("padding not cropped",)),
     (
         "conv2d_backward",

@@ -72,7 +72,11 @@ def cases(
         }
         geometry = ", ".join([f"x {times(N, C, H, W)}", f"filters {times(*w.shape)}", *settings])
         last = (stride, padding, *more)
-        yield Case(geometry, (*arrays, *last), sizes, frozenset(name for name, holds in features.items() if holds))
+        holding = frozenset(name for name, holds in features.items() if holds)
+        yield Case(geometry, (*arrays, *last), sizes, holding)
+        if more and number == 0:
+            defaults = holding | {"dilation and groups are left out of the call"}
+            yield Case(f"{geometry}, by default", (*arrays, stride, padding), sizes, defaults)
 
 
 # -- the misconceptions
@@ -169,11 +173,11 @@ def grad_x_variant(
     N, C, H, W = x.shape
     O, Cg, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
-    if has("filter not flipped"):
+    if has("filter in the wrong orientation"):
         w = w[..., ::-1, ::-1]
-    if has("filter flipped in columns only"):
+    if has("filter upside down"):
         w = w[..., ::-1, :]
-    if has("filter flipped in rows only"):
+    if has("filter mirrored left to right"):
         w = w[..., ::-1]
     if has("filter transposed") and KH == KW:
         w = w.swapaxes(2, 3)
@@ -424,14 +428,18 @@ FORWARD = (
 )
 GX, GW, GB = "grad_x[n,c,h,w] = ", "grad_w[o,c,p,q] = ", "grad_b[o] = "
 BACKWARD = (
-    M("filter not flipped", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,KW−1−q], where h = i·s + p − padding"),
     M(
-        "filter flipped in rows only",
+        "filter in the wrong orientation",
+        "flip",
+        f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,KW−1−q], where h = i·s + p − padding",
+    ),
+    M(
+        "filter mirrored left to right",
         "flip",
         f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,KW−1−q], where h = i·s + p − padding",
     ),
     M(
-        "filter flipped in columns only",
+        "filter upside down",
         "flip",
         f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,q], where h = i·s + p − padding",
     ),
