@@ -39,6 +39,14 @@ FAMILIES = {
         "Some elements are never written. numpy.empty holds arbitrary numbers; here it is filled with NaN.",
         "Which elements does your loop not reach, and which value must they have?",
     ),
+    "range too short": Family(
+        "A loop or a slice leaves out the first or the last index.",
+        "How often does your loop run, and how many rows does the array have?",
+    ),
+    "reshaped": Family(
+        "reshape stands where axes must be exchanged. It keeps the order of the numbers in memory.",
+        "Which element stands at [0, 1] before and after your reshape, and where must it stand?",
+    ),
     "transposed": Family(
         "The numbers are right, but two axes are exchanged.",
         "Write the index of each axis beside each factor: in which order must the result have them?",
@@ -126,6 +134,10 @@ FAMILIES = {
     "leftover": Family(
         "Rows and columns at the end that no window reaches are treated as absent, or as taps of the filter.",
         "With H = 4, a filter of 3 and stride 2 there is one output row. Which rows of x does it not read?",
+    ),
+    "output size": Family(
+        "The number of windows along an axis is wrong.",
+        "At which rows of the padded x does a window begin, and does the last window still fit?",
     ),
     "height and width": Family(
         "Height and width are exchanged.", "Which of the two numbers of a pair belongs to the rows?"

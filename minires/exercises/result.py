@@ -10,7 +10,7 @@ from typing import Any
 from minires._repr import wrapped
 from minires.exercises.compare import first_difference
 from minires.exercises.diagnose import Explanation, where_exactly
-from minires.exercises.task import Array, Case, Exercise, Misconception
+from minires.exercises.task import AGAIN, Array, Case, Exercise, Misconception
 
 WIDTH, INDENT = 100, 15  # columns of a message; of its labels
 
@@ -69,7 +69,8 @@ def failed(exercise: Exercise, verdict: str, lines: Sequence[str], question: str
 
 
 def passed(exercise: Exercise, cases: Sequence[Case]) -> Result:
-    tried = f"{len(cases)} geometries, from {cases[0].geometry} to {cases[-1].geometry};"
+    drawn = [case for case in cases if AGAIN not in case.features]
+    tried = f"{len(drawn)} geometries, from {drawn[0].geometry} to {drawn[-1].geometry}, two of them twice;"
     text = [
         f"{exercise.name}: passed",
         "",
@@ -118,6 +119,8 @@ def wrong(
     text += notes
     output = wrong_here[0]
     asked = _question(exercise, exercise.outputs[output], came[first][output], expected[first][output])
+    if all(AGAIN in case.features for case, flags in zip(cases, right, strict=True) if not all(flags)):
+        asked = "Which array does your code keep from one call to the next?"
     lines, names, parts = _named(exercise, explained, asked, came[first])
     text += ["", *lines]
     details = {

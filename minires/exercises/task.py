@@ -132,14 +132,25 @@ class Exercise:
 
         A solution that keeps arrays of an earlier call is wrong in the repeated geometries.
         """
-        drawn, again = (
-            sorted(self.cases(np.random.default_rng(numbers)), key=lambda case: case.elements)
-            for numbers in (seed, (seed, 1))
-        )
-        return drawn + [
-            replace(case, geometry=f"{case.geometry}, once more", features=case.features | {AGAIN})
-            for case in (again[0], again[-1])
-        ]
+        drawn = self._drawn(seed)
+        return [*drawn, *(self._again(drawn[place], place, seed) for place in (0, -1))]
+
+    def _drawn(self, *seed: int) -> list[Case]:
+        return sorted(self.cases(np.random.default_rng(seed)), key=lambda case: case.elements)
+
+    def _again(self, first: Case, place: int, seed: int) -> Case:
+        """A geometry with other numbers; each array of its first call would give another result."""
+        for number in range(1, 20):
+            case = self._drawn(seed, number)[place]
+            right = self.solved(case)
+            stale = [
+                self.solved(replace(case, arguments=(*case.arguments[:j], array, *case.arguments[j + 1 :])))
+                for j, array in enumerate(first.arguments)
+                if isinstance(array, np.ndarray)
+            ]
+            if not any(all(map(np.array_equal, right, outputs)) for outputs in stale):
+                break
+        return replace(case, geometry=f"{case.geometry}, once more", features=case.features | {AGAIN})
 
     def solved(self, case: Case, bugs: Bugs | None = None) -> tuple[Array, ...]:
         """The outputs of the solution, or of the variant with these bugs, as they are compared."""

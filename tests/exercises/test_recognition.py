@@ -283,6 +283,15 @@ def test_a_buffer_that_is_used_again_is_no_trick():
     result = exercises.check("relu_backward", memorised)
     assert not result.passed
     assert "wrong exactly where the geometry came before, with other numbers" in result.message
+    inputs = []
+
+    def stale(grad_output, x):
+        inputs.append(x)
+        return grad_output * ((inputs[0] if inputs[0].shape == x.shape else x) > 0)
+
+    result = exercises.check("relu_backward", stale)
+    assert not result.passed
+    assert result.details["question"] == "Which array does your code keep from one call to the next?"
 
 
 def test_errors_are_cut_to_the_lines_of_the_solution():

@@ -232,6 +232,8 @@ def sgd_variant(
         decay = weight_decay + 0 * p
     if has("weight decay of the sign of p"):
         decay = weight_decay * np.sign(p)
+    if has("weight decay of matrices alone") and p.ndim < 2:
+        decay = 0 * p
     outside = has("weight decay after the momentum") or has("decoupled weight decay")
     g = grad if has("weight decay forgotten") or outside else grad + decay
     if has("gradient with dampening"):
@@ -313,6 +315,7 @@ SGD = Exercise(
             "weight decay",
             "velocity = momentum · velocity + grad − weight_decay · p",
         ),
+        M("weight decay of matrices alone", "weight decay", "weight_decay · p is added only if p has two axes or more"),
         M("weight decay doubled", "weight decay", "velocity = momentum · velocity + grad + 2 · weight_decay · p"),
         M("weight decay halved", "weight decay", "velocity = momentum · velocity + grad + weight_decay · p / 2"),
         M("weight decay without p", "weight decay", "velocity = momentum · velocity + grad + weight_decay"),
