@@ -126,8 +126,6 @@ def he_variant(bugs: Bugs, shape: tuple[int, ...], fan: str, rng: np.random.Gene
         z = abs(z)
     if has("sorted"):
         z = np.sort(z.ravel()).reshape(shape)
-    if has("Laplace's distribution"):
-        z = rng.laplace(0, math.sqrt(0.5), shape)
     if has("mean 1"):
         return (1 + z * std,)
     return (z * std,)
@@ -175,7 +173,6 @@ HE = Exercise(
         M("zeros", "distribution", "w = 0"),
         M("absolute values", "distribution", "w = |normal numbers|: no weight is negative"),
         M("sorted", "distribution", "w in ascending order: neighbours are almost equal"),
-        M("Laplace's distribution", "distribution", "Laplace's distribution with the right deviation"),
         M("mean 1", "distribution", "normal numbers around 1"),
         *(M(f"clipped at {k} deviations", "distribution", f"w = clip(w, −{k}·√(2/n), {k}·√(2/n))") for k in (1.5, 2)),
         M(
