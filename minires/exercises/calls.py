@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.task import Array
+
 LINES = 8  # of a traceback
 LARGEST = 1 << 22  # elements of an output: a larger output is not kept
+POISON = 0x7FFDEAD000000000  # the bits of a NaN that no computation makes; its conversion to float32 keeps them
+POISON_NAN = np.array(POISON, np.uint64).view(np.float64)
 
 
 @dataclass
@@ -57,9 +61,9 @@ def _equal(a: Any, b: Any) -> bool:
 
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
-    """A context in which numpy.empty and numpy.empty_like fill floating arrays with NaN.
+    """A context in which numpy.empty and numpy.empty_like fill floating arrays with a NaN of its own bits.
 
-    An element that a solution forgets to write is then wrong in every run.
+    An element that a solution forgets to write is then wrong in every run, and differs from a computed NaN.
     """
     module: Any = np
     before = {name: getattr(module, name) for name in ("empty", "empty_like")}
@@ -68,7 +72,7 @@ def poisoned() -> Iterator[None]:
         def filled(*arguments: Any, **options: Any) -> Any:
             array = function(*arguments, **options)
             if array.dtype.kind in "fc":
-                array.fill(np.nan)
+                array[...] = POISON_NAN
             return array
 
         return filled
@@ -80,6 +84,12 @@ def poisoned() -> Iterator[None]:
     finally:
         for name, function in before.items():
             setattr(module, name, function)
+
+
+def unwritten(array: Array) -> Array:
+    """Where an array holds the NaN of `poisoned`, as a mask.  Arithmetic keeps the bits, but may set the sign."""
+    bits = np.ascontiguousarray(array, np.float64).view(np.uint64)
+    return (bits & np.uint64(0x7FFF_FFFF_E000_0000)) == np.uint64(POISON)
 
 
 def checked(result: Any, names: Sequence[str]) -> list[Any]:

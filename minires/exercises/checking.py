@@ -14,8 +14,8 @@ from minires._repr import shown
 from minires.exercises.calls import Call, called
 from minires.exercises.compare import same
 from minires.exercises.diagnose import Diagnosis, where_exactly
-from minires.exercises.result import Result, failed, passed, wrong
-from minires.exercises.task import Array, Case, Exercise, fresh
+from minires.exercises.result import Result, between_calls, failed, passed, wrong
+from minires.exercises.task import Array, Case, Exercise, Misconception, fresh
 from minires.exercises.tasks import EXERCISES
 
 
@@ -105,7 +105,9 @@ def judged(book: Workbook, calls: Sequence[Call]) -> Result:
             ]
             question = f"Which line writes into {changed[0]}, or into a view of it? +=, out= and slices write in place."
             return failed(exercise, "changed-input", lines, question, changed=changed)
-        return passed(exercise, cases)
+        outputs = [call.outputs for call in calls]
+        found = _in_float32(exercise, outputs) or (exercise.among(cases, outputs) if exercise.among else None)
+        return passed(exercise, cases) if found is None else between_calls(exercise, cases, found)
     notes = [f"the call also changed its input {', '.join(changed)}"] if changed else []
     if len(returned) < len(calls):
         first = next(i for i, call in enumerate(calls) if call.raised)
@@ -126,6 +128,14 @@ def _measured(exercise: Exercise, case: Case, outputs: Sequence[Any]) -> Sequenc
         return outputs
     with np.errstate(all="ignore"):
         return exercise.measured(case, tuple(outputs))
+
+
+def _in_float32(exercise: Exercise, outputs: Sequence[Sequence[Any]]) -> Misconception | None:
+    """The mistake of a solution whose results are float32 and right by chance."""
+    for k, name in enumerate(exercise.outputs):
+        if any(one[k].dtype == np.float32 for one in outputs):
+            return Misconception(f"{name} is float32", "float32", f"{name} = float32 of the right {name}")
+    return None
 
 
 def _right(exercise: Exercise, came: Sequence[Any], expected: Sequence[Array]) -> list[bool]:
@@ -160,6 +170,8 @@ def _raised(exercise: Exercise, cases: Sequence[Case], calls: Sequence[Call]) ->
         question = "The body is still to be written: what is the output for the smallest geometry?"
     elif call.kind in ("NameError", "AttributeError", "ImportError", "ModuleNotFoundError"):
         question = "Is the name spelt as where it is defined, and is it imported?"
+    elif call.kind == "TypeError" and "required positional argument" in call.raised:
+        question = "Which parameters of the signature have a default value?"
     elif call.kind == "TypeError" and any(word in lines[0] for word in ("(", "option")):
         question = "An argument may be an int or an (h, w) pair. Does this line work with both?"
     return failed(exercise, verdict, lines, question, geometry=cases[first].geometry, error=call.raised)

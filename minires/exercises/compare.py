@@ -31,8 +31,11 @@ def different(came: Array, expected: Array, tolerance: float) -> Array:
         return np.argwhere(~(np.abs(came - expected) <= limit))
 
 
-def first_difference(name: str, came: Any, expected: Array, tolerance: float) -> str:
-    """Which elements differ, and the first of them with both numbers; small arrays are shown whole."""
+def first_difference(name: str, came: Any, expected: Array, tolerance: float, statistics: tuple[str, ...] = ()) -> str:
+    """Which elements differ, and the first of them with both numbers; small arrays are shown whole.
+
+    statistics   names of the elements, if they are statistics of the output
+    """
     if isinstance(came, str):
         return came
     if came.shape != expected.shape:
@@ -40,8 +43,14 @@ def first_difference(name: str, came: Any, expected: Array, tolerance: float) ->
     where = different(came, expected, tolerance)
     index = tuple(map(int, where[0]))
     place = f"{name}[{', '.join(map(str, index))}]" if index else name
+    if statistics:
+        wrong = [k for (k,) in where]
+        return "\n".join(
+            f"{statistics[k]} of {name} came {number(came[k])}, expected about {number(expected[k])}" for k in wrong
+        )
+    digits = next((d for d in range(6, 17) if number(came[index], d) != number(expected[index], d)), 17)
     lines = [
-        f"{place} came {number(came[index])}, expected {number(expected[index])}; "
+        f"{place} came {number(came[index], digits)}, expected {number(expected[index], digits)}; "
         f"{len(where)} of {came.size} elements {'differs' if len(where) == 1 else 'differ'}"
     ]
     if 1 < came.size <= 16:
@@ -49,8 +58,8 @@ def first_difference(name: str, came: Any, expected: Array, tolerance: float) ->
     return "\n".join(lines)
 
 
-def number(value: Any) -> str:
-    return f"{float(value):.6g}"
+def number(value: Any, digits: int = 6) -> str:
+    return f"{float(value):.{digits}g}"
 
 
 def shown(array: Array) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.calls import unwritten
 from minires.exercises.compare import same
 from minires.exercises.task import Array, Bugs, Case, Exercise, Misconception
 
@@ -84,6 +85,8 @@ class Diagnosis:
             for switch, one in catalogue.items()
             if self._agree(output, places, frozenset({switch}))
         ]
+        if self.exercise.statistics:  # rules about elements, and pairs, mean nothing for statistics
+            return found
         if not found:
             found = [Explanation((one,)) for one in self._general(output, places, right)]
         if found:
@@ -169,9 +172,9 @@ class Diagnosis:
             }
             some = any(np.isfinite(array).any() for array in came.values())
             if some and all(i in written and self._same(written[i], arrays[i]) for i in places):
-                yield Misconception(
-                    f"elements of {name} not written", "unwritten", f"{name} is NaN in places, else right"
-                )
+                missed = any(unwritten(array).any() for array in came.values())
+                text, family = ("not written", "unwritten") if missed else ("computed as NaN", "not a number")
+                yield Misconception(f"elements of {name} {text}", family, f"{name} is NaN in places, else right")
             return
         factor = self._factor(places, came, arrays)
         if factor is not None:
@@ -188,7 +191,9 @@ class Diagnosis:
             yield Misconception(f"{name} in the wrong shape", "shape", text)
             return
         if order and all(same(came[i], arrays[i], 1e-4) for i in places):
-            yield Misconception(f"{name} is imprecise", "precision", f"{name} agrees to 4 digits or more, not to 9")
+            single = all(np.array_equal(came[i], came[i].astype(np.float32)) for i in places)
+            text, family = ("went through float32", "float32") if single else ("is imprecise", "precision")
+            yield Misconception(f"{name} {text}", family, f"{name} agrees to 4 digits or more, not to 9")
 
     def _exchanged(self, output: int, places: Sequence[int]) -> Iterator[Misconception]:
         name = self.exercise.outputs[output]

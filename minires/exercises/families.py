@@ -39,6 +39,14 @@ FAMILIES = {
         "Some elements are never written. numpy.empty holds arbitrary numbers; here it is filled with NaN.",
         "Which elements does your loop not reach, and which value must they have?",
     ),
+    "range too short": Family(
+        "A loop or a slice leaves out the first or the last index.",
+        "How often does your loop run, and how many rows does the array have?",
+    ),
+    "reshaped": Family(
+        "reshape stands where axes must be exchanged. It keeps the order of the numbers in memory.",
+        "Which element stands at [0, 1] before and after your reshape, and where must it stand?",
+    ),
     "transposed": Family(
         "The numbers are right, but two axes are exchanged.",
         "Write the index of each axis beside each factor: in which order must the result have them?",
@@ -53,9 +61,17 @@ FAMILIES = {
     "order of outputs": Family(
         "The outputs are returned in another order.", "In which order does the docstring list the outputs?"
     ),
-    "precision": Family(
-        "The result agrees only to some digits: it went through float32 or through a finite difference.",
+    "float32": Family(
+        "The result was rounded to float32. All inputs are float64, and so must the result be.",
         "Which array in your code is not float64?",
+    ),
+    "precision": Family(
+        "The result agrees only to some digits. A rounding, a clip, a small constant or a finite difference does this.",
+        "Which line changes a number by very little?",
+    ),
+    "not a number": Family(
+        "A computation had no result and gave NaN: 0 / 0, 0 · inf, inf − inf, or a function outside of its domain.",
+        "Which operation of your code has no result for these inputs?",
     ),
     "cotangent": Family(
         "grad_output is used as if it were all ones. This gives the gradient of the sum of the outputs alone.",
@@ -95,8 +111,8 @@ FAMILIES = {
     ),
     # -- windows
     "flip": Family(
-        "The filter has the wrong orientation. The layer is a cross-correlation: its forward does not flip the "
-        "filter, and its data gradient does.",
+        "The taps pair with the wrong pixels. Tap (p, q) of output (i, j) belongs to row i·stride + p − padding. A "
+        "loop that adds to this row uses w[p, q] as it is; a correlation of grad_output with w uses w flipped.",
         "The pixel x[h, w] is read by tap (p, q) of which output? Follow the two corners of a filter.",
     ),
     "filters and channels": Family(
@@ -118,6 +134,10 @@ FAMILIES = {
     "leftover": Family(
         "Rows and columns at the end that no window reaches are treated as absent, or as taps of the filter.",
         "With H = 4, a filter of 3 and stride 2 there is one output row. Which rows of x does it not read?",
+    ),
+    "output size": Family(
+        "The number of windows along an axis is wrong.",
+        "At which rows of the padded x does a window begin, and does the last window still fit?",
     ),
     "height and width": Family(
         "Height and width are exchanged.", "Which of the two numbers of a pair belongs to the rows?"
@@ -231,6 +251,10 @@ FAMILIES = {
     "gain": Family(
         "The factor 2 of ReLU is missing or wrong.",
         "ReLU sets half of the numbers to zero. By which factor must the weights' variance make up for it?",
+    ),
+    "source of randomness": Family(
+        "The weights must depend on rng and on nothing else, so that a seed reproduces a run.",
+        "What do two calls with generators of the same seed return, and two calls with different seeds?",
     ),
     "distribution": Family(
         "The weights have another distribution than a normal one around 0.",

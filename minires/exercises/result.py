@@ -10,7 +10,7 @@ from typing import Any
 from minires._repr import wrapped
 from minires.exercises.compare import first_difference
 from minires.exercises.diagnose import Explanation, where_exactly
-from minires.exercises.task import Array, Case, Exercise, Misconception
+from minires.exercises.task import AGAIN, Array, Case, Exercise, Misconception
 
 WIDTH, INDENT = 100, 15  # columns of a message; of its labels
 
@@ -69,7 +69,8 @@ def failed(exercise: Exercise, verdict: str, lines: Sequence[str], question: str
 
 
 def passed(exercise: Exercise, cases: Sequence[Case]) -> Result:
-    tried = f"{len(cases)} geometries, from {cases[0].geometry} to {cases[-1].geometry};"
+    drawn = [case for case in cases if AGAIN not in case.features]
+    tried = f"{len(drawn)} geometries, from {drawn[0].geometry} to {drawn[-1].geometry}, two of them twice;"
     text = [
         f"{exercise.name}: passed",
         "",
@@ -101,10 +102,9 @@ def wrong(
     wrong_here = [k for k in outputs if not right[first][k]]
     count = f"{failing} of {len(cases)} geometries fail"
     text = [f"{exercise.name}: wrong", "", f"smallest failing geometry: {cases[first].geometry}  ({count})"]
-    if exercise.measured_as:
-        text.append(f"compared: {exercise.measured_as}")
     for k in wrong_here:
-        text.append(first_difference(exercise.outputs[k], came[first][k], expected[first][k], exercise.tolerance))
+        pair = (came[first][k], expected[first][k])
+        text.append(first_difference(exercise.outputs[k], *pair, exercise.tolerance, exercise.statistics))
         if isinstance(came[first][k], str) and len(set(map(str, came[first]))) == 1:
             break  # one complaint about all outputs
     always = [exercise.outputs[k] for k in outputs if all(flags[k] for flags in right)]
@@ -117,7 +117,11 @@ def wrong(
         if place:
             text.append(f"{exercise.outputs[k]} is wrong exactly where {place}")
     text += notes
-    lines, names, parts = _named(exercise, explained)
+    output = wrong_here[0]
+    asked = _question(exercise, exercise.outputs[output], came[first][output], expected[first][output])
+    if all(AGAIN in case.features for case, flags in zip(cases, right, strict=True) if not all(flags)):
+        asked = "Which array does your code keep from one call to the next?"
+    lines, names, parts = _named(exercise, explained, asked, came[first])
     text += ["", *lines]
     details = {
         "geometry": cases[first].geometry,
@@ -127,19 +131,27 @@ def wrong(
         "came": _listed(came[first][wrong_here[0]]),
         "expected": _listed(expected[first][wrong_here[0]]),
         "misconceptions": parts,
-        "question": parts[0]["question"] if parts else NOT_NAMED[1],
+        "question": parts[0]["question"] if parts else asked,
     }
     return Result(exercise.name, False, "wrong", names, "\n".join(text), details)
 
 
 def _named(
-    exercise: Exercise, explained: Mapping[int, Sequence[Explanation]]
+    exercise: Exercise, explained: Mapping[int, Sequence[Explanation]], asked: str, came: Sequence[Any]
 ) -> tuple[list[str], str | None, list[dict[str, Any]]]:
-    """Lines of the message, the name, and the parts for graders.  A part of several outputs is shown once."""
+    """Lines of the message, the name, and the parts for graders.  A part of several outputs is shown once.
+
+    asked   the question if nothing is named
+    came    the outputs in the smallest failing geometry: a complaint needs no name
+    """
     shown: dict[str, tuple[Misconception, list[str]]] = {}  # name -> part, its outputs
     open_choices: list[str] = []
     names: list[str] = []
-    unnamed = [exercise.outputs[output] for output, candidates in explained.items() if not candidates]
+    unnamed = [
+        exercise.outputs[output]
+        for output, candidates in explained.items()
+        if not candidates and not isinstance(came[output], str)
+    ]
     for output, candidates in explained.items():
         for candidate in candidates:
             for part in candidate.parts:
@@ -158,20 +170,46 @@ def _named(
         lines += _lines(part, ", ".join(outputs))
     if unnamed:
         lines += labelled("misconception", f"{NOT_NAMED[0]} ({', '.join(unnamed)})")
-    parts = [
-        {
-            "name": part.name,
-            "outputs": outputs,
-            "family": part.family,
-            "sentence": part.sentence,
-            "formula": part.formula,
-            "question": part.question,
-        }
-        for part, outputs in shown.values()
-    ]
-    asked = str(parts[0]["question"]) if parts else NOT_NAMED[1]
-    lines += ["", *labelled("question", asked)]
+    parts = [_fields(part, outputs) for part, outputs in shown.values()]
+    question = str(parts[0]["question"]) if parts else asked
+    lines += ["", *labelled("question", question)] if lines else labelled("question", question)
     return lines, " + ".join(dict.fromkeys(names)) or None, parts
+
+
+def _question(exercise: Exercise, name: str, came: Any, expected: Array) -> str:
+    """The question about an output whose mistake has no name."""
+    if isinstance(came, str):
+        if "None" in came:
+            return "Does every path of your function return its result?"
+        if "must return" in came:
+            return "How many values does the docstring list after `returns`, and in which order?"
+        return f"Which type and which shape does the docstring give {name}?"
+    if came.shape != expected.shape:
+        return f"Which shape does the docstring give {name}, and which line of your code decides its shape?"
+    if exercise.statistics:
+        return "Which line of your code sets this statistic?"
+    return NOT_NAMED[1]
+
+
+def between_calls(exercise: Exercise, cases: Sequence[Case], part: Misconception) -> Result:
+    """The verdict on a mistake that no single call shows."""
+    text = [f"{exercise.name}: wrong", "", f"each of the {len(cases)} calls alone looks right", ""]
+    text += [*_lines(part, ", ".join(exercise.outputs)), "", *labelled("question", part.question)]
+    parts = [_fields(part, list(exercise.outputs))]
+    details = {"geometries": len(cases), "misconceptions": parts, "question": part.question}
+    return Result(exercise.name, False, "wrong", part.name, "\n".join(text), details)
+
+
+def _fields(part: Misconception, outputs: list[str]) -> dict[str, Any]:
+    """A misconception for graders."""
+    return {
+        "name": part.name,
+        "outputs": outputs,
+        "family": part.family,
+        "sentence": part.sentence,
+        "formula": part.formula,
+        "question": part.question,
+    }
 
 
 def _lines(part: Misconception, where: str) -> list[str]:

@@ -194,7 +194,7 @@ def residual_block(x, conv1, bn1, conv2, bn2, option, projection):
         shortcut = projection(x)
     elif y.shape != x.shape:  # option A
         C, H = x.shape[1:3]
-        stride = H // y.shape[2]
+        stride = -(-H // y.shape[2])  # rounded up: 5 rows become 3 with stride 2
         shortcut = np.zeros_like(y)
         shortcut[:, :C] = x[:, :, ::stride, ::stride]
     return np.maximum(y + shortcut, 0)

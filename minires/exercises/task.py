@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from minires.exercises.families import FAMILIES
 Array = np.ndarray[Any, Any]
 Bugs = frozenset[str]  # names of misconceptions
 Pair = tuple[int, int]
+
+
+AGAIN = "the geometry came before, with other numbers"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Exercise:
     place           the command that stops in the same computation of minires
     tolerance       largest error of an element, relative to the largest element of the output
     measure         arguments, outputs -> outputs that are compared instead; None: the outputs themselves
-    measured_as     what `measure` computes, for the message
+    statistics      names of the numbers that `measure` computes, for the message
+    among           cases, outputs of all calls -> a misconception that shows only between calls, or None
     """
 
     name: str
@@ -108,7 +112,8 @@ class Exercise:
     helpers: tuple[Callable[..., Any], ...] = ()
     tolerance: float = 2.0**-32  # float64 rounds to 2^-53: the sums have < 2^10 terms and < 2^11 times their result
     measure: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]] | None = None
-    measured_as: str = ""
+    statistics: tuple[str, ...] = ()
+    among: Callable[[Sequence[Case], Sequence[Sequence[Any]]], Misconception | None] | None = None
 
     def start(self) -> str:
         """The start file: docstring, signature, empty body."""
@@ -123,8 +128,29 @@ class Exercise:
         return "import numpy as np\n\n\n" + "\n\n".join(parts)
 
     def ordered_cases(self, seed: int) -> list[Case]:
-        """The cases of a seed, the smallest first."""
+        """The cases of a seed, the smallest first; then the first and the last geometry again with other numbers.
+
+        A solution that keeps arrays of an earlier call is wrong in the repeated geometries.
+        """
+        drawn = self._drawn(seed)
+        return [*drawn, *(self._again(drawn[place], place, seed) for place in (0, -1))]
+
+    def _drawn(self, *seed: int) -> list[Case]:
         return sorted(self.cases(np.random.default_rng(seed)), key=lambda case: case.elements)
+
+    def _again(self, first: Case, place: int, seed: int) -> Case:
+        """A geometry with other numbers; each array of its first call would give another result."""
+        for number in range(1, 20):
+            case = self._drawn(seed, number)[place]
+            right = self.solved(case)
+            stale = [
+                self.solved(replace(case, arguments=(*case.arguments[:j], array, *case.arguments[j + 1 :])))
+                for j, array in enumerate(first.arguments)
+                if isinstance(array, np.ndarray)
+            ]
+            if not any(all(map(np.array_equal, right, outputs)) for outputs in stale):
+                break
+        return replace(case, geometry=f"{case.geometry}, once more", features=case.features | {AGAIN})
 
     def solved(self, case: Case, bugs: Bugs | None = None) -> tuple[Array, ...]:
         """The outputs of the solution, or of the variant with these bugs, as they are compared."""

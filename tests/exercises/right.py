@@ -409,7 +409,7 @@ def block_pad(x, conv1, bn1, conv2, bn2, option, projection):
     elif option == "B":
         identity = projection(x)
     else:
-        s = x.shape[2] // out.shape[2]
+        s = -(-x.shape[2] // out.shape[2])
         identity = np.pad(x[:, :, ::s, ::s], ((0, 0), (0, out.shape[1] - x.shape[1]), (0, 0), (0, 0)))
     out = out + identity
     return out * (out > 0)

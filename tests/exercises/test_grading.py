@@ -39,7 +39,7 @@ def test_four_graders_let_wrong_versions_pass(slipped):
 def test_what_slips_through_is_what_the_grader_cannot_see(slipped):
     assert "stride ignored in grad_x" in slipped["stride-1-only"]
     assert "grad_output replaced by ones" in slipped["ones"]
-    assert "filter not flipped" not in slipped["stride-1-only"]
+    assert "filter in the wrong orientation" not in slipped["stride-1-only"]
 
 
 def test_the_check_itself_lets_nothing_pass():

@@ -21,7 +21,7 @@ FILES = {
     # what the file does: its text, the verdict, words of the message
     "right": (HEAD + RIGHT, "passed", "why it works"),
     "wrong": (HEAD + "return grad_output * (x >= 0)", "wrong", "gradient passes at 0"),
-    "loop": (HEAD + "while True: pass", "no-answer", "no answer after 2 s, in geometry 1 of 7, x 1"),
+    "loop": (HEAD + "while True: pass", "no-answer", "no answer after 2 s, in geometry 1 of 9, x 1"),
     "loop at import": ("while True: pass", "no-answer", "while the file was loaded"),
     "exit": (HEAD + "exit()", "exited", "exit()"),
     "exit at import": ("import sys; sys.exit(0)", "exited", "cannot be loaded"),

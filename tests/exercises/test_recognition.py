@@ -127,7 +127,8 @@ def test_numbers_at_random_are_not_named(name):
         (lambda gx, gw, gb: (gx, gw[..., ::-1, ::-1], gb), "grad_w with its last two axes reversed"),
         (lambda gx, gw, gb: (gw, gx, gb), "grad_w returned as grad_x + grad_x returned as grad_w"),
         (lambda gx, gw, gb: (0 * gx, gw, gb), "grad_x is zero"),
-        (lambda gx, gw, gb: (gx.astype("f"), gw, gb), "grad_x is imprecise"),
+        (lambda gx, gw, gb: (gx.astype("f"), gw, gb), "grad_x went through float32"),
+        (lambda gx, gw, gb: (gx, gw + 1e-7, gb), "grad_w is imprecise"),
         (lambda gx, gw, gb: (gx, gw, None), None),
         (lambda gx, gw, gb: (gx, gw), None),
         (lambda gx, gw, gb: None, None),
@@ -145,9 +146,11 @@ def test_general_mistakes(change, name):
 
 def test_each_output_is_explained_for_itself():
     """grad_w is right, grad_x and grad_b have a mistake each."""
-    bugs = with_bugs(EXERCISES["conv2d_backward"], "filter not flipped", "grad_b not summed over the batch")
+    bugs = with_bugs(
+        EXERCISES["conv2d_backward"], "filter in the wrong orientation", "grad_b not summed over the batch"
+    )
     result = exercises.check("conv2d_backward", bugs)
-    assert result.misconception == "grad_b not summed over the batch + filter not flipped"
+    assert result.misconception == "grad_b not summed over the batch + filter in the wrong orientation"
     assert "grad_w: right in every geometry" in result.message
     assert [one["outputs"] for one in result.details["misconceptions"]] == [["grad_b"], ["grad_x"]]
     assert result.details["geometry"].startswith("x 1×1×")
@@ -185,7 +188,7 @@ OPERATIONS = {
     "conv2d_backward": lambda g, x, w, s, p: gradients(
         lambda x, w, b: F.conv2d(x, w, b, s, p), g, x, w, np.zeros(len(w))
     ),
-    "conv2d_backward_grouped": lambda g, x, w, s, p, d, n: gradients(
+    "conv2d_backward_grouped": lambda g, x, w, s, p, d=1, n=1: gradients(
         lambda x, w, b: F.conv2d(x, w, b, s, p, d, n), g, x, w, np.zeros(len(w))
     ),
     "max_pool2d_backward": lambda g, x, k, s, p: gradients(lambda x: F.max_pool2d(x, k, s, p), g, x),
@@ -258,6 +261,11 @@ def test_unwritten_elements_are_nan():
     assert np.empty_like is before
 
 
+def test_a_computed_nan_differs_from_an_unwritten_element():
+    result = exercises.check("relu_backward", lambda grad_output, x: grad_output * (x / np.abs(x) + 1) / 2)
+    assert result.misconception == "elements of grad_x computed as NaN"
+
+
 def test_a_buffer_that_is_used_again_is_no_trick():
     buffers = {}
 
@@ -272,8 +280,18 @@ def test_a_buffer_that_is_used_again_is_no_trick():
     def memorised(grad_output, x):
         return first.setdefault(x.shape, grad_output * (x > 0))
 
-    exercises.check("relu_backward", memorised)
-    assert not exercises.check("relu_backward", memorised, seed=1).passed
+    result = exercises.check("relu_backward", memorised)
+    assert not result.passed
+    assert "wrong exactly where the geometry came before, with other numbers" in result.message
+    inputs = []
+
+    def stale(grad_output, x):
+        inputs.append(x)
+        return grad_output * ((inputs[0] if inputs[0].shape == x.shape else x) > 0)
+
+    result = exercises.check("relu_backward", stale)
+    assert not result.passed
+    assert result.details["question"] == "Which array does your code keep from one call to the next?"
 
 
 def test_errors_are_cut_to_the_lines_of_the_solution():
@@ -322,3 +340,81 @@ def test_a_result_shows_its_message():
     fields = result.as_json()
     assert (fields["passed"], fields["misconception"]) == (False, "gradient passes at 0")
     assert fields["misconceptions"][0]["family"] == "kink"
+
+
+# -- wrong solutions that single calls do not show
+
+
+def he(draw):
+    def he_init(shape, fan, rng):
+        n = (shape[1] if fan == "in" else shape[0]) * int(np.prod(shape[2:]))
+        return draw(shape, rng) * float(np.sqrt(2 / n))
+
+    return he_init
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"),
+    [
+        (lambda shape, rng: np.random.standard_normal(shape), "another source than rng"),  # noqa: NPY002
+        (lambda shape, rng: np.random.default_rng(0).standard_normal(shape), "rng ignored"),
+        (lambda shape, rng: rng.standard_normal(shape).astype("f"), "w is float32"),
+        (lambda shape, rng: np.sort(rng.standard_normal(shape).ravel()).reshape(shape), "sorted"),
+        (lambda shape, rng: rng.standard_normal(shape).clip(-3, 3), "clipped at 3 deviations"),
+        (lambda shape, rng: (w := rng.standard_normal(shape)) / w.std(), "deviation of the sample made exact"),
+        (lambda shape, rng: rng.standard_normal(shape).clip(-2, 2), "clipped at 2 deviations"),
+        (lambda shape, rng: rng.standard_normal(shape[::-1]), None),
+    ],
+)
+def test_weights_follow_from_rng(draw, name):
+    result = exercises.check("he_init", he(draw))
+    assert (result.passed, result.verdict, result.misconception) == (False, "wrong", name)
+    assert "w[" not in result.message
+
+
+def test_option_a_halves_an_odd_size():
+    def floor(x, conv1, bn1, conv2, bn2, option, projection):
+        f = bn2(conv2(np.maximum(bn1(conv1(x)), 0)))
+        s = x if f.shape == x.shape else projection(x) if projection else None
+        if s is None:
+            s = x[:, :, :: x.shape[2] // f.shape[2], :: x.shape[3] // f.shape[3]]
+            s = np.pad(s, ((0, 0), (0, f.shape[1] - x.shape[1]), (0, 0), (0, 0)))
+        return np.maximum(f + s, 0)
+
+    result = exercises.check("residual_block", floor)
+    assert (result.passed, result.verdict) == (False, "raised")
+    assert "smallest geometry that raises: x 1×1×5×5" in result.message
+
+
+def test_default_values_are_part_of_the_signature():
+    def without(grad_output, x, w, stride, padding, dilation, groups):
+        return EXERCISES["conv2d_backward_grouped"].solution(grad_output, x, w, stride, padding, dilation, groups)
+
+    result = exercises.check("conv2d_backward_grouped", without)
+    assert result.verdict == "raised"
+    assert "raises exactly where dilation and groups are left out of the call" in result.message
+    assert result.details["question"] == "Which parameters of the signature have a default value?"
+
+
+@pytest.mark.parametrize(
+    ("change", "question"),
+    [
+        (lambda gx, gw, gb: None, "Does every path of your function return its result?"),
+        (lambda gx, gw, gb: (gx, gw), "How many values does the docstring list"),
+        (lambda gx, gw, gb: (gx + 0j, gw, gb), "Which type and which shape does the docstring give grad_x?"),
+        (lambda gx, gw, gb: (gx[:, :, 1:] + 1, gw, gb), "Which shape does the docstring give grad_x, and which line"),
+    ],
+)
+def test_a_fact_has_a_question_of_its_own(change, question):
+    solution = EXERCISES["conv2d_backward"].solution
+    result = exercises.check("conv2d_backward", lambda *arguments: change(*solution(*arguments)))
+    assert result.details["question"].startswith(question)
+    assert "Work this geometry out" not in result.message
+
+
+def test_numbers_that_differ_are_printed_differently():
+    solution = EXERCISES["softmax_cross_entropy_backward"].solution
+    result = exercises.check("softmax_cross_entropy_backward", lambda *arguments: solution(*arguments) * (1 + 1e-8))
+    line = next(line for line in result.message.splitlines() if " came " in line)
+    came, expected = line.partition("; ")[0].partition(" came ")[2].split(", expected ")
+    assert came != expected

@@ -105,6 +105,8 @@ def forward_variant(
         root = np.sqrt(used_var) + eps
     if has("eps squared"):
         root = np.sqrt(used_var + eps**2)
+    if has("eps 1e-5 in place of the argument"):
+        root = np.sqrt(used_var + 1e-5)
     if has("divided by the variance"):
         root = used_var + eps
     y = (x if has("mean not subtracted") else x - used_mean) / root
@@ -120,6 +122,8 @@ def forward_variant(
     if has("bias forgotten"):
         b = np.zeros_like(b)
     y = (y + b) * w if has("bias added before the weight") else y * w + b
+    if has("momentum 0.1 in place of the argument"):
+        momentum = 0.1
     move = 1 - momentum if has("momentum is the share of the old value") else momentum
     keep = 1.0 if has("old value not reduced") else 1 - move
     batch_var = var * count / (count - 1)
@@ -178,6 +182,10 @@ def backward_variant(bugs: Bugs, grad_output: Array, x: Array, weight: Array, ep
         terms = count - 1
     if has("divided by N instead of M"):
         terms = float(N)
+    if has("divided by N·H instead of M"):
+        terms = float(N * x.shape[2])
+    if has("divided by all of x instead of M"):
+        terms = float(x.size)
     if has("divided by H·W instead of M"):
         terms = float(x[0, 0].size)
     if has("sums not divided by M"):
@@ -294,6 +302,12 @@ EXERCISES = (
             M("corrected by N instead of M", "biased and unbiased", "running_var moves towards var · N/(N − 1)"),
             *ROOT,
             M("eps squared", "eps", "x̂ = (x − mean) / √(var + eps²)"),
+            M("eps 1e-5 in place of the argument", "eps", "x̂ = (x − mean) / √(var + 0.00001), whatever eps is"),
+            M(
+                "momentum 0.1 in place of the argument",
+                "momentum of statistics",
+                "running ← 0.9 · running + 0.1 · batch, whatever momentum is",
+            ),
             M("mean absolute deviation", "std and variance", "x̂ = (x − mean) / √((mean of |x − mean|)² + eps)"),
             M("multiplied by the deviation", "std and variance", "x̂ = (x − mean) · √(var + eps)"),
             M("running deviation instead of variance", "std and variance", "running_var moves towards √var (unbiased)"),
@@ -397,6 +411,8 @@ EXERCISES = (
             M("sums not divided by M", "sum for mean", f"{GX}(g − Σ g − x̂ · Σ g·x̂)"),
             M("divided by M − 1", "biased and unbiased", f"{GX}(g − Σ g / (M − 1) − x̂ · Σ g·x̂ / (M − 1))"),
             M("divided by N instead of M", "mean for sum", f"{GX}(g − Σ g / N − x̂ · Σ g·x̂ / N)"),
+            M("divided by N·H instead of M", "mean for sum", f"{GX}(g − Σ g / (N·H) − x̂ · Σ g·x̂ / (N·H))"),
+            M("divided by all of x instead of M", "mean for sum", f"{GX}(g − Σ g / (C·M) − x̂ · Σ g·x̂ / (C·M))"),
             M("divided by H·W instead of M", "mean for sum", f"{GX}(g − Σ g / (H·W) − x̂ · Σ g·x̂ / (H·W))"),
             M("unbiased variance", "biased and unbiased", "std = √(var · M/(M − 1) + eps)"),
             *ROOT,

@@ -17,6 +17,7 @@ GEOMETRIES: tuple[tuple[Any, ...], ...] = (
     *((1, 1, 2, 2, 1, 1, "A"), (1, 2, 2, 2, 2, 1, "B"), (1, 1, 4, 4, 2, 2, "A"), (1, 1, 4, 4, 2, 2, "B")),
     *((2, 2, 4, 4, 4, 2, "A"), (2, 2, 4, 6, 4, 2, "B"), (2, 3, 5, 4, 3, 1, "A"), (2, 2, 6, 4, 5, 2, "A")),
     *((1, 2, 3, 2, 3, 1, "A"), (1, 2, 6, 9, 4, 3, "A"), (1, 2, 4, 4, 2, 2, "A")),
+    *((1, 1, 5, 5, 1, 2, "A"), (2, 2, 7, 5, 4, 2, "A")),
 )
 
 
@@ -37,6 +38,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
             "option is 'B'": option == "B",
             "option is 'A' and the dimensions increase": grows and option == "A",
             "the stride is larger than 1": stride > 1,
+            "a size is odd and the stride is larger than 1": stride > 1 and (H % 2 == 1 or W % 2 == 1),
             "the dimensions stay": not grows,
         }
         yield Case(
@@ -66,6 +68,8 @@ def variant(
         y = bn1(y)
     elif has("first batch norm forgotten"):
         y = relu(y)
+    elif has("first batch norm before the convolution"):
+        y = relu(conv1(bn1(x)))
     elif has("batch norm and ReLU before the convolution") and x.shape[1] == y.shape[1]:
         y = conv1(relu(bn1(x)))
     else:
@@ -81,16 +85,21 @@ def variant(
     shortcut: Array = x
     if projection is not None:
         shortcut = projection(x)
+        if has("ReLU on the projection"):
+            shortcut = relu(shortcut)
     elif y.shape != x.shape:
         C = x.shape[1]
-        stride = x.shape[2] // y.shape[2]
+        stride = -(-x.shape[2] // y.shape[2])
         OH, OW = y.shape[2:]
         small = x[:, :, ::stride, ::stride]
         if has("corner of x instead of every stride-th pixel"):
             small = x[:, :, :OH, :OW]
         if has("average instead of every stride-th pixel"):
-            small = x.reshape(*x.shape[:2], OH, stride, OW, stride).mean((3, 5))
-        if has("subsampling begins at pixel 1") and stride > 1:
+            edges = ((0, 0), (0, 0), (0, OH * stride - x.shape[2]), (0, OW * stride - x.shape[3]))
+            whole = np.pad(x, edges, constant_values=np.nan)
+            small = np.nanmean(whole.reshape(*x.shape[:2], OH, stride, OW, stride), (3, 5))
+        everywhere = has("subsampling begins at pixel 1, also with stride 1")
+        if everywhere or (has("subsampling begins at pixel 1") and stride > 1):
             small = np.zeros((*x.shape[:2], OH, OW))
             found = x[:, :, 1::stride, 1::stride]
             small[:, :, : found.shape[2], : found.shape[3]] = found
@@ -180,7 +189,14 @@ BLOCK = Exercise(
             "option A",
             "shortcut[i,j] = mean of a stride×stride square of x",
         ),
-        M("subsampling begins at pixel 1", "option A", "shortcut[i,j] = x[i·stride+1,j·stride+1]"),
+        M(
+            "subsampling begins at pixel 1",
+            "option A",
+            "shortcut[i,j] = x[i·stride+1,j·stride+1]",
+            ("subsampling begins at pixel 1, also with stride 1",),
+        ),
+        M("ReLU on the projection", "activation", "y = relu(F(x) + relu(projection(x)))"),
+        M("first batch norm before the convolution", "order of layers", "F(x) = bn2(conv2(relu(conv1(bn1(x)))))"),
         M("zero channels first", "option A", "the channels of x come after the zeros"),
         M("zero channels on both sides", "option A", "half of the zero channels come before the channels of x"),
         M("channels repeated instead of zeros", "option A", "shortcut channel c = x channel c mod C"),
@@ -196,7 +212,8 @@ BLOCK = Exercise(
     cases=cases,
     right={"y": "y = relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut)"},
     hint=(
-        "Compute F(x) first. Its shape shows whether the dimensions increase. The stride follows from the two heights."
+        "Compute F(x) first. Its shape shows whether the dimensions increase. The stride follows from the two heights, "
+        "rounded up."
     ),
     why="If F(x) is 0, the block passes x on: more layers can do no worse than fewer. ReLU stands after "
     "the addition, so that F(x) may be negative and can correct x in both directions. Option A changes the shape "

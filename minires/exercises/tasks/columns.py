@@ -97,6 +97,9 @@ def im2col_variant(bugs: Bugs, x: Array, kernel_size: Any, stride: Any, padding:
             columns[:, i, j] = padded[:, :, i * sh : i * sh + KH, j * sw : j * sw + KW]
     if has("window flipped"):
         columns = columns[..., ::-1, ::-1]
+    if has("reshaped without exchanging axes"):
+        columns = columns.transpose(0, 3, 1, 2, 4, 5)
+        return (columns.reshape(N * OH * OW, C * KH * KW),)
     by_row, by_column = order(bugs)
     columns = columns.transpose(*by_row, *(3 + axis for axis in by_column))
     return (columns.reshape(N * OH * OW, C * KH * KW),)
@@ -113,6 +116,10 @@ def col2im_variant(
     sizes = [(N, OH, OW)[axis] for axis in by_row] + [(C, KH, KW)[axis] for axis in by_column]
     axes = [*np.argsort(by_row), *(3 + np.argsort(by_column))]
     windows = columns.reshape(sizes).transpose(axes)
+    if has("reshaped without exchanging axes"):
+        windows = columns.reshape(N, C, OH, OW, KH, KW).transpose(0, 2, 3, 1, 4, 5)
+    if has("reshaped without exchanging axes, taps first"):
+        windows = columns.reshape(N, C, KH, KW, OH, OW).transpose(0, 4, 5, 1, 2, 3)
     if has("window flipped"):
         windows = windows[..., ::-1, ::-1]
     (KH, KW), (sh, sw), (ph, pw) = exchanged(has, (KH, KW), stride, padding)
@@ -140,6 +147,8 @@ def col2im_variant(
                 )
     if has("overlaps averaged"):
         padded = padded / np.maximum(count, 1)
+    if has("rows that no window reaches cut off"):
+        return (padded[:, :, ph : min(ph + H, (OH - 1) * sh + KH), pw : min(pw + W, (OW - 1) * sw + KW)],)
     return (cropped(has, padded, H, W, ph, pw),)
 
 
@@ -201,6 +210,7 @@ EXERCISES = (
         misconceptions=(
             *COLUMN_ORDERS,
             *GEOMETRIC,
+            M("reshaped without exchanging axes", "reshaped", "columns = windows (N, C, OH, OW, KH, KW), reshaped"),
             M(
                 "stride ignored in the window",
                 "stride",
@@ -248,6 +258,17 @@ EXERCISES = (
             M("padding not cropped", "padding", "x has H + 2·padding rows"),
             M("cropped at the wrong corner", "padding", "x[h,w] = padded[h,w] instead of padded[h+padding,w+padding]"),
             M("cropped at the end", "padding", "x[h,w] = padded[h+2·padding,w+2·padding]"),
+            M(
+                "reshaped without exchanging axes",
+                "reshaped",
+                "windows = columns, reshaped to axes that begin with N and C",
+                ("reshaped without exchanging axes, taps first",),
+            ),
+            M(
+                "rows that no window reaches cut off",
+                "leftover",
+                "x has (OH − 1)·stride + KH − padding rows instead of H",
+            ),
             M("slice p:-p", "slice to -0", "x = padded[:, :, p:-p, p:-p], which is empty for p = 0"),
             *COLUMN_ORDERS,
             *(one for one in GEOMETRIC if one.name not in NOT_HERE),

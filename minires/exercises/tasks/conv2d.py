@@ -32,6 +32,7 @@ GROUPED: tuple[tuple[Any, ...], ...] = (
     *((1, 1, 3, 3, 1, 2, 2, 1, 0, 1, 1), (1, 1, 3, 3, 1, 2, 2, 1, 0, 2, 1), (1, 2, 2, 2, 2, 1, 1, 1, 0, 1, 2)),
     *((1, 1, 5, 5, 1, 2, 2, 2, 1, 2, 1), (1, 1, 5, 5, 1, 3, 3, 2, 1, 1, 1), (1, 4, 2, 2, 4, 1, 1, 1, 0, 1, 2)),
     *((2, 4, 3, 3, 2, 2, 2, 1, 0, 1, 2), (2, 3, 5, 4, 3, 3, 2, 2, 1, 1, 3), (2, 6, 5, 6, 4, 2, 3, 1, 1, 2, 2)),
+    (1, 1, 4, 4, 1, 3, 3, 2, 0, 1, 1),
     *((2, 4, 7, 6, 4, 3, 2, (2, 1), (1, 2), (1, 2), 2), (2, 2, 9, 7, 2, 2, 2, (3, 2), (0, 1), (2, 3), 1)),
 )
 
@@ -72,7 +73,11 @@ def cases(
         }
         geometry = ", ".join([f"x {times(N, C, H, W)}", f"filters {times(*w.shape)}", *settings])
         last = (stride, padding, *more)
-        yield Case(geometry, (*arrays, *last), sizes, frozenset(name for name, holds in features.items() if holds))
+        holding = frozenset(name for name, holds in features.items() if holds)
+        yield Case(geometry, (*arrays, *last), sizes, holding)
+        if more and number == 0:
+            defaults = holding | {"dilation and groups are left out of the call"}
+            yield Case(f"{geometry}, by default", (*arrays, stride, padding), sizes, defaults)
 
 
 # -- the misconceptions
@@ -110,12 +115,23 @@ def forward_variant(bugs: Bugs, x: Array, w: Array, b: Array, stride: Any, paddi
     OH, OW = max((H + 2 * ph - KH) // sh + 1, 0), max((W + 2 * pw - KW) // sw + 1, 0)
     if has("output size without padding"):
         OH, OW = max((H - KH) // sh + 1, 0), max((W - KW) // sw + 1, 0)
+    if has("output size with the padding once"):
+        OH, OW = max((H + ph - KH) // sh + 1, 0), max((W + pw - KW) // sw + 1, 0)
+    if has("output size without + 1"):
+        OH, OW = OH - 1, OW - 1
+    if has("output size rounded up") or has("output size rounded up in rows"):
+        OH = -((KH - H - 2 * ph) // sh) + 1
+    if has("output size rounded up"):
+        OW = -((KW - W - 2 * pw) // sw) + 1
     edges = ((0, 0), (0, 0), (ph, ph), (pw, pw))
     if has("padded at the end only"):
         edges = ((0, 0), (0, 0), (0, 2 * ph), (0, 2 * pw))
     if has("padded at the beginning only"):
         edges = ((0, 0), (0, 0), (2 * ph, 0), (2 * pw, 0))
     padded = np.pad(x, edges, "edge") if has("padded with the border") else np.pad(x, edges)
+    if has("padding added instead of subtracted"):
+        padded = np.pad(x, ((0, 0), (0, 0), (0, 3 * ph), (0, 3 * pw)))[:, :, ph:, pw:]
+    padded = np.pad(padded, ((0, 0), (0, 0), (0, sh), (0, sw)))  # for windows that do not fit
     if has("filter flipped"):
         w = w[..., ::-1, ::-1]
     if has("filter flipped in rows"):
@@ -139,7 +155,7 @@ def forward_variant(bugs: Bugs, x: Array, w: Array, b: Array, stride: Any, paddi
             seen = padded[:, :, p : p + (OH - 1) * step[0] + 1 : step[0], q : q + (OW - 1) * step[1] + 1 : step[1]]
             part = np.einsum("ncij,oc->noij", seen[:, :, :OH, :OW], w[:, :, p, q])
             y = part if has("only the last tap") else y + part
-    times_added = 1.0
+    times_added: Any = 1.0
     if has("bias forgotten"):
         times_added = 0.0
     if has("bias subtracted"):
@@ -153,6 +169,10 @@ def forward_variant(bugs: Bugs, x: Array, w: Array, b: Array, stride: Any, paddi
         return (y + b[:, None, None] * (1 + inside),)
     if has("bias added for every channel"):
         times_added = C
+    if has("bias added for every channel at the first tap inside the image"):
+        corner = np.zeros_like(w)
+        corner[:, :, 0, 0] = 1
+        times_added = forward_variant(frozenset(), np.ones_like(x), corner, 0 * b, stride, padding)[0]
     if has("bias added for every tap of a channel"):
         times_added = KH * KW
     if has("divided by the filter size"):
@@ -169,11 +189,11 @@ def grad_x_variant(
     N, C, H, W = x.shape
     O, Cg, KH, KW = w.shape
     OH, OW = grad_output.shape[2:]
-    if has("filter not flipped"):
+    if has("filter in the wrong orientation"):
         w = w[..., ::-1, ::-1]
-    if has("filter flipped in columns only"):
+    if has("filter upside down"):
         w = w[..., ::-1, :]
-    if has("filter flipped in rows only"):
+    if has("filter mirrored left to right"):
         w = w[..., ::-1]
     if has("filter transposed") and KH == KW:
         w = w.swapaxes(2, 3)
@@ -181,6 +201,8 @@ def grad_x_variant(
         w = w[..., ::-1, ::-1].swapaxes(2, 3)
     if has("filters and channels exchanged") and Cg == O:
         w = w.swapaxes(0, 1)
+    if has("filters reshaped instead of transposed"):
+        w = w.reshape(Cg, O, KH, KW).swapaxes(0, 1)
     if has("all axes of the filter flipped"):
         w = w[::-1, ::-1]
     if has("filters and channels flipped instead of taps"):
@@ -199,6 +221,8 @@ def grad_x_variant(
         (OH, OW), steps = grad_output.shape[2:], (1, 1)
     if has("dilation ignored in grad_x"):
         dh = dw = 1
+    if has("dilation too large by 1"):
+        dh, dw = dh + 1, dw + 1
     if has("stride and dilation exchanged"):
         steps, (dh, dw) = (dh, dw), steps
     reach = ((OH - 1) * steps[0] + dh * (KH - 1) + 1, (OW - 1) * steps[1] + dw * (KW - 1) + 1)
@@ -207,7 +231,8 @@ def grad_x_variant(
     if has("overlaps overwritten by the last window") or has("only the last filter and window"):
         order.reverse()  # the last window reaches a pixel with its smallest tap
     if has("only the last filter and window"):
-        grad_output, w, groups = grad_output[:, -1:], w[-1:], 1
+        last = np.arange(O) % (O // groups) == O // groups - 1  # of each group
+        grad_output = grad_output * last[:, None, None]
     overwrite = any(
         map(
             has,
@@ -227,6 +252,10 @@ def grad_x_variant(
         return padded[:, :, : H + 2 * ph, : W + 2 * pw]
     if has("cropped at the wrong corner"):
         return padded[:, :, :H, :W]
+    if has("padded by KH instead of KH − 1"):
+        return np.pad(padded, ((0, 0), (0, 0), (1, 0), (1, 0)))[:, :, ph : ph + H, pw : pw + W]
+    if has("rest dropped, cropped"):
+        return padded[:, :, ph : min(ph + H, reach[0]), pw : min(pw + W, reach[1])]
     if has("cropped at the end"):
         return padded[:, :, 2 * ph : 2 * ph + H, 2 * pw : 2 * pw + W]
     if has("slice p:-p"):
@@ -248,6 +277,11 @@ def _grouped(has: Has, grad: Array, w: Array, groups: int, C: int) -> Array:
     """grad (N, O, OH, OW), one tap of w (O, C/G) -> (N, C, OH, OW)"""
     O, Cg = w.shape
     found = np.zeros((grad.shape[0], max(C, Cg), *grad.shape[2:]))
+    if has("each filter has channels of its own"):
+        for o in range(O):
+            first = min(o * Cg, C - Cg)
+            found[:, first : first + Cg] += np.einsum("nij,c->ncij", grad[:, o], w[o])
+        return found
     for g in range(groups):
         filters, channels = _members(has, g, groups, O), _channels(has, g, groups, Cg)
         found[:, channels] += np.einsum("noij,oc->ncij", grad[:, filters], w[filters])
@@ -310,6 +344,8 @@ def grad_w_variant(
     steps = (1, 1) if has("stride ignored in grad_w") or has("stride ignored in grad_w, larger result") else (sh, sw)
     if has("dilation ignored in grad_w"):
         dh = dw = 1
+    if has("dilation too large by 1"):
+        dh, dw = dh + 1, dw + 1
     if has("stride and dilation exchanged"):
         steps, (dh, dw) = (dh, dw), steps
     if has("stride ignored in grad_w, larger result"):
@@ -329,6 +365,11 @@ def grad_w_variant(
             rows = slice(p * dh, p * dh + (OH - 1) * steps[0] + 1, steps[0])
             columns = slice(q * dw, q * dw + (OW - 1) * steps[1] + 1, steps[1])
             seen = padded[:, :, rows, columns]
+            if has("each filter has channels of its own"):
+                for o in range(O):
+                    first = min(o * Cg, x.shape[1] - Cg)
+                    grad_w[o, :, p, q] = np.einsum("nij,ncij->c", grad_output[:, o], seen[:, first : first + Cg])
+                continue
             for g in range(groups):
                 filters, channels = _members(has, g, groups, O), _channels(has, g, groups, Cg)
                 grad_w[filters, :, p, q] = np.einsum("noij,ncij->oc", grad_output[:, filters], seen[:, channels])
@@ -349,6 +390,17 @@ def _last_products(grad_output: Array, x: Array, w: Array, stride: Pair, padding
                     if 0 <= h < x.shape[2] and 0 <= v < x.shape[3]:
                         found[:, :, p, q] = np.outer(grad_output[-1, :, i, j], x[-1, : w.shape[1], h, v])
     return found
+
+
+def _backwards(grad_output: Array, x: Array, w: Array, stride: Pair, padding: Pair) -> tuple[Array, Array]:
+    """grad_x and grad_w if output (i, j) reads row i·s − p + padding."""
+    grad_x, grad_w = np.zeros_like(x), np.zeros_like(w)
+    for i, j, p, q in np.ndindex(*grad_output.shape[2:], *w.shape[2:]):
+        h, v = i * stride[0] - p + padding[0], j * stride[1] - q + padding[1]
+        if 0 <= h < x.shape[2] and 0 <= v < x.shape[3]:
+            grad_x[:, :, h, v] += grad_output[:, :, i, j] @ w[:, :, p, q]
+            grad_w[:, :, p, q] += grad_output[:, :, i, j].T @ x[:, :, h, v]
+    return grad_x, grad_w
 
 
 def grad_b_variant(has: Has, grad_output: Array) -> Array:
@@ -384,6 +436,11 @@ def backward_variant(
     has = bugs.__contains__
     if has("grad_output replaced by ones"):
         grad_output = np.ones_like(grad_output)
+    if has("last row of outputs left out"):
+        grad_output = grad_output.copy()
+        grad_output[:, :, -1:] = 0
+    if has("taps counted backwards"):
+        return (*_backwards(grad_output, x, w, pair(stride), pair(padding)), grad_b_variant(has, grad_output))
     geometry = (stride, padding, dilation, groups)
     grad_w = grad_w_variant(has, grad_output, x, w, *geometry)
     return grad_x_variant(has, grad_output, x, w, *geometry), grad_w, grad_b_variant(has, grad_output)
@@ -398,6 +455,15 @@ FORWARD = (
     M("filters and channels exchanged", "filters and channels", "y[n,o,i,j] = Σ x[n,c,…] · w[c,o,p,q] + b[o]"),
     M("padding ignored", "padding", "y[n,o,i,j] = Σ x[n,c,i·s+p,j·s+q] · w, with OH = (H − KH) // s + 1"),
     M("output size without padding", "padding", "OH = (H − KH) // s + 1, on a padded x"),
+    M("output size with the padding once", "output size", "OH = (H + padding − KH) // s + 1"),
+    M("output size without + 1", "output size", "OH = (H + 2·padding − KH) // s"),
+    M(
+        "output size rounded up",
+        "output size",
+        "OH = ⌈(H + 2·padding − KH) / s⌉ + 1",
+        ("output size rounded up in rows",),
+    ),
+    M("padding added instead of subtracted", "padding", "y[n,o,i,j] = Σ x[n,c,i·s+p+padding,j·s+q+padding] · w + b"),
     M("padded at the end only", "padding", "y[n,o,i,j] = Σ x[n,c,i·s+p,j·s+q] · w + b, without − padding"),
     M("padded at the beginning only", "padding", "y[n,o,i,j] = Σ x[n,c,i·s+p−2·padding,…] · w + b"),
     M("padded with the border", "padding", "x[n,c,−1,w] = x[n,c,0,w] instead of 0"),
@@ -413,7 +479,12 @@ FORWARD = (
         "y[n,o,i,j] = Σ (x · w + b[o]) = Σ x · w + C·KH·KW · b[o]",
         ("bias added once and at every tap", "bias added once and at every tap inside the image"),
     ),
-    M("bias added for every channel", "bias", "y[n,o,i,j] = Σ x · w + C · b[o]"),
+    M(
+        "bias added for every channel",
+        "bias",
+        "y[n,o,i,j] = Σ x · w + C · b[o]",
+        ("bias added for every channel at the first tap inside the image",),
+    ),
     M("bias added for every tap of a channel", "bias", "y[n,o,i,j] = Σ x · w + KH·KW · b[o]"),
     M("only the first channel", "channels", "y[n,o,i,j] = Σ_p,q x[n,0,…] · w[o,0,p,q] + b[o]"),
     M("only the last channel", "channels", "y[n,o,i,j] = Σ_p,q x[n,C−1,…] · w[o,C−1,p,q] + b[o]"),
@@ -424,14 +495,18 @@ FORWARD = (
 )
 GX, GW, GB = "grad_x[n,c,h,w] = ", "grad_w[o,c,p,q] = ", "grad_b[o] = "
 BACKWARD = (
-    M("filter not flipped", "flip", f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,KW−1−q], where h = i·s + p − padding"),
     M(
-        "filter flipped in rows only",
+        "filter in the wrong orientation",
+        "flip",
+        f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,KW−1−q], where h = i·s + p − padding",
+    ),
+    M(
+        "filter mirrored left to right",
         "flip",
         f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,KW−1−q], where h = i·s + p − padding",
     ),
     M(
-        "filter flipped in columns only",
+        "filter upside down",
         "flip",
         f"{GX}Σ grad_output[n,o,i,j] · w[o,c,KH−1−p,q], where h = i·s + p − padding",
     ),
@@ -474,7 +549,19 @@ BACKWARD = (
         "grad_x has OH·s + KH − 1 − 2·padding rows instead of H",
         ("zeros behind the last output, cropped",),
     ),
-    M("rest dropped", "leftover", "grad_x has (OH − 1)·s + KH − 2·padding rows instead of H"),
+    M(
+        "rest dropped",
+        "leftover",
+        "grad_x has (OH − 1)·s + KH − 2·padding rows instead of H",
+        ("rest dropped, cropped",),
+    ),
+    M("padded by KH instead of KH − 1", "padding", f"{GX}the right grad_x[n,c,h−1,w−1]"),
+    M(
+        "filters reshaped instead of transposed",
+        "reshaped",
+        f"{GX}Σ grad_output[n,o,i,j] · w.reshape(C, O, KH, KW)[c,o,p,q]",
+    ),
+    M("last row of outputs left out", "range too short", "i runs to OH − 2: the last row of grad_output is not used"),
     M(
         "overlaps overwritten by the last window",
         "overwritten",
@@ -532,6 +619,8 @@ GROUPED_ONLY = (
         f"{GX}Σ grad_output[n,o,i,j] · w[o,c,p,q], where h = i·s + p − padding",
     ),
     M("dilation ignored in grad_w", "dilation", f"{GW}Σ grad_output[n,o,i,j] · x[n,c,i·s+p−padding,…]"),
+    M("dilation too large by 1", "dilation", "h = i·s + p·(dilation + 1) − padding"),
+    M("each filter has channels of its own", "groups", "filter o uses the channels o·(C/G), o·(C/G) + 1, …"),
     M("stride and dilation exchanged", "dilation", "h = i·dilation + p·stride − padding"),
     M("groups ignored", "groups", "every filter uses the channels of the first group, c = 0 … C/G − 1"),
     M("channels interleaved", "groups", "group g has the channels g, g + G, g + 2·G, …"),
@@ -603,7 +692,10 @@ EXERCISES = (
         helpers=(pair_of,),
         solution=conv2d_backward,
         variant=backward_variant,
-        misconceptions=BACKWARD,
+        misconceptions=(
+            *BACKWARD,
+            M("taps counted backwards", "flip", "h = i·s − p + padding instead of i·s + p − padding"),
+        ),
         cases=cases,
         right=RIGHT,
         hint=HINT,

@@ -53,6 +53,8 @@ def relu_variant(bugs: Bugs, grad_output: Array, x: Array) -> tuple[Array, ...]:
             mask = other.astype(float)
     if has("forward returned"):
         return (np.maximum(x, 0),)
+    if has("last index of the first axis left out"):
+        mask[-1:] = 0
     return (grad_output * mask,)
 
 
@@ -86,6 +88,7 @@ RELU = Exercise(
         M("leaky", "derivative", "grad_x = 0.01 · grad_output where x ≤ 0"),
         M("forward returned", "derivative", "grad_x = max(x, 0)"),
         M("grad_output replaced by ones", "cotangent", "grad_x = [x > 0]"),
+        M("last index of the first axis left out", "range too short", "grad_x[−1] = 0"),
     ),
     cases=relu_cases,
     right={"grad_x": "grad_x = grad_output · [x > 0]"},
@@ -143,6 +146,8 @@ def linear_variant(bugs: Bugs, grad_output: Array, x: Array, w: Array) -> tuple[
         grad_w = np.einsum("no,ni->noi", g, x)
     if has("x and grad_output exchanged in grad_w") and square:
         grad_w = x.T @ g
+    if has("grad_w reshaped instead of transposed"):
+        grad_w = (x.T @ g).reshape(w.shape)
     grad_b = g.sum(0)
     if has("only the last sample in grad_b"):
         grad_b = g[-1]
@@ -195,6 +200,7 @@ LINEAR = Exercise(
         M("means before the product", "sum before product", "grad_w[o,i] = mean_n grad_output[n,o] · mean_n x[n,i]"),
         M("grad_w not summed over the batch", "reduction", "grad_w[n,o,i] = grad_output[n,o] · x[n,i]"),
         M("x and grad_output exchanged in grad_w", "transposed", "grad_w[o,i] = Σ_n x[n,o] · grad_output[n,i]"),
+        M("grad_w reshaped instead of transposed", "reshaped", "grad_w = (xᵀ grad_output).reshape(O, I)"),
         M("only the last sample in grad_b", "overwritten", "grad_b[o] = grad_output[N−1,o]"),
         M("only the first sample in grad_b", "overwritten", "grad_b[o] = grad_output[0,o]"),
         M("grad_b not summed", "reduction", "grad_b = grad_output"),
@@ -279,6 +285,10 @@ def skip_variant(
             return np.asarray(
                 grad.sum(leading).mean(tuple(a - len(leading) for a in ones), keepdims=True).reshape(shape)
             )
+        if has("last axes summed instead of leading ones"):
+            while grad.ndim > len(shape):
+                grad = grad.sum(-1)
+            return np.asarray(grad.sum(tuple(a for a, n in enumerate(shape) if n == 1), keepdims=True))
         total = np.mean if has("averaged") else np.max if has("maximum instead of the sum") else np.sum
         if has("shapes lined up at the left"):
             for axis, (m, n) in enumerate(zip(grad.shape, shape, strict=False)):
@@ -335,6 +345,11 @@ SKIP = Exercise(
         ),
         M("maximum instead of the sum", "broadcast", "grad_a = maximum of grad_output over the repetitions"),
         M("first element instead of the sum", "broadcast", "grad_a = grad_output[0], the first repetition"),
+        M(
+            "last axes summed instead of leading ones",
+            "broadcast",
+            "grad_a = Σ over the last axes of grad_output; broadcasting adds axes at the left",
+        ),
         M("only leading axes summed", "broadcast", "grad_a = Σ over the added axes; axes of size 1 are not summed"),
         M("only axes of size 1 summed", "broadcast", "grad_a = Σ over the axes of size 1; added axes are not summed"),
         M("only the first axis of size 1 summed", "broadcast", "grad_a = Σ over one of the axes of size 1"),
@@ -393,6 +408,8 @@ def entropy_variant(bugs: Bugs, logits: Array, labels: Array) -> tuple[Array, ..
             labels = (labels + 1) % C
         if has("labels shifted down"):
             labels = labels - 1
+        if has("logits clipped"):
+            logits = logits.clip(-50, 50)
         shift = logits.max(1, keepdims=True)
         axis: int | None = 1
         if has("softmax over the batch"):
@@ -433,6 +450,12 @@ def entropy_variant(bugs: Bugs, logits: Array, labels: Array) -> tuple[Array, ..
         if has("labels shifted up, the last to no class"):
             hot = np.eye(C, k=1)[labels]
         grad = p - hot
+        if has("label term in every row"):
+            grad = p - np.isin(np.arange(C), labels)
+        if has("gradient of the logarithm alone"):
+            grad = -hot / p.clip(1e-12)
+        if has("gradient of the logarithm alone, not clipped"):
+            grad = np.where(hot == 1, -1 / p, 0)
         if has("label term forgotten"):
             grad = p
         if has("softmax forgotten"):
@@ -497,6 +520,14 @@ ENTROPY = Exercise(
         M("softmax forgotten", "label term", "grad[n,c] = −[c = label] / N"),
         M("label term added", "label term", "grad[n,c] = (p[n,c] + [c = label]) / N"),
         M("label term doubled", "label term", "grad[n,c] = (p[n,c] − 2·[c = label]) / N"),
+        M("label term in every row", "label term", "grad[n,c] = (p[n,c] − [c is the label of any sample]) / N"),
+        M("logits clipped", "overflow", "p = softmax(clip(logits, −50, 50)): large logits become equal"),
+        M(
+            "gradient of the logarithm alone",
+            "derivative",
+            "grad[n,label] = −1 / p[n,label] / N, the gradient with respect to p",
+            ("gradient of the logarithm alone, not clipped",),
+        ),
         M("only the label's logit", "only the label", "grad[n,c] = (p[n,c] − 1) / N for the label, else 0"),
         M("label's logit left out", "only the label", "grad[n,c] = p[n,c] / N for c ≠ label, else 0"),
         M(

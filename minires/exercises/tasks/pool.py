@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -307,7 +308,8 @@ def average_variant(
     padding: Any,
     *flags: bool,
 ) -> tuple[Array, ...]:
-    has = bugs.__contains__
+    whole = any(name.endswith(WHOLE) for name in bugs)
+    has = frozenset(name.removesuffix(WHOLE) for name in bugs).__contains__
     count = flags[-1]
     (KH, KW), (sh, sw), (ph, pw) = exchanged(has, kernel_size, stride, padding)
     if has("grad_output replaced by ones"):
@@ -316,6 +318,8 @@ def average_variant(
     OH, OW = grad_output.shape[2:]
     if has("last windows left out"):
         OH, OW = output_size(H, W, kernel_size, stride, padding, False)
+    if has("last row of windows left out"):
+        OH -= 1
     if has("padding always counts"):
         count = True
     if has("padding never counts"):
@@ -331,13 +335,18 @@ def average_variant(
         for j in range(OW):
             rows, columns = slice(i * sh, i * sh + KH), slice(j * sw, j * sw + KW)
             size = inside[rows, columns].sum() or 1.0
-            if has("divided by the whole window") and count:
+            if (whole or has("divided by the whole window")) and count:
                 size = KH * KW
+            for name, end in ENDS.items():
+                if has(name) and count:
+                    size = (min(i * sh - ph + KH, H + end * ph) - i * sh + ph) * (
+                        min(j * sw - pw + KW, W + end * pw) - j * sw + pw
+                    )
             if has("not divided"):
                 size = 1.0
             if has("divided by the square of the height"):
                 size = KH * KH
-            if has("divided by the height"):
+            if has("divided by the height") and (count or not whole):
                 size = KH
             if has("divided by the number of outputs"):
                 size = OH * OW
@@ -356,6 +365,8 @@ def average_variant(
     return (cropped(has, grad_padded, H, W, ph, pw),)
 
 
+WHOLE = ", whole windows counted"
+ENDS = {"clipped at H + 2·padding of x": 2, "padding at the end not counted": 0}  # name: padding counted at the end
 AVERAGE = (
     M("not divided", "divisor", "grad_x[h,w] = Σ grad_output[i,j]: sum pooling"),
     M(
@@ -379,8 +390,14 @@ AVERAGE = (
         "pooled differently",
         "the gradient of a window goes to its first pixel alone",
     ),
+    M("padding at the end not counted", "divisor", "size(i,j) counts the padding above and left of x alone"),
+    M("last row of windows left out", "range too short", "i runs to OH − 2: the last row of windows gives nothing"),
     *WINDOWS,
 )
+COUNTED = ("divided by the height", "stride", "padding ignored", "kernel size", "padding exchanged", "padding of the")
+AVERAGE = tuple(
+    replace(one, also=(one.name + WHOLE,)) if one.name.startswith(COUNTED) else one for one in AVERAGE
+)  # the size of a window can be counted or be KH·KW, which differs in misplaced windows
 AVERAGE_RIGHT = {"grad_x": "grad_x[n,c,h,w] = Σ grad_output[n,c,i,j] / size(i,j) over the windows that contain (h, w)"}
 AVERAGE_WHY = (
     "Each pixel of a window has the weight 1 / size, so it receives this share of grad_output. Pixels in several "
@@ -440,6 +457,11 @@ EXERCISES = (
                 "divided by the whole window",
                 "divisor",
                 "size(i,j) = KH·KW, also where the window leaves the padded image",
+            ),
+            M(
+                "clipped at H + 2·padding of x",
+                "divisor",
+                "size(i,j) counts rows of x up to H + 2·padding; the padded image ends at row H + padding of x",
             ),
             M("last windows left out", "leftover", "the windows that ceil_mode adds receive no share"),
             *AVERAGE,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ M = Misconception
 # -- He initialisation
 
 
+STATISTICS = (
+    *("the deviation / √(2/n)", "the mean / √(2/n)", "the kurtosis / 3", "the correlation of neighbours"),
+    "the largest |w| / (3.4 deviations), at most 1,",
+)
 SHAPES = ((300, 200), (150, 500), (40, 120, 3, 3), (120, 30, 3, 5), (600, 40, 1, 1), (30, 20, 7, 7))
 
 
@@ -24,22 +29,43 @@ def he_cases(rng: np.random.Generator) -> Iterator[Case]:
         fan = ("in", "out")[number % 2]
         kind = "linear layer" if len(shape) == 2 else "convolution"
         features = frozenset({f"fan is {fan!r}", f"the shape is that of a {kind}"})
-        yield Case(f"{kind} {times(*shape)}, fan {fan!r}", (shape, fan, Seed(int(rng.integers(2**31)))), {}, features)
+        seed = Seed(int(rng.integers(2**31)))
+        yield Case(f"{kind} {times(*shape)}, fan {fan!r}", (shape, fan, seed), {}, features)
+        if number == 0:
+            yield Case(f"{kind} {times(*shape)}, fan {fan!r}, same seed", (shape, fan, seed), {}, features)
 
 
 def he_measure(arguments: tuple[Any, ...], outputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """[deviation / √(2/n), mean / √(2/n), kurtosis / 3] of the weights: [1, 0, 1] up to chance.
-
-    An array of another shape is returned as it is.
-    """
+    """STATISTICS of the weights: [1, 0, 1, 0, 1] up to chance; a complaint about an array of another shape."""
     shape, fan, _ = arguments
     weights = np.asarray(outputs[0])
     if weights.shape != tuple(shape) or weights.dtype.kind != "f":
-        return (weights,)
+        return (f"w has shape {weights.shape}, expected {tuple(shape)}",)
     root = math.sqrt((shape[1] if fan == "in" else shape[0]) * math.prod(shape[2:]) / 2)
     std, mean = float(weights.std()), float(weights.mean())
-    kurtosis = float(((weights - mean) ** 4).mean()) / std**4 if std else 0.0
-    return (np.array([std * root, mean * root, kurtosis / 3]),)
+    if not std > 0:
+        return (np.array([0, mean * root, 0, 0, 0]),)
+    z = ((weights - mean) / std).ravel()
+    tail = min(float(abs(z).max()) / 3.4, 1)  # 30,000 normal numbers: the largest is below 3.4 in 1 of 10^8 draws
+    return (np.array([std * root, mean * root, float((z**4).mean()) / 3, float((z[1:] * z[:-1]).mean()), tail]),)
+
+
+def he_among(cases: Sequence[Case], outputs: Sequence[Sequence[Any]]) -> Misconception | None:
+    """Whether the weights follow from rng: equal for equal seeds, different for different seeds."""
+    drawn: dict[tuple[Any, ...], list[tuple[int, Array]]] = {}
+    for case, (w,) in zip(cases, outputs, strict=True):
+        shape, fan, seed = case.arguments
+        drawn.setdefault((shape, fan), []).append((seed.seed, w))
+    calls = [(a, b) for found in drawn.values() for a, b in itertools.combinations(found, 2)]
+    if any(a[0] != b[0] and np.array_equal(a[1], b[1]) for a, b in calls):
+        return Misconception("rng ignored", "source of randomness", "w is the same for every rng")
+    if any(a[0] == b[0] and not np.array_equal(a[1], b[1]) for a, b in calls):
+        return Misconception("another source than rng", "source of randomness", "w differs for equal seeds of rng")
+    measured = [he_measure(case.arguments, tuple(found))[0] for case, found in zip(cases, outputs, strict=True)]
+    if all(abs(one[0] - 1) < 1e-9 for one in measured):
+        text = "w · √(2/n) / (deviation of w), which makes the weights depend on each other"
+        return Misconception("deviation of the sample made exact", "distribution", text)
+    return None
 
 
 def he_variant(bugs: Bugs, shape: tuple[int, ...], fan: str, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -89,7 +115,20 @@ def he_variant(bugs: Bugs, shape: tuple[int, ...], fan: str, rng: np.random.Gene
         return (rng.uniform(0, 1, shape) * std,)
     if has("zeros"):
         return (np.zeros(shape),)
-    return (rng.standard_normal(shape) * std,)
+    z = rng.standard_normal(shape)
+    for limit in (1.5, 2, 2.5, 3):
+        if has(f"clipped at {limit} deviations"):
+            z = z.clip(-limit, limit)
+        if has(f"redrawn beyond {limit} deviations"):
+            while (abs(z) > limit).any():
+                z = np.where(abs(z) > limit, rng.standard_normal(shape), z)
+    if has("absolute values"):
+        z = abs(z)
+    if has("sorted"):
+        z = np.sort(z.ravel()).reshape(shape)
+    if has("mean 1"):
+        return (1 + z * std,)
+    return (z * std,)
 
 
 HE = Exercise(
@@ -132,6 +171,17 @@ HE = Exercise(
         M("uniform with the right deviation", "distribution", "uniform from −√(6/n) to √(6/n)"),
         M("uniform from 0 to 1", "distribution", "uniform from 0 to √(2/n): the mean is not 0"),
         M("zeros", "distribution", "w = 0"),
+        M("absolute values", "distribution", "w = |normal numbers|: no weight is negative"),
+        M("sorted", "distribution", "w in ascending order: neighbours are almost equal"),
+        M("mean 1", "distribution", "normal numbers around 1"),
+        *(M(f"clipped at {k} deviations", "distribution", f"w = clip(w, −{k}·√(2/n), {k}·√(2/n))") for k in (1.5, 2)),
+        M(
+            "clipped at 3 deviations",
+            "distribution",
+            "w = clip(w, −limit, limit), with a limit of 2.5 to 3 deviations",
+            ("clipped at 2.5 deviations", "redrawn beyond 2.5 deviations", "redrawn beyond 3 deviations"),
+        ),
+        M("redrawn beyond 2 deviations", "distribution", "truncated normal numbers: none beyond 2·√(2/n)"),
     ),
     cases=he_cases,
     right={"w": "w ~ Normal(0, 2 / n), n = C·KH·KW (fan in) or O·KH·KW (fan out)"},
@@ -141,7 +191,8 @@ HE = Exercise(
     place="minires summary resnet20",
     tolerance=0.06,  # 30,000 weights: five times the deviation of the measured numbers, at most 0.012
     measure=he_measure,
-    measured_as="[deviation / √(2/n), mean / √(2/n), kurtosis / 3] of the weights; expected about [1, 0, 1]",
+    statistics=STATISTICS,
+    among=he_among,
 )
 
 # -- SGD
@@ -178,6 +229,8 @@ def sgd_variant(
         decay = weight_decay + 0 * p
     if has("weight decay of the sign of p"):
         decay = weight_decay * np.sign(p)
+    if has("weight decay of matrices alone") and p.ndim < 2:
+        decay = 0 * p
     outside = has("weight decay after the momentum") or has("decoupled weight decay")
     g = grad if has("weight decay forgotten") or outside else grad + decay
     if has("gradient with dampening"):
@@ -259,6 +312,7 @@ SGD = Exercise(
             "weight decay",
             "velocity = momentum · velocity + grad − weight_decay · p",
         ),
+        M("weight decay of matrices alone", "weight decay", "weight_decay · p is added only if p has two axes or more"),
         M("weight decay doubled", "weight decay", "velocity = momentum · velocity + grad + 2 · weight_decay · p"),
         M("weight decay halved", "weight decay", "velocity = momentum · velocity + grad + weight_decay · p / 2"),
         M("weight decay without p", "weight decay", "velocity = momentum · velocity + grad + weight_decay"),
