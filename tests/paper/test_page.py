@@ -329,6 +329,15 @@ def test_the_command_writes_the_page(call, tmp_path, monkeypatch):
     assert (tmp_path / "new" / "paper.html").read_text() == "<html>{}</html>"
 
 
+def test_a_missing_result_names_its_commands_and_a_table_has_no_second_picture():
+    body = rendering._Body(Evidence())
+    missing = body.result(outline.FIGURE_7)
+    assert "minires paper all --quick --out build" in missing
+    assert "minires paper page --results build" in missing
+    body.evidence.read["table1"] = Result("table1", "", ["a"], [["b"]], [], True, "made", ["data:image/png;base64,"])
+    assert "<img" not in body.result(outline.TABLE_1)
+
+
 def test_results_of_an_item_are_read_back(call, tmp_path, monkeypatch):
     monkeypatch.setattr(items.drawing, "picture", lambda drawings, kind: b"a picture")
     code, _, _ = call("paper", "figure3", "--out", tmp_path)

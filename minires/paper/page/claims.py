@@ -147,21 +147,21 @@ def deepest_is_below_vgg(evidence: Evidence) -> Verdict:
 
 
 def _weights(module: BasicBlock | Bottleneck) -> int:
-    """Weights of the convolutions on F: at stride 1 also the multiply-adds a pixel."""
+    """Weights of the convolutions on F: at stride 1 also the multiply-adds per pixel."""
     return sum(p.size for path, p in module.named_parameters() if path.startswith("conv"))
 
 
 def similar_complexity(evidence: Evidence) -> Verdict:
     basic, bottleneck = _weights(BasicBlock(64, 64)), _weights(Bottleneck(256, 64))
     ratio = bottleneck / basic
-    return _decided(0.8 < ratio < 1.25, f"multiply-adds a pixel: {basic:,} and {bottleneck:,}, ratio {ratio:.2f}")
+    return _decided(0.8 < ratio < 1.25, f"multiply-adds per pixel: {basic:,} and {bottleneck:,}, ratio {ratio:.2f}")
 
 
 def projection_doubles(evidence: Evidence) -> Verdict:
     bare, projection = _weights(Bottleneck(256, 64)), conv1x1(256, 256).weight.size
     ratio = (bare + projection) / bare
     return _decided(
-        1.8 < ratio < 2.2, f"multiply-adds a pixel {bare:,}, with a projection {bare + projection:,}: ×{ratio:.2f}"
+        1.8 < ratio < 2.2, f"multiply-adds per pixel {bare:,}, with a projection {bare + projection:,}: ×{ratio:.2f}"
     )
 
 
@@ -267,7 +267,7 @@ CLAIMS = (
     Claim("no-vanishing", "4.1", "With batch norm the gradients of plain networks do not vanish. The paper found "
           "healthy norms in training. minires measures at initialisation, where the gradients grow toward the input.",
           "minires paper gradients --out build", no_vanishing_gradients),
-    Claim("options", "4.1", "Options A, B and C need ever more parameters.",
+    Claim("options", "4.1", "Option A needs the fewest parameters, option C the most.",
           "\n".join(f"minires summary resnet34 --shortcut {option} --depth 1" for option in "ABC"),
           shortcut_parameters),
     Claim("options-error", "4.1", "Of ResNet-34, C has a slightly lower error than B, and B than A.",
