@@ -106,8 +106,9 @@ class AvgPool2d(Function):
 
 
 class AdaptiveAvgPool2d(Function):
-    """y[n,c,i,j] = mean of x[n, c, ⌊i·H/OH⌋ : ⌈(i+1)·H/OH⌉, ⌊j·W/OW⌋ : ⌈(j+1)·W/OW⌉];  ∂x as in AvgPool2d
+    """y[n,c,i,j] = mean of x[n, c, ⌊i·H/OH⌋ : ⌈(i+1)·H/OH⌉, ⌊j·W/OW⌋ : ⌈(j+1)·W/OW⌉]
 
+    ∂x[n,c,h,w] = Σ g[n,c,i,j] / (size of the window)  over all windows (i, j) that hold h, w
     x (N, C, H, W)  ->  y (N, C, OH, OW).  With output size (1, 1) it is the global average pooling of the paper.
     """
 

@@ -23,7 +23,7 @@ from minires.optim import SGD
 from minires.tensor import Tensor
 
 WARNING = (
-    "Plain networks with batch norm do not vanish at initialisation: their gradients explode toward the input. "
+    "In plain networks with batch norm the gradients do not vanish at initialisation: they explode toward the input. "
     'The paper calls degradation "unlikely to be caused by vanishing gradients" (section 4.1).'
 )
 DEPTHS = (20, 56, 110)

@@ -204,6 +204,48 @@ def test_a_click_on_a_picture_shows_what_the_number_was_made_of(browser, explain
     assert complaints(browser) == []
 
 
+EXPLAINED = """
+const [at, name, index] = arguments, panel = panels[0];
+panel.go(at);
+panel.explain(name, index);
+return document.querySelector(".explain").textContent;
+"""
+
+
+def test_an_input_is_not_explained_but_traced_to_its_operation(browser, explained):
+    path, trace = explained
+    opened(browser, path)
+    seen = set()
+    for at, event in enumerate(trace.events):
+        if event.call is None or event.operation == "CrossEntropy":
+            continue
+        name, array = (
+            ("x", event.call.inputs["x"]) if event.phase == "forward" else ("grad_output", event.call.grad_output)
+        )
+        if name == "grad_output" and array.ndim not in (2, 4):
+            continue
+        text = browser.execute_script(EXPLAINED, at, name, [0] * array.ndim)
+        if name in text:
+            assert "recorded" not in text, (event, name)
+            seen.add((event.operation, event.phase))
+    assert {
+        (name, phase) for name in ("Conv2d", "BatchNorm", "ReLU", "Add") for phase in ("forward", "backward")
+    } <= seen
+    (at,) = (i for i, e in enumerate(trace.events) if e.module == "layer1.0.bn1" and e.phase == "forward")
+    text = browser.execute_script(EXPLAINED, at, "x", [0, 0, 3, 3])
+    assert text.endswith("Made by Conv2d of layer1.0.conv1, its output")
+    browser.execute_script("document.querySelector('.explain p button').click()")
+    assert head(browser) == "Conv2d of layer1.0.conv1 · forward"
+    assert "output[0,0,3,3]" in browser.execute_script("return document.querySelector('.explain').textContent")
+    (at,) = (i for i, e in enumerate(trace.events) if e.module == "layer1.0.bn1" and e.phase == "backward")
+    text = browser.execute_script(EXPLAINED, at, "grad_output", [0, 0, 3, 3])
+    assert text.endswith("Made by ReLU of layer1.0.relu, its ∂x")
+    at = next(i for i, e in enumerate(trace.events) if e.joins)
+    text = browser.execute_script(EXPLAINED, at, "grad_output", [0] * trace.events[at].call.grad_output.ndim)
+    assert text.endswith("It is the sum of the gradients above.")
+    assert complaints(browser) == []
+
+
 def test_a_node_has_the_command_of_its_debugger(browser, tmp_path, capsys):
     path = tmp_path / "trace.html"
     assert cli.main(["trace", "resnet20", "--width", "4", "--index", "3", "--out", str(path)]) == 0

@@ -7,6 +7,7 @@ import html
 import inspect
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from minires.inspect.sources import HOME, formulas, reference_functions
 from minires.paper import gradients, items, published
 from minires.paper.page import claims, derivations, outline, page, rendering
 from minires.paper.page.claims import CLAIMS
+from minires.paper.page.diagrams import diagram
 from minires.paper.page.evidence import Evidence, Result
 from minires.paper.page.rendering import find
 
@@ -153,7 +155,7 @@ def test_every_claim_is_on_the_page_once_with_its_verdict(shown):
         box = text.split(f'id="claim-{claim.name}"')[1].split('<div class="claim"')[0]
         assert f">{verdict.status}<" in box
         assert html.escape(verdict.found) in box
-        assert html.escape(claim.command) in box
+        assert all(html.escape(command) in box for command in claim.commands)
     statuses = [claim.verdict(found).status for claim in CLAIMS]
     assert "fails" not in statuses
     assert {claim.name for claim in CLAIMS if claim.verdict(found).status == "not run"} == {
@@ -163,7 +165,7 @@ def test_every_claim_is_on_the_page_once_with_its_verdict(shown):
 
 
 def test_commands_are_commands(call):
-    commands = {claim.command for claim in CLAIMS if claim.command}
+    commands = {command for claim in CLAIMS for command in claim.commands}
     for command in commands:
         program, *words = command.split()
         assert program == "minires"
@@ -176,9 +178,56 @@ def test_commands_are_commands(call):
 def test_the_debuggers_places_exist():
     for name, (network, place) in outline.PLACES.items():
         assert hasattr(ops, name)
-        paths = [path for path, _ in mr.models.create(network).named_modules()]
+        paths = [path for path, _ in mr.models.create(network.split()[0]).named_modules()]
         assert place == "" or place in paths
     assert set(outline.PLACES) == {block.name for block in blocks(outline.Operation)}
+
+
+STOP = re.compile(r"debugger: <code>minires (step [^<]*)</code>(?:, then <code>c</code> until stop (\d+))?")
+
+
+@pytest.mark.parametrize("name", ["Add", "Conv2d", "MaxPool2d", "Slice", "Pad"])
+def test_the_debugger_stops_at_the_recorded_call(shown, call, monkeypatch, name):
+    """The card of the stop has the statistics of the page's arrays."""
+    body = rendering._Body(shown[0])
+    _, events = body.recorded(name)
+    assert [event.phase for event in events] == ["forward", "backward"]
+    for event in events:
+        ((command, nth),) = STOP.findall(body.stop(name, event.phase))
+        monkeypatch.setenv("PYTHONBREAKPOINT", "0")
+        code, out, _ = call(*shlex.split(html.unescape(command)), "--times", nth or "1")
+        assert code == 0
+        heads = list(re.finditer(r"^(\w+)\(.*\) of (\S+), (\w+)$", out, re.M))
+        assert heads[-1].groups() == (name, event.module, event.phase)
+        assert len(heads) == int(nth or 1)
+        assert str(event.arrays[0].statistics) in out[heads[-1].start() :]
+
+
+def test_the_claims_commands_show_their_claims(call):
+    """The numbers of the verdict stand in the output of the claim's commands."""
+    found = Evidence()
+    for name in ("free-identity", "equal-stages", "below-vgg", "options"):
+        claim = claims.BY_NAME[name]
+        out = "".join(call(*command.split()[1:])[1] for command in claim.commands)
+        numbers = re.findall(r"\d[\d,]{6,}\d", claim.verdict(found).found)
+        assert numbers
+        assert all(number in out for number in numbers), name
+
+
+def test_a_norm_of_the_diagram_stands_at_its_own_arrow(shown):
+    """F's part on F's arrow, the shortcut's part at the shortcut, their sum beside x."""
+    recorded = shown[0].basic
+    text = html.unescape(diagram(recorded, "layer1.1"))
+    joined = next(e for e in recorded.events if e.joins and e.module == "layer1.0.relu")
+    through, along = sorted(joined.joins, key=lambda join: join.source == recorded_add(recorded))
+    y = {label: float(at) for at, label in re.findall(r'<text x="[\d.]+" y="([\d.]+)"[^>]*>([^<]*)<', text)}
+    assert f"‖g‖ = {through.view.statistics.norm:.3g}" in y
+    assert f"‖g‖ = {along.view.statistics.norm:.3g}" in y
+    assert y[f"sum at x: ‖g‖ = {joined.arrays[0].statistics.norm:.3g}"] < y[f"‖g‖ = {through.view.statistics.norm:.3g}"]
+
+
+def recorded_add(recorded):
+    return next(e.number for e in recorded.events if e.operation == "Add" and e.module == "layer1.1")
 
 
 def test_exercises_exist():
@@ -278,6 +327,15 @@ def test_the_command_writes_the_page(call, tmp_path, monkeypatch):
     code, out, _ = call("paper", "page", "--out", tmp_path / "new" / "paper.html")
     assert (code, out.strip()) == (0, str(tmp_path / "new" / "paper.html"))
     assert (tmp_path / "new" / "paper.html").read_text() == "<html>{}</html>"
+
+
+def test_a_missing_result_names_its_commands_and_a_table_has_no_second_picture():
+    body = rendering._Body(Evidence())
+    missing = body.result(outline.FIGURE_7)
+    assert "minires paper all --quick --out build" in missing
+    assert "minires paper page --results build" in missing
+    body.evidence.read["table1"] = Result("table1", "", ["a"], [["b"]], [], True, "made", ["data:image/png;base64,"])
+    assert "<img" not in body.result(outline.TABLE_1)
 
 
 def test_results_of_an_item_are_read_back(call, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from minires.paper.page.evidence import Evidence
 from minires.tensor import Tensor
 
 HOLDS, FAILS, NOT_RUN = "holds", "fails", "not run"
+NEEDS_TRAINING = "it needs trained networks: run the command below, then minires paper page --results build"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Claim:
     name       anchor on the page
     section    of the paper
     judge      decides it; None: minires cannot run it, and `why` is the reason
-    command    reproduces the verdict
+    command    reproduces the verdict; several commands on lines of their own
     """
 
     name: str
@@ -53,6 +54,10 @@ class Claim:
     command: str
     judge: Callable[[Evidence], Verdict] | None = None
     why: str = ""
+
+    @property
+    def commands(self) -> list[str]:
+        return self.command.split("\n") if self.command else []
 
     def verdict(self, evidence: Evidence) -> Verdict:
         return Verdict(NOT_RUN, self.why) if self.judge is None else self.judge(evidence)
@@ -142,28 +147,29 @@ def deepest_is_below_vgg(evidence: Evidence) -> Verdict:
 
 
 def _weights(module: BasicBlock | Bottleneck) -> int:
-    """Weights of the convolutions on F: at stride 1 also the multiply-adds a pixel."""
+    """Weights of the convolutions on F: at stride 1 also the multiply-adds per pixel."""
     return sum(p.size for path, p in module.named_parameters() if path.startswith("conv"))
 
 
 def similar_complexity(evidence: Evidence) -> Verdict:
     basic, bottleneck = _weights(BasicBlock(64, 64)), _weights(Bottleneck(256, 64))
     ratio = bottleneck / basic
-    return _decided(0.8 < ratio < 1.25, f"multiply-adds a pixel: {basic:,} and {bottleneck:,}, ratio {ratio:.2f}")
+    return _decided(0.8 < ratio < 1.25, f"multiply-adds per pixel: {basic:,} and {bottleneck:,}, ratio {ratio:.2f}")
 
 
 def projection_doubles(evidence: Evidence) -> Verdict:
     bare, projection = _weights(Bottleneck(256, 64)), conv1x1(256, 256).weight.size
     ratio = (bare + projection) / bare
     return _decided(
-        1.8 < ratio < 2.2, f"multiply-adds a pixel {bare:,}, with a projection {bare + projection:,}: ×{ratio:.2f}"
+        1.8 < ratio < 2.2, f"multiply-adds per pixel {bare:,}, with a projection {bare + projection:,}: ×{ratio:.2f}"
     )
 
 
 def no_vanishing_gradients(evidence: Evidence) -> Verdict:
     """In plain networks with batch norm the gradient near the input is no smaller than near the output.
 
-    An analogue: the paper looked at networks in training, minires looks at new ones on random images.
+    It decides against vanishing alone: exploding gradients pass.  An analogue: the paper looked at networks in
+    training, minires looks at new ones on random images.
     """
     result = evidence.result("gradients")
     assert result is not None
@@ -171,6 +177,8 @@ def no_vanishing_gradients(evidence: Evidence) -> Verdict:
     plain = {name: pair for name, pair in norms.items() if name.startswith("plain") and "with batch" in name}
     found = "; ".join(f"{name.split(',')[0]}: {first:g} near the input, {last:g} near the output"
                       for name, (first, last) in plain.items())  # fmt: skip
+    if any(first > 100 * last for first, last in plain.values()):
+        found += " (not vanishing, but exploding: not the healthy norms that the paper found in training)"
     return _decided(bool(plain) and all(first >= last for first, last in plain.values()), found, analogue=True)
 
 
@@ -180,7 +188,7 @@ def _trained(item: str) -> Callable[[Evidence], Verdict]:
     def judge(evidence: Evidence) -> Verdict:
         result = evidence.result(item)
         if result is None:
-            return Verdict(NOT_RUN, "it trains networks; pass the folder of finished results with --results")
+            return Verdict(NOT_RUN, NEEDS_TRAINING)
         judged = [note for note in result.notes if note.startswith(("holds: ", "FAILS: "))]
         holds = bool(judged) and not any(note.startswith("FAILS") for note in judged)
         return _decided(holds, "; ".join(judged), result.analogue)
@@ -192,7 +200,7 @@ def smaller_responses(evidence: Evidence) -> Verdict:
     """Mean deviation of the responses: residual below plain at equal depth, and the deeper residual below the other."""
     result = evidence.result("figure7")
     if result is None:
-        return Verdict(NOT_RUN, "it measures trained networks; pass the folder of finished results with --results")
+        return Verdict(NOT_RUN, NEEDS_TRAINING)
     if result.trained_on is None:
         return Verdict(NOT_RUN, "the folder holds Figure 7 of untrained networks, which decides nothing")
     mean = {line[0]: float(line[2]) for line in result.lines}
@@ -232,44 +240,46 @@ _NO_CIFAR = "it needs CIFAR-10, which is not part of minires, and 64,000 iterati
 CLAIMS = (
     Claim("construction", "1", "A deeper network need not be worse: extra blocks that pass their input on change "
                                "nothing.",
-          "minires paper page", identity_by_construction),
+          "minires paper page --json", identity_by_construction),
     Claim("degradation", "1", "The deeper plain network has the larger training error.",
           "minires paper figure1 --residual --quick --out build", _trained("figure1")),
     Claim("gradient-path", "3.1", "The addition passes the gradient to the shortcut and to F alike. "
           "The paper shows the path; minires adds the measurement.",
           "minires step resnet20 --at Add --when backward", shortcut_passes_gradient),
     Claim("free-identity", "3.2", "An identity shortcut adds neither parameters nor multiply-adds.",
-          "minires paper figure3 --out build", identity_is_free),
+          "minires summary plain34 --depth 1\nminires summary resnet34 --shortcut A --depth 1", identity_is_free),
     Claim("under-vgg", "3.3", "The plain network of 34 layers needs under a fifth of VGG-19's multiply-adds.",
           "minires paper figure3 --out build", fraction_of_vgg),
     Claim("equal-stages", "3.3", "Where maps halve, filters double, so a layer's cost stays the same.",
-          "minires summary plain34 --depth 1", equal_time_of_stages),
+          "minires summary plain34 --depth 3", equal_time_of_stages),
     Claim("norm-order", "3.4", "Batch norm stands right after each convolution and before the activation.",
           "minires trace resnet20 --out build/trace.html", order_of_layers),
-    Claim("he-init", "3.4", "Weights are drawn as in the paper's reference [13].", "minires paper page",
+    Claim("he-init", "3.4", "Weights are drawn as in the paper's reference [13].", "minires paper page --json",
           he_initialisation),
-    Claim("flops", "4.1", "Table 1 prints 1.8, 3.6, 3.8, 7.6 and 11.3 ×10⁹ multiply-adds; each is met to 0.1 ×10⁹.",
+    Claim("flops", "4.1", "Table 1 prints 1.8, 3.6, 3.8, 7.6 and 11.3 ×10⁹ multiply-adds. "
+          "minires counts the same to within 0.1 ×10⁹.",
           "minires paper table1 --out build", printed_flops),
     Claim("below-vgg", "4.1", "The network of 152 layers needs fewer multiply-adds than VGG-16 and VGG-19.",
-          "minires summary resnet152 --depth 1", deepest_is_below_vgg),
+          "minires models resnet152 vgg16 vgg19", deepest_is_below_vgg),
     Claim("plain-34", "4.1", "The plain network of 34 layers trains worse than that of 18; residual networks reverse "
                              "this.",
           "minires paper figure4 --quick --out build", _trained("figure4")),
-    Claim("no-vanishing", "4.1", "With batch norm, vanishing gradients are an unlikely cause of the degradation. "
-          "At initialisation they even grow toward the input.",
+    Claim("no-vanishing", "4.1", "With batch norm the gradients of plain networks do not vanish. The paper found "
+          "healthy norms in training. minires measures at initialisation, where the gradients grow toward the input.",
           "minires paper gradients --out build", no_vanishing_gradients),
-    Claim("options", "4.1", "Options A, B and C need ever more parameters.", "minires summary resnet34 --shortcut C",
+    Claim("options", "4.1", "Option A needs the fewest parameters, option C the most.",
+          "\n".join(f"minires summary resnet34 --shortcut {option} --depth 1" for option in "ABC"),
           shortcut_parameters),
     Claim("options-error", "4.1", "Of ResNet-34, C has a slightly lower error than B, and B than A.",
           "minires train resnet34 --data folder --shortcut C", why=_NO_IMAGENET),
     Claim("bottleneck-cost", "4.1", "A bottleneck on 256 channels costs about as much as a block on 64.",
-          "minires summary resnet50 --depth 1", similar_complexity),
+          "minires summary resnet34 --depth 2\nminires summary resnet50 --depth 2", similar_complexity),
     Claim("projection-cost", "4.1", "A projection in place of a bottleneck's identity doubles its cost.",
-          "minires summary resnet50 --shortcut C --depth 1", projection_doubles),
+          "minires summary resnet50 --depth 2\nminires summary resnet50 --shortcut C --depth 2", projection_doubles),
     Claim("errors", "4.1", "ResNet-50, 101 and 152 are more accurate the deeper they are.",
           "minires train resnet50 --data folder", why=_NO_IMAGENET),
-    Claim("layers", "4.2", "The networks for CIFAR-10 have 6n + 2 layers with weights.", "minires models",
-          layers_of_cifar),
+    Claim("layers", "4.2", "The networks for CIFAR-10 have 6n + 2 layers with weights.",
+          "minires paper table6 --out build", layers_of_cifar),
     Claim("parameters", "4.2", "Table 6 prints 0.27, 0.46, 0.66, 0.85 and 1.7 million parameters.",
           "minires paper table6 --out build", parameters_of_table_6),
     Claim("cifar-errors", "4.2", "Test errors fall from 8.75 % with 20 layers to 6.43 % with 110.",
@@ -277,7 +287,7 @@ CLAIMS = (
     Claim("responses", "4.2", "Residual networks have smaller responses than plain ones, deeper ones the smallest.",
           "minires paper all --quick --out build", smaller_responses),
     Claim("overfitting", "4.2", "A network of 1,202 layers trains well and tests worse than that of 110.",
-          "minires train resnet110 --data cifar10", why=_NO_CIFAR + "; minires has no network of 1,202 layers"),
+          "", why=_NO_CIFAR + "; minires has no network of 1,202 layers"),
     Claim("detection", "4.3", "Replacing VGG-16 by ResNet-101 in a detector raises its precision on PASCAL VOC and "
                               "COCO.",
           "", why="minires has no object detector"),

@@ -10,11 +10,12 @@ from __future__ import annotations
 STEPS: dict[str, str] = {
     "Conv2d": """
         Fix the geometry: output (i, j) meets input (h, w) on tap (p, q) exactly if h = i·s+p·d−pad and w = j·s+q·d−pad.
+        Outside its H rows and W columns x is 0: that is the padding, and no gradient is kept there.
         y[n,o,i,j] = Σ_c,p,q x[n,c,h,w] · weight[o,c,p,q] + bias[o] is linear in x, in weight and in bias.
         ∂y[n',o,i,j]/∂x[n,c,h,w] = δ(n,n') · weight[o,c,p,q] for the tap on which they meet, else 0.
         Multiply by g and sum over n', o, i, j: δ leaves n' = n, and each (i, j) that meets (h, w) leaves its tap.
         With s = d = 1 that is i = h + pad − p: the index runs against p, so the filter is flipped.
-        With s = 2 only every second p has a whole i: a pixel is seen by a quarter of the taps.
+        With s = 2 and odd d each axis keeps only the taps of one parity: of 3×3 taps a pixel meets 1, 2 or 4.
         ∂y[n,o',i,j]/∂weight[o,c,p,q] = δ(o,o') · x[n,c,i·s+p·d−pad,j·s+q·d−pad].
         The same tap is used at every position and in every image: its gradient sums over n, i, j.
         ∂y[n,o',i,j]/∂bias[o] = δ(o,o'): again a sum over n, i, j.
@@ -50,7 +51,7 @@ STEPS: dict[str, str] = {
         ∂y[n',o]/∂x[n,k] = δ(n,n')·weight[o,k]; summed with g: Σ_o g[n,o]·weight[o,k].
         ∂y[n,o']/∂weight[o,k] = δ(o,o')·x[n,k]; summed with g: Σ_n g[n,o]·x[n,k].
         ∂y[n,o']/∂bias[o] = δ(o,o'); summed with g: Σ_n g[n,o].
-        As matrices these three sums are the products of the docstring.
+        As matrices, with g and x holding a row for each image, these three sums are:
     """,
     "CrossEntropy": """
         For one row z of logits: p_k = exp(z_k)/Σ_j exp(z_j), and y = −Σ_k t_k·log p_k.

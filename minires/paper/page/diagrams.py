@@ -12,7 +12,10 @@ WIDTH, STEP, BOX, LEFT, RIGHT, TOP = 540, 60, 150, 190, 320, 20  # pixels
 
 
 def diagram(recorded: Trace, block: str) -> str:
-    """The block at this module path.  Blue: the output's shape of each operation; red: the norm of its gradient."""
+    """The block at this module path.  Blue: the output's shape of each operation; red: the norm of its gradient.
+
+    Where two paths meet at x, each arrow has its own part of the gradient, and their sum stands beside x.
+    """
     forward = {event.number: event for event in recorded.events if event.phase == "forward"}
     backward = {event.number: event for event in recorded.events if event.phase == "backward"}
     inside = [event for event in forward.values() if event.module == block or event.module.startswith(f"{block}.")]
@@ -22,21 +25,23 @@ def diagram(recorded: Trace, block: str) -> str:
     assert producer is not None
     y = TOP + STEP
     places: dict[int, int] = {}
-    parts = [_text(LEFT, TOP + 5, "x", "middle", weight=600), *_edge(forward[producer], backward[producer], TOP)]
+    parts = [_text(LEFT, TOP + 5, "x", "middle", weight=600)]
+    through = {join.source == path[0].number: join.view.statistics.norm for join in backward[producer].joins}
+    parts += _edge(forward[producer], through.get(True, _norm(backward[producer])), TOP)
     for event in path:
         places[event.number] = y
         parts += [_arrow(LEFT - 5, y - STEP + 16, y - 16, FORWARD), _arrow(LEFT + 5, y - 16, y - STEP + 16, BACKWARD)]
         parts.append(_box(event, y))
-        parts += _edge(event, backward[event.number], y)
+        parts += _edge(event, _norm(backward[event.number]), y)
         y += STEP
     add = next(event for event in path if event.operation == "Add")
     parts += _shortcut(TOP, places[add.number])
     label = "identity" if not shortcut else " and ".join(_name(event) for event in shortcut)
     parts.append(_text(RIGHT + 20, TOP + 5, f"shortcut: {label}", "start", FORWARD))
-    through = {join.source == path[0].number: join.view.statistics.norm for join in backward[producer].joins}
     if len(through) == 2:
-        parts.append(_text(RIGHT + 20, TOP + 25, f"‖∂x‖ along it: {through[False]:.3g}", "start", BACKWARD))
-        parts.append(_text(RIGHT + 20, TOP + 45, f"‖∂x‖ through F: {through[True]:.3g}", "start", BACKWARD))
+        parts.append(_text(RIGHT + 20, TOP + 25, f"‖g‖ = {through[False]:.3g}", "start", BACKWARD))
+        total = f"sum at x: ‖g‖ = {_norm(backward[producer]):.3g}"
+        parts.append(_text(LEFT - 16, TOP + 26, total, "end", BACKWARD))
     head = f'<svg class="diagram" viewBox="0 0 {WIDTH} {y - 10}" role="img" aria-label="{escape(block)}">'
     return head + "".join(parts) + "</svg>"
 
@@ -59,10 +64,14 @@ def _box(event: Event, y: float) -> str:
     return box + _text(LEFT, y + 5, _name(event), "middle")
 
 
-def _edge(event: Event, backward: Event, y: float) -> list[str]:
-    """An operation's output: left of it the shape; below, where the gradient arrives, its norm."""
+def _norm(backward: Event) -> float:
+    """Of the gradient that arrives at an operation's output."""
+    return backward.arrays[0].statistics.norm
+
+
+def _edge(event: Event, norm: float, y: float) -> list[str]:
+    """An operation's output: left of it the shape; below, on the gradient's arrow, its norm."""
     shape = "×".join(map(str, event.results[0].statistics.shape))
-    norm = backward.arrays[0].statistics.norm
     return [
         _text(LEFT - BOX / 2 - 12, y + 5, shape, "end", FORWARD),
         _text(LEFT + 14, y + 33, f"‖g‖ = {norm:.3g}", "start", BACKWARD),

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import get_data_path
 
 from minires import models, random
-from minires.data import Transform, load, pixel_mean
+from minires.data import Preprocessing, Transform, load, pixel_mean
 from minires.inspect import Summary, Trace, summary, trace
 from minires.models.blocks import Bottleneck
 from minires.models.resnet import ResNet
@@ -160,10 +161,11 @@ class Evidence:
 
     @cached_property
     def stem(self) -> Trace:
-        """ResNet-18 in an eighth of its width on one random image, for the 7×7 stem and the max pooling."""
+        """ResNet-18 in an eighth of its width on matplotlib's photograph, for the 7×7 stem and the max pooling."""
         random.manual_seed(0)
-        image = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
-        return trace(models.create("resnet18", width=8, num_classes=10), image, np.array([3, 7]), "resnet18, width 8")
+        image = Preprocessing()(Path(get_data_path()) / "sample_data" / "grace_hopper.jpg")[None]
+        model = models.create("resnet18", width=8)
+        return trace(model, image, np.array([652]), "resnet18 of width 8, a photograph")  # the label of `minires step`
 
 
 def digits() -> tuple[Any, Any]:

@@ -93,25 +93,29 @@ NO_DETECTOR = "minires has no object detector"
 def _errors(*networks: str) -> tuple[tuple[str, ...], ...]:
     return (
         ("network", "the paper's top-1 error"),
-        *((name, f"{published.IMAGENET_TOP_1[name]} %") for name in networks),
+        *((name, f"{published.IMAGENET_TOP_1[name]:.2f} %") for name in networks),
     )
 
 
 FIGURE_1 = Plate("Figure", 1, "Learning curves of two plain networks on CIFAR-10. With 56 layers both errors are "
                  "higher than with 20.", "figure1")  # fmt: skip
 FIGURE_3 = Plate("Figure", 3, "VGG-19, the plain and the residual network with 34 layers, layer by layer. Dotted "
-                 "shortcuts increase the dimensions.", "figure3")  # fmt: skip
+                 "shortcuts increase the dimensions. The residual network has option A here. Table 1 has option B, "
+                 "which adds the multiply-adds of three projections.", "figure3")  # fmt: skip
 FIGURE_4 = Plate("Figure", 4, "Learning curves on ImageNet with 18 and 34 layers, plain networks in the left panel "
                  "and residual ones in the right. Validation errors are drawn bold.",
                  "figure4")  # fmt: skip
 FIGURE_6 = Plate("Figure", 6, "Learning curves on CIFAR-10 in three panels: plain networks, ResNets with 20 to 110 "
                  "layers, ResNets with 110 and 1,202. Plain networks suffer from depth, residual ones gain.",
                  "figure1")  # fmt: skip
-FIGURE_7 = Plate("Figure", 7, "How strongly each 3×3 layer responds on CIFAR-10: the standard deviation behind batch "
-                 "norm. The upper panel keeps the order of the layers, the lower one sorts them.",
+FIGURE_7 = Plate("Figure", 7, "How strongly each 3×3 layer responds on CIFAR-10: the standard deviation after batch "
+                 "norm, before ReLU and the addition. The upper panel keeps the order of the layers, the lower one "
+                 "sorts them.",
                  "figure7")  # fmt: skip
 TABLE_1 = Plate("Table", 1, "The networks for ImageNet. Brackets hold the layers of a block, and the factor the number "
-                "of blocks. The first block of a stage halves the map.", "table1")  # fmt: skip
+                "of blocks. The first block of conv3_x, conv4_x and conv5_x halves the map; before conv2_x the "
+                "max pooling does. ResNet-34 has option B here, so its multiply-adds include projections; Figure 3 "
+                "has option A.", "table1")  # fmt: skip
 TABLE_6 = Plate("Table", 6, "Test errors on CIFAR-10, beside the numbers of layers and of parameters.", "table6")
 GRADIENTS = Plate("Measurement", 1, "The norm of the weights' gradient over depth, at initialisation, in four kinds of "
                   "networks. The paper has no such figure.", "gradients")  # fmt: skip
@@ -124,9 +128,12 @@ SECTIONS = (
             Text("Residual networks stay trainable with 152 layers on ImageNet, and with over 1,000 on CIFAR-10. An "
                  f"ensemble has a top-5 error of {published.ENSEMBLE_TOP_5} % on ImageNet's test set and won the "
                  "classification task of ILSVRC 2015."),
-            Text("minires builds every network of the paper for classification. This page shows the code beside the "
-                 "paper's argument, and what it computed when the page was made. Colours: blue is forward, red is "
-                 "backward."),
+            Text("minires builds the paper's networks for classification, except the one with 1,202 layers. This page "
+                 "shows the code beside the paper's argument, and what it computed when the page was made. Colours: "
+                 "blue is forward, red is backward."),
+            Text("The recorded arrays are those of small untrained networks. Most of them compute on eight *digits*: "
+                 "handwritten digits of 8×8 pixels, which are part of minires. Large networks are "
+                 "counted, not trained."),
         ), (Code((f"{BLOCKS}:BasicBlock.forward",)),)),
     )),
     Section("1", "Introduction", (
@@ -148,8 +155,8 @@ SECTIONS = (
                  "If an identity were best, driving F to zero is easier than fitting an identity by non-linear "
                  "layers."),
             Plate("Figure", 2, "A building block. Two layers compute F(x); a shortcut carries x past them; the sum "
-                               "goes "
-                  "through ReLU."),
+                  "goes through ReLU. The paper draws the forward path alone; the gradient's path is added "
+                  "here."),
         ), (Diagram("basic"), Code((f"{BLOCKS}:BasicBlock",)))),
     )),
     Section("2", "Related work", (
@@ -168,9 +175,9 @@ SECTIONS = (
                  "differ in "
                  "how easily they are learned. The residual form preconditions the problem: when the best mapping is "
                  "near an identity, small weights suffice."),
-            Text("Backward shows what the sum does. Its gradient goes along both paths, unchanged. Where the paths "
-                 "meet "
-                 "at x, the two gradients add up."),
+            Text("Backward shows what the sum does. At the addition the gradient goes into both paths unchanged. "
+                 "The shortcut carries it on to x as it is; F changes it on the way. At x the gradients of the two "
+                 "paths add up."),
             Judged(("gradient-path",)),
         ), (Operation("Add"), Code(("minires.autograd:backward",)))),
     )),
@@ -208,19 +215,18 @@ SECTIONS = (
         ), (FIGURE_3, Code((f"{RESNET}:ResNet.__init__", f"{RESNET}:ResNet._after_stem")))),
         Part((
             Text("The first layer is a 7×7 convolution with stride 2, followed by a 3×3 max pooling with stride 2. "
-                 "Every "
-                 "other convolution on F is 3×3, or 1×1 in a bottleneck."),
+                 "All other convolutions are 3×3, except the 1×1 convolutions of bottlenecks and projections."),
         ), (Operation("Conv2d"), Operation("MaxPool2d"))),
         Part((
-            Text("The global average pooling turns 7×7 maps (8×8 on CIFAR-10) into one number a channel. A linear "
-                 "layer "
-                 "computes the scores of the classes."),
+            Text("The global average pooling turns 7×7 maps (8×8 on CIFAR-10) into one number per channel. A linear "
+                 "layer computes the scores of the classes."),
         ), (Operation("AdaptiveAvgPool2d"), Operation("Reshape"), Operation("Linear"))),
     )),
     Section("3.4", "Implementation", (
         Part((
-            Text("Training on ImageNet: the shorter side is drawn from [256, 480], a crop of 224×224 is taken, perhaps "
-                 "mirrored, less the mean of each pixel, with colour augmentation."),
+            Text("Training on ImageNet: the image is resized, with its shorter side drawn from [256, 480]. A random "
+                 "crop of 224×224 is taken and mirrored with probability ½. The mean of each pixel is subtracted, and "
+                 "the colours are augmented."),
             Text("SGD with batches of 256. The learning rate starts at 0.1 and is divided by 10 at plateaus. Weight "
                  "decay is 0.0001, momentum 0.9. There is no dropout. Training takes up to 60·10⁴ iterations."),
         ), (Code(("minires.optim:SGD.step", "minires.data.augment:Augmentation")),)),
@@ -230,7 +236,9 @@ SECTIONS = (
         ), (Operation("BatchNorm"), Operation("ReLU"))),
         Part((
             Text("Weights are initialised as in the paper's reference [13], for networks with ReLU: a normal "
-                 "distribution whose variance is 2 divided by the number of summands."),
+                 "distribution with variance 2/fan. Here fan is the number of products that make one output, or, in "
+                 "minires' default, one gradient: kernel size times input or output channels. ReLU zeroes half of the "
+                 "values, so the factor 2 keeps the size of signals from layer to layer."),
             Judged(("he-init",)),
             Text("Tests average the scores of ten crops; the best results also average over several sizes of the "
                  "image."),
@@ -245,10 +253,12 @@ SECTIONS = (
         ), (TABLE_1, Operation("CrossEntropy"))),
         Part((
             Text("*Plain networks.* The network of 34 layers has a higher error than that of 18, in training too. The "
-                 "authors hold vanishing gradients for unlikely: batch norm keeps the variance of the signals, and the "
-                 "gradients had healthy norms. They conjecture an exponentially low rate of convergence."),
+                 "authors think that vanishing gradients are an unlikely cause: batch norm keeps the variance of the "
+                 "signals above zero, and in their networks the gradients had healthy norms. They conjecture an "
+                 "exponentially low rate of convergence."),
             Text("*Residual networks.* Now 34 layers are better than 18, by 2.8 points, and better than the plain "
-                 "network by 3.5. With 18 layers both kinds are as accurate, but the residual one converges faster."),
+                 "network by 3.5. With 18 layers both kinds are about equally accurate, but the residual network "
+                 "converges faster."),
             FIGURE_4,
             Plate("Table", 2, "Top-1 error of plain and residual networks with 18 and 34 layers, ten crops. The "
                   "residual networks have option A.", "",
@@ -256,9 +266,11 @@ SECTIONS = (
             Judged(("plain-34",)),
         ), (FIGURE_4,)),
         Part((
-            Text("minires measures the gradients at initialisation. In plain networks with batch norm they grow toward "
-                 "the input. They vanish only without batch norm, in networks that the paper does not use. Residual "
-                 "networks with batch norm have far more even gradients."),
+            Text("minires measures the gradients at initialisation, before any training. In plain networks with batch "
+                 "norm they grow toward the input; with 110 layers they explode. That differs from the paper's remark "
+                 "on healthy norms, which is about networks in training. Gradients vanish only without batch norm, in "
+                 "networks that the paper does not use. Residual networks with batch norm have far more even "
+                 "gradients."),
             Judged(("no-vanishing",)),
         ), (GRADIENTS, Code(("minires.paper.gradients:measure",)))),
         Part((
@@ -274,7 +286,9 @@ SECTIONS = (
         ), (Code((f"{BLOCKS}:make_shortcut",)),)),
         Part((
             Text("*Bottlenecks.* For deeper networks a block has three layers: 1×1 reduces the channels, 3×3 works on "
-                 "few channels, 1×1 restores them. Identity shortcuts matter here: the shortcut joins the wide ends."),
+                 "few channels, 1×1 restores them. The reason is training time: such a block costs as much as one of "
+                 "two layers. Identity shortcuts matter here: a projection between the wide ends would double the "
+                 "cost."),
             Plate("Figure", 5, "Left: the building block on 64 channels, as in ResNet-34. Right: the bottleneck on 256 "
                   "channels, as in ResNet-50, 101 and 152."),
             Judged(("bottleneck-cost", "projection-cost")),
@@ -285,7 +299,7 @@ SECTIONS = (
             Judged(("errors",)),
             Plate("Table", 4, "Errors of single models on the validation set of ImageNet.", "",
                   (("network", "the paper's top-5 error"),
-                   *((name, f"{error} %") for name, error in published.SINGLE_MODEL_TOP_5.items())), NO_IMAGENET),
+                   *((name, f"{error:.2f} %") for name, error in published.SINGLE_MODEL_TOP_5.items())), NO_IMAGENET),
             Plate("Table", 5, "Errors of ensembles on ImageNet's test set. Six models of different depth are combined.",
                   "", (("", "the paper's top-5 error"), ("ResNet ensemble", f"{published.ENSEMBLE_TOP_5} %")),
                   NO_IMAGENET),
@@ -355,15 +369,15 @@ SECTIONS = (
     )),
     Section("C", "Appendix: localisation", (
         Part((
-            Text("ImageNet's localisation task asks for the class and a box. A network per class predicts the box, and "
-                 "ResNet-101 computes the features."),
+            Text("ImageNet's localisation task asks for the class and a box. One network predicts the boxes of all "
+                 "classes: it has a regressor of the box for each class. ResNet-101 computes its features."),
             Plate("Table", 13, "Localisation error on the validation set.", why=NO_DETECTOR),
             Plate("Table", 14, "Localisation error beside other methods.", why=NO_DETECTOR),
         )),
     )),
 )  # fmt: skip
 
-# The debugger's stop at an operation: network and place; `minires step` and the trace page use both.
+# The recorded call of an operation: network and module; `minires step` and the trace page use both.
 PLACES = {
     "Add": ("resnet20", "layer1.0"),
     "AdaptiveAvgPool2d": ("resnet20", "avgpool"),
@@ -371,7 +385,7 @@ PLACES = {
     "Conv2d": ("resnet20", "layer1.0.conv1"),
     "CrossEntropy": ("resnet20", ""),
     "Linear": ("resnet20", "fc"),
-    "MaxPool2d": ("resnet18", "maxpool"),
+    "MaxPool2d": ("resnet18 --width 8", "maxpool"),
     "Pad": ("resnet20", "layer2.0.downsample"),
     "ReLU": ("resnet20", "layer1.0.relu"),
     "Reshape": ("resnet20", ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import import_module, resources
@@ -14,7 +15,7 @@ from minires import ops
 from minires.inspect import Trace
 from minires.inspect.sources import Source, formulas, reference_functions
 from minires.inspect.tracing.events import Event, View
-from minires.inspect.tracing.page import stylesheet
+from minires.inspect.tracing.page import places, stylesheet
 from minires.paper.page import derivations
 from minires.paper.page.claims import BY_NAME, FAILS, HOLDS, NOT_RUN, Claim, Verdict
 from minires.paper.page.diagrams import diagram
@@ -39,6 +40,11 @@ COMMANDS = {
     "figure4": "minires paper figure4 --quick --out build",
     "figure7": "minires paper all --quick --out build",
 }
+SHOW = "minires paper page --results build --out build/paper.html"
+QUICK = (
+    "With <code>--quick</code> each network trains for 300 iterations on Fashion-MNIST, without it for 2,000. "
+    "The paper trains on CIFAR-10 and ImageNet, for far longer."
+)
 BLOCKS = {"basic": "layer1.1", "bottleneck": "layer1.1"}
 
 
@@ -129,7 +135,7 @@ class _Body:
     def claim(self, claim: Claim) -> str:
         verdict = claim.verdict(self.evidence)
         self.verdicts.append(verdict.status)
-        command = f"<p><code>{escape(claim.command)}</code></p>" if claim.command else ""
+        command = "".join(f"<p><code>{escape(line)}</code></p>" for line in claim.commands)
         found = f'<p class="found">{escape(verdict.found)}</p>'
         head = f"<p>{_badge_of(verdict)} {_prose(claim.text)}</p>"
         return f'<div class="claim" id="claim-{claim.name}">{head}{found}{command}</div>'
@@ -142,11 +148,13 @@ class _Body:
         found, name = self.evidence.result(plate.item), f"{plate.kind} {plate.number}"
         commands = f'<div class="commands"><span>reproduce: <code>{escape(command)}</code></span></div>'
         if found is None:
-            text = "<p>It trains networks. Pass the folder of finished results with <code>--results</code>.</p>"
+            text = f"<p>{name} needs trained networks. First run the command below, then <code>{SHOW}</code>.</p>"
+            text += f"<p>{QUICK}</p>"
             return _box(f"{name}, reproduced", _badge(NOT_RUN), f'<div class="inside">{text}</div>{commands}')
         notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
         pictures = "".join(
-            f'<img class="picture" decoding="async" src="{u}" alt="{escape(found.title)}">' for u in found.pictures
+            f'<img class="picture" decoding="async" src="{u}" alt="{escape(found.title)}">'
+            for u in (() if plate.kind == "Table" else found.pictures)  # a table's picture repeats its cells
         )
         inside = _table(found.head, found.lines) + (f"<ul>{notes}</ul>" if notes else "") + pictures
         origin = f"<p>{escape(found.title)} ({escape(found.origin)})</p>"
@@ -160,7 +168,7 @@ class _Body:
         figure = "Figure 2" if kind == "basic" else "Figure 5"
         note = (
             f"<p>Block {BLOCKS[kind]} of {escape(recorded.title)}. Blue: the shape after each operation. Red: the norm "
-            "of the gradient that arrives there. At x both paths' gradients add up.</p>"
+            "of the gradient there. The gradients of both paths add up at x; their sum stands beside x.</p>"
         )
         picture = diagram(recorded, BLOCKS[kind])
         return _box(f"{figure}: the gradient's path", "", f'<div class="inside">{note}{picture}</div>')
@@ -185,27 +193,36 @@ class _Body:
         functions = [f for phase in ("forward", "backward") for f in reference_functions(cls, phase)]
         if functions:
             sources = "".join(self.source(function) for function in dict.fromkeys(functions))
-            inside += f"<details><summary>the NumPy code that computes it</summary>{sources}</details>"
+            inside += f"<details><summary>the same in NumPy (the reference backend)</summary>{sources}</details>"
         inside += self.arrays(name)
         network, place = PLACES[name]
-        at, trace = place or name, f"minires trace {network} --out build/trace.html"
+        trace = f"minires trace {network} --out build/trace.html"
         commands = [
-            *(
-                f"debugger: <code>minires step {network} --at {at} --when {phase}</code>"
-                for phase in ("forward", "backward")
-            ),
+            *(self.stop(name, phase) for phase in ("forward", "backward")),
             f"trace page: <code>{trace}</code>" + (f", then <code>build/trace.html#{place}</code>" if place else ""),
             *(_exercise(exercise) for exercise in EXERCISES.get(name, ())),
         ]
         return _box(f"operation <code>{name}</code>", "", inside + _commands(commands), f"operation-{name}")
 
-    def arrays(self, name: str) -> str:
-        """The arrays of one recorded call: forward's, then backward's."""
+    def recorded(self, name: str) -> tuple[Trace, list[Event]]:
+        """The run that holds an operation, and the events of one call: forward, then backward."""
         recorded = self.evidence.stem if name == "MaxPool2d" else self.evidence.basic
         _, place = PLACES[name]
         events = [e for e in recorded.events if e.operation == name and (e.module.startswith(place) or not place)]
-        number = events[0].number
-        both = [event for event in events if event.number == number]
+        return recorded, [event for event in events if event.number == events[0].number]
+
+    def stop(self, name: str, phase: str) -> str:
+        """The command that stops a debugger at the recorded call."""
+        recorded, events = self.recorded(name)
+        at, *stops = places(recorded.events)[events[0].number]
+        nth = stops[phase == "backward"]
+        further = "" if nth == 1 else f", then <code>c</code> until stop {nth}"
+        command = f"minires step {PLACES[name][0]} --at {shlex.quote(at)} --when {phase}"
+        return f"debugger: <code>{escape(command, quote=False)}</code>{further}"
+
+    def arrays(self, name: str) -> str:
+        """The arrays of one recorded call: forward's, then backward's."""
+        recorded, both = self.recorded(name)
         rows = "".join(_arrays(event) for event in both)
         of = f" of {both[0].module}" if both[0].module else ""
         title = f"what {name}{escape(of)} computed ({escape(recorded.title)})"
