@@ -272,12 +272,16 @@ bool in_shared_section(uintptr_t address) {
     return address >= uintptr_t(__start_cuda_shared) && address < uintptr_t(__stop_cuda_shared);
 }
 
-// The variable of shared memory that holds the address, or the last one before it.
+// The variable of shared memory that holds the address, or the nearest one.
 const Variable* variable_at(uintptr_t address) {
-    const Variable* last = nullptr;
-    for (const Variable& variable : variables)
-        if (variable.begin <= address && (!last || variable.begin > last->begin)) last = &variable;
-    return last;
+    const Variable* nearest = nullptr;
+    uintptr_t least = UINTPTR_MAX;
+    for (const Variable& variable : variables) {
+        const uintptr_t end = variable.begin + variable.bytes;
+        const uintptr_t distance = address < variable.begin ? variable.begin - address : address < end ? 0 : address - end + 1;
+        if (distance < least) least = distance, nearest = &variable;
+    }
+    return nearest;
 }
 
 void access_shared(unsigned site, uintptr_t address, unsigned bytes, bool dynamic) {
@@ -289,7 +293,7 @@ void access_shared(unsigned site, uintptr_t address, unsigned bytes, bool dynami
     };
     if (address % bytes) find(misaligned, site, bytes, name);
     const uintptr_t end = dynamic ? base + dynamic_bytes : variable ? variable->begin + variable->bytes : base;
-    if (address + bytes > end) return find(out_of_bounds, site, bytes, name);
+    if (address + bytes > end || (variable && address < variable->begin)) return find(out_of_bounds, site, bytes, name);
     record_request(site, address, bytes);
     for (unsigned i = 0; i < bytes; i++) {
         Cell& cell = (dynamic ? dynamic_cells : shared_cells)[address - base + i];

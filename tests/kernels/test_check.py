@@ -82,6 +82,16 @@ FAULTS = {
         "out-of-bounds", "vectors.cu", {"16*16*4": "16*15*4"}, "a[threadIdx.y * 16 + k] = m",
         "dynamic shared memory[240] at line 10: out of bounds",
     ),
+    "an array that overruns into the next": (
+        "out-of-bounds", "tile.cu", {"a[row][k] * b[k][column]": "a[row + TILE][k] * b[k][column]"}, "sum += a[row + TILE]",
+        "reads a[256] at line 16: out of bounds, a has 1024 bytes",
+    ),
+    "a write far behind the last array": (
+        "out-of-bounds", "tile.cu", {LOAD_B: f"{LOAD_B} b[row + 100][column] = 0;"}, LOAD_B, "writes b[1600]",
+    ),
+    "a write in front of an array": (
+        "out-of-bounds", "tile.cu", {LOAD_A: f"{LOAD_A} a[row - TILE][column] = 0;"}, LOAD_A, "writes a[-256]",
+    ),
     "a stack that overflows": (
         "out-of-bounds", "tile.cu",
         {"float sum = 0.0f;": "volatile float many[200000]; many[0] = 0; float sum = many[0];"},
