@@ -89,6 +89,7 @@ struct Finding {
     std::string name, element;     // of an array
     unsigned bytes;                // that the access has
     std::string note;              // of a race: "flight" for an asynchronous copy, "blocks" or ""
+    bool later_after_other, other_after_later;  // of a race: whether a thread used the other's instruction before, too
     uint64_t times = 1;
 };
 
@@ -107,6 +108,28 @@ unsigned self, threads, dynamic_bytes, last_site;
 uint32_t blocks = 0, first_block_of_launch = 0, interval;
 uint32_t turns[1024];  // of each thread: the number of its warp's last exchange that it took part in
 uint32_t warp_turns[32];
+
+// For each thread and site: when the thread first used the site since the last barrier.  It shows rounds of a loop.
+struct Use {
+    uint32_t block = 0, interval = 0;
+    uint64_t time = 0;
+};
+std::vector<Use> uses[1024];
+uint64_t now_used = 0;
+
+void use(unsigned site) {
+    auto& mine = uses[self];
+    if (mine.size() <= site) mine.resize(site + 64);
+    if (Use& first = mine[site]; first.block != blocks || first.interval != interval) first = {blocks, interval, ++now_used};
+}
+
+// Whether the thread used `earlier` before `later` since the last barrier.
+bool used_before(unsigned thread, unsigned earlier, unsigned later) {
+    const auto& all = uses[thread];
+    if (all.size() <= std::max(earlier, later)) return false;
+    const Use &a = all[earlier], &b = all[later];
+    return a.block == blocks && a.interval == interval && b.block == blocks && b.interval == interval && a.time < b.time;
+}
 
 // The requests of each warp since its threads last met.  The n-th access of each lane by an instruction is one request.
 struct Pending {
@@ -136,6 +159,7 @@ unsigned site_of(uintptr_t pc, Place place, Kind kind) {
 }
 
 void record_request(unsigned site, uintptr_t address, unsigned bytes) {
+    use(site);
     Pending& warp = pending[self / 32];
     const unsigned lane = self % 32;
     auto& counters = warp.counters[lane];
@@ -221,7 +245,8 @@ void find(Fault fault, unsigned site, unsigned bytes, Name name_of, const Access
     }
     const Element element = name_of();
     findings[key] = {FAULTS[fault], site, other.site, thread_name(self) + " " + verb_of(site), other_text, block_name(),
-                     element.name, element.index, bytes, note};
+                     element.name, element.index, bytes, note, used_before(self, other.site, site),
+                     other.block == blocks && used_before(other.thread, site, other.site)};
 }
 
 // Whether `earlier` happens before what the running thread does now.
@@ -381,7 +406,8 @@ void write_report(const std::string& error, unsigned crash_site) {
         out << comma << "{\"kind\": " << quoted(f.kind) << ", \"site\": " << f.site << ", \"other_site\": " << f.other_site
             << ", \"text\": " << quoted(f.text) << ", \"other_text\": " << quoted(f.other_text) << ", \"block\": "
             << quoted(f.block) << ", \"name\": " << quoted(f.name) << ", \"element\": " << quoted(f.element)
-            << ", \"bytes\": " << f.bytes << ", \"note\": " << quoted(f.note) << ", \"times\": " << f.times << "}";
+            << ", \"bytes\": " << f.bytes << ", \"later_after_other\": " << f.later_after_other
+            << ", \"other_after_later\": " << f.other_after_later << ", \"note\": " << quoted(f.note) << ", \"times\": " << f.times << "}";
         comma = ",\n";
     }
     out << "], \"arrays\": [";

@@ -33,7 +33,8 @@ FAULTS = {
         "thread (0,0) writes a[0] at line 13 before thread (1,0) reads it at line 16: no barrier between (block (0,0)",
     ),
     "the second barrier": (
-        "race", "tile.cu", {"__syncthreads();  // all": "// all"}, LOAD_A, "at line 13: no barrier between",
+        "race", "tile.cu", {"__syncthreads();  // all": "// all"}, LOAD_A,
+        "reads a[1] at line 16 before thread (1,0) writes it at line 13 in the next round of the loop: no barrier between",
     ),
     "a read at an odd size": (
         "out-of-bounds", "tile.cu", {" && k0 + row < K": ""}, "b[row][column] =", "out of bounds, B has 1105 elements",
