@@ -27,7 +27,7 @@ from minires.backends.unavailable import BackendUnavailable
 
 # -O1 keeps lines; without scalar replacement a copy of a float4 stays one access of 16 bytes, as on a GPU.
 FLAGS = ("-std=c++17", "-g", "-O1", "-fno-pie", "-w", "-DMINIRES_WATCHED")
-WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
+WATCHED = ("-fsanitize=thread", "-fno-tree-sra", "-fsanitize-coverage=trace-pc", "-fno-reorder-blocks")
 RUNTIME = ("watch", "launch", "fiber")  # files of csrc/emulation, not watched themselves
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a GPU allows without `extern __shared__`
 RED_ZONE = 48 << 10  # bytes on both sides of each array in static shared memory of a kernel of your own

@@ -222,9 +222,7 @@ def lockstep(
     return found
 
 
-def _run(
-    model: Module, images: Array, labels: Array, chosen: Any, options: dict[str, Any], first: bool
-) -> _Run:
+def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict[str, Any], first: bool) -> _Run:
     """One backend's run.  NaN in the logits of the first backend raises ValueError; the second's run ends there."""
     run = _Run()
     with backend(chosen, **options) as active, _at_home(model, active), unchanged(model):

@@ -34,7 +34,7 @@ FAULTS = {
     ),
     "the second barrier": (
         "race", "tile.cu", {"__syncthreads();  // all": "// all"}, LOAD_A,
-        "reads a[1] at line 16 before thread (1,0) writes it at line 13 in the next round of the loop: no barrier between",
+        "reads a[1] at line 16 before thread (1,0) writes it at line 13 in the next round of the loop: no",
     ),
     "a read at an odd size": (
         "out-of-bounds", "tile.cu", {" && k0 + row < K": ""}, "b[row][column] =", "out of bounds, B has 1105 elements",
@@ -84,8 +84,8 @@ FAULTS = {
         "dynamic shared memory[240] at line 10: out of bounds",
     ),
     "an array that overruns into the next": (
-        "out-of-bounds", "tile.cu", {"a[row][k] * b[k][column]": "a[row + TILE][k] * b[k][column]"}, "sum += a[row + TILE]",
-        "reads a[256] at line 16: out of bounds, a has 1024 bytes",
+        "out-of-bounds", "tile.cu", {"a[row][k] * b[k][column]": "a[row + TILE][k] * b[k][column]"},
+        "sum += a[row + TILE]", "reads a[256] at line 16: out of bounds, a has 1024 bytes",
     ),
     "a write far behind the last array": (
         "out-of-bounds", "tile.cu", {LOAD_B: f"{LOAD_B} b[row + 100][column] = 0;"}, LOAD_B, "writes b[1600]",
