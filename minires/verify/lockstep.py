@@ -182,7 +182,7 @@ def lockstep(
     if not isinstance(backends, (tuple, list)) or len(backends) != 2:
         raise TypeError(f"backends must be a pair such as ('reference', 'native'), got {shown(backends)}")
     state = random.generator().bit_generator.state
-    runs = []
+    runs: list[_Run] = []
     fused = any(module.fused for module in model.modules())
     for chosen, given, form in (
         (backends[0], {}, fused), (backends[1], options, fused), (backends[1], options, not fused)
@@ -241,7 +241,7 @@ def _run(model: Module, images: Array, labels: Array, chosen: Any, options: dict
                 loss = F.cross_entropy(logits, xp.asarray(labels))
                 loss.backward()
         if not run.whole:  # no loss exists, but the forward shows the wrong operation
-            run.results = {"loss": np.float32(np.nan)}
+            run.results = {"loss": np.array(np.nan, np.float32)}
             return run
         grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         run.results = {"loss": loss.data, **running_statistics(model), **grads}
