@@ -8,7 +8,7 @@
 // SEED          of the order of the threads; 0: ascending
 // EXPECTED      file of the right output, float32; "-": the output is not checked
 // ARGUMENT      one for each of the kernel's: an integer, or the number of elements of an array.  The last array is the
-//               output, NaN at first; element i of the first is i % 7 - 3, of the second i % 5 - 2
+//               output, NaN at first; the others are filled by `fill`
 //
 // Exit codes: 0 right, 1 wrong, 2 wrong usage or a kernel that failed.
 #include <cstdio>
@@ -34,6 +34,13 @@ dim3 sizes(const char* text) {
     return found;
 }
 
+// Element i of array k: an integer from -3 to 3.  A hash, so that no two rows or columns are equal at any size.
+float fill(uint32_t i, uint32_t k) {
+    uint32_t bits = (i + 1000003 * k) * 2654435761u;
+    bits = (bits ^ bits >> 15) * 2246822519u;
+    return float((bits >> 13) % 7) - 3;
+}
+
 // The arrays and integers of the command line, as the kernel takes them.
 struct Arguments {
     std::vector<std::vector<float>> arrays;
@@ -47,7 +54,7 @@ struct Arguments {
             else integers.push_back(std::atoi(words[i]));
         }
         for (size_t k = 0; k + 1 < arrays.size(); k++)
-            for (size_t i = 0; i < arrays[k].size(); i++) arrays[k][i] = k ? float(i % 5) - 2 : float(i % 7) - 3;
+            for (size_t i = 0; i < arrays[k].size(); i++) arrays[k][i] = fill(uint32_t(i), uint32_t(k));
         for (auto& array : arrays) pointers.push_back(array.data());
         size_t pointer = 0, integer = 0;
         for (char letter : signature)

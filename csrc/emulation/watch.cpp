@@ -2,7 +2,8 @@
 // out of bounds, misaligned accesses and reads of uninitialised memory.
 //
 // The kernels' files are compiled with -fsanitize=thread, which calls __tsan_read4(address) and the like before each access.
-// This file defines those functions, so that ThreadSanitizer's own library is not linked.  watcher.h reports what is no
+// -fsanitize-coverage=trace-pc calls __sanitizer_cov_trace_pc() at the begin of each basic block, which shows branches and
+// loops.  This file defines those functions, so that ThreadSanitizer's own library is not linked.  watcher.h reports what is no
 // plain access.  minires/kernels/build.py compiles the program, and minires/kernels/watch.py runs it:
 //
 //   watch JOB      in the folder of the arrays.  Writes report.json, and the arrays after the launches.
@@ -89,6 +90,7 @@ struct Finding {
     std::string name, element;     // of an array
     unsigned bytes;                // that the access has
     std::string note;              // of a race: "flight" for an asynchronous copy, "blocks" or ""
+    bool later_after_other, other_after_later;  // of a race: whether a thread used the other's instruction before, too
     uint64_t times = 1;
 };
 
@@ -108,16 +110,42 @@ uint32_t blocks = 0, first_block_of_launch = 0, interval;
 uint32_t turns[1024];  // of each thread: the number of its warp's last exchange that it took part in
 uint32_t warp_turns[32];
 
-// The requests of each warp since its threads last met.  The n-th access of each lane by an instruction is one request.
+// For each thread and site: when the thread first used the site since the last barrier.  It shows rounds of a loop.
+struct Use {
+    uint32_t block = 0, interval = 0;
+    uint64_t time = 0;
+};
+std::vector<Use> uses[1024];
+uint64_t now_used = 0;
+
+void use(unsigned site) {
+    auto& mine = uses[self];
+    if (mine.size() <= site) mine.resize(site + 64);
+    if (Use& first = mine[site]; first.block != blocks || first.interval != interval) first = {blocks, interval, ++now_used};
+}
+
+// Whether the thread used `earlier` before `later` since the last barrier.
+bool used_before(unsigned thread, unsigned earlier, unsigned later) {
+    const auto& all = uses[thread];
+    if (all.size() <= std::max(earlier, later)) return false;
+    const Use &a = all[earlier], &b = all[later];
+    return a.block == blocks && a.interval == interval && b.block == blocks && b.interval == interval && a.time < b.time;
+}
+
+// A step of a lane: the begin of a basic block (site 0) or an access.
+struct Step {
+    uint32_t pc, depth;  // the place in the code; the number of calls around it
+    uintptr_t address;
+    uint16_t site, bytes;
+};
+
+// The steps of each lane of a warp since its lanes last met.
 struct Pending {
-    std::vector<std::vector<Request>> of_site;
-    std::vector<unsigned> touched;
-    struct Counter {
-        uint32_t flush = 0, count = 0;
-    };
-    std::vector<Counter> counters[32];
-    uint32_t flushes = 1;
+    std::vector<Step> steps[32];
 } pending[32];
+constexpr size_t MOST_STEPS = 1 << 20;
+
+uint32_t depths[1024];  // of each thread: the calls of functions around it
 
 unsigned site_of(uintptr_t pc, Place place, Kind kind) {
     const uint64_t of_place = uint64_t{1} << 63 | (reinterpret_cast<uintptr_t>(place.file) << 20 ^ uint64_t(place.line) << 4);
@@ -135,47 +163,65 @@ unsigned site_of(uintptr_t pc, Place place, Kind kind) {
     return entry.number;
 }
 
-void record_request(unsigned site, uintptr_t address, unsigned bytes) {
-    Pending& warp = pending[self / 32];
-    const unsigned lane = self % 32;
-    auto& counters = warp.counters[lane];
-    if (counters.size() <= site) counters.resize(site + 64);
-    if (warp.of_site.size() <= site) warp.of_site.resize(site + 64);
-    auto& counter = counters[site];
-    if (counter.flush != warp.flushes) counter = {warp.flushes, 0};
-    auto& requests = warp.of_site[site];
-    if (requests.empty()) warp.touched.push_back(site);
-    if (requests.size() <= counter.count) requests.resize(counter.count + 1);
-    Request& request = requests[counter.count++];
-    request.bytes = std::max(request.bytes, bytes);
-    request.lanes |= 1u << lane;
-    request.address[lane] = address;
+void count(unsigned number, const Request& request) {
+    Site& site = sites[number];
+    const unsigned lanes = __builtin_popcount(request.lanes);
+    site.requests++;
+    site.lanes += lanes;
+    site.bytes += lanes * request.bytes;
+    if (site.kind >= multiplication) return;
+    if (is_global(site.kind)) {
+        const Sectors sectors = sectors_of(request);
+        site.sectors += sectors.count;
+        site.ideal_sectors += sectors.ideal;
+    } else {
+        const Wavefronts wavefronts = wavefronts_of(request, site.kind == shared_load);
+        site.wavefronts += wavefronts.count;
+        site.ideal_wavefronts += wavefronts.ideal;
+    }
 }
 
+// Replays the lanes' steps as a GPU would run them together: the lanes at the innermost call and, there, at the lowest place
+// in the code take the next step.  Lanes that skip an access wait at the place where the branches join.
 void flush(unsigned number) {
     Pending& warp = pending[number];
-    for (const unsigned i : warp.touched) {
-        Site& site = sites[i];
-        for (const Request& request : warp.of_site[i]) {
-            const unsigned lanes = __builtin_popcount(request.lanes);
-            site.requests++;
-            site.lanes += lanes;
-            site.bytes += lanes * request.bytes;
-            if (site.kind >= multiplication) continue;
-            if (is_global(site.kind)) {
-                const Sectors sectors = sectors_of(request);
-                site.sectors += sectors.count;
-                site.ideal_sectors += sectors.ideal;
-            } else {
-                const Wavefronts wavefronts = wavefronts_of(request, site.kind == shared_load);
-                site.wavefronts += wavefronts.count;
-                site.ideal_wavefronts += wavefronts.ideal;
-            }
+    size_t next[32] = {};
+    for (;;) {
+        const Step* first = nullptr;
+        for (unsigned lane = 0; lane < 32; lane++) {
+            if (next[lane] == warp.steps[lane].size()) continue;
+            const Step& step = warp.steps[lane][next[lane]];
+            const auto order = [](const Step& s) { return std::tuple(~s.depth, s.pc, s.site != 0); };
+            if (!first || order(step) < order(*first)) first = &step;
         }
-        warp.of_site[i].clear();
+        if (!first) break;
+        Request request;
+        for (unsigned lane = 0; lane < 32; lane++) {
+            if (next[lane] == warp.steps[lane].size()) continue;
+            const Step& step = warp.steps[lane][next[lane]];
+            if (step.depth != first->depth || step.pc != first->pc || step.site != first->site) continue;
+            next[lane]++;
+            request.bytes = std::max<unsigned>(request.bytes, step.bytes);
+            request.lanes |= 1u << lane;
+            request.address[lane] = step.address;
+        }
+        if (first->site) count(first->site, request);
     }
-    warp.touched.clear();
-    warp.flushes++;
+    for (auto& steps : warp.steps) steps.clear();
+}
+
+void take_step(const Step& step) {
+    auto& steps = pending[self / 32].steps[self % 32];
+    steps.push_back(step);
+    if (steps.size() == MOST_STEPS) flush(self / 32);  // without it, an endless loop would fill the memory
+}
+
+void record_request(unsigned site, uintptr_t address, unsigned bytes) {
+    use(site);
+    // Accesses that are reported by watcher.h have no place of their own: they follow their basic block.
+    const auto& steps = pending[self / 32].steps[self % 32];
+    const uint32_t pc = sites[site].pc ? uint32_t(sites[site].pc) : steps.empty() ? 0 : steps.back().pc;
+    take_step({pc, depths[self], address, uint16_t(site), uint16_t(bytes)});
 }
 
 std::string thread_name(unsigned number) {
@@ -221,7 +267,8 @@ void find(Fault fault, unsigned site, unsigned bytes, Name name_of, const Access
     }
     const Element element = name_of();
     findings[key] = {FAULTS[fault], site, other.site, thread_name(self) + " " + verb_of(site), other_text, block_name(),
-                     element.name, element.index, bytes, note};
+                     element.name, element.index, bytes, note, used_before(self, other.site, site),
+                     other.block == blocks && used_before(other.thread, site, other.site)};
 }
 
 // Whether `earlier` happens before what the running thread does now.
@@ -272,12 +319,16 @@ bool in_shared_section(uintptr_t address) {
     return address >= uintptr_t(__start_cuda_shared) && address < uintptr_t(__stop_cuda_shared);
 }
 
-// The variable of shared memory that holds the address, or the last one before it.
+// The variable of shared memory that holds the address, or the nearest one.
 const Variable* variable_at(uintptr_t address) {
-    const Variable* last = nullptr;
-    for (const Variable& variable : variables)
-        if (variable.begin <= address && (!last || variable.begin > last->begin)) last = &variable;
-    return last;
+    const Variable* nearest = nullptr;
+    uintptr_t least = UINTPTR_MAX;
+    for (const Variable& variable : variables) {
+        const uintptr_t end = variable.begin + variable.bytes;
+        const uintptr_t distance = address < variable.begin ? variable.begin - address : address < end ? 0 : address - end + 1;
+        if (distance < least) least = distance, nearest = &variable;
+    }
+    return nearest;
 }
 
 void access_shared(unsigned site, uintptr_t address, unsigned bytes, bool dynamic) {
@@ -289,7 +340,7 @@ void access_shared(unsigned site, uintptr_t address, unsigned bytes, bool dynami
     };
     if (address % bytes) find(misaligned, site, bytes, name);
     const uintptr_t end = dynamic ? base + dynamic_bytes : variable ? variable->begin + variable->bytes : base;
-    if (address + bytes > end) return find(out_of_bounds, site, bytes, name);
+    if (address + bytes > end || (variable && address < variable->begin)) return find(out_of_bounds, site, bytes, name);
     record_request(site, address, bytes);
     for (unsigned i = 0; i < bytes; i++) {
         Cell& cell = (dynamic ? dynamic_cells : shared_cells)[address - base + i];
@@ -377,7 +428,8 @@ void write_report(const std::string& error, unsigned crash_site) {
         out << comma << "{\"kind\": " << quoted(f.kind) << ", \"site\": " << f.site << ", \"other_site\": " << f.other_site
             << ", \"text\": " << quoted(f.text) << ", \"other_text\": " << quoted(f.other_text) << ", \"block\": "
             << quoted(f.block) << ", \"name\": " << quoted(f.name) << ", \"element\": " << quoted(f.element)
-            << ", \"bytes\": " << f.bytes << ", \"note\": " << quoted(f.note) << ", \"times\": " << f.times << "}";
+            << ", \"bytes\": " << f.bytes << ", \"later_after_other\": " << f.later_after_other
+            << ", \"other_after_later\": " << f.other_after_later << ", \"note\": " << quoted(f.note) << ", \"times\": " << f.times << "}";
         comma = ",\n";
     }
     out << "], \"arrays\": [";
@@ -424,6 +476,7 @@ void block_begins(unsigned count) {
     threads = count;
     interval = 0;
     std::fill(std::begin(turns), std::end(turns), 0);
+    std::fill(std::begin(depths), std::end(depths), 0);
     std::fill(std::begin(warp_turns), std::end(warp_turns), 0);
 }
 
@@ -498,8 +551,15 @@ ACCESSES(1) ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16)
 void __tsan_read_range(void* p, size_t bytes) { access_all(p, bytes, global_load, __builtin_return_address(0)); }
 void __tsan_write_range(void* p, size_t bytes) { access_all(p, bytes, global_store, __builtin_return_address(0)); }
 void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
+void __tsan_func_entry(void*) {
+    if (running) depths[self]++;
+}
+void __tsan_func_exit() {
+    if (running) depths[self]--;
+}
+void __sanitizer_cov_trace_pc() {
+    if (running) take_step({uint32_t(uintptr_t(__builtin_return_address(0))), depths[self], 0, 0, 0});
+}
 void __tsan_vptr_update(void*, void*) {}
 void __tsan_vptr_read(void*) {}
 void __tsan_atomic_thread_fence(int) {}

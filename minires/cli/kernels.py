@@ -47,6 +47,8 @@ def flags(parser: Parser) -> None:
             one.add_argument("--as", dest="kind", choices=tuple(SIZES), required=True, help="operation of the kernel")
         else:
             one.add_argument("kernel", metavar="KERNEL", help="rung of a ladder, or kernel file")
+            text = "operation of the kernel file (default: found by its arguments)"
+            one.add_argument("--as", dest="kind", choices=tuple(SIZES), help=text)
         add(one, "--json", default=argparse.SUPPRESS)
     text = "step through a kernel in gdb, a rung or your own .cu file"
     _flags_of_step(subparsers.add_parser("step", help=text, description=f"{text[0].upper()}{text[1:]}."))
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.item == "check":
             return _check(arguments.file, arguments.kind, arguments.json)
         if arguments.item == "profile":
-            return _profile(arguments.kernel, arguments.json)
+            return _profile(arguments.kernel, arguments.kind, arguments.json)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if arguments.json:
@@ -175,8 +177,11 @@ def _check(file: str, kind: str, as_json: bool) -> int:
     return 0 if result.passed else 1
 
 
-def _profile(kernel: str, as_json: bool) -> int:
-    profile = profile_rung(kernel) if kernel in (*GEMMS, *CONVOLUTIONS) else profile_file(kernel)
+def _profile(kernel: str, kind: str | None, as_json: bool) -> int:
+    rung = kernel in (*GEMMS, *CONVOLUTIONS)
+    if rung and kind:
+        raise ValueError("--as requires a kernel file, not a rung")
+    profile = profile_rung(kernel) if rung else profile_file(kernel, kind)
     findings = (*profile.findings, *profile.advice)
     if as_json:
         print_json({"findings": [finding.json() for finding in findings], "profile": profile.json()})

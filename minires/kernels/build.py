@@ -27,9 +27,10 @@ from minires.backends.unavailable import BackendUnavailable
 
 # -O1 keeps lines; without scalar replacement a copy of a float4 stays one access of 16 bytes, as on a GPU.
 FLAGS = ("-std=c++17", "-g", "-O1", "-fno-pie", "-w", "-DMINIRES_WATCHED")
-WATCHED = ("-fsanitize=thread", "-fno-tree-sra")
+WATCHED = ("-fsanitize=thread", "-fno-tree-sra", "-fsanitize-coverage=trace-pc", "-fno-reorder-blocks")
 RUNTIME = ("watch", "launch", "fiber")  # files of csrc/emulation, not watched themselves
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a GPU allows without `extern __shared__`
+RED_ZONE = 48 << 10  # bytes on both sides of each array in static shared memory of a kernel of your own
 
 
 class CompileError(ValueError):
@@ -111,9 +112,26 @@ def _compile(source: Path, out: Path, watched: bool, include: Path | None = None
     flags = [*FLAGS, *(WATCHED if watched else ()), f"-I{emulation_sources()}", f"-I{sources()}"]
     flags += [f"-I{include.resolve()}"] if include else []
     made = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    if include:
+        assembly = made.with_suffix(".s")
+        _output(["g++", *flags, "-S", str(source), "-o", str(assembly)])
+        assembly.write_text(_with_red_zones(assembly.read_text(encoding="utf-8")), encoding="utf-8")
+        source, flags = assembly, []
     _output(["g++", *flags, "-c", str(source), "-o", str(made)])
     os.replace(made, out)  # another process may compile the same file
     return out
+
+
+def _with_red_zones(assembly: str) -> str:
+    """The assembly with `RED_ZONE` unused bytes around each array in shared memory: an overrun meets no other array."""
+    section = re.compile(r"\t\.section\tcuda_shared,.*\n(?:\t\.(?:align|type|size|zero)\s.*\n|[\w.$]+:\n)*")
+    zone = f"\t.zero\t{RED_ZONE}\n"
+
+    def padded(found: re.Match[str]) -> str:
+        head, rest = found[0].split("\n", 1)
+        return f"{head}\n{zone}" + re.sub(r"(?<=:\n)(\t\.zero\t.*\n)", rf"\1{zone}", rest)
+
+    return section.sub(padded, assembly)
 
 
 def _runtime_object(name: str) -> Path:

@@ -93,11 +93,13 @@ def per_request(site: Site) -> dict[str, float]:
     return {f"{name}/request": getattr(site, name) / site.requests for name in names if getattr(site, name)}
 
 
-def profile_file(path: str | Path) -> Profile:
-    """The profile of a kernel file; its arguments show which operation it is."""
+def profile_file(path: str | Path, kind: str | None = None) -> Profile:
+    """The profile of a kernel file; kind: "gemm", "conv2d", or None: its arguments show which operation it is."""
     try:
-        kernel = read(path, "gemm")
+        kernel = read(path, kind or "gemm")
     except ValueError as error:
+        if kind:
+            raise
         try:
             kernel = read(path, "conv2d")
         except ValueError:

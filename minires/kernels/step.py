@@ -64,10 +64,13 @@ class Step:
     def stop(self, line: str | None, thread: Sequence[int]) -> str:
         """gdb's command for a breakpoint: at a line, given by its number or text, or where the kernel begins.
 
-        Raises BackendUnavailable without gdb.
+        Raises ValueError for a thread outside of the block, BackendUnavailable without gdb.
         """
         if shutil.which("gdb") is None:
             raise BackendUnavailable("gdb is not installed (apt install gdb)")
+        if any(index >= size for index, size in zip(thread, (*self.block, 1, 1), strict=False)):
+            block, came = (",".join(map(str, sizes)) for sizes in (self.block, thread))
+            raise ValueError(f"thread must lie in the block, which is {block}; got {came}")
         place = self.kernel.name if line is None else f"{self.kernel.path.name}:{self._number(line)}"
         condition = " && ".join(f"threadIdx.{axis} == {index}" for axis, index in zip("xyz", thread, strict=False))
         return f"break {place}{f' if {condition}' if condition else ''}"
@@ -147,16 +150,18 @@ class _Launches:
 def _arrays(kind: str, sizes: dict[str, int], own: bool) -> tuple[Array, Array, Array]:
     """Both operands as step.cpp fills them, and the right output; a rung's images are channels-last."""
     if kind == "gemm":
-        a, b = _pattern(7, sizes["M"], sizes["K"]), _pattern(5, sizes["K"], sizes["N"])
+        a, b = _pattern(0, sizes["M"], sizes["K"]), _pattern(1, sizes["K"], sizes["N"])
         return a, b, a @ b
     N, C, H, W, O, KH, KW, stride, padding = (sizes[name] for name in SIZES["conv2d"])
-    x = _pattern(7, N, C, H, W) if own else _pattern(7, N, H, W, C)
-    w = _pattern(5, O, C, KH, KW) if own else _pattern(5, O, KH, KW, C)
+    x = _pattern(0, N, C, H, W) if own else _pattern(0, N, H, W, C)
+    w = _pattern(1, O, C, KH, KW) if own else _pattern(1, O, KH, KW, C)
     operands = (x, w) if own else (channels_first(x), channels_first(w))
     y = reference.conv2d_forward(*operands, None, (stride,) * 2, (padding,) * 2, (1, 1), 1)
     return x, w, y if own else channels_last(y)
 
 
-def _pattern(modulus: int, *shape: int) -> Array:
-    numbers = np.arange(np.prod(shape)) % modulus - modulus // 2
-    return numbers.astype(np.float32).reshape(shape)
+def _pattern(k: int, *shape: int) -> Array:
+    """Array number k, as `fill` in step.cpp computes it."""
+    bits = (np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(1000003 * k)) * np.uint32(2654435761)
+    bits = (bits ^ bits >> np.uint32(15)) * np.uint32(2246822519)
+    return ((bits >> np.uint32(13)) % np.uint32(7)).astype(np.float32).reshape(shape) - 3

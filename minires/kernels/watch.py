@@ -190,7 +190,12 @@ def _finding(
             "flight": "no cp_async_wait and barrier between",
             "blocks": "no barrier orders blocks",
         }.get(found["note"], "no barrier between")
-        message = f"{earlier} before {what.replace(element, 'it')}: {reason}"
+        # A thread that used the higher line first has come to the lower line in the next round of the loop.
+        same = site["file"] == other["file"]
+        first_next = same and other["line"] < site["line"] and found["other_after_later"]
+        later_next = same and site["line"] < other["line"] and found["later_after_other"]
+        rounds = [" in the next round of the loop" if following else "" for following in (first_next, later_next)]
+        message = f"{earlier}{rounds[0]} before {what.replace(element, 'it')}{rounds[1]}: {reason}"
     elif kind == "out-of-bounds":
         size = f"{_count(arrays[name])} elements" if name in arrays else f"{variables.get(name, 0)} bytes"
         message = f"{what}: out of bounds, {f'{name} has {size}' if name else 'no array is there'}"

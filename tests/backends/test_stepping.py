@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minires import cli
@@ -65,7 +66,7 @@ def test_the_debugger_session_of_the_readme():
     assert "Breakpoint 1, gemm_04_registers (" in session
     assert "$1 = {x = 37, y = 0, z = 0}" in session
     row = 37 // 16 * 8  # of C, the first of this thread's
-    tile = ", ".join(str((row * 40 + k) % 7 - 3) for k in range(8))  # A[row][0..7], see step.cpp
+    tile = ", ".join(f"{value:g}" for value in step._pattern(0, 150, 40)[row, :8])  # A[row][0..7], see step.cpp
     assert f"$2 = {{{tile}}}" in session
     assert "sum[i][j] += a[i] * b[j];" in session
     assert "#0  gemm_04_registers (" in session
@@ -83,8 +84,17 @@ def test_an_own_kernel_stops_at_a_line_of_its_file():
     (command,) = re.findall(r"<!-- own-step -->\n```sh\nminires kernels step (.*)\n```", readme)
     session = debugged(*shlex.split(command)).stdout
     assert re.search(r"Breakpoint 1, mine \(.*M=33, N=20, K=5\) at .*own_kernel\.cu:11", session)
-    assert "$1 = {2, 3, -3, -2, -1, 0 <repeats 11 times>}" in session  # row 1 of A, see step.cpp
+    assert "$1 = {0, -3, 2, 3, -3, 0 <repeats 11 times>}" in session  # row 1 of A, see step.cpp
     assert "$2 = 0\n" in session
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (5, 20), (33, 5), (64, 128)])
+def test_no_two_rows_or_columns_of_the_operands_are_equal(shape):
+    """Else a kernel that reads a wrong row could be right."""
+    for k in (0, 1):
+        operand = step._pattern(k, *shape)
+        assert all(np.unique(operand, axis=axis).shape == shape for axis in (0, 1))
+        assert set(operand.ravel()) == set(range(-3, 4))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +109,8 @@ def test_an_own_kernel_stops_at_a_line_of_its_file():
         (["gemm_04_registers", "--thread", "x"], "--thread must be one to three indices"),
         (["gemm_04_registers", "--break", "9999"], "--break must be a line from 1 to "),
         (["gemm_04_registers", "--break", "for ("], "--break must be .* got 'for \\(', which \\d+ lines contain"),
+        (["gemm_04_registers", "--thread", "300"], "--thread must lie in the block, which is 256; got 300"),
+        (["gemm_03_shared", "--thread", "2,99"], "--thread must lie in the block, which is 32,32; got 2,99"),
         (["conv_08_winograd"], "conv_08_winograd needs a 3×3 kernel with stride 1"),
     ],
 )

@@ -33,7 +33,8 @@ FAULTS = {
         "thread (0,0) writes a[0] at line 13 before thread (1,0) reads it at line 16: no barrier between (block (0,0)",
     ),
     "the second barrier": (
-        "race", "tile.cu", {"__syncthreads();  // all": "// all"}, LOAD_A, "at line 13: no barrier between",
+        "race", "tile.cu", {"__syncthreads();  // all": "// all"}, LOAD_A,
+        "reads a[1] at line 16 before thread (1,0) writes it at line 13 in the next round of the loop: no",
     ),
     "a read at an odd size": (
         "out-of-bounds", "tile.cu", {" && k0 + row < K": ""}, "b[row][column] =", "out of bounds, B has 1105 elements",
@@ -81,6 +82,16 @@ FAULTS = {
     "too little dynamic shared memory": (
         "out-of-bounds", "vectors.cu", {"16*16*4": "16*15*4"}, "a[threadIdx.y * 16 + k] = m",
         "dynamic shared memory[240] at line 10: out of bounds",
+    ),
+    "an array that overruns into the next": (
+        "out-of-bounds", "tile.cu", {"a[row][k] * b[k][column]": "a[row + TILE][k] * b[k][column]"},
+        "sum += a[row + TILE]", "reads a[256] at line 16: out of bounds, a has 1024 bytes",
+    ),
+    "a write far behind the last array": (
+        "out-of-bounds", "tile.cu", {LOAD_B: f"{LOAD_B} b[row + 100][column] = 0;"}, LOAD_B, "writes b[1600]",
+    ),
+    "a write in front of an array": (
+        "out-of-bounds", "tile.cu", {LOAD_A: f"{LOAD_A} a[row - TILE][column] = 0;"}, LOAD_A, "writes a[-256]",
     ),
     "a stack that overflows": (
         "out-of-bounds", "tile.cu",

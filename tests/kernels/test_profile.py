@@ -39,14 +39,30 @@ def test_the_counts_of_the_tile_kernel():
     assert {site.line for site in profile.sites if site.kind == "shared load"} == {16}
 
 
+def test_lanes_that_skip_an_access_stay_in_step():
+    """256 warps of two rows of 16 pixels; 16·9 taps, and two loads for each.  46 of 48 rows and columns are inside."""
+    profile = profile_file(HERE / "direct.cu", "conv2d")
+    assert profile.advice == []
+    (loads,) = (site for site in profile.sites if site.kind == "global load")
+    assert loads.requests == 256 * 16 * 9 * 2
+    assert loads.lanes == 32 * 16 * 46 * 46 * 2  # filters, channels, rows with taps, columns with taps, loads
+
+
 def test_the_profile_of_a_rung(capsys):
-    """12 wavefronts of 16-byte loads for each k and warp; A by copies of 4 bytes, 16 sectors each."""
+    """8 wavefronts of 16-byte loads for each k and warp; A by copies of 4 bytes, 16 sectors each."""
     assert main(["kernels", "profile", "gemm_07_warps", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     total = result["profile"]["total"]
-    assert total["l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum"] == 12 * 64 * 8
+    assert total["l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum"] == 8 * 64 * 8
     assert total["cp.async requests"] == 8 * 8 * (4 + 1)
     assert {finding["kind"] for finding in result["findings"]} <= {"uncoalesced", "bank-conflict"}
+
+
+def test_the_operation_of_a_file(capsys):
+    assert main(["kernels", "profile", str(HERE / "direct.cu"), "--as", "gemm"]) == 2
+    assert "direct.cu" in capsys.readouterr().err
+    assert main(["kernels", "profile", "gemm_07_warps", "--as", "gemm"]) == 2
+    assert "--as requires a kernel file" in capsys.readouterr().err
 
 
 def test_an_unknown_rung(capsys):

@@ -155,6 +155,26 @@ def test_nan_exceeds_every_tolerance(rng, model, monkeypatch):
     assert "conv1.weight" in found.other_form
 
 
+def test_nan_in_the_second_logits_names_the_first_operation_that_gives_it(rng, model, monkeypatch):
+    from minires.backends import reference
+
+    sound, calls = reference.conv2d_forward, []
+
+    def wrong(*arguments, **options):
+        calls.append(None)
+        y = sound(*arguments, **options)
+        if len(calls) > 19 and len(calls) % 19 == 5:  # of 19 convolutions in each run
+            y[0] = np.nan
+        return y
+
+    monkeypatch.setattr(reference, "conv2d_forward", wrong)
+    found = lockstep(model, *batch(rng), ("reference", "reference"))
+    assert (found.fault.phase, found.fault.operation) == ("forward", "Conv2d")
+    assert np.isfinite(found.losses[0])
+    assert np.isnan(found.losses[1])
+    assert not found.passed
+
+
 @native
 def test_nan_of_the_node_itself(rng, model, monkeypatch):
     from minires.backends.native.backend import NativeBackend
