@@ -112,6 +112,13 @@ def test_a_planted_fault_is_named_by_its_line(tmp_path, fault):
     assert result.passed == (kind in ADVICE)
 
 
+def test_a_kernel_without_shared_memory_is_named_by_its_line(tmp_path):
+    path, line = planted(tmp_path, "direct.cu", {"c < C; c++": "c <= C; c++"}, "sum += x[")
+    found = [f for f in check(path, "conv2d").findings if f.kind == "out-of-bounds"]
+    assert {(f.line, f.file) for f in found} == {(line, str(path))}
+    assert f" at line {line}: out of bounds" in found[0].message
+
+
 @pytest.mark.parametrize("file", KINDS)
 def test_a_sound_kernel_passes(file, capsys):
     """With three orders of the threads: each case has its seed."""
