@@ -316,6 +316,17 @@ def test_an_edited_file_and_an_edited_include_are_compiled_anew(tmp_path):
             assert chosen.linear_forward(np.ones((1, 4), np.float32), np.ones((1, 4), np.float32), None) == 4 * factor
 
 
+def test_a_neighbour_hides_no_file_of_the_compilation(tmp_path):
+    """A file beside the kernel has its own name, whatever that name is."""
+    (tmp_path / "mine.cu").write_text(
+        GEMM.replace("\n", '\n#include "kernel.cu"\n', 1).replace("= sum;", "= FACTOR * sum;")
+    )
+    (tmp_path / "kernel.cu").write_text("#define FACTOR 7\n")
+    (tmp_path / own_build.TRANSLATED).write_text(GEMM)
+    with mr.backend("emulated", gemm=tmp_path / "mine.cu") as chosen:
+        assert chosen.linear_forward(np.ones((1, 4), np.float32), np.ones((1, 4), np.float32), None) == 28
+
+
 def test_without_a_compiler(monkeypatch, files):
     monkeypatch.setenv("PATH", "")
     own_build._version.cache_clear()

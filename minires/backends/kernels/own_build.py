@@ -23,6 +23,7 @@ from minires.backends.kernels.own import OwnKernel
 from minires.backends.kernels.provider import emulation_sources, sources
 from minires.backends.unavailable import BackendUnavailable
 
+TRANSLATED = "minires_translated_kernel.cu"  # in the cache; no file beside a kernel may hide it or be hidden by it
 FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas")
 _DYNAMIC = re.compile(
     r"\bextern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?(\w[\w\s]*?)\s+(\w+)\s*\[\s*\]"
@@ -68,7 +69,7 @@ def build(kernel: OwnKernel, driver: Path, output: str, flags: Sequence[str], ob
     """
     text = translated(kernel)
     folders = _folders(kernel)
-    flags = (*flags, "-DKERNEL_FILE=<kernel.cu>", f"-DKERNEL_NAME={kernel.name}", *(f"-I{f}" for f in folders))
+    flags = (*flags, f"-DKERNEL_FILE=<{TRANSLATED}>", f"-DKERNEL_NAME={kernel.name}", *(f"-I{f}" for f in folders))
     try:
         return _compiled(output, flags, (driver, *objects), text, folders)
     except CompileError as error:
@@ -97,7 +98,7 @@ def _first_error(printed: str) -> str:
 def _compiled(
     output: str, flags: Sequence[str], inputs: Sequence[Path], text: str = "", folders: Sequence[Path] = ()
 ) -> Path:
-    """The file that g++ makes of the inputs; `text` becomes kernel.cu, which an input includes."""
+    """The file that g++ makes of the inputs; `text` becomes the file TRANSLATED, which an input includes."""
     common = (*sorted(emulation_sources().glob("*.h")), emulation_sources().parent / "signature.h")
     included = dict.fromkeys((*inputs, *common, *_included(text, folders)))
     state = [_version(), output, text, *flags, *(path.read_bytes().hex() for path in included)]
@@ -106,9 +107,9 @@ def _compiled(
     if result.exists():
         return result
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "kernel.cu", text)
+    write_text(folder / TRANSLATED, text)
     written = temporary(result)
-    command = ["g++", *flags, f"-I{emulation_sources()}", f"-I{folder}", *map(str, inputs), "-o", str(written)]
+    command = ["g++", f"-I{folder}", *flags, f"-I{emulation_sources()}", *map(str, inputs), "-o", str(written)]
     ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if ran.returncode:
         written.unlink(missing_ok=True)
