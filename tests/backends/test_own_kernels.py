@@ -316,6 +316,18 @@ def test_an_edited_file_and_an_edited_include_are_compiled_anew(tmp_path):
             assert chosen.linear_forward(np.ones((1, 4), np.float32), np.ones((1, 4), np.float32), None) == 4 * factor
 
 
+def test_the_digest_has_each_file_that_an_included_file_includes(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.cu").write_text(GEMM.replace("\n", '\n#include "sub/a.h"\n#include <c.h>\n', 1))
+    (tmp_path / "sub" / "a.h").write_text('#include "b.h"\n#include "../sub/a.h"\n')
+    kernel, digests = own.read(tmp_path / "mine.cu", "gemm"), set()
+    for edited in ("sub/b.h", "c.h", "sub/b.h"):
+        with (tmp_path / edited).open("a") as file:
+            file.write("// a line\n")
+        digests.add(own_build.digest_of_included(kernel))
+    assert len(digests) == 3
+
+
 def test_a_neighbour_hides_no_file_of_the_compilation(tmp_path):
     """A file beside the kernel has its own name, whatever that name is."""
     (tmp_path / "mine.cu").write_text(

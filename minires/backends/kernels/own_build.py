@@ -119,7 +119,7 @@ def _compiled(
 
 
 def digest_of_included(kernel: OwnKernel) -> str:
-    """A digest of the files that the kernel includes by "name"."""
+    """A digest of the files that the kernel includes, without the system's headers."""
     content = [path.read_bytes() for path in _included(kernel.text, _folders(kernel))]
     return hashlib.blake2b(b"\0".join(content), digest_size=8).hexdigest()
 
@@ -129,15 +129,16 @@ def _folders(kernel: OwnKernel) -> tuple[Path, Path]:
 
 
 def _included(text: str, folders: Sequence[Path]) -> list[Path]:
-    """The files that the text includes by "name", and those that they include."""
+    """The files that the text may include, and those that they may include: each candidate in a folder searched."""
     found: dict[Path, None] = {}
-    texts = [text]
+    texts: list[tuple[str, tuple[Path, ...]]] = [(text, tuple(folders))]
     while texts:
-        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', texts.pop(), re.M):
-            path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-            if path is not None and path not in found:
-                found[path] = None
-                texts.append(path.read_text(encoding="utf-8", errors="replace"))
+        content, searched = texts.pop()
+        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', content, re.M):
+            for path in (folder / name for folder in searched):
+                if path.is_file() and path.resolve() not in found:
+                    found[path.resolve()] = None
+                    texts.append((path.read_text(encoding="utf-8", errors="replace"), (path.parent, *folders)))
     return [*found]
 
 
