@@ -350,6 +350,39 @@ def test_without_a_compiler(monkeypatch, files):
     own_build._version.cache_clear()
 
 
+CACHE_FOLDER = own_build.cache_folder.__wrapped__  # without its cache; a fixture replaces the name
+
+
+def test_the_cache_is_in_an_absolute_folder_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    usual, named = (tmp_path / root / "minires" / "kernels" for root in ("home/.cache", "named"))
+    for value, expected in (("relative", usual), ("", usual), (str(tmp_path / "named"), named)):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert CACHE_FOLDER() == expected
+        assert expected.stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "relative").exists()
+
+
+@pytest.mark.parametrize("reason", ["owner", "home", "file"])
+def test_without_a_cache_the_folder_ends_with_the_process(monkeypatch, tmp_path, reason):
+    registered = []
+    monkeypatch.setattr(own_build.atexit, "register", lambda *call, **options: registered.append((call, options)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if reason == "owner":
+        monkeypatch.setattr(own_build.os, "getuid", lambda: -1)
+    elif reason == "home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(own_build.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    else:
+        (tmp_path / "cache").write_text("")
+    folder = CACHE_FOLDER()
+    assert folder.name.startswith("minires-kernels-")
+    (((remove, *arguments), options),) = registered
+    remove(*arguments, **options)
+    assert not folder.exists()
+
+
 # -- names with options, in Python and in every command
 
 

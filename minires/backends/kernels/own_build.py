@@ -5,6 +5,7 @@ A result's folder in the cache is named by a hash of everything that it depends 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -153,12 +154,20 @@ def _version() -> str:
 
 @cache
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/minires/kernels, by default in ~/.cache; a folder for this process where that is not writable."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "minires" / "kernels"
+    """$XDG_CACHE_HOME/minires/kernels, by default in ~/.cache, for this user alone.
+
+    Where that folder is not writable or has another owner: a folder that is deleted at the end of the process.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="minires-kernels-"))
+        root = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative path is ignored, as its specification demands
+        folder = (root if root.is_absolute() else Path.home() / ".cache") / "minires" / "kernels"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o700)  # another user's library would run as this user
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        pass
+    folder = Path(tempfile.mkdtemp(prefix="minires-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
