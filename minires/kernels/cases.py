@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from minires.arrays import Array
-from minires.backends.kernels.own import OwnKernel
+from minires.backends.kernels.own import OwnKernel, without_comments
 from minires.backends.reference.conv2d import conv2d_forward
 
 # Sizes that are no multiples of tiles, smaller than tiles, one, and multiples of four and of sixteen alone.
@@ -48,5 +48,6 @@ def definition(kind: str, inputs: Sequence[Array], sizes: Mapping[str, int]) -> 
 def bound_of(kernel: OwnKernel, inputs: Sequence[Array], sizes: Mapping[str, int]) -> Array:
     """Σ|a||b| times twice the error of a sum of that depth in float32; tensor cores round operands to tf32 or bf16."""
     depth = sizes["K"] if kernel.kind == "gemm" else sizes["C"] * sizes["KH"] * sizes["KW"]
-    operand = 2.0**-7 if re.search("bf16", kernel.text) else 2.0**-10 if re.search("tf32", kernel.text) else 0.0
+    code = without_comments(kernel.text)
+    operand = 2.0**-7 if re.search("bf16|bfloat16", code) else 2.0**-10 if re.search("tf32", code) else 0.0
     return definition(kernel.kind, [np.abs(array) for array in inputs], sizes) * ((depth + 2) * 2.0**-23 + operand)

@@ -125,6 +125,9 @@ def test_expressions(expression, value):
         ("ceil(N/16)", "N.real", ":1: grid uses 'N.real'"),
         ("ceil(N/16)", "__import__('os').abort()", ":1: grid uses"),
         ("ceil(N/16)", "N**9", r":1: grid uses 'N \*\* 9'"),
+        ("ceil(N/16), ceil(M/16)", "1)  # (comment", r":1: grid must hold expressions of M, N, K, .*# \(comment"),
+        ("ceil(N/16)", "-" * 400 + "1", r":1: grid is nested too deeply, \(-+\.\.\.; up to 40 levels are allowed"),
+        ("ceil(N/16)", "N" + "+1" * 150, ":1: grid is nested too deeply"),
         ("ceil(N/16)", "1.5", ":1: grid uses '1.5'"),
         ("ceil(N/16)", "N +", r":1: grid must hold expressions of M, N, K, .*; got \(N \+, "),
         ("(16,16)", "(16,16,1,1)", ":1: block has 4 sizes"),
@@ -316,12 +319,68 @@ def test_an_edited_file_and_an_edited_include_are_compiled_anew(tmp_path):
             assert chosen.linear_forward(np.ones((1, 4), np.float32), np.ones((1, 4), np.float32), None) == 4 * factor
 
 
+def test_the_digest_has_each_file_that_an_included_file_includes(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.cu").write_text(GEMM.replace("\n", '\n#include "sub/a.h"\n#include <c.h>\n', 1))
+    (tmp_path / "sub" / "a.h").write_text('#include "b.h"\n#include "../sub/a.h"\n')
+    kernel, digests = own.read(tmp_path / "mine.cu", "gemm"), set()
+    for edited in ("sub/b.h", "c.h", "sub/b.h"):
+        with (tmp_path / edited).open("a") as file:
+            file.write("// a line\n")
+        digests.add(own_build.digest_of_included(kernel))
+    assert len(digests) == 3
+
+
+def test_a_neighbour_hides_no_file_of_the_compilation(tmp_path):
+    """A file beside the kernel has its own name, whatever that name is."""
+    (tmp_path / "mine.cu").write_text(
+        GEMM.replace("\n", '\n#include "kernel.cu"\n', 1).replace("= sum;", "= FACTOR * sum;")
+    )
+    (tmp_path / "kernel.cu").write_text("#define FACTOR 7\n")
+    (tmp_path / own_build.TRANSLATED).write_text(GEMM)
+    with mr.backend("emulated", gemm=tmp_path / "mine.cu") as chosen:
+        assert chosen.linear_forward(np.ones((1, 4), np.float32), np.ones((1, 4), np.float32), None) == 28
+
+
 def test_without_a_compiler(monkeypatch, files):
     monkeypatch.setenv("PATH", "")
     own_build._version.cache_clear()
     with pytest.raises(mr.BackendUnavailable, match=r"backend 'emulated' cannot be used here: .*g\+\+"):
         mr.backend("emulated", gemm=files / "mine.cu").__enter__()
     own_build._version.cache_clear()
+
+
+CACHE_FOLDER = own_build.cache_folder.__wrapped__  # without its cache; a fixture replaces the name
+
+
+def test_the_cache_is_in_an_absolute_folder_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    usual, named = (tmp_path / root / "minires" / "kernels" for root in ("home/.cache", "named"))
+    for value, expected in (("relative", usual), ("", usual), (str(tmp_path / "named"), named)):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert CACHE_FOLDER() == expected
+        assert expected.stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "relative").exists()
+
+
+@pytest.mark.parametrize("reason", ["owner", "home", "file"])
+def test_without_a_cache_the_folder_ends_with_the_process(monkeypatch, tmp_path, reason):
+    registered = []
+    monkeypatch.setattr(own_build.atexit, "register", lambda *call, **options: registered.append((call, options)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if reason == "owner":
+        monkeypatch.setattr(own_build.os, "getuid", lambda: -1)
+    elif reason == "home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(own_build.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    else:
+        (tmp_path / "cache").write_text("")
+    folder = CACHE_FOLDER()
+    assert folder.name.startswith("minires-kernels-")
+    (((remove, *arguments), options),) = registered
+    remove(*arguments, **options)
+    assert not folder.exists()
 
 
 # -- names with options, in Python and in every command

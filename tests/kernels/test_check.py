@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from minires.backends.kernels.own import read
 from minires.cli import main
 from minires.kernels import build
+from minires.kernels.cases import bound_of
 from minires.kernels.check import ADVICE, check
 
 HERE = Path(__file__).parent
@@ -121,6 +125,27 @@ def test_a_planted_fault_is_named_by_its_line(tmp_path, fault):
     assert found, result.findings
     assert part in found[0]
     assert result.passed == (kind in ADVICE)
+
+
+def test_a_kernel_without_shared_memory_is_named_by_its_line(tmp_path):
+    path, line = planted(tmp_path, "direct.cu", {"c < C; c++": "c <= C; c++"}, "sum += x[")
+    found = [f for f in check(path, "conv2d").findings if f.kind == "out-of-bounds"]
+    assert {(f.line, f.file) for f in found} == {(line, str(path))}
+    assert f" at line {line}: out of bounds" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("added", "operand"),
+    [
+        ("// not tf32", 0), ("/* nor\nbf16 */", 0), ("mma_m16n8k8_tf32(c, a, b);", 2.0**-10),
+        ("mma_m16n8k16_bf16(c, a, b);", 2.0**-7), ("__nv_bfloat16 x;", 2.0**-7),
+    ],
+)  # fmt: skip
+def test_the_bound_follows_the_code_and_not_a_comment(added, operand):
+    kernel = read(HERE / "tile.cu", "gemm")
+    ones = [np.ones((1, 1), np.float32)] * 2
+    bound = bound_of(replace(kernel, text=kernel.text + added), ones, {"M": 1, "N": 1, "K": 1})
+    assert bound == 3 * 2.0**-23 + operand
 
 
 @pytest.mark.parametrize("file", KINDS)

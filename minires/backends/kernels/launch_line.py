@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+MOST_LEVELS = 40  # of nested operators and calls
 Launch = Mapping[str, tuple[ast.expr, ...]]
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
@@ -44,9 +45,13 @@ def _expressions(part: str, text: str, known: Sequence[str]) -> tuple[ast.expr, 
     text = text.strip().rstrip(",").rstrip()
     allowed = f"{', '.join(known)}, integers, + - * / // % ( ) ceil() min() max()"
     try:
+        if "#" in text:  # Python's comment
+            raise ValueError
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"{part} must hold expressions of {allowed}; got {text}") from None
+    if _levels(tree) > MOST_LEVELS:
+        raise ValueError(f"{part} is nested too deeply, {text[:40]}...; up to {MOST_LEVELS} levels are allowed")
     expressions = tuple(tree.elts) if isinstance(tree, ast.Tuple) else (tree,)
     most = 1 if part == "shared" else 3
     if not 1 <= len(expressions) <= most:
@@ -54,6 +59,13 @@ def _expressions(part: str, text: str, known: Sequence[str]) -> tuple[ast.expr, 
     for wrong in filter(None, (_not_allowed(expression, known) for expression in expressions)):
         raise ValueError(f"{part} uses {wrong!r}; allowed are {allowed}")
     return expressions
+
+
+def _levels(tree: ast.AST) -> int:
+    count, nodes = 0, [tree]
+    while nodes:
+        count, nodes = count + 1, [child for node in nodes for child in ast.iter_child_nodes(node)]
+    return count
 
 
 def _not_allowed(node: ast.expr, known: Sequence[str]) -> str:

@@ -114,7 +114,7 @@ def read(path: str | Path, kind: str) -> OwnKernel:
         launch = launch_line.parse(text.partition("\n")[0], names, EXAMPLES[kind])
     except ValueError as wrong:
         raise at(1, str(wrong)) from None
-    code = _COMMENT.sub(lambda m: m[0] if m[0][0] == '"' else re.sub(r"[^\n]", " ", m[0]), text)
+    code = without_comments(text)
     found = list(_KERNEL.finditer(code))
     lines = [code.count("\n", 0, kernel.start()) + 1 for kernel in found]
     form = f'extern "C" __global__ void {path.stem if path.stem.isidentifier() else "mine"}{_signature(kind)}'
@@ -136,6 +136,11 @@ def read(path: str | Path, kind: str) -> OwnKernel:
         line = code.count("\n", 0, dynamic.start()) + 1
         raise at(line, "extern __shared__ has no size; add shared=BYTES to the launch line")
     return OwnKernel(path, kind, name, lines[0], text, real, launch)
+
+
+def without_comments(text: str) -> str:
+    """The text with spaces for its comments, in the same lines."""
+    return _COMMENT.sub(lambda m: m[0] if m[0][0] == '"' else re.sub(r"[^\n]", " ", m[0]), text)
 
 
 def _types(kind: str, real: str) -> list[str]:

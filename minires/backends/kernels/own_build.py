@@ -5,6 +5,7 @@ A result's folder in the cache is named by a hash of everything that it depends 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -23,6 +24,7 @@ from minires.backends.kernels.own import OwnKernel
 from minires.backends.kernels.provider import emulation_sources, sources
 from minires.backends.unavailable import BackendUnavailable
 
+TRANSLATED = "minires_translated_kernel.cu"  # in the cache; no file beside a kernel may hide it or be hidden by it
 FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas")
 _DYNAMIC = re.compile(
     r"\bextern\s+__shared__\s+(?:(?:alignas|__align__)\s*\(\s*\d+\s*\)\s*)?(\w[\w\s]*?)\s+(\w+)\s*\[\s*\]"
@@ -68,7 +70,7 @@ def build(kernel: OwnKernel, driver: Path, output: str, flags: Sequence[str], ob
     """
     text = translated(kernel)
     folders = _folders(kernel)
-    flags = (*flags, "-DKERNEL_FILE=<kernel.cu>", f"-DKERNEL_NAME={kernel.name}", *(f"-I{f}" for f in folders))
+    flags = (*flags, f"-DKERNEL_FILE=<{TRANSLATED}>", f"-DKERNEL_NAME={kernel.name}", *(f"-I{f}" for f in folders))
     try:
         return _compiled(output, flags, (driver, *objects), text, folders)
     except CompileError as error:
@@ -97,7 +99,7 @@ def _first_error(printed: str) -> str:
 def _compiled(
     output: str, flags: Sequence[str], inputs: Sequence[Path], text: str = "", folders: Sequence[Path] = ()
 ) -> Path:
-    """The file that g++ makes of the inputs; `text` becomes kernel.cu, which an input includes."""
+    """The file that g++ makes of the inputs; `text` becomes the file TRANSLATED, which an input includes."""
     common = (*sorted(emulation_sources().glob("*.h")), emulation_sources().parent / "signature.h")
     included = dict.fromkeys((*inputs, *common, *_included(text, folders)))
     state = [_version(), output, text, *flags, *(path.read_bytes().hex() for path in included)]
@@ -106,9 +108,9 @@ def _compiled(
     if result.exists():
         return result
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "kernel.cu", text)
+    write_text(folder / TRANSLATED, text)
     written = temporary(result)
-    command = ["g++", *flags, f"-I{emulation_sources()}", f"-I{folder}", *map(str, inputs), "-o", str(written)]
+    command = ["g++", f"-I{folder}", *flags, f"-I{emulation_sources()}", *map(str, inputs), "-o", str(written)]
     ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if ran.returncode:
         written.unlink(missing_ok=True)
@@ -118,7 +120,7 @@ def _compiled(
 
 
 def digest_of_included(kernel: OwnKernel) -> str:
-    """A digest of the files that the kernel includes by "name"."""
+    """A digest of the files that the kernel includes, without the system's headers."""
     content = [path.read_bytes() for path in _included(kernel.text, _folders(kernel))]
     return hashlib.blake2b(b"\0".join(content), digest_size=8).hexdigest()
 
@@ -128,15 +130,16 @@ def _folders(kernel: OwnKernel) -> tuple[Path, Path]:
 
 
 def _included(text: str, folders: Sequence[Path]) -> list[Path]:
-    """The files that the text includes by "name", and those that they include."""
+    """The files that the text may include, and those that they may include: each candidate in a folder searched."""
     found: dict[Path, None] = {}
-    texts = [text]
+    texts: list[tuple[str, tuple[Path, ...]]] = [(text, tuple(folders))]
     while texts:
-        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', texts.pop(), re.M):
-            path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-            if path is not None and path not in found:
-                found[path] = None
-                texts.append(path.read_text(encoding="utf-8", errors="replace"))
+        content, searched = texts.pop()
+        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', content, re.M):
+            for path in (folder / name for folder in searched):
+                if path.is_file() and path.resolve() not in found:
+                    found[path.resolve()] = None
+                    texts.append((path.read_text(encoding="utf-8", errors="replace"), (path.parent, *folders)))
     return [*found]
 
 
@@ -151,12 +154,20 @@ def _version() -> str:
 
 @cache
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/minires/kernels, by default in ~/.cache; a folder for this process where that is not writable."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "minires" / "kernels"
+    """$XDG_CACHE_HOME/minires/kernels, by default in ~/.cache, for this user alone.
+
+    Where that folder is not writable or has another owner: a folder that is deleted at the end of the process.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="minires-kernels-"))
+        root = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative path is ignored, as its specification demands
+        folder = (root if root.is_absolute() else Path.home() / ".cache") / "minires" / "kernels"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o700)  # another user's library would run as this user
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        pass
+    folder = Path(tempfile.mkdtemp(prefix="minires-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
