@@ -8,7 +8,9 @@ count of such factors times the magnitudes of the actual operands.
 most n − 1 additions; adding 0 is exact.  So Σ x is off by at most γ(n − 1) Σ|x|, and Σ x·w by γ(n) Σ|x||w| (Higham,
 sections 3.1 and 4.2).  Sums over axes are blocked, backends/reference/sums.py: `in_blocks` counts their additions
 (Blanchard, Higham and Mary, A class of fast and accurate summation algorithms, 2020).  Tensor cores round each operand
-first, by ε = 2⁻¹¹ for tf32 and 2⁻⁸ for bf16: ((1 + ε)²(1 + γ(n)) − 1) Σ|x||w|.
+first, by ε = 2⁻¹¹ for tf32 and 2⁻⁸ for bf16: ((1 + ε)²(1 + γ(n)) − 1) Σ|x||w|.  3xtf32 splits an operand into two tf32
+numbers, which leaves 2⁻²² of it, and omits the product of the smaller ones, 2⁻²² of x·w.  So ε = 2⁻²¹, and the sums
+have 3n terms.
 
     conv2d      n = C/G·KH·KW, one more with a bias; grad_x O/G·KH·KW; grad_w N·OH·OW; grad_b a sum
     linear      n = in, one more with a bias; grad_x out; grad_w rows; grad_b a sum
@@ -59,6 +61,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +74,8 @@ from minires.verify.exact import magnitude, windows
 
 ENLARGED = 1 + 1e-9
 LIBRARY = 6  # roundings' worth of an exp or a log: 3 units in the last place
-OPERAND = {"tf32": 2.0**-11, "bf16": 2.0**-8}
+OPERAND = {"3xtf32": 2.0**-21, "tf32": 2.0**-11, "bf16": 2.0**-8}  # by the end of a rung's name, the longest first
+THRICE = 3.01  # terms of a product in 3xtf32: three, together at most 1.002 times as large
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Arithmetic:
     backend     reference | native | emulated
     winograd    "" or the minimal filtering that 3×3 convolutions use, "F4" or "F2"
     convolved, multiplied   the rounding of an operand of a convolution, and of a product of matrices
+    terms       the number of terms that each product adds to a sum
     """
 
     u: float
@@ -89,17 +94,23 @@ class Arithmetic:
     winograd: str = ""
     convolved: float = 0.0
     multiplied: float = 0.0
+    terms: float = 1.0
 
     @classmethod
     def of(cls, dtype: Any, backend: str = "reference", **options: Any) -> Arithmetic:
-        """Of a backend with these options, as `mr.backend` takes them."""
+        """Of a backend with these options, as `mr.backend` takes them.
+
+        A .cu file of your own has the bounds of the rung whose name ends as the file's does, else those of its dtype.
+        """
         u = float(np.finfo(dtype).eps) / 2
-        rungs = options.get("conv2d", ""), options.get("gemm", "")
-        convolved, multiplied = (OPERAND.get(rung[-4:], 0.0) for rung in rungs)
+        rungs = [Path(options.get(key, "")).stem for key in ("conv2d", "gemm")]
+        kinds = [next((kind for kind in OPERAND if rung.endswith(kind)), "") for rung in rungs]
+        convolved, multiplied = (OPERAND.get(kind, 0.0) for kind in kinds)
         winograd = "F2" if rungs[0] == "conv_08_winograd" else ""
         if backend == "native" and options.get("winograd", True) and u > 1e-10:
             winograd = "F4"
-        return cls(u, backend, winograd, max(convolved, multiplied), multiplied)
+        terms = THRICE if "3xtf32" in kinds else 1.0
+        return cls(u, backend, winograd, max(convolved, multiplied), multiplied, terms)
 
     def gamma(self, n: Any) -> Any:
         n = np.maximum(n, 0)
@@ -111,7 +122,7 @@ class Arithmetic:
 
     def products(self, n: Any, terms: Array, operand: float = 0.0) -> Array:
         """The error of sums of n products, where `terms` is Σ|x||w|"""
-        return ((1 + operand) ** 2 * (1 + self.gamma(n)) - 1) * terms
+        return ((1 + operand) ** 2 * (1 + self.gamma(self.terms * n)) - 1) * terms
 
 
 def in_blocks(n: int) -> int:
