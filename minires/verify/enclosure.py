@@ -124,16 +124,22 @@ class Enclosure:
         return Enclosure(y.high, y.low, (self - y * y).magnitude / y.high * UP)
 
     def exp(self) -> Enclosure:
-        """2ᵏ · (Taylor polynomial of r / 32)³², where a = k · ln 2 + r; the remainder of degree 15 is in the radius"""
-        k = np.clip(np.rint(self.high / math.log(2)), -900, 900)
-        r = (self - LN2 * k) * (1 / 32)  # |r| ≤ 0.011
+        """2ᵏ · (Taylor polynomial of r / 32)³², where a = k · ln 2 + r; the remainder of degree 15 is in the radius.
+
+        Below −600 it is 0 with the radius 2⁻⁸⁰⁰: there the powers of two come near the smallest float64.
+        """
+        small = self.high + np.abs(self.low) + self.radius < -600
+        a = Enclosure(*(np.where(small, 0, part) for part in (self.high, self.low, self.radius)))
+        k = np.clip(np.rint(a.high / math.log(2)), -900, 900)
+        r = (a - LN2 * k) * (1 / 32)  # |r| ≤ 0.011
         p = Enclosure(np.ones(self.shape))
         for i in range(14, 0, -1):
             p = p * r / float(i) + 1.0
         p = Enclosure(p.high, p.low, p.radius + r.magnitude**15 / math.factorial(15) * 2)
         for _ in range(5):
             p = p * p
-        return p.each(lambda a: np.ldexp(a, k.astype(int)))
+        high, low, radius = (np.ldexp(part, k.astype(int)) for part in (p.high, p.low, p.radius))
+        return Enclosure(np.where(small, 0, high), np.where(small, 0, low), np.where(small, 2.0**-800, radius))
 
     def log(self) -> Enclosure:
         """y + log(1 + z) of a > 0, where z = a · exp(−y) − 1 is tiny: log(1 + z) is within |z|³ of z − z²/2"""
