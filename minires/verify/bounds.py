@@ -52,7 +52,7 @@ libraries 3 units in the last place for exp and log: NumPy documents 2.52 for fl
 exp(t) is relatively off by D = Σ p·a + γ(C − 1)(1 + Σ p·a), the quotient by (1 + a)(1 + u)/(1 − D) − 1, and log s by
 −log(1 − D) and 3 units.  The gradients and cross-entropy combine these with γ as above; the code is their formula.
 
-Underflow adds less than the smallest normal number per factor.  The formulas are evaluated in float64 and enlarged by
+Underflow adds less than the smallest normal number per factor, times max(1, max |g|) in a gradient.  The formulas are evaluated in float64 and enlarged by
 1e-9.
 """
 
@@ -473,10 +473,11 @@ def forward(t: Any, a: Arithmetic) -> Array:
 
 def backward(t: Any, a: Arithmetic, grad_output: Array) -> list[Array]:
     """The bound of each element of the gradient of each input"""
-    return [_enlarged(bound, a) for bound in BOUNDS[type(t).__name__][1](t, a, grad_output)]
+    scale = float(absolute(grad_output).max(initial=1))  # it multiplies numbers that have underflowed
+    return [_enlarged(bound, a, scale) for bound in BOUNDS[type(t).__name__][1](t, a, grad_output)]
 
 
-def _enlarged(bound: Array, a: Arithmetic) -> Array:
+def _enlarged(bound: Array, a: Arithmetic, scale: float = 1.0) -> Array:
     """With room for the float64 roundings of the formula and, where anything is rounded, for underflow"""
-    tiny = 1e3 * float(np.finfo(np.float32 if a.u > 1e-10 else np.float64).tiny)
+    tiny = scale * 1e3 * float(np.finfo(np.float32 if a.u > 1e-10 else np.float64).tiny)
     return np.where(bound > 0, bound * ENLARGED + tiny, bound)

@@ -117,6 +117,23 @@ def test_a_shape_or_a_number_that_is_not_finite_exceeds_every_bound():
         assert row.ratio == np.inf
 
 
+@pytest.mark.parametrize("low", [-700.0, -1300.0, -1500.0, -2000.0])
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+def test_probabilities_that_underflow_are_within_their_bounds(function, low):
+    with backends.backend("reference"), audit.Audit() as found:
+        x = mr.tensor(np.array([[0, low, 5]], np.float32), requires_grad=True)
+        function(x).backward(np.array([[1, 2, 3]], np.float32))
+    assert found.ratio <= 1
+
+
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+def test_the_allowance_for_underflow_grows_with_the_gradient(function):
+    with backends.backend("reference"), audit.Audit() as found:
+        x = mr.tensor(np.array([[0, -100, -88, -103.9]], np.float32), requires_grad=True)
+        function(x).backward(np.array([[1, 1, -1, 2]], np.float32) * np.float32(1e30))
+    assert found.ratio <= 1
+
+
 def test_three_products_in_tf32_have_a_bound_of_their_own():
     """The bound of one product in tf32 is 2⁻¹⁰."""
     a = Arithmetic.of(np.float32, "emulated", gemm="gemm_12_3xtf32")
