@@ -4,8 +4,9 @@ An `Enclosure` holds float64 arrays high, low and radius; the true value lies wi
 carries some 106 bits, so that even a float64 result is far from its neighbours in it.  Three facts carry the proofs:
 
 - `two_sum` and `two_product` return the rounding error of + and · exactly (Knuth; Dekker and Veltkamp).
-- A sum of two pairs is off by at most 4u² of itself, a product by 8u² (Joldes, Muller and Popescu, Tight and rigorous
-  error bounds for basic building blocks of double-word arithmetic, 2017; they prove 3u² + 13u³ and 7u²), u = 2⁻⁵³.
+- A sum of two pairs is off by at most 4u² of itself and a product by 8u², u = 2⁻⁵³.  3u² + 13u³ and 7u² are proven
+  in Joldes, Muller and Popescu, Tight and rigorous error bounds for basic building blocks of double-word arithmetic,
+  2017.
 - A quotient, a root, an exponential and a logarithm are checked afterwards: the radius is what the residual proves.
 
 The radius itself is computed in float64; each formula is enlarged by 2⁻⁴⁰, more than its own roundings.  Operands lie
@@ -180,9 +181,9 @@ def matmul(a: Array, b: Array) -> Enclosure:
     """a (M, K) @ b (K, N) of float32 or float64 numbers, by exact products of float64 matrices.
 
     Each row of a and column of b is cut into slices: integers of at most `bits` bits times a power of two, the largest
-    first.  A product of two slices is exact whatever the order of its additions, because every partial sum is an
-    integer below K · 2^(2·bits) ≤ 2⁵³ (Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix
-    multiplication, 2012).  Products of late slices, and what the slices leave, are below
+    first.  A product of two slices is exact whatever the order of its additions: every partial sum is an integer below
+    K · 2^(2·bits) ≤ 2⁵³.  The method is that of Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix
+    multiplication, 2012.  Products of late slices, and what the slices leave, are below
     K · max|a| · max|b| · 2^(−bits·SLICES) and go into the radius.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
