@@ -105,7 +105,8 @@ class record(Observer):
 class Term:
     """A summand: the factors, and in `text` where they stand.
 
-    errors   how far each factor may be from the backend's, which computes it in its own dtype; empty: 0
+    errors   how far each factor may be from the backend's, which computes it in its own dtype; empty: 0.  An error that
+             all terms have in common is shared out among them.
     """
 
     text: str
@@ -405,28 +406,32 @@ def _batch_norm_back(call: Call, index: Index, of: str) -> Found:
     off, relative = _statistics_off(call, c)
     off = off * inverse * (1 + relative)
     normed_off = off + relative * np.abs(normed)
+    rounding = 2 * _blocks(g.size) * _unit(call)
+    # The error of the mean is common to all terms of Σ g·x̂, so that Σ g multiplies it.
+    sum_off = off * abs(float(g.sum())) + relative * abs(float((g * normed).sum()))
+    sum_off += rounding * off * float(np.abs(g).sum())
     if of == "x":
         scale, here = inverse * _scale(call, c), (index[0], *index[2:])
         scale_off = relative * abs(scale)
         term = _term([("g", call.grad_output, index)], "", ("weight / √(var + eps)", scale))
         terms = [replace(term, errors=(0.0, scale_off))]
         if call.options["training"]:
-            rounding = 2 * _blocks(g.size) * _unit(call)
             mean_off = rounding * float(np.abs(g).mean())
             terms.append(
                 Term("−(mean of g) · weight / √(var + eps)", (-float(g.mean()), scale), errors=(mean_off, scale_off))
             )
             projected = float((g * normed).mean())
-            projected_off = float((np.abs(g) * (rounding * np.abs(normed) + normed_off * (1 + rounding))).mean())
+            projected_off = sum_off / g.size + rounding * (1 + relative) * float(np.abs(g * normed).mean())
             factors = (-float(normed[here]), projected, scale)
             errors = (float(normed_off[here]), projected_off, scale_off)
             terms.append(Term("−x̂ · (mean of g·x̂) · weight / √(var + eps)", factors, errors=errors))
         rule = "weight / √(var + eps) times: the gradient, less its mean, less its projection on x̂"
         return rule, terms, _blocks(g.size)
-    taken, taken_off = (normed, normed_off) if of == "weight" else (np.ones_like(normed), np.zeros_like(normed))
+    taken = normed if of == "weight" else np.ones_like(normed)
+    share = sum_off / max(float(np.abs(g).sum()), 1e-300) if of == "weight" else 0.0
     terms = [
         Term(f"g{[n, c, *rest]}".replace(" ", "") + (" · x̂" if of == "weight" else ""),
-             (float(g[(n, *rest)]), float(taken[(n, *rest)])), f"image {n}", (0.0, float(taken_off[(n, *rest)])))
+             (float(g[(n, *rest)]), float(taken[(n, *rest)])), f"image {n}", (0.0, share))
         for n, *rest in itertools.product(*map(range, g.shape))
     ]  # fmt: skip
     return "the gradient" + (" times x̂" if of == "weight" else "") + ", summed over the channel", terms, _blocks(g.size)

@@ -5,12 +5,12 @@ u is the unit roundoff of the dtype, 2⁻²⁴ for float32, and γ(n) = n·u / (
 count of such factors times the magnitudes of the actual operands.
 
 **Sums.**  A term of a sum of n takes part in at most n − 1 additions; adding 0 is exact.  This holds for every order,
-blocked or not, with or without fused multiply-add.  So Σ x is off by at most γ(n − 1) Σ|x|, and Σ x·w by γ(n) Σ|x||w| (Higham,
-sections 3.1 and 4.2).  Sums over axes are blocked, backends/reference/sums.py: `in_blocks` counts their additions
-(Blanchard, Higham and Mary, A class of fast and accurate summation algorithms, 2020).  Tensor cores round each operand
-first, by ε = 2⁻¹¹ for tf32 and 2⁻⁸ for bf16: ((1 + ε)²(1 + γ(n)) − 1) Σ|x||w|.  3xtf32 splits an operand into two tf32
-numbers, which leaves 2⁻²² of it, and omits the product of the smaller ones, 2⁻²² of x·w.  So ε = 2⁻²¹, and the sums
-have 3n terms.
+blocked or not, with or without fused multiply-add.  So Σ x is off by at most γ(n − 1) Σ|x|, and Σ x·w by
+γ(n) Σ|x||w| (Higham, sections 3.1 and 4.2).  Sums over axes are blocked, backends/reference/sums.py: `in_blocks` counts
+their additions (Blanchard, Higham and Mary, A class of fast and accurate summation algorithms, 2020).  Tensor cores
+round each operand first, by ε = 2⁻¹¹ for tf32 and 2⁻⁸ for bf16: ((1 + ε)²(1 + γ(n)) − 1) Σ|x||w|.  3xtf32 splits an
+operand into two tf32 numbers, which leaves 2⁻²² of it.  It omits the product of the smaller ones, 2⁻²² of x·w.  So
+ε = 2⁻²¹, and the sums have 3n terms.
 
     conv2d      n = C/G·KH·KW, one more with a bias; grad_x O/G·KH·KW; grad_w N·OH·OW; grad_b a sum
     linear      n = in, one more with a bias; grad_x out; grad_w rows; grad_b a sum
@@ -50,10 +50,11 @@ where e of grad_x adds the errors of mean(g) and of d·k, and three roundings of
 **Softmax.**  t = x − max is rounded, so exp(t) is relatively off by a = exp(u·|t|)(1 + 6u) − 1.  The 6u allow the
 libraries 3 units in the last place for exp and log: NumPy documents 2.52 for float32, CUDA 2, glibc 1.  The sum s of
 exp(t) is relatively off by D = Σ p·a + γ(C − 1)(1 + Σ p·a).  The quotient is relatively off by
-(1 + a)(1 + u)/(1 − D) − 1, and log s by −log(1 − D) and 3 units.  The gradients and cross-entropy combine these with γ as above; the code is their formula.
+(1 + a)(1 + u)/(1 − D) − 1, and log s by −log(1 − D) and 3 units.  The gradients and cross-entropy combine these with γ
+as above; the code is their formula.
 
-Underflow adds less than the smallest normal number per factor, times max(1, max |g|) in a gradient.  The formulas are evaluated in float64 and enlarged by
-1e-9.
+Underflow adds less than the smallest normal number per factor, times max(1, max |g|) in a gradient.  The formulas are
+evaluated in float64 and enlarged by 1e-9.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ LEAST = 1.5  # order of a right derivative: between h and h²
 class Remainder:
     """The remainders of a sweep that are clear of rounding.
 
-    order    slope of log R over log h at the three smallest steps; infinite if fewer are clear, as for a linear function;
-             NaN if a remainder is NaN or infinite
-    hidden   whether rounding hides the function's change and the slope at the largest step, so that the order is void
+    order    slope of log R over log h at the three smallest steps; infinite if fewer are clear, as for a linear
+             function; NaN if a remainder is NaN or infinite
+    hidden   whether rounding hides both the function's change and the slope at the largest step
     """
 
     steps: tuple[float, ...]
