@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from html import escape
 from typing import Any
@@ -103,15 +103,27 @@ class record(Observer):
 
 @dataclass(frozen=True)
 class Term:
-    """A summand: the factors, and in `text` where they stand."""
+    """A summand: the factors, and in `text` where they stand.
+
+    errors   how far each factor may be from the backend's, which computes it in its own dtype; empty: 0.  An error that
+             all terms have in common is shared out among them.
+    """
 
     text: str
     factors: tuple[float, ...]
     group: str = ""
+    errors: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:
         return math.prod(self.factors)
+
+    @property
+    def error(self) -> float:
+        """How far the value may be from the backend's."""
+        errors = self.errors or (0.0,) * len(self.factors)
+        grown = math.prod(abs(factor) + error for factor, error in zip(self.factors, errors, strict=True))
+        return grown - abs(self.value)
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,8 @@ class Explanation:
     total      of the terms, in float64
     recorded   what the backend computed
     bound      of |total − recorded|: sums of K rounded products in any order err by at most 2 · K · u · Σ |term|,
-               where u is the unit roundoff.  Winograd's algorithm (native, float32, 3×3) may exceed it.
+               where u is the unit roundoff.  Batch norm adds the errors of its mean and variance.  Winograd's
+               algorithm (native, float32, 3×3) may exceed the bound.
     """
 
     heading: str
@@ -216,9 +229,12 @@ def explain(
         heading, recorded = f"∂{of}{list(index)} of {made}", call.grads[of][index]
     values = [term.value for term in terms]
     total = math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
-    unit = float(np.finfo(call.output.dtype).eps) / 2
-    bound = 2 * summands * unit * sum(map(abs, values))
+    bound = 2 * summands * _unit(call) * sum(map(abs, values)) + sum(term.error for term in terms)
     return Explanation(heading, rule, tuple(terms), total, float(recorded), bound)
+
+
+def _unit(call: Call) -> float:
+    return float(np.finfo(call.output.dtype).eps) / 2
 
 
 def _index(index: Any, shape: tuple[int, ...], name: str) -> Index:
@@ -334,6 +350,17 @@ def _normalised(call: Call, c: int) -> tuple[float, float, np.ndarray]:
     return mean, inverse, (x - mean) * inverse
 
 
+def _statistics_off(call: Call, c: int) -> tuple[float, float]:
+    """How far a backend's mean may be off, and its 1/√(var + eps) relatively, as verify/bounds.py derives them."""
+    if not call.options["training"]:
+        return 0.0, 0.0
+    x = on_cpu(call.inputs["x"])[:, c]
+    _, inverse, _ = _normalised(call, c)
+    off = 2 * _blocks(x.size) * _unit(call) * float(np.abs(x).max())
+    relative = 9 * off * inverse * (1 + off * inverse)  # of the variance: merged parts multiply errors of their means
+    return off, 1 / math.sqrt(max(1 - relative, 1e-300)) - 1
+
+
 def batch_norm_means(call: Call) -> dict[str, list[float]]:
     """For each channel: the mean, 1/√(var + eps) and, after backward, the means of g and of g·x̂."""
     found: dict[str, list[float]] = {"mean": [], "inverse": [], "g": [], "gx": []}
@@ -356,9 +383,11 @@ def _batch_norm(call: Call, index: Index) -> Found:
     c, x = index[1], call.inputs["x"]
     mean, inverse, normed = _normalised(call, c)
     scale = inverse * _scale(call, c)
+    off, relative = _statistics_off(call, c)
+    off += relative * (abs(_at(x, index) - mean) + off)  # 1/√(var + eps) multiplies the difference
     terms = [
         _term([("x", x, index)], "", ("weight / √(var + eps)", scale)),
-        Term("−mean · weight / √(var + eps)", (-mean, scale)),
+        Term("−mean · weight / √(var + eps)", (-mean, scale), errors=(off, 0.0)),
     ]
     if "bias" in call.inputs:
         terms.append(_term([("bias", call.inputs["bias"], (c,))]))
@@ -374,19 +403,35 @@ def _batch_norm_back(call: Call, index: Index, of: str) -> Found:
     assert call.grad_output is not None
     g = on_cpu(call.grad_output)[:, c].astype(np.float64)
     _, inverse, normed = _normalised(call, c)
+    off, relative = _statistics_off(call, c)
+    off = off * inverse * (1 + relative)
+    normed_off = off + relative * np.abs(normed)
+    rounding = 2 * _blocks(g.size) * _unit(call)
+    # The error of the mean is common to all terms of Σ g·x̂, so that Σ g multiplies it.
+    sum_off = off * abs(float(g.sum())) + relative * abs(float((g * normed).sum()))
+    sum_off += rounding * off * float(np.abs(g).sum())
     if of == "x":
         scale, here = inverse * _scale(call, c), (index[0], *index[2:])
-        terms = [_term([("g", call.grad_output, index)], "", ("weight / √(var + eps)", scale))]
+        scale_off = relative * abs(scale)
+        term = _term([("g", call.grad_output, index)], "", ("weight / √(var + eps)", scale))
+        terms = [replace(term, errors=(0.0, scale_off))]
         if call.options["training"]:
-            terms.append(Term("−(mean of g) · weight / √(var + eps)", (-float(g.mean()), scale)))
+            mean_off = rounding * float(np.abs(g).mean())
+            terms.append(
+                Term("−(mean of g) · weight / √(var + eps)", (-float(g.mean()), scale), errors=(mean_off, scale_off))
+            )
             projected = float((g * normed).mean())
-            terms.append(Term("−x̂ · (mean of g·x̂) · weight / √(var + eps)", (-float(normed[here]), projected, scale)))
+            projected_off = sum_off / g.size + rounding * (1 + relative) * float(np.abs(g * normed).mean())
+            factors = (-float(normed[here]), projected, scale)
+            errors = (float(normed_off[here]), projected_off, scale_off)
+            terms.append(Term("−x̂ · (mean of g·x̂) · weight / √(var + eps)", factors, errors=errors))
         rule = "weight / √(var + eps) times: the gradient, less its mean, less its projection on x̂"
-        return rule, terms, _blocks(g.size) + int(math.sqrt(g.size))
-    factors = normed if of == "weight" else np.ones_like(normed)
+        return rule, terms, _blocks(g.size)
+    taken = normed if of == "weight" else np.ones_like(normed)
+    share = sum_off / max(float(np.abs(g).sum()), 1e-300) if of == "weight" else 0.0
     terms = [
         Term(f"g{[n, c, *rest]}".replace(" ", "") + (" · x̂" if of == "weight" else ""),
-             (float(g[(n, *rest)]), float(factors[(n, *rest)])), f"image {n}")
+             (float(g[(n, *rest)]), float(taken[(n, *rest)])), f"image {n}", (0.0, share))
         for n, *rest in itertools.product(*map(range, g.shape))
     ]  # fmt: skip
     return "the gradient" + (" times x̂" if of == "weight" else "") + ", summed over the channel", terms, _blocks(g.size)

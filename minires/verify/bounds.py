@@ -4,11 +4,13 @@ u is the unit roundoff of the dtype, 2⁻²⁴ for float32, and γ(n) = n·u / (
 |δ| ≤ u is within γ(n) of 1 (Higham, Accuracy and Stability of Numerical Algorithms, lemma 3.1).  Every bound here is a
 count of such factors times the magnitudes of the actual operands.
 
-**Sums.**  In whatever order, blocked or not, with or without fused multiply-add, a term of a sum of n takes part in at
-most n − 1 additions; adding 0 is exact.  So Σ x is off by at most γ(n − 1) Σ|x|, and Σ x·w by γ(n) Σ|x||w| (Higham,
-sections 3.1 and 4.2).  Sums over axes are blocked, backends/reference/sums.py: `in_blocks` counts their additions
-(Blanchard, Higham and Mary, A class of fast and accurate summation algorithms, 2020).  Tensor cores round each operand
-first, by ε = 2⁻¹¹ for tf32 and 2⁻⁸ for bf16: ((1 + ε)²(1 + γ(n)) − 1) Σ|x||w|.
+**Sums.**  A term of a sum of n takes part in at most n − 1 additions; adding 0 is exact.  This holds for every order,
+blocked or not, with or without fused multiply-add.  So Σ x is off by at most γ(n − 1) Σ|x|, and Σ x·w by
+γ(n) Σ|x||w| (Higham, sections 3.1 and 4.2).  Sums over axes are blocked, backends/reference/sums.py: `in_blocks` counts
+their additions (Blanchard, Higham and Mary, A class of fast and accurate summation algorithms, 2020).  Tensor cores
+round each operand first, by ε = 2⁻¹¹ for tf32 and 2⁻⁸ for bf16: ((1 + ε)²(1 + γ(n)) − 1) Σ|x||w|.  3xtf32 splits an
+operand into two tf32 numbers, which leaves 2⁻²² of it.  It omits the product of the smaller ones, 2⁻²² of x·w.  So
+ε = 2⁻²¹, and the sums have 3n terms.
 
     conv2d      n = C/G·KH·KW, one more with a bias; grad_x O/G·KH·KW; grad_w N·OH·OW; grad_b a sum
     linear      n = in, one more with a bias; grad_x out; grad_w rows; grad_b a sum
@@ -47,11 +49,12 @@ where e of grad_x adds the errors of mean(g) and of d·k, and three roundings of
 
 **Softmax.**  t = x − max is rounded, so exp(t) is relatively off by a = exp(u·|t|)(1 + 6u) − 1.  The 6u allow the
 libraries 3 units in the last place for exp and log: NumPy documents 2.52 for float32, CUDA 2, glibc 1.  The sum s of
-exp(t) is relatively off by D = Σ p·a + γ(C − 1)(1 + Σ p·a), the quotient by (1 + a)(1 + u)/(1 − D) − 1, and log s by
-−log(1 − D) and 3 units.  The gradients and cross-entropy combine these with γ as above; the code is their formula.
+exp(t) is relatively off by D = Σ p·a + γ(C − 1)(1 + Σ p·a).  The quotient is relatively off by
+(1 + a)(1 + u)/(1 − D) − 1, and log s by −log(1 − D) and 3 units.  The gradients and cross-entropy combine these with γ
+as above; the code is their formula.
 
-Underflow adds less than the smallest normal number per factor.  The formulas are evaluated in float64 and enlarged by
-1e-9.
+Underflow adds less than the smallest normal number per factor, times max(1, max |g|) in a gradient.  The formulas are
+evaluated in float64 and enlarged by 1e-9.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +75,8 @@ from minires.verify.exact import magnitude, windows
 
 ENLARGED = 1 + 1e-9
 LIBRARY = 6  # roundings' worth of an exp or a log: 3 units in the last place
-OPERAND = {"tf32": 2.0**-11, "bf16": 2.0**-8}
+OPERAND = {"3xtf32": 2.0**-21, "tf32": 2.0**-11, "bf16": 2.0**-8}  # by the end of a rung's name, the longest first
+THRICE = 3.01  # terms of a product in 3xtf32: three, together at most 1.002 times as large
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Arithmetic:
     backend     reference | native | emulated
     winograd    "" or the minimal filtering that 3×3 convolutions use, "F4" or "F2"
     convolved, multiplied   the rounding of an operand of a convolution, and of a product of matrices
+    terms       the number of terms that each product adds to a sum
     """
 
     u: float
@@ -89,17 +95,23 @@ class Arithmetic:
     winograd: str = ""
     convolved: float = 0.0
     multiplied: float = 0.0
+    terms: float = 1.0
 
     @classmethod
     def of(cls, dtype: Any, backend: str = "reference", **options: Any) -> Arithmetic:
-        """Of a backend with these options, as `mr.backend` takes them."""
+        """Of a backend with these options, as `mr.backend` takes them.
+
+        A .cu file of your own has the bounds of the rung whose name ends as the file's does, else those of its dtype.
+        """
         u = float(np.finfo(dtype).eps) / 2
-        rungs = options.get("conv2d", ""), options.get("gemm", "")
-        convolved, multiplied = (OPERAND.get(rung[-4:], 0.0) for rung in rungs)
+        rungs = [Path(options.get(key, "")).stem for key in ("conv2d", "gemm")]
+        kinds = [next((kind for kind in OPERAND if rung.endswith(kind)), "") for rung in rungs]
+        convolved, multiplied = (OPERAND.get(kind, 0.0) for kind in kinds)
         winograd = "F2" if rungs[0] == "conv_08_winograd" else ""
         if backend == "native" and options.get("winograd", True) and u > 1e-10:
             winograd = "F4"
-        return cls(u, backend, winograd, max(convolved, multiplied), multiplied)
+        terms = THRICE if "3xtf32" in kinds else 1.0
+        return cls(u, backend, winograd, max(convolved, multiplied), multiplied, terms)
 
     def gamma(self, n: Any) -> Any:
         n = np.maximum(n, 0)
@@ -111,7 +123,7 @@ class Arithmetic:
 
     def products(self, n: Any, terms: Array, operand: float = 0.0) -> Array:
         """The error of sums of n products, where `terms` is Σ|x||w|"""
-        return ((1 + operand) ** 2 * (1 + self.gamma(n)) - 1) * terms
+        return ((1 + operand) ** 2 * (1 + self.gamma(self.terms * n)) - 1) * terms
 
 
 def in_blocks(n: int) -> int:
@@ -462,10 +474,11 @@ def forward(t: Any, a: Arithmetic) -> Array:
 
 def backward(t: Any, a: Arithmetic, grad_output: Array) -> list[Array]:
     """The bound of each element of the gradient of each input"""
-    return [_enlarged(bound, a) for bound in BOUNDS[type(t).__name__][1](t, a, grad_output)]
+    scale = float(absolute(grad_output).max(initial=1))  # it multiplies numbers that have underflowed
+    return [_enlarged(bound, a, scale) for bound in BOUNDS[type(t).__name__][1](t, a, grad_output)]
 
 
-def _enlarged(bound: Array, a: Arithmetic) -> Array:
+def _enlarged(bound: Array, a: Arithmetic, scale: float = 1.0) -> Array:
     """With room for the float64 roundings of the formula and, where anything is rounded, for underflow"""
-    tiny = 1e3 * float(np.finfo(np.float32 if a.u > 1e-10 else np.float64).tiny)
+    tiny = scale * 1e3 * float(np.finfo(np.float32 if a.u > 1e-10 else np.float64).tiny)
     return np.where(bound > 0, bound * ENLARGED + tiny, bound)

@@ -4,8 +4,9 @@ An `Enclosure` holds float64 arrays high, low and radius; the true value lies wi
 carries some 106 bits, so that even a float64 result is far from its neighbours in it.  Three facts carry the proofs:
 
 - `two_sum` and `two_product` return the rounding error of + and · exactly (Knuth; Dekker and Veltkamp).
-- A sum of two pairs is off by at most 4u² of itself, a product by 8u² (Joldes, Muller and Popescu, Tight and rigorous
-  error bounds for basic building blocks of double-word arithmetic, 2017; they prove 3u² + 13u³ and 7u²), u = 2⁻⁵³.
+- A sum of two pairs is off by at most 4u² of itself and a product by 8u², u = 2⁻⁵³.  3u² + 13u³ and 7u² are proven
+  in Joldes, Muller and Popescu, Tight and rigorous error bounds for basic building blocks of double-word arithmetic,
+  2017.
 - A quotient, a root, an exponential and a logarithm are checked afterwards: the radius is what the residual proves.
 
 The radius itself is computed in float64; each formula is enlarged by 2⁻⁴⁰, more than its own roundings.  Operands lie
@@ -124,16 +125,22 @@ class Enclosure:
         return Enclosure(y.high, y.low, (self - y * y).magnitude / y.high * UP)
 
     def exp(self) -> Enclosure:
-        """2ᵏ · (Taylor polynomial of r / 32)³², where a = k · ln 2 + r; the remainder of degree 15 is in the radius"""
-        k = np.clip(np.rint(self.high / math.log(2)), -900, 900)
-        r = (self - LN2 * k) * (1 / 32)  # |r| ≤ 0.011
+        """2ᵏ · (Taylor polynomial of r / 32)³², where a = k · ln 2 + r; the remainder of degree 15 is in the radius.
+
+        Below −600 it is 0 with the radius 2⁻⁸⁰⁰: there the powers of two come near the smallest float64.
+        """
+        small = self.high + np.abs(self.low) + self.radius < -600
+        a = Enclosure(*(np.where(small, 0, part) for part in (self.high, self.low, self.radius)))
+        k = np.clip(np.rint(a.high / math.log(2)), -900, 900)
+        r = (a - LN2 * k) * (1 / 32)  # |r| ≤ 0.011
         p = Enclosure(np.ones(self.shape))
         for i in range(14, 0, -1):
             p = p * r / float(i) + 1.0
         p = Enclosure(p.high, p.low, p.radius + r.magnitude**15 / math.factorial(15) * 2)
         for _ in range(5):
             p = p * p
-        return p.each(lambda a: np.ldexp(a, k.astype(int)))
+        high, low, radius = (np.ldexp(part, k.astype(int)) for part in (p.high, p.low, p.radius))
+        return Enclosure(np.where(small, 0, high), np.where(small, 0, low), np.where(small, 2.0**-800, radius))
 
     def log(self) -> Enclosure:
         """y + log(1 + z) of a > 0, where z = a · exp(−y) − 1 is tiny: log(1 + z) is within |z|³ of z − z²/2"""
@@ -174,9 +181,9 @@ def matmul(a: Array, b: Array) -> Enclosure:
     """a (M, K) @ b (K, N) of float32 or float64 numbers, by exact products of float64 matrices.
 
     Each row of a and column of b is cut into slices: integers of at most `bits` bits times a power of two, the largest
-    first.  A product of two slices is exact whatever the order of its additions, because every partial sum is an
-    integer below K · 2^(2·bits) ≤ 2⁵³ (Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix
-    multiplication, 2012).  Products of late slices, and what the slices leave, are below
+    first.  A product of two slices is exact whatever the order of its additions: every partial sum is an integer below
+    K · 2^(2·bits) ≤ 2⁵³.  The method is that of Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix
+    multiplication, 2012.  Products of late slices, and what the slices leave, are below
     K · max|a| · max|b| · 2^(−bits·SLICES) and go into the radius.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)

@@ -288,11 +288,13 @@ def _check_order(
 
     base = float(np.vdot(y, cotangent))
     noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(y * cotangent).sum()))
+    visible = []
     for entry in checked:
         data, grad = entry.tensor.data, _gradient(entry)
         for index, direction in _directions(data, directions, rng):
             slope = 0.0 if grad is None else float(np.vdot(grad, direction))
             found = remainder(_change(value, data, direction, base), slope, noise)
+            visible.append(not found.hidden)
             if found.right:
                 continue
             where = f"along a direction that is largest at index {index}"
@@ -303,6 +305,8 @@ def _check_order(
             message = f"{message}; {where}: numerical {numerical:.10g}, analytical {slope:.10g}"
             message = f"{entry.label} of shape {data.shape}: {message}"
             raise GradcheckError(message, entry.label, index, numerical, slope)
+    if visible and not any(visible):
+        raise GradcheckError(f"nothing was checked: rounding of fn's output, {noise:.2g}, hides its change")
 
 
 def _change(value: Callable[[], float], data: Array, direction: Array, base: float) -> Callable[[float], float]:

@@ -72,6 +72,16 @@ def test_float32_stays_within_the_bound(case, rng):
         assert found.agrees, found
 
 
+def test_the_bound_of_batch_norm_includes_the_error_of_its_mean(rng):
+    x = mr.tensor((1000 + rng.standard_normal((4, 3, 4, 2))).astype(np.float32), requires_grad=True)
+    with mr.backend("reference"), record() as calls:
+        y = F.batch_norm(x, None, None, leaf(rng, 3, dtype=np.float32), leaf(rng, 3, dtype=np.float32), training=True)
+        y.backward(rng.standard_normal(y.shape).astype(np.float32))
+    for found in everything(calls[0]):
+        assert found.agrees, found
+        assert found.bound < 1
+
+
 WRONG = {  # case -> what backward might have returned instead, and of which input
     "conv2d": ("x", lambda call: F_conv_unflipped(call)),
     "dilated": ("weight", lambda call: call.grads["weight"][..., ::-1, :]),

@@ -85,3 +85,11 @@ def test_products_of_matrices(rng, dtype, K):
 def test_a_divisor_that_may_be_zero_is_refused():
     with pytest.raises(ZeroDivisionError):
         Enclosure(1.0) / Enclosure(1e-3, 0, 1e-2)
+
+
+def test_the_exponential_of_very_negative_numbers():
+    x = np.array([-599.0, -601.0, -1300.0, -2000.0, -1e30])
+    found = Enclosure(x).exp()
+    exact = [Fraction(decimal.Decimal(max(number, -9999)).exp()) for number in x.tolist()]
+    assert holds(Enclosure(found.high, found.low, found.radius * (1 + 1e-15)), exact)
+    assert (found.magnitude < 1e-240).all()

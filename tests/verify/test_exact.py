@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,36 @@ def test_a_shape_or_a_number_that_is_not_finite_exceeds_every_bound():
         row = audit.Row("add", "y")
         row.add(found, audit.Enclosure(np.zeros(3)), np.ones(3), "here")
         assert row.ratio == np.inf
+
+
+@pytest.mark.parametrize("low", [-700.0, -1300.0, -1500.0, -2000.0])
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+def test_probabilities_that_underflow_are_within_their_bounds(function, low):
+    with backends.backend("reference"), audit.Audit() as found:
+        x = mr.tensor(np.array([[0, low, 5]], np.float32), requires_grad=True)
+        function(x).backward(np.array([[1, 2, 3]], np.float32))
+    assert found.ratio <= 1
+
+
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+def test_the_allowance_for_underflow_grows_with_the_gradient(function):
+    with backends.backend("reference"), audit.Audit() as found:
+        x = mr.tensor(np.array([[0, -100, -88, -103.9]], np.float32), requires_grad=True)
+        function(x).backward(np.array([[1, 1, -1, 2]], np.float32) * np.float32(1e30))
+    assert found.ratio <= 1
+
+
+def test_three_products_in_tf32_have_a_bound_of_their_own():
+    """The bound of one product in tf32 is 2⁻¹⁰."""
+    a = Arithmetic.of(np.float32, "emulated", gemm="gemm_12_3xtf32")
+    assert 3 * 2.0**-22 < a.products(1, np.ones(())) + 2 * a.multiplied < 2.0**-19
+    assert a.products(100, np.ones(()), a.multiplied) >= a.gamma(300) + 3 * 2.0**-22
+    assert Arithmetic.of(np.float32, "emulated", gemm="gemm_09_tf32").multiplied == 2.0**-11
+
+
+def test_a_kernel_of_your_own_has_bounds():
+    assert Arithmetic.of(np.float32, "emulated", gemm=Path("mine.cu")).multiplied == 0
+    assert Arithmetic.of(np.float32, "emulated", conv2d=Path("mine_bf16.cu")).convolved == 2.0**-8
 
 
 def test_the_command(capsys):

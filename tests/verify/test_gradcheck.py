@@ -227,6 +227,20 @@ def test_taylor_reports_the_order_and_judges_where_differences_cannot(rng):
     assert gradcheck(lambda x: Scaled(1.0)(x) + 1e9, x, mode="taylor")
 
 
+def test_a_remainder_that_is_not_finite_is_not_right():
+    for wrong in (np.nan, np.inf):
+        assert not remainder(lambda h: np.exp(1 + h) - np.e, wrong, 1e-15).right
+        assert not remainder(lambda h, wrong=wrong: wrong, 1.0, 1e-15).right
+
+
+def test_a_change_that_rounding_hides_differs_from_a_linear_one(rng):
+    assert not remainder(lambda h: 3 * h, 3.0, 1e-15).hidden
+    assert not remainder(lambda h: 0.0, 0.0, 1e-15).hidden
+    assert remainder(lambda h: 0.0, 3.0, 1.0).hidden
+    with pytest.raises(GradcheckError, match="nothing was checked: rounding of fn's output"):
+        gradcheck(lambda x: Scaled(1.5)(x) + 1e20, rng.standard_normal((3, 4)), mode="taylor")
+
+
 def test_taylor_moves_away_from_kinks(rng):
     assert gradcheck(F.relu, np.zeros((2, 3)), mode="taylor")
     assert gradcheck(lambda x: F.max_pool2d(x, 2), np.ones((1, 2, 4, 4)), mode="taylor")
