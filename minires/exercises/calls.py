@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.layer import Layer
+
 LINES = 8  # of a traceback
 LARGEST = 1 << 22  # elements of an output: a larger output is not kept
 
@@ -23,7 +25,7 @@ class Call:
     outputs   one entry per output: an array (float64 or float32), or a complaint; empty if nothing was returned
     raised    the traceback, cut to the solution's own lines; empty if the call returned
     kind      class name of what was raised
-    changed   names of the arguments that the call changed
+    changed   names of the arguments that the call changed; a layer changes with its arrays
     """
 
     outputs: list[Any] = field(default_factory=list)
@@ -36,7 +38,7 @@ def called(
     function: Callable[..., Any], arguments: Sequence[Any], parameters: Sequence[str], outputs: Sequence[str]
 ) -> Call:
     """Calls a solution once.  Everything that it raises becomes part of the result, KeyboardInterrupt excepted."""
-    before = [a.copy() if isinstance(a, np.ndarray) else None for a in arguments]
+    before = [[array.copy() for array in _arrays(a)] for a in arguments]
     try:
         with poisoned(), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -47,8 +49,15 @@ def called(
     except BaseException as error:
         return Call(raised=own_lines(error, function), kind=type(error).__name__)
     pairs = zip(parameters, arguments, before, strict=False)
-    changed = [name for name, now, old in pairs if old is not None and not _equal(now, old)]
+    changed = [name for name, now, old in pairs if not all(map(_equal, _arrays(now), old))]
     return Call(found, changed=changed)
+
+
+def _arrays(argument: Any) -> tuple[Any, ...]:
+    """The arrays of an argument that a call could change."""
+    if isinstance(argument, Layer):
+        return argument.arrays
+    return (argument,) if isinstance(argument, np.ndarray) else ()
 
 
 def _equal(a: Any, b: Any) -> bool:

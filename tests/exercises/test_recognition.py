@@ -322,3 +322,17 @@ def test_a_result_shows_its_message():
     fields = result.as_json()
     assert (fields["passed"], fields["misconception"]) == (False, "gradient passes at 0")
     assert fields["misconceptions"][0]["family"] == "kink"
+
+
+def test_a_layer_that_a_call_changes_is_named():
+    """The next check draws the same layers: the first one leaves the cached cases as they were."""
+
+    def spoiling(x, conv1, *rest):
+        y = EXERCISES["residual_block"].solution(x, conv1, *rest)
+        conv1.arrays[0][:] = 0
+        return y
+
+    for _ in range(2):
+        result = exercises.check("residual_block", spoiling)
+        assert (result.verdict, result.details["changed"]) == ("changed-input", ["conv1"])
+    assert exercises.check("residual_block", EXERCISES["residual_block"].solution).passed
