@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,10 @@ from minires.exercises.layer import Layer
 
 LINES = 8  # of a traceback
 LARGEST = 1 << 22  # elements of an output: a larger output is not kept
+
+_lock = threading.Lock()
+_contexts = 0  # open `poisoned` contexts, in all threads
+_unpatched: dict[str, Callable[..., Any]] = {}  # NumPy's own functions, while a context is open
 
 
 @dataclass
@@ -66,29 +71,36 @@ def _equal(a: Any, b: Any) -> bool:
 
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
-    """A context in which numpy.empty and numpy.empty_like fill floating arrays with NaN.
+    """A context in which numpy.empty and numpy.empty_like fill floating arrays with NaN, in every thread.
 
-    An element that a solution forgets to write is then wrong in every run.
+    An element that a solution forgets to write is then wrong in every run.  Contexts may nest, and may overlap in
+    several threads: the last one to close restores both functions.
     """
-    module: Any = np
-    before = {name: getattr(module, name) for name in ("empty", "empty_like")}
-
-    def filling(function: Callable[..., Any]) -> Callable[..., Any]:
-        def filled(*arguments: Any, **options: Any) -> Any:
-            array = function(*arguments, **options)
-            if array.dtype.kind in "fc":
-                array.fill(np.nan)
-            return array
-
-        return filled
-
+    global _contexts
+    with _lock:
+        _contexts += 1
+        if _contexts == 1:
+            for name in ("empty", "empty_like"):
+                _unpatched[name] = getattr(np, name)
+                setattr(np, name, _filling(_unpatched[name]))
     try:
-        for name, function in before.items():
-            setattr(module, name, filling(function))
         yield
     finally:
-        for name, function in before.items():
-            setattr(module, name, function)
+        with _lock:
+            _contexts -= 1
+            if not _contexts:
+                for name, function in _unpatched.items():
+                    setattr(np, name, function)
+
+
+def _filling(function: Callable[..., Any]) -> Callable[..., Any]:
+    def filled(*arguments: Any, **options: Any) -> Any:
+        array = function(*arguments, **options)
+        if array.dtype.kind in "fc":
+            array.fill(np.nan)
+        return array
+
+    return filled
 
 
 def checked(result: Any, names: Sequence[str]) -> list[Any]:
