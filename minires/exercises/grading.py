@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minires.exercises.checking import get
+from minires.exercises.child import GRADING
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def grade_tests(name: str, command: str, seconds: float = 60) -> Iterator[tuple[
         file = Path(folder) / f"{name}.py"
         words = [word.replace("{}", str(file)) for word in shlex.split(command)]
         paths = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-        environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", GRADING: "1"}
         for misconception in ("", *(one.name for one in exercise.misconceptions)):
             file.write_text(version_text(name, misconception), encoding="utf-8")
             accepted = _accepts(words, environment, seconds)
