@@ -14,8 +14,10 @@ import contextlib
 import importlib.util
 import inspect
 import json
+import math
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +36,7 @@ def main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
-    limit(task["memory"])
+    limit(task["memory"], task["seconds"])
     if not os.environ.get(GRADING):
         hide()
     (folder / "ready").touch()  # the solution's time begins
@@ -59,14 +61,19 @@ def main(folder: Path) -> None:
     os._exit(0)  # threads of the solution may still run
 
 
-def limit(memory: int) -> None:
-    """Limits memory and file sizes, in bytes.  Windows has no such limits."""
+def limit(memory: int, seconds: float) -> None:
+    """Limits memory in bytes, file sizes, and the processor time to `seconds` on every core.
+
+    Each process that the solution starts inherits the limits.  Windows has no such limits.
+    """
+    processor = math.ceil(time.process_time() + seconds * (os.cpu_count() or 1)) + 1
     with contextlib.suppress(ImportError):
         import resource
 
         for kind, size in (
             (resource.RLIMIT_AS, memory),
             (resource.RLIMIT_FSIZE, FILE_BYTES),
+            (resource.RLIMIT_CPU, processor),
             (resource.RLIMIT_CORE, 0),
         ):
             with contextlib.suppress(OSError, ValueError):

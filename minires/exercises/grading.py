@@ -16,6 +16,7 @@ import numpy as np
 
 from minires.exercises.checking import get
 from minires.exercises.child import GRADING
+from minires.exercises.process import end
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def grade_tests(name: str, command: str, seconds: float = 60) -> Iterator[tuple[
     """(misconception, whether the command accepted it) for each version of an exercise; "" is the right version.
 
     command   run without a shell; {} becomes the path of the solution's file, whose folder is also first in PYTHONPATH
-    seconds   time of one run; a run that takes longer counts as a rejection
+    seconds   time of one run; a run that takes longer counts as a rejection, and its process group is ended
 
     Ends after the right version if the command rejects it.
     """
@@ -83,15 +84,20 @@ def grade_tests(name: str, command: str, seconds: float = 60) -> Iterator[tuple[
 
 
 def _accepts(words: list[str], environment: dict[str, str], seconds: float) -> bool:
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
     try:
-        return (
-            subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=seconds
-            ).returncode
-            == 0
-        )
+        return process.wait(seconds) == 0
     except subprocess.TimeoutExpired:
         return False
+    finally:
+        end(process)
 
 
 def grade(name: str, command: str, seconds: float = 60) -> Grade:

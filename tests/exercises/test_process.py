@@ -60,6 +60,11 @@ FILES = {
         "passed",
         "tried",
     ),
+    "processor time": (
+        f"import resource\nassert 60 < resource.getrlimit(resource.RLIMIT_CPU)[1] < 1e6\n{HEAD}{RIGHT}",
+        "passed",
+        "tried",
+    ),
     "forged records": (
         "import glob, json, os, sys\n"
         "folder = next(a for a in open('/proc/self/cmdline').read().split(chr(0)) if 'minires-exercise' in a)\n"
