@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import secrets
 from pathlib import Path
 
 from minires import exercises
@@ -38,6 +39,10 @@ def _positive(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"must be a positive number below 1000000, got {text[:40]!r}")
     return value
+
+
+def seed(text: str) -> int:
+    return secrets.randbelow(2**31) if text == "random" else Whole(0)(text)
 
 
 def exercise(name: str) -> str:
@@ -73,7 +78,7 @@ def flags(parser: Parser) -> None:
         metavar="GIB",
         help=f"memory of the solution's process in GiB (default: {process.MEMORY})",
     )
-    parser.add_argument("--seed", type=Whole(0), default=0, metavar="N", help="seed of the inputs (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the inputs, or random (default: 0)")
     add(parser, "--force --json")
 
 
@@ -159,14 +164,16 @@ def check(chosen: Exercise | KernelExercise, arguments: argparse.Namespace) -> i
         seconds = arguments.seconds or process.SECONDS
         result = process.check_file(chosen.name, arguments.file, arguments.seed, seconds, arguments.memory)
     right = {} if isinstance(chosen, KernelExercise) else dict(chosen.right)
-    more: dict[str, object] = {}
+    more: dict[str, object] = {} if isinstance(chosen, KernelExercise) else {"seed": arguments.seed}
     if arguments.hint and not result.passed:
-        more = {"hint": chosen.hint, "right": right}
+        more |= {"hint": chosen.hint, "right": right}
     if arguments.solution:
         more |= {"solution": solution_of(chosen)}
     if arguments.json:
         print_json(result.as_json() | more)
         return 0 if result.passed else 1
+    if more.get("seed"):
+        say(f"seed: {arguments.seed}", error=True)
     if printed := str(result.details.get("printed", "")):
         for line in printed.splitlines():
             say(f"printed: {line}", indent=None, error=True)

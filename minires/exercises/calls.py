@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from minires.exercises.layer import Layer
 from minires.exercises.task import Array
 
 LINES = 8  # of a traceback
 LARGEST = 1 << 22  # elements of an output: a larger output is not kept
 POISON = 0x7FFDEAD000000000  # the bits of a NaN that no computation makes; its conversion to float32 keeps them
 POISON_NAN = np.array(POISON, np.uint64).view(np.float64)
+
+_lock = threading.Lock()
+_contexts = 0  # open `poisoned` contexts, in all threads
+_unpatched: dict[str, Callable[..., Any]] = {}  # NumPy's own functions, while a context is open
 
 
 @dataclass
@@ -27,7 +33,7 @@ class Call:
     outputs   one entry per output: an array (float64 or float32), or a complaint; empty if nothing was returned
     raised    the traceback, cut to the solution's own lines; empty if the call returned
     kind      class name of what was raised
-    changed   names of the arguments that the call changed
+    changed   names of the arguments that the call changed; a layer changes with its arrays
     """
 
     outputs: list[Any] = field(default_factory=list)
@@ -40,7 +46,7 @@ def called(
     function: Callable[..., Any], arguments: Sequence[Any], parameters: Sequence[str], outputs: Sequence[str]
 ) -> Call:
     """Calls a solution once.  Everything that it raises becomes part of the result, KeyboardInterrupt excepted."""
-    before = [a.copy() if isinstance(a, np.ndarray) else None for a in arguments]
+    before = [[array.copy() for array in _arrays(a)] for a in arguments]
     try:
         with poisoned(), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -51,8 +57,15 @@ def called(
     except BaseException as error:
         return Call(raised=own_lines(error, function), kind=type(error).__name__)
     pairs = zip(parameters, arguments, before, strict=False)
-    changed = [name for name, now, old in pairs if old is not None and not _equal(now, old)]
+    changed = [name for name, now, old in pairs if not all(map(_equal, _arrays(now), old))]
     return Call(found, changed=changed)
+
+
+def _arrays(argument: Any) -> tuple[Any, ...]:
+    """The arrays of an argument that a call could change."""
+    if isinstance(argument, Layer):
+        return argument.arrays
+    return (argument,) if isinstance(argument, np.ndarray) else ()
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -61,29 +74,36 @@ def _equal(a: Any, b: Any) -> bool:
 
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
-    """A context in which numpy.empty and numpy.empty_like fill floating arrays with a NaN of its own bits.
+    """A context in which numpy.empty and numpy.empty_like fill floating arrays with a NaN of its own bits, in every thread.
 
-    An element that a solution forgets to write is then wrong in every run, and differs from a computed NaN.
+    An element that a solution forgets to write is then wrong in every run, and differs from a computed NaN.  Contexts may nest, and may overlap in
+    several threads: the last one to close restores both functions.
     """
-    module: Any = np
-    before = {name: getattr(module, name) for name in ("empty", "empty_like")}
-
-    def filling(function: Callable[..., Any]) -> Callable[..., Any]:
-        def filled(*arguments: Any, **options: Any) -> Any:
-            array = function(*arguments, **options)
-            if array.dtype.kind in "fc":
-                array[...] = POISON_NAN
-            return array
-
-        return filled
-
+    global _contexts
+    with _lock:
+        _contexts += 1
+        if _contexts == 1:
+            for name in ("empty", "empty_like"):
+                _unpatched[name] = getattr(np, name)
+                setattr(np, name, _filling(_unpatched[name]))
     try:
-        for name, function in before.items():
-            setattr(module, name, filling(function))
         yield
     finally:
-        for name, function in before.items():
-            setattr(module, name, function)
+        with _lock:
+            _contexts -= 1
+            if not _contexts:
+                for name, function in _unpatched.items():
+                    setattr(np, name, function)
+
+
+def _filling(function: Callable[..., Any]) -> Callable[..., Any]:
+    def filled(*arguments: Any, **options: Any) -> Any:
+        array = function(*arguments, **options)
+        if array.dtype.kind in "fc":
+            array[...] = POISON_NAN
+        return array
+
+    return filled
 
 
 def unwritten(array: Array) -> Array:

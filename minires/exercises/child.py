@@ -2,6 +2,10 @@
 
 Reads inputs from the folder, calls the solution, and writes what it returned.  The folder holds inputs only, no
 expected results.  `process.py` starts this process, reads its files without unpickling, and judges.
+
+The protocol guards against accidents, not against fraud.  The solution runs in this process with the user's rights, so
+that its file can forge the records or replace the functions that write them.  Imports of the reference solutions fail
+(see `hide`), and `--seed random` draws inputs that a file cannot contain.  Where grades matter, read the file as well.
 """
 
 from __future__ import annotations
@@ -10,25 +14,31 @@ import contextlib
 import importlib.util
 import inspect
 import json
+import math
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from minires import exercises
 from minires.exercises.calls import called, own_lines, poisoned
 from minires.exercises.layer import Layer
 
 FILE_BYTES = 64 << 20  # largest file that the process may write
+GRADING = "MINIRES_GRADING"  # environment variable that `--grade-tests` sets: its files import wrong versions
 
 
 def main(folder: Path) -> None:
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     with np.load(folder / "inputs.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
-    limit(task["memory"])
+    limit(task["memory"], task["seconds"])
+    if not os.environ.get(GRADING):
+        hide()
     (folder / "ready").touch()  # the solution's time begins
     loaded: dict[str, Any] = {}
     try:
@@ -51,18 +61,32 @@ def main(folder: Path) -> None:
     os._exit(0)  # threads of the solution may still run
 
 
-def limit(memory: int) -> None:
-    """Limits memory and file sizes, in bytes.  Windows has no such limits."""
+def limit(memory: int, seconds: float) -> None:
+    """Limits memory in bytes, file sizes, and the processor time to `seconds` on every core.
+
+    Each process that the solution starts inherits the limits.  Windows has no such limits.
+    """
+    processor = math.ceil(time.process_time() + seconds * (os.cpu_count() or 1)) + 1
     with contextlib.suppress(ImportError):
         import resource
 
         for kind, size in (
             (resource.RLIMIT_AS, memory),
             (resource.RLIMIT_FSIZE, FILE_BYTES),
+            (resource.RLIMIT_CPU, processor),
             (resource.RLIMIT_CORE, 0),
         ):
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(kind, (size, size))
+
+
+def hide() -> None:
+    """Makes imports of the solutions, the catalogue and the check's modules fail; `exercises.check` still works."""
+    package = exercises.__name__
+    for name in list(sys.modules):
+        if name.startswith(f"{package}.") and name != Layer.__module__:
+            sys.modules[name] = None  # type: ignore[assignment]
+            vars(exercises).pop(name.removeprefix(f"{package}."), None)
 
 
 def load(file: Path) -> ModuleType:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from minires.exercises.checking import get
+from minires.exercises.child import GRADING
+from minires.exercises.process import end
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def grade_tests(name: str, command: str, seconds: float = 60) -> Iterator[tuple[
     """(misconception, whether the command accepted it) for each version of an exercise; "" is the right version.
 
     command   run without a shell; {} becomes the path of the solution's file, whose folder is also first in PYTHONPATH
-    seconds   time of one run; a run that takes longer counts as a rejection
+    seconds   time of one run; a run that takes longer counts as a rejection, and its process group is ended
 
     Ends after the right version if the command rejects it.
     """
@@ -72,7 +74,7 @@ def grade_tests(name: str, command: str, seconds: float = 60) -> Iterator[tuple[
         file = Path(folder) / f"{name}.py"
         words = [word.replace("{}", str(file)) for word in shlex.split(command)]
         paths = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-        environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", GRADING: "1"}
         for misconception in ("", *(one.name for one in exercise.misconceptions)):
             file.write_text(version_text(name, misconception), encoding="utf-8")
             accepted = _accepts(words, environment, seconds)
@@ -82,15 +84,20 @@ def grade_tests(name: str, command: str, seconds: float = 60) -> Iterator[tuple[
 
 
 def _accepts(words: list[str], environment: dict[str, str], seconds: float) -> bool:
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
     try:
-        return (
-            subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=seconds
-            ).returncode
-            == 0
-        )
+        return process.wait(seconds) == 0
     except subprocess.TimeoutExpired:
         return False
+    finally:
+        end(process)
 
 
 def grade(name: str, command: str, seconds: float = 60) -> Grade:

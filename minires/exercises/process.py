@@ -43,14 +43,16 @@ def check_file(name: str, file: Path, seed: int = 0, seconds: float = SECONDS, m
     book = workbook(name, seed)
     with tempfile.TemporaryDirectory(prefix="minires-exercise-") as place:
         folder = Path(place)
-        write_task(folder, book.exercise, book.cases, file.resolve(), int(memory * 2**30))
+        write_task(folder, book.exercise, book.cases, file.resolve(), int(memory * 2**30), seconds)
         code = run(folder, seconds)
         result = judgement(book, folder, code, seconds, memory)
         printed = text_of(folder / "printed.txt", PRINTED)
     return Result(**vars(result) | {"details": {**result.details, "printed": printed}})
 
 
-def write_task(folder: Path, exercise: Exercise, cases: Sequence[Case], file: Path, memory: int) -> None:
+def write_task(
+    folder: Path, exercise: Exercise, cases: Sequence[Case], file: Path, memory: int, seconds: float
+) -> None:
     arrays: dict[str, Any] = {}
     task = {
         "name": exercise.name,
@@ -58,6 +60,7 @@ def write_task(folder: Path, exercise: Exercise, cases: Sequence[Case], file: Pa
         "outputs": exercise.outputs,
         "file": str(file),
         "memory": memory,
+        "seconds": seconds,
         "cases": [[encoded(one, arrays) for one in case.arguments] for case in cases],
     }
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
@@ -106,7 +109,10 @@ def run(folder: Path, seconds: float) -> int | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and the processes that it has started."""
+    """Ends a process that leads a process group, and the rest of the group.
+
+    A process that left the group (`setsid`) survives; in a check, `RLIMIT_CPU` bounds the processor time that it uses.
+    """
     with contextlib.suppress(OSError, AttributeError):  # Windows has no process groups
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minires.exercises.families import FAMILIES
+from minires.exercises.layer import Layer
 
 Array = np.ndarray[Any, Any]
 Bugs = frozenset[str]  # names of misconceptions
@@ -169,11 +170,16 @@ class Exercise:
 
 
 def fresh(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Arguments for one call: arrays are copied, a `Seed` becomes a generator."""
-    return tuple(
-        a.copy(order="K") if isinstance(a, np.ndarray) else np.random.default_rng(a.seed) if isinstance(a, Seed) else a
-        for a in arguments
-    )
+    """Arguments for one call: arrays are copied, also a layer's; a `Seed` becomes a generator."""
+
+    def one(argument: Any) -> Any:
+        if isinstance(argument, np.ndarray):
+            return argument.copy(order="K")
+        if isinstance(argument, Layer):
+            return replace(argument, arrays=tuple(map(one, argument.arrays)))
+        return np.random.default_rng(argument.seed) if isinstance(argument, Seed) else argument
+
+    return tuple(map(one, arguments))
 
 
 def pair(value: Any) -> Pair:

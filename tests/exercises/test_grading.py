@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_a_command_that_rejects_the_right_solution(capsys):
     assert "rejects the right solution of relu_backward" in capsys.readouterr().err
     assert main(["exercise", "relu_backward", "--grade-tests", "no-such-command {}"]) == 2
     assert "cannot be run" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups need POSIX")
+def test_a_run_that_takes_too_long_leaves_no_process(tmp_path):
+    """The command's own child has ended with the command."""
+    command = tmp_path / "slow.sh"
+    command.write_text(f"sleep 60 &\necho $! > {tmp_path}/pid\nwait\n")
+    assert not grading.grade("relu_backward", f"sh {command}", seconds=1).usable
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    deadline = time.monotonic() + 10  # an orphan is a zombie (Z) until its new parent reads the exit code
+    while running := child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    assert not running
 
 
 def test_a_version_is_a_file(tmp_path):

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from minires.cli import main
-from minires.exercises import process
+from minires.exercises import grading, process
+from minires.exercises.child import GRADING
 from minires.exercises.kernels import KERNELS
 from minires.exercises.tasks import EXERCISES
 
@@ -39,6 +40,28 @@ FILES = {
         "import subprocess, sys, threading, time\n"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n" + HEAD + RIGHT,
+        "passed",
+        "tried",
+    ),
+    "solution imported": (
+        "from minires.exercises.solutions import relu_backward",
+        "not-loaded",
+        "minires.exercises.solutions",
+    ),
+    "catalogue": (
+        "from minires import exercises\n"
+        + HEAD
+        + "return exercises.checking.get('relu_backward').solution(grad_output, x)",
+        "raised",
+        "has no attribute 'checking'",
+    ),
+    "self-check": (
+        f"import minires as mr\n{HEAD}{RIGHT}\nassert mr.exercises.check('relu_backward', relu_backward)",
+        "passed",
+        "tried",
+    ),
+    "processor time": (
+        f"import resource\nassert 60 < resource.getrlimit(resource.RLIMIT_CPU)[1] < 1e6\n{HEAD}{RIGHT}",
         "passed",
         "tried",
     ),
@@ -91,6 +114,25 @@ def test_every_kind_of_argument_reaches_the_process(tmp_path, name):
     result = process.check_file(name, file, seconds=60)
     assert result.passed, result
     assert time.monotonic() - begun < 60
+
+
+def test_a_version_can_be_checked_while_graders_are_graded(tmp_path, monkeypatch):
+    file = tmp_path / "relu_backward.py"
+    file.write_text(grading.version_text("relu_backward", "mask inverted"))
+    assert process.check_file("relu_backward", file).verdict == "not-loaded"
+    monkeypatch.setenv(GRADING, "1")
+    assert process.check_file("relu_backward", file).misconception == "mask inverted"
+
+
+def test_a_random_seed_is_printed_and_repeats_the_check(tmp_path, capsys):
+    file = tmp_path / "relu_backward.py"
+    file.write_text(HEAD + "return grad_output * (x >= 0)")
+    assert main(["exercise", "relu_backward", str(file), "--seed", "random", "--json"]) == 1
+    first = json.loads(capsys.readouterr().out)
+    assert main(["exercise", "relu_backward", str(file), "--seed", str(first["seed"])]) == 1
+    out, err = capsys.readouterr()
+    assert f"seed: {first['seed']}" in err
+    assert out.strip() == first["message"].strip()
 
 
 def test_start_solution_hint_and_check(tmp_path, capsys, monkeypatch):
