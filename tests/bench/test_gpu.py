@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,8 +98,7 @@ def test_a_kill_keeps_the_rows(tmp_path, capsys, gpu):
         [sys.executable, "-m", "tests.rehearsal", "--out", tmp_path], cwd=ROOT, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    until = time.monotonic() + 60
-    while time.monotonic() < until and sum(len(f.read_bytes().splitlines()) for f in tmp_path.glob("*.jsonl")) < 4:
+    while running.poll() is None and sum(f.read_bytes().count(b"\n") for f in tmp_path.glob("*.jsonl")) < 4:
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -123,6 +123,8 @@ def test_a_wrong_row_and_a_failing_one_are_reported_and_the_others_kept(measured
             out[3, 2] = out[3, 2] + 0.01
 
     monkeypatch.setattr(products, "gemm", planted)
+    ladder = ("gemm_04_registers", "gemm_05_vectors", "gemm_06_async", "gemm_07_warps")
+    monkeypatch.setattr(gpu("__main__"), "GEMMS", ladder)
     code, rows = measured("--rows", 12)
     assert code == 1
     assert [row["kernel"] for row in rows[1:-1] if not row.get("right", True)] == ["gemm_05_vectors"]
@@ -159,16 +161,17 @@ def test_no_row_begins_that_does_not_fit(measured, gpu, tmp_path, capsys):
     assert capsys.readouterr().out == "left out for lack of time: 9 rows\n"
 
 
-def test_an_estimate_follows_what_rows_took(gpu, tmp_path):
+def test_an_estimate_follows_what_rows_took(gpu, tmp_path, monkeypatch):
     journal = gpu("journal")
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))
     right = {"problem": "p", "kernel": "k", "seconds": 1.0, "gaps": False, "right": True}
     quick = [journal.Item("gemm", str(i), 0.0, lambda: dict(right)) for i in range(3)]
     more = journal.Item("gemm", "more", 9.0, lambda: dict(right))  # a first one would not fit
     with journal.Journal(tmp_path / "a.jsonl") as file:
-        assert journal.run([*quick, more], file, time.monotonic() + 11, lambda: None)
+        assert journal.run([*quick, more], file, 11.0, lambda: None)
     assert tables(rows_of(tmp_path)) == ["gemm"] * 4
     with journal.Journal(tmp_path / "a" / "b.jsonl") as file:
-        assert journal.run([more, *quick], file, time.monotonic() + 11, lambda: None)
+        assert journal.run([more, *quick], file, 11.0, lambda: None)
     assert tables(rows_of(tmp_path / "a")) == ["left out", *["gemm"] * 3]
 
 
