@@ -219,6 +219,23 @@ def test_the_times_are_the_devices(gpu, monkeypatch):
         assert clock.race({"": reading})[""].gaps
 
 
+def test_the_front_table_marks_gaps(gpu):
+    """A row whose time contains gaps keeps its mark; a mean has one if any of its rows has gaps."""
+    times = {"seconds": 1e-3, "gaps": False, "peer": "p", "peer_seconds": 2e-3, "peer_gaps": False, "right": True}
+    rows = [
+        {"table": "gemm", "problem": "1³", "kernel": "k", "precision": "fp32", "operations": 2, **times},
+        *(
+            {"table": "forward", "problem": p, "kernel": "k", "precision": "fp32", **times, "gaps": p == "a"}
+            for p in "ab"
+        ),
+        {"table": "network", "problem": "training", "kernel": "k", **times, "peer_gaps": True},
+    ]
+    _, cells = gpu("tables").five_table(rows)
+    assert [(row[2], row[4]) for row in cells] == [
+        ("1.000 ms", "2.000 ms"), ("1.000 ms †", "2.000 ms"), ("1.000 ms", "2.000 ms †"),
+    ]  # fmt: skip
+
+
 # -- what is right
 
 
