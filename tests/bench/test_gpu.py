@@ -236,6 +236,21 @@ def test_the_front_table_marks_gaps(gpu):
     ]  # fmt: skip
 
 
+def test_the_flush_only_reads(gpu, monkeypatch):
+    """Else L2 would hold modified lines, and the measured call would pay for writing them back."""
+    monkeypatch.setattr(gpu("clock"), "L2", 3)
+    with strict_cupy.installed() as cupy, cupy.cuda.Stream():
+        clock, used = gpu("clock").Clock(cupy, repeats=2), []
+        launch, buffer = strict_cupy.launch, clock._flush
+        buffer[...] = 7
+        monkeypatch.setattr(strict_cupy, "launch", lambda run, blocks, *a: (used.extend(blocks), launch(run, blocks, *a)))
+        calls = []
+        clock.race({"": lambda: calls.append(used.count(buffer.data.mem.block))})
+        assert calls == list(range(1, len(calls) + 1))
+        assert len(calls) >= 4
+        assert buffer.get().tolist() == [7] * 3
+
+
 # -- what is right
 
 
