@@ -54,6 +54,8 @@ class Device(TorchDispatchMode):
             (M, K), N = args[0].shape, args[1].shape[1]
             faster = 16 if args[0].dtype == torch.bfloat16 else 8 if tf32 else 1
             milliseconds = 1.25 * 2 * M * N * K / strict_cupy.PEAK / faster
+        elif name == "convolution":
+            milliseconds = 1.25 * 2 * found.numel() * args[1][0].numel() / strict_cupy.PEAK / (8 if tf32 else 1)
         strict_cupy.timeline.queue(strict_cupy.Stream.living[self.stream.ptr], milliseconds)
         self.launched += 1
         return found

@@ -95,16 +95,18 @@ class Clock:
         self._end.synchronize()
         return 1e-3 * self.cupy.cuda.get_elapsed_time(self._begin, self._end), hidden
 
-    def check(self, product: Callable[[], Any], operations: int) -> None:
+    def check(self, calls: Mapping[str, Callable[[], Any]], operations: int) -> None:
         """Raises Dishonest for times that cannot be true.
 
-        product   a peer's product of matrices in fp32
+        calls        a peer's calls in fp32, by name: a product of matrices and a 1×1 convolution, as neither has an
+                     algorithm with fewer operations
+        operations   of each call
         """
         cycles = int(0.01 * self.hertz)
         spun = min(self._once(lambda: self._spin((1,), (1,), (np.int64(cycles),)), 0)[0] for _ in range(3))
         self._within("a spin", spun, cycles / self.hertz, 100)
-        taken = self.race({"peer": product})["peer"].median
-        self._within("the peer's fp32 product", taken, operations / self.peak, 10)
+        for name, taken in self.race(calls).items():
+            self._within(f"the peer's fp32 {name}", taken.median, operations / self.peak, 10)
 
     def _within(self, what: str, taken: float, floor: float, factor: float) -> None:
         if not 0.95 * floor <= taken <= factor * floor:

@@ -190,8 +190,12 @@ def test_a_peer_on_another_stream_ends_the_run(measured, gpu, monkeypatch):
     assert "its work may be on another stream" in rows[1]["error"]
 
 
-def test_tf32_that_was_left_on_ends_the_run(measured, gpu, monkeypatch):
-    on = lambda self, precision: setattr(self.torch.backends.cuda.matmul, "fp32_precision", "tf32")  # noqa: E731
+@pytest.mark.parametrize("kind", ["matmul", "conv"])
+def test_tf32_that_was_left_on_ends_the_run(measured, gpu, monkeypatch, kind):
+    def on(self, precision):
+        for name, settings in (("matmul", self.torch.backends.cuda.matmul), ("conv", self.torch.backends.cudnn.conv)):
+            settings.fp32_precision = "tf32" if name == kind else "ieee"
+
     monkeypatch.setattr(gpu("peers").Torch, "_set", on)
     code, rows = measured()
     assert code == 1
@@ -243,7 +247,9 @@ def test_the_flush_only_reads(gpu, monkeypatch):
         clock, used = gpu("clock").Clock(cupy, repeats=2), []
         launch, buffer = strict_cupy.launch, clock._flush
         buffer[...] = 7
-        monkeypatch.setattr(strict_cupy, "launch", lambda run, blocks, *a: (used.extend(blocks), launch(run, blocks, *a)))
+        monkeypatch.setattr(
+            strict_cupy, "launch", lambda run, blocks, *a: (used.extend(blocks), launch(run, blocks, *a))
+        )
         calls = []
         clock.race({"": lambda: calls.append(used.count(buffer.data.mem.block))})
         assert calls == list(range(1, len(calls) + 1))
@@ -272,6 +278,16 @@ def test_bounds_tell_the_precisions_apart(gpu, rng, depth):
         found = results["fp32"].copy()
         found[2, 3] = planted
         assert not precision.judge(np, found, exact, magnitude, depth, "bf16")["right"]
+
+
+@pytest.mark.parametrize("depth", [64, 1152, 4608, 25088])
+def test_a_peer_in_tf32_is_no_fp32_convolution(gpu, rng, depth):
+    """Although Winograd's larger rounding is allowed for."""
+    a, b = rng.standard_normal((30, depth), np.float32), rng.standard_normal((depth, 20), np.float32)
+    exact, magnitude = a.astype(float) @ b, np.abs(a).astype(float) @ np.abs(b)
+    growth = 64.0, 0.0, gpu("convolutions").mean_growth(depth)
+    for found, right in ((a @ b, True), (shortened(a, 11) @ shortened(b, 11), False)):
+        assert gpu("precision").judge(np, found, exact, magnitude, depth, "fp32", *growth)["right"] == right
 
 
 def shortened(array, bits):
