@@ -3,7 +3,8 @@
     python -m tests.rehearsal [arguments of benchmarks.gpu]        needs PyTorch and the emulator
 
 PyTorch's operations take the time of the stream that it computes on, which must be the one that CuPy's events mark, and
-round to tf32 where its settings allow that, as cuDNN's do by default.  All else of torch.cuda raises.
+round to tf32 where its settings allow that, as cuDNN's do by default.  All else of torch.cuda raises.  The time limit
+of `--minutes` counts the stand-in's made-up time, so that a run does not depend on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Device(TorchDispatchMode):
             (M, K), N = args[0].shape, args[1].shape[1]
             faster = 16 if args[0].dtype == torch.bfloat16 else 8 if tf32 else 1
             milliseconds = 1.25 * 2 * M * N * K / strict_cupy.PEAK / faster
+        elif name == "convolution":
+            milliseconds = 1.25 * 2 * found.numel() * args[1][0].numel() / strict_cupy.PEAK / (8 if tf32 else 1)
         strict_cupy.timeline.queue(strict_cupy.Stream.living[self.stream.ptr], milliseconds)
         self.launched += 1
         return found
@@ -95,9 +98,12 @@ def sizes():
 
 def main(words: list[str]) -> int:
     from benchmarks.gpu import __main__ as benchmark
+    from benchmarks.gpu import clock, journal
 
     named = mock.patch.object(benchmark, "convolutions_of", lambda names: [s for name in names for s in SHAPES[name]])
-    with installed(), named:
+    time = SimpleNamespace(monotonic=lambda: 1e-3 * strict_cupy.timeline.now)
+    clocks = [mock.patch.object(module, "time", time) for module in (benchmark, journal, clock)]
+    with installed(), named, clocks[0], clocks[1], clocks[2]:
         return benchmark.main(words, sizes())
 
 

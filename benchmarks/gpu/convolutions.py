@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,13 @@ from minires.backends.kernels import conv2d
 from minires.backends.kernels.catalogue import CONVOLUTIONS
 from minires.bench.layers import Convolution
 
-# What cuDNN's Winograd and FFT algorithms may multiply rounding by in fp32.
+# What cuDNN's Winograd and FFT algorithms may multiply the rounding of an element by in fp32.
 PEER_GROWTH = {"fp32": 64.0}
+
+
+def mean_growth(depth: int) -> float:
+    """The same for the root mean square: at most a quarter of 2^-11 / √depth, so that tf32 does not pass as fp32."""
+    return min(16.0, max(1.0, 512 / math.sqrt(depth)))
 
 
 def geometry_of(shape: Convolution, batch: int) -> conv2d.Geometry:
@@ -92,7 +98,8 @@ def _beside_cudnn(
         times = bench.clock.race({"ours": call, "peer": peer})
         theirs = bench.peers.last(peer())
     check = judge(bench.xp, found(), exact, magnitude, depth, precision, growth_of(kernel))
-    peer_check = judge_peer(bench, theirs, exact, magnitude, depth, beside, PEER_GROWTH.get(beside, 4.0))
+    growth, mean = PEER_GROWTH.get(beside, 4.0), mean_growth(depth) if beside == "fp32" else None
+    peer_check = judge_peer(bench, theirs, exact, magnitude, depth, beside, growth, mean)
     problem, operations = f"{batch}×{shape}", shape.operations(batch)
     return row(problem, kernel, precision, operations, times["ours"], "cuDNN", times["peer"], check, peer_check)
 

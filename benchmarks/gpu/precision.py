@@ -40,20 +40,22 @@ def growth_of(kernel: str) -> float:
 
 def judge(
     xp: Any, found: Any, exact: Any, magnitude: Any, depth: int, precision: str, growth: float = 1.0,
-    stored: float = 0.0,
+    stored: float = 0.0, mean_growth: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How far `found` is off, and whether the precision explains it.
 
     exact, magnitude   float64, shaped as `found`
     growth             factor on the roundings, see `growth_of`
     stored             rounding of the result itself, where it is stored in less than float32
+    mean_growth        that factor in the bound of the root mean square; default: growth
     """
     sums, operand = ROUNDING[precision]
     error = xp.abs(found.astype("float64") - exact)
     bound = growth * (depth * sums / (1 - depth * sums) + 2 * operand + operand**2)
     each = bool((error <= bound * magnitude + stored * xp.abs(exact)).all())  # False for NaN
     scale = rms(xp, magnitude)
-    allowed = FACTOR * growth * (sums + operand / math.sqrt(depth)) + stored * rms(xp, exact) / scale
+    mean_growth = growth if mean_growth is None else mean_growth
+    allowed = FACTOR * mean_growth * (sums + operand / math.sqrt(depth)) + stored * rms(xp, exact) / scale
     off = rms(xp, error) / scale
     return {"off": off, "allowed": allowed, "right": each and off <= allowed}
 

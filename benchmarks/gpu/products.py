@@ -124,11 +124,12 @@ def _product(bench: Bench, M: int, N: int, K: int) -> tuple[Any, ...]:
 
 
 def judge_peer(
-    bench: Bench, found: Any, exact: Any, magnitude: Any, depth: int, precision: str, growth: float = 2.0
-) -> Row:
+    bench: Bench, found: Any, exact: Any, magnitude: Any, depth: int, precision: str, growth: float = 2.0,
+    mean_growth: float | None = None,
+) -> Row:  # fmt: skip
     """With twice the rounding, as a peer may truncate operands to tf32; bf16 results are stored in bf16."""
     stored = BF16_STORED if precision == "bf16" else 0.0
-    return judge(bench.xp, found, exact, magnitude, depth, precision, growth, stored)
+    return judge(bench.xp, found, exact, magnitude, depth, precision, growth, stored, mean_growth)
 
 
 # -- the ladder

@@ -91,10 +91,13 @@ def _ms(seconds: float, gaps: bool) -> str:
 # -- five rows
 
 
-def five(rows: Sequence[Row]) -> list[tuple[str, str, float, str, float]]:
-    """(workload, the kernel, its seconds, peer, its seconds) of the five workloads that were measured.
+Five = tuple[str, str, float, bool, str, float, bool]
 
-    Each is the fastest right row.  Convolutions are geometric means over their shapes.
+
+def five(rows: Sequence[Row]) -> list[Five]:
+    """(workload, kernel, its seconds, its gaps, peer, its seconds, its gaps) of the five workloads that were measured.
+
+    Each is the fastest right row.  Convolutions are geometric means over their shapes, with gaps if any row has them.
     """
     found = []
     for precision in ("fp32", "tf32", "bf16"):
@@ -102,21 +105,27 @@ def five(rows: Sequence[Row]) -> list[tuple[str, str, float, str, float]]:
         if largest := max((row["operations"] for row in right), default=0):
             best = min((row for row in right if row["operations"] == largest), key=lambda row: row["seconds"])
             found.append((f"product {best['problem']}, {precision}", best))
-    lines = [(name, row["kernel"], row["seconds"], row["peer"], row["peer_seconds"]) for name, row in found]
+    lines = [_line(name, row["kernel"], row) for name, row in found]
     shapes: dict[str, Row] = {}
     for row in _of(rows, "forward"):
         if row["precision"] == "fp32" and row["right"]:
             known = shapes.get(row["problem"])
             shapes[row["problem"]] = row if known is None or row["seconds"] < known["seconds"] else known
     if shapes:
-        ours, theirs = (mean(row[key] for row in shapes.values()) for key in ("seconds", "peer_seconds"))
-        lines.append((f"{len(shapes)} convolutions, fp32, mean", "the best rung of each", ours, "cuDNN", theirs))
+        fastest = shapes.values()
+        together: Row = {key: mean(row[key] for row in fastest) for key in ("seconds", "peer_seconds")}
+        together |= {key: any(row[key] for row in fastest) for key in ("gaps", "peer_gaps")} | {"peer": "cuDNN"}
+        lines.append(_line(f"{len(shapes)} convolutions, fp32, mean", "the best rung of each", together))
     steps = [row for row in _of(rows, "network") if row["right"] and row["problem"].endswith("training")]
     steps = [row for row in steps if row["problem"] == steps[0]["problem"]]
     if steps:
         best = min(steps, key=lambda row: row["seconds"])
-        lines.append((best["problem"], best["kernel"], best["seconds"], best["peer"], best["peer_seconds"]))
+        lines.append(_line(best["problem"], best["kernel"], best))
     return lines
+
+
+def _line(workload: str, kernel: str, row: Row) -> Five:
+    return workload, kernel, row["seconds"], row["gaps"], row["peer"], row["peer_seconds"], row["peer_gaps"]
 
 
 def mean(values: Any) -> float:
@@ -128,8 +137,8 @@ def mean(values: Any) -> float:
 def five_table(rows: Sequence[Row]) -> Table:
     head = ("workload", "minires", "its time", "peer", "its time", "ratio")
     return head, [
-        [name, kernel, _ms(ours, False), peer, _ms(theirs, False), f"{ours / theirs:.2f}"]
-        for name, kernel, ours, peer, theirs in five(rows)
+        [name, kernel, _ms(ours, gaps), peer, _ms(theirs, peer_gaps), f"{ours / theirs:.2f}"]
+        for name, kernel, ours, gaps, peer, theirs, peer_gaps in five(rows)
     ]
 
 
@@ -137,7 +146,7 @@ def chart(rows: Sequence[Row]) -> str:
     """Bars of our time divided by the peer's, as of the CPU's race."""
     machine = machine_of(rows)
     title = f"time of minires divided by that of its peer on {machine['device']} (below 1: minires is faster)"
-    bars = [(name, ours, peer, theirs) for name, _, ours, peer, theirs in five(rows)]
+    bars = [(name, ours, peer, theirs) for name, _, ours, _, peer, theirs, _ in five(rows)]
     return figures.bars(bars, title, "minires beside its peers on a GPU", 300)
 
 

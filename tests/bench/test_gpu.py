@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,8 +98,7 @@ def test_a_kill_keeps_the_rows(tmp_path, capsys, gpu):
         [sys.executable, "-m", "tests.rehearsal", "--out", tmp_path], cwd=ROOT, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    until = time.monotonic() + 60
-    while time.monotonic() < until and sum(len(f.read_bytes().splitlines()) for f in tmp_path.glob("*.jsonl")) < 4:
+    while running.poll() is None and sum(f.read_bytes().count(b"\n") for f in tmp_path.glob("*.jsonl")) < 4:
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -123,6 +123,8 @@ def test_a_wrong_row_and_a_failing_one_are_reported_and_the_others_kept(measured
             out[3, 2] = out[3, 2] + 0.01
 
     monkeypatch.setattr(products, "gemm", planted)
+    ladder = ("gemm_04_registers", "gemm_05_vectors", "gemm_06_async", "gemm_07_warps")
+    monkeypatch.setattr(gpu("__main__"), "GEMMS", ladder)
     code, rows = measured("--rows", 12)
     assert code == 1
     assert [row["kernel"] for row in rows[1:-1] if not row.get("right", True)] == ["gemm_05_vectors"]
@@ -159,16 +161,17 @@ def test_no_row_begins_that_does_not_fit(measured, gpu, tmp_path, capsys):
     assert capsys.readouterr().out == "left out for lack of time: 9 rows\n"
 
 
-def test_an_estimate_follows_what_rows_took(gpu, tmp_path):
+def test_an_estimate_follows_what_rows_took(gpu, tmp_path, monkeypatch):
     journal = gpu("journal")
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 0.0))
     right = {"problem": "p", "kernel": "k", "seconds": 1.0, "gaps": False, "right": True}
     quick = [journal.Item("gemm", str(i), 0.0, lambda: dict(right)) for i in range(3)]
     more = journal.Item("gemm", "more", 9.0, lambda: dict(right))  # a first one would not fit
     with journal.Journal(tmp_path / "a.jsonl") as file:
-        assert journal.run([*quick, more], file, time.monotonic() + 11, lambda: None)
+        assert journal.run([*quick, more], file, 11.0, lambda: None)
     assert tables(rows_of(tmp_path)) == ["gemm"] * 4
     with journal.Journal(tmp_path / "a" / "b.jsonl") as file:
-        assert journal.run([more, *quick], file, time.monotonic() + 11, lambda: None)
+        assert journal.run([more, *quick], file, 11.0, lambda: None)
     assert tables(rows_of(tmp_path / "a")) == ["left out", *["gemm"] * 3]
 
 
@@ -187,8 +190,12 @@ def test_a_peer_on_another_stream_ends_the_run(measured, gpu, monkeypatch):
     assert "its work may be on another stream" in rows[1]["error"]
 
 
-def test_tf32_that_was_left_on_ends_the_run(measured, gpu, monkeypatch):
-    on = lambda self, precision: setattr(self.torch.backends.cuda.matmul, "fp32_precision", "tf32")  # noqa: E731
+@pytest.mark.parametrize("kind", ["matmul", "conv"])
+def test_tf32_that_was_left_on_ends_the_run(measured, gpu, monkeypatch, kind):
+    def on(self, precision):
+        for name, settings in (("matmul", self.torch.backends.cuda.matmul), ("conv", self.torch.backends.cudnn.conv)):
+            settings.fp32_precision = "tf32" if name == kind else "ieee"
+
     monkeypatch.setattr(gpu("peers").Torch, "_set", on)
     code, rows = measured()
     assert code == 1
@@ -216,6 +223,40 @@ def test_the_times_are_the_devices(gpu, monkeypatch):
         assert clock.race({"": reading})[""].gaps
 
 
+def test_the_front_table_marks_gaps(gpu):
+    """A row whose time contains gaps keeps its mark; a mean has one if any of its rows has gaps."""
+    times = {"seconds": 1e-3, "gaps": False, "peer": "p", "peer_seconds": 2e-3, "peer_gaps": False, "right": True}
+    rows = [
+        {"table": "gemm", "problem": "1³", "kernel": "k", "precision": "fp32", "operations": 2, **times},
+        *(
+            {"table": "forward", "problem": p, "kernel": "k", "precision": "fp32", **times, "gaps": p == "a"}
+            for p in "ab"
+        ),
+        {"table": "network", "problem": "training", "kernel": "k", **times, "peer_gaps": True},
+    ]
+    _, cells = gpu("tables").five_table(rows)
+    assert [(row[2], row[4]) for row in cells] == [
+        ("1.000 ms", "2.000 ms"), ("1.000 ms †", "2.000 ms"), ("1.000 ms", "2.000 ms †"),
+    ]  # fmt: skip
+
+
+def test_the_flush_only_reads(gpu, monkeypatch):
+    """Else L2 would hold modified lines, and the measured call would pay for writing them back."""
+    monkeypatch.setattr(gpu("clock"), "L2", 3)
+    with strict_cupy.installed() as cupy, cupy.cuda.Stream():
+        clock, used = gpu("clock").Clock(cupy, repeats=2), []
+        launch, buffer = strict_cupy.launch, clock._flush
+        buffer[...] = 7
+        monkeypatch.setattr(
+            strict_cupy, "launch", lambda run, blocks, *a: (used.extend(blocks), launch(run, blocks, *a))
+        )
+        calls = []
+        clock.race({"": lambda: calls.append(used.count(buffer.data.mem.block))})
+        assert calls == list(range(1, len(calls) + 1))
+        assert len(calls) >= 4
+        assert buffer.get().tolist() == [7] * 3
+
+
 # -- what is right
 
 
@@ -237,6 +278,16 @@ def test_bounds_tell_the_precisions_apart(gpu, rng, depth):
         found = results["fp32"].copy()
         found[2, 3] = planted
         assert not precision.judge(np, found, exact, magnitude, depth, "bf16")["right"]
+
+
+@pytest.mark.parametrize("depth", [64, 1152, 4608, 25088])
+def test_a_peer_in_tf32_is_no_fp32_convolution(gpu, rng, depth):
+    """Although Winograd's larger rounding is allowed for."""
+    a, b = rng.standard_normal((30, depth), np.float32), rng.standard_normal((depth, 20), np.float32)
+    exact, magnitude = a.astype(float) @ b, np.abs(a).astype(float) @ np.abs(b)
+    growth = 64.0, 0.0, gpu("convolutions").mean_growth(depth)
+    for found, right in ((a @ b, True), (shortened(a, 11) @ shortened(b, 11), False)):
+        assert gpu("precision").judge(np, found, exact, magnitude, depth, "fp32", *growth)["right"] == right
 
 
 def shortened(array, bits):
