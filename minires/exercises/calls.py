@@ -76,8 +76,8 @@ def _equal(a: Any, b: Any) -> bool:
 def poisoned() -> Iterator[None]:
     """A context in which numpy.empty and numpy.empty_like fill floating arrays with a NaN of its own bits.
 
-    An element that a solution forgets to write is then wrong in every run, and differs from a computed NaN.  It holds in
-    every thread.  Contexts may nest, and may overlap in several threads: the last one to close restores both functions.
+    An element that a solution forgets to write is then wrong in every run, and differs from a computed NaN.  Contexts
+    may nest, and may overlap in several threads: the last one to close restores both functions.
     """
     global _contexts
     with _lock:
