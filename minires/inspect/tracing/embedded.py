@@ -13,7 +13,7 @@ from minires.arrays import Array, on_cpu
 from minires.inspect.explaining import Call, batch_norm_means
 
 BUDGET = 6 * 2**20  # bytes of arrays in a page that is saved
-NOTEBOOK = 2**16  # in the page of a notebook, whose file holds every output
+NOTEBOOK = 2**18  # in the page of a notebook, whose file holds every output
 OPTIONS = ("stride", "padding", "dilation", "groups", "kernel", "count_include_pad", "training", "eps")
 
 
