@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import tracemalloc
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ def _measured(model: Module, input_shape: Sequence[int], batch: int) -> int:
     if not running:
         tracemalloc.start()
     try:
+        gc.collect()  # older garbage that goes during the steps would hide a part of their memory
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         own = copy.deepcopy(model).train()
