@@ -18,7 +18,7 @@ from minires.bench.report import Table, seconds
 from minires.bench.run import Plan
 from minires.cli import bench
 
-NETWORKS, PEERS = ("resnet20", "resnet18", "resnet50"), ("torch", "onnxruntime", "openvino")
+NETWORKS, PEERS = ("resnet20", "resnet56", "resnet18", "resnet50"), ("torch", "onnxruntime", "openvino")
 
 
 def table(found: dict[str, Any]) -> Table:
