@@ -65,7 +65,7 @@ struct Access {
 
 // What is remembered of a byte of shared memory, or of four bytes of global memory.
 struct Cell {
-    Access writer, readers[2];
+    Access writer, readers[3];  // two of the block that read last, one of an earlier block
     bool written = false, in_flight = false, atomic = false, read = false;
 };
 
@@ -292,6 +292,7 @@ void visit(Cell& cell, unsigned site, unsigned bytes, uint32_t first_block, Name
         find(race, site, bytes, name_of, cell.writer, cell.writer.block == blocks ? "" : "blocks");
     }
     const Access now{blocks, interval, turns[self], uint16_t(self), uint16_t(site)};
+    if (atomic && !cell.written) find(uninitialised, site, bytes, name_of);
     if (store) {
         for (const Access& reader : cell.readers)
             if (reader.block && !ordered(reader, first_block)) {
@@ -299,7 +300,7 @@ void visit(Cell& cell, unsigned site, unsigned bytes, uint32_t first_block, Name
                 break;
             }
         cell.writer = now;
-        cell.readers[0] = cell.readers[1] = {};
+        for (Access& reader : cell.readers) reader = {};
         cell.written = true;
         cell.atomic = atomic;
         cell.in_flight = kind == copy_store;
@@ -309,6 +310,7 @@ void visit(Cell& cell, unsigned site, unsigned bytes, uint32_t first_block, Name
     if (!cell.written) find(uninitialised, site, bytes, name_of);
     // Two different threads are kept, of different warps if possible: a writer differs from one of them.
     Access &a = cell.readers[0], &b = cell.readers[1];
+    if (a.block != blocks && a.block >= first_block) cell.readers[2] = a;
     if (a.block != blocks || a.thread == self || a.interval != interval) a = now;
     else if (b.block != blocks || b.thread == self || b.interval != interval || b.thread / 32 == a.thread / 32) b = now;
 }

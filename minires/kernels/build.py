@@ -27,7 +27,8 @@ from minires.backends.unavailable import BackendUnavailable
 
 # -O1 keeps lines; without scalar replacement a copy of a float4 stays one access of 16 bytes, as on a GPU.
 # DWARF 4, because addr2line may name the unit instead of the kernel's file for DWARF 5.
-FLAGS = ("-std=c++17", "-gdwarf-4", "-O1", "-fno-pie", "-w", "-DMINIRES_WATCHED")
+# A large frame touches each of its pages, so that an overflow of a thread's stack meets the guard page.
+FLAGS = ("-std=c++17", "-gdwarf-4", "-O1", "-fno-pie", "-fstack-clash-protection", "-w", "-DMINIRES_WATCHED")
 WATCHED = ("-fsanitize=thread", "-fno-tree-sra", "-fsanitize-coverage=trace-pc", "-fno-reorder-blocks")
 RUNTIME = ("watch", "launch", "fiber")  # files of csrc/emulation, not watched themselves
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a GPU allows without `extern __shared__`

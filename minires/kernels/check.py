@@ -79,6 +79,10 @@ def run_case(
     arguments = [*map(Pointer, ARRAYS[kernel.kind]), *sizes.values()]
     launch = Launch(kernel.name, grid, block, arguments, kernel.shared_of(**sizes))
     report = run(program, {left: inputs[0], right: inputs[1], out: shapes[2]}, [launch], seed)
+    for name, given in zip((left, right), inputs, strict=True):
+        if name in report.arrays and (changed := np.argwhere(report.arrays[name] != given)).size:
+            message = f"{_element(name, changed[0])} is changed: {name} is an input"
+            report.findings.append(Finding("wrong-result", kernel.line, message))
     if out in report.arrays:
         stores = [site.line for site in report.sites if site.kind == "global store"]
         line = stores[-1] if stores else kernel.line

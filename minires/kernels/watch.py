@@ -123,7 +123,7 @@ def run(
         try:
             subprocess.run([program.file, "job"], cwd=folder, capture_output=True, timeout=TIME_LIMIT, check=False)
             raw = json.loads((folder / "report.json").read_text())
-        except (subprocess.TimeoutExpired, FileNotFoundError):
+        except (subprocess.TimeoutExpired, FileNotFoundError, json.JSONDecodeError):
             return Report([Finding("wrong-result", 0, "the kernel's process ended without a report")])
         report = _report(program, raw, arrays, max(launch.shared for launch in launches))
         for name, content in arrays.items():

@@ -97,6 +97,17 @@ FAULTS = {
     "a write in front of an array": (
         "out-of-bounds", "tile.cu", {LOAD_A: f"{LOAD_A} a[row - TILE][column] = 0;"}, LOAD_A, "writes a[-256]",
     ),
+    "an atomic on uninitialised memory": (
+        "uninitialised", "warp.cu", {"count = largest = 0": "largest = 0"}, "atomicAdd(&count", "count[0]",
+    ),
+    "an input that a later block changes": (
+        "race", "tile.cu", {STORE: f"{STORE} if (m == M - 1 && n == N - 1 && M > 32) ((float*)A)[0] = 0;"},
+        "if (m < M && n < N) C", "of another block",
+    ),
+    "a changed input": (
+        "wrong-result", "tile.cu", {STORE: f"{STORE} if (M == 1 && n == 0) ((float*)A)[0] = 99;"}, 'extern "C"',
+        "A[0][0] is changed",
+    ),
     "a stack that overflows": (
         "out-of-bounds", "tile.cu",
         {"float sum = 0.0f;": "volatile float many[200000]; many[0] = 0; float sum = many[0];"},
