@@ -347,6 +347,7 @@ void access_shared(unsigned site, uintptr_t address, unsigned bytes, bool dynami
     for (unsigned i = 0; i < bytes; i++) {
         Cell& cell = (dynamic ? dynamic_cells : shared_cells)[address - base + i];
         if (cell.writer.block != blocks) cell.written = cell.in_flight = false;
+        if (i >= 4 && !writes(sites[site].kind)) cell.written = true;  // a struct's padding is read, but never written
         visit(cell, site, bytes, blocks, name);
     }
 }
