@@ -25,7 +25,7 @@ from typing import Any
 
 import minires as mr
 from benchmarks.gpu import convolutions, networks, products, tables
-from benchmarks.gpu.clock import Clock, Dishonest
+from benchmarks.gpu.clock import Clock, ClockError
 from benchmarks.gpu.journal import Item, Journal, run
 from benchmarks.gpu.networks import Network
 from benchmarks.gpu.peers import Torch
@@ -142,7 +142,7 @@ def measure_rows(
         geometry = convolutions.conv2d.Geometry.of((n // 64, n, 8, 8), (n, n, 1, 1), (1, 1), (0, 0), (1, 1), 1)
         convolution = bench.peers.convolution(images, bench.normal(n, 1, 1, n), images, geometry, "forward")
         bench.clock.check({"product": product, "convolution": convolution}, 2 * n**3)
-    except Dishonest as error:
+    except ClockError as error:
         journal.write({"table": "error", "name": "clock", "error": str(error)})
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1

@@ -29,7 +29,7 @@ CLOCK_RATE, MULTIPROCESSORS = 13, 16  # cudaDevAttrClockRate (kHz), cudaDevAttrM
 LANES = {"70": 64, "72": 64, "75": 64, "80": 64}  # fp32 units of a multiprocessor; 128 in all later ones
 
 
-class Dishonest(RuntimeError):
+class ClockError(RuntimeError):
     """The clock or a peer gives times that cannot be true: nothing else that it measures can be trusted."""
 
 
@@ -96,7 +96,7 @@ class Clock:
         return 1e-3 * self.cupy.cuda.get_elapsed_time(self._begin, self._end), hidden
 
     def check(self, calls: Mapping[str, Callable[[], Any]], operations: int) -> None:
-        """Raises Dishonest for times that cannot be true.
+        """Raises ClockError for times that cannot be true.
 
         calls        a peer's calls in fp32, by name: a product of matrices and a 1×1 convolution, as neither has an
                      algorithm with fewer operations
@@ -112,4 +112,4 @@ class Clock:
         if not 0.95 * floor <= taken <= factor * floor:
             limits = f"{1e3 * floor:.3g} ms at the device's peak, and at most {factor:g} times as long"
             reason = "its work may be on another stream, or in another precision"
-            raise Dishonest(f"{what} took {1e3 * taken:.3g} ms, but needs {limits}: {reason}")
+            raise ClockError(f"{what} took {1e3 * taken:.3g} ms, but needs {limits}: {reason}")

@@ -82,6 +82,8 @@ EMULATION_UNWATCHED const T* all_lanes(const T& mine, unsigned mask, Place place
     return static_cast<const T*>(exchange(&mine, sizeof(T), mask, place));
 }
 
+constexpr unsigned lanes_of(unsigned mask = 0xffffffffu) { return mask; }
+
 EMULATION_UNWATCHED inline unsigned thread_number() {
     return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
 }
@@ -132,7 +134,7 @@ EMULATION_UNWATCHED T update(T* address, Place place, Next next) {
 #define EMULATION_HERE (emulation::Place{__FILE__, __LINE__})
 
 #define __syncthreads() emulation::barrier(EMULATION_HERE)
-#define __syncwarp(...) ((void)emulation::exchange(nullptr, 0, 0xffffffffu, EMULATION_HERE))
+#define __syncwarp(...) ((void)emulation::exchange(nullptr, 0, emulation::lanes_of(__VA_ARGS__), EMULATION_HERE))
 #define __shfl_sync(...) emulation::shuffle(emulation::Shuffle::from, EMULATION_HERE, __VA_ARGS__)
 #define __shfl_xor_sync(...) emulation::shuffle(emulation::Shuffle::xor_, EMULATION_HERE, __VA_ARGS__)
 #define __shfl_down_sync(...) emulation::shuffle(emulation::Shuffle::down, EMULATION_HERE, __VA_ARGS__)

@@ -41,7 +41,8 @@ struct Thread {
     uint3 index{};
     State state = State::done;
     Place place{};
-    unsigned mask = 0;
+    unsigned mask = 0;       // of the exchange that it waits in
+    unsigned exchanged = 0;  // bytes of its value there
     std::vector<Copy> open;                // since the last commit
     std::deque<std::vector<Copy>> groups;  // committed, in order
 };
@@ -126,30 +127,51 @@ void wait(State state, Place place, void* meeting_point) {
     acquire(meeting_point);
 }
 
-// Releases the lanes of a warp that wait in an exchange, if all lanes of their masks have arrived.
-bool release_exchange(size_t warp) {
-    const size_t first = 32 * warp, last = std::min(first + 32, block.count);
-    unsigned waiting = 0, wanted = 0;
-    for (size_t i = first; i < last; i++)
-        if (block.threads[i]->state == State::in_exchange) {
-            waiting |= 1u << (i - first);
-            wanted |= block.threads[i]->mask;
-        }
-    if (last - first < 32) wanted &= (1u << (last - first)) - 1;
-    if (!waiting || (waiting & wanted) != wanted) return false;
+// Releases these lanes of a warp, which wait in an exchange and must wait at one line.
+void release_lanes(size_t warp, unsigned lanes, bool orders_memory) {
     const Thread* one = nullptr;
-    for (size_t i = first; i < last; i++) {
-        Thread& lane = *block.threads[i];
-        if (lane.state != State::in_exchange) continue;
+    for (unsigned number = 0; number < 32; number++) {
+        if (!(lanes >> number & 1)) continue;
+        Thread& lane = *block.threads[32 * warp + number];
         if (one && !same(one->place, lane.place))
             fail("lanes of one warp exchange at different lines: " + name_of(one->index) + " at " + name_of(one->place) +
                      ", " + name_of(lane.index) + " at " + name_of(lane.place));
         one = &lane;
         lane.state = State::ready;
     }
-    block.warps[warp]->turn ^= 1;
-    EMULATION_WATCH(lanes_met(unsigned(warp), waiting));
-    return true;
+    EMULATION_WATCH(lanes_met(unsigned(warp), lanes, orders_memory));
+}
+
+// Releases the lanes of a warp that wait in an exchange, if all lanes of their masks have arrived or returned.  Lanes that
+// exchange values share the warp's board and go on together.  __syncwarp exchanges none: each mask goes on by itself.
+bool release_exchange(size_t warp) {
+    const size_t first = 32 * warp, last = std::min(first + 32, block.count);
+    unsigned running = 0, waiting = 0, with_values = 0, wanted = 0, released = 0;
+    for (size_t i = first; i < last; i++) {
+        const Thread& thread = *block.threads[i];
+        const unsigned bit = 1u << (i - first);
+        if (thread.state != State::done) running |= bit;
+        if (thread.state != State::in_exchange) continue;
+        waiting |= bit;
+        if (thread.exchanged) with_values |= bit, wanted |= thread.mask;
+    }
+    for (size_t i = first; i < last; i++) {
+        const unsigned mask = block.threads[i]->mask;
+        if (!((waiting & ~with_values & ~released) >> (i - first) & 1)) continue;
+        unsigned group = 0;
+        for (size_t j = first; j < last; j++)
+            if ((waiting & ~with_values) >> (j - first) & 1 && block.threads[j]->mask == mask) group |= 1u << (j - first);
+        if (mask & running & ~group) continue;
+        release_lanes(warp, group, true);
+        released |= group;
+    }
+    if (with_values && !(wanted & running & ~with_values)) {
+        release_lanes(warp, with_values, false);
+        released |= with_values;
+    }
+    // Lanes that still wait with values keep their board.
+    if (released && !(with_values & ~released)) block.warps[warp]->turn ^= 1;
+    return released;
 }
 
 // Called if no thread is ready.  Releases threads from exchanges or from the barrier, or throws the reason of a deadlock.
@@ -253,6 +275,7 @@ const void* exchange(const void* mine, unsigned bytes, unsigned mask, Place plac
         std::memcpy(&warp.board[turn][0][0] + lane * bytes, mine, bytes);
     }
     block.self().mask = mask;
+    block.self().exchanged = bytes;
     wait(State::in_exchange, place, warp.board[turn]);
     return warp.board[turn];
 }

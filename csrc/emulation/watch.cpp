@@ -502,8 +502,9 @@ void barrier_passed(Place place) {
     sites[site].lanes += threads;
 }
 
-void lanes_met(unsigned warp, unsigned lanes) {
+void lanes_met(unsigned warp, unsigned lanes, bool orders_memory) {
     flush(warp);
+    if (!orders_memory) return;
     warp_turns[warp]++;
     for (unsigned lane = 0; lane < 32; lane++)
         if (lanes >> lane & 1) turns[32 * warp + lane] = warp_turns[warp];

@@ -12,7 +12,8 @@ void block_ends();
 void thread_resumes(unsigned number);
 void thread_suspends();
 void barrier_passed(Place place);               // by all threads of the block
-void lanes_met(unsigned warp, unsigned lanes);  // in a shuffle, __syncwarp, ldmatrix or mma
+// orders_memory: __syncwarp does; shuffles, ldmatrix and mma do not.
+void lanes_met(unsigned warp, unsigned lanes, bool orders_memory);
 void copy_issued(void* shared, const void* global, unsigned bytes, unsigned size, Place place);
 void copy_waited_for(void* shared, unsigned bytes);
 void matrix_row(const void* row, Place place);  // ldmatrix: this lane's row of 16 bytes

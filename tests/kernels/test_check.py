@@ -127,6 +127,24 @@ def planted(folder, file, changes, marked):
     return path, text[: text.index(marked)].count("\n") + 1
 
 
+def test_half_a_warp_meets(tmp_path):
+    """__syncwarp waits for the lanes of its mask alone, and for no lane that has returned."""
+    odd, even = "a[row][column] = 0; __syncwarp(0xffff0000);", "a[row][column] = 1; __syncwarp(0x0000ffff);"
+    head = f"if (row % 2) {{ {odd} }} else {{ {even} }}"
+    changes = {
+        "float sum = 0.0f;": f"{head} float sum = 0.0f;",
+        STORE: f"{STORE} if (row % 2) return; __syncwarp();",
+    }
+    path, _ = planted(tmp_path, "tile.cu", changes, STORE)
+    assert check(path, "gemm").passed
+
+
+def test_a_shuffle_orders_no_memory(tmp_path):
+    change = {"__syncwarp();": "__shfl_sync(all, lane, 0);"}
+    path, line = planted(tmp_path, "warp.cu", change, "sum = partial[mine]")
+    assert ("race", line) in {(finding.kind, finding.line) for finding in check(path, "gemm").findings}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_named_by_its_line(tmp_path, fault):
     kind, file, changes, marked, part = FAULTS[fault]
