@@ -15,10 +15,10 @@ from minires.backends import BackendUnavailable
 from minires.exercises.families import Family
 from minires.exercises.process import end
 from minires.exercises.result import Result, labelled
+from minires.kernels.check import ADVICE
 
 SECONDS = 60
 LOADS = "l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum"
-ADVICE = ("uncoalesced", "bank-conflict")  # kinds of findings that do not fail
 
 
 @dataclass(frozen=True)
@@ -281,10 +281,8 @@ def check_kernel(name: str, file: Path, seconds: float = SECONDS) -> Result:
     finally:
         end(process)
     message = err.decode("utf-8", "replace").strip()
-    if process.returncode == 3 or "unknown argument" in message:
-        raise BackendUnavailable(
-            f"the check of kernels is missing here: {message.splitlines()[0][:300] if message else ''}"
-        )
+    if process.returncode == 3:
+        raise BackendUnavailable(message.removeprefix("error: "))
     try:
         fields = json.loads(out)
     except ValueError:

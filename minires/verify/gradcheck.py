@@ -208,20 +208,11 @@ def _check(
     directions: int | None,
 ) -> None:
     """Compares all gradients at one point, element by element if `directions` is None; raises _Kink at a kink."""
-    for entry in checked:
-        entry.tensor.grad = None
-    y, cotangent = _differentiate(fn, arguments, checked, rng)
-
-    def value() -> float:
-        with no_grad():
-            return float(np.vdot(fn(*arguments).data, cotangent))
-
-    base = float(np.vdot(y, cotangent))
+    value, base, noise, size = _point(fn, arguments, checked, rng)
     projected = directions is not None
-    noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(y * cotangent).sum()))  # of one value
 
     kinks: list[str] = []
-    whole_eps, whole_noise, size = eps, noise, float(np.linalg.norm(y * cotangent))
+    whole_eps, whole_noise = eps, noise
     for entry in checked:
         data, grad = entry.tensor.data, _gradient(entry)
         largest = 0.0 if grad is None else float(np.abs(grad).max(initial=0.0))
@@ -278,16 +269,7 @@ def _check_order(
     fn: Callable[..., Tensor], arguments: list[Any], checked: list[_Checked], rng: np.random.Generator, directions: int
 ) -> None:
     """Checks the order of the Taylor remainder at one point; raises _Kink on a kink."""
-    for entry in checked:
-        entry.tensor.grad = None
-    y, cotangent = _differentiate(fn, arguments, checked, rng)
-
-    def value() -> float:
-        with no_grad():
-            return float(np.vdot(fn(*arguments).data, cotangent))
-
-    base = float(np.vdot(y, cotangent))
-    noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(y * cotangent).sum()))
+    value, base, noise, _ = _point(fn, arguments, checked, rng)
     visible = []
     for entry in checked:
         data, grad = entry.tensor.data, _gradient(entry)
@@ -327,6 +309,27 @@ def _bend(value: Callable[[], float], data: Array, direction: Array, base: float
     """The second difference: it falls as h² at a smooth point and as h on a kink."""
     change = _change(value, data, direction, base)
     return lambda step: change(step) + change(-step)
+
+
+def _point(
+    fn: Callable[..., Tensor], arguments: list[Any], checked: list[_Checked], rng: np.random.Generator
+) -> tuple[Callable[[], float], float, float, float]:
+    """Computes all gradients at one point, for a random cotangent.
+
+    Returns a function that gives ⟨fn's output, cotangent⟩ at the inputs' present values, its value at the point, the
+    rounding error of one value, and the norm of the output times the cotangent.
+    """
+    for entry in checked:
+        entry.tensor.grad = None
+    y, cotangent = _differentiate(fn, arguments, checked, rng)
+
+    def value() -> float:
+        with no_grad():
+            return float(np.vdot(fn(*arguments).data, cotangent))
+
+    base, products = float(np.vdot(y, cotangent)), y * cotangent
+    noise = 8 * float(np.finfo(np.float64).eps) * (abs(base) + float(np.abs(products).sum()))
+    return value, base, noise, float(np.linalg.norm(products))
 
 
 def _differentiate(
