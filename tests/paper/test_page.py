@@ -231,9 +231,8 @@ def recorded_add(recorded):
 
 
 def test_exercises_exist():
-    exercises = pytest.importorskip("minires.exercises")
     named = {name for names in outline.EXERCISES.values() for name in names}
-    assert named <= set(exercises.names())
+    assert named <= set(mr.exercises.names())
 
 
 # -- wrong evidence gives another verdict
