@@ -14,7 +14,7 @@ from typing import Any
 from minires.backends import BackendUnavailable
 from minires.exercises.families import Family
 from minires.exercises.process import end
-from minires.exercises.result import Result, labelled
+from minires.exercises.result import Result, labelled, verdict
 from minires.kernels.check import ADVICE
 
 SECONDS = 60
@@ -277,7 +277,7 @@ def check_kernel(name: str, file: Path, seconds: float = SECONDS) -> Result:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         lines = [f"no answer after {seconds:g} s, compilation included"]
-        return _verdict(exercise, "no-answer", lines, question="Which loop ends, and which condition ends it?")
+        return verdict(name, "no-answer", lines, "Which loop ends, and which condition ends it?")
     finally:
         end(process)
     message = err.decode("utf-8", "replace").strip()
@@ -288,7 +288,7 @@ def check_kernel(name: str, file: Path, seconds: float = SECONDS) -> Result:
     except ValueError:
         kept = [line for line in message.splitlines() if not line.startswith(("usage: ", "try "))]
         lines = ["the file is no kernel that compiles", *(line.removeprefix("error: ") for line in kept[:8])]
-        return _verdict(exercise, "not-loaded", lines, question="Which line of the file does the message name?")
+        return verdict(name, "not-loaded", lines, "Which line of the file does the message name?")
     return judged(exercise, fields)
 
 
@@ -302,10 +302,10 @@ def judged(exercise: KernelExercise, fields: Mapping[str, Any]) -> Result:
         lines = [f"{one['kind']} at line {one['line']}: {one['message']}" for one in findings[:4]]
         kinds = [kind for kind in MISTAKES if any(one["kind"] == kind for one in findings)]
         if not kinds:
-            return _verdict(exercise, "wrong", lines, question=WRONG, findings=findings)
+            return verdict(exercise.name, "wrong", lines, WRONG, findings=findings)
         name, family = MISTAKES[kinds[0]]
         lines += ["", *labelled("misconception", name), *labelled("", family.sentence)]
-        return _verdict(exercise, "wrong", lines, name, family.question, findings=findings)
+        return verdict(exercise.name, "wrong", lines, family.question, name, findings=findings)
     loads = ((fields.get("profile") or {}).get("total") or {}).get(LOADS)
     if exercise.most_loads is not None and loads is not None and loads > exercise.most_loads:
         lines = [
@@ -315,26 +315,11 @@ def judged(exercise: KernelExercise, fields: Mapping[str, Any]) -> Result:
                 f"{exercise.most_loads:,} are allowed"
             ),
         ]
-        return _verdict(exercise, "wrong", lines, "tile not used", TILE, loads=loads)
+        return verdict(exercise.name, "wrong", lines, TILE, "tile not used", loads=loads)
     lines = [
         *labelled("tried", "sizes that are no multiples of a tile, in the emulator, with every access watched"),
         *labelled("why it works", exercise.why),
         f"step through   {exercise.place}",
         *advice,
     ]
-    return _verdict(exercise, "passed", lines, loads=loads)
-
-
-def _verdict(
-    exercise: KernelExercise,
-    verdict: str,
-    lines: list[str],
-    misconception: str | None = None,
-    question: str = "",
-    **details: Any,
-) -> Result:
-    text = [f"{exercise.name}: {verdict.replace('-', ' ')}", "", *lines]
-    if question:
-        text += ["", *labelled("question", question)]
-        details["question"] = question
-    return Result(exercise.name, verdict == "passed", verdict, misconception, "\n".join(text), details)
+    return verdict(exercise.name, "passed", lines, loads=loads)

@@ -59,26 +59,31 @@ class Result:
         return fields | {"misconception": self.misconception, "message": self.message, **self.details}
 
 
-def failed(exercise: Exercise, verdict: str, lines: Sequence[str], question: str = "", **details: Any) -> Result:
-    """A verdict without numbers: the solution raised, ended, or could not be loaded."""
-    text = [f"{exercise.name}: {verdict.replace('-', ' ')}", "", *lines]
+def verdict(
+    name: str, kind: str, lines: Sequence[str], question: str = "", misconception: str | None = None, **details: Any
+) -> Result:
+    """A result whose message is the lines: the verdict is of this kind, with a question that leads on."""
+    text = [f"{name}: {kind.replace('-', ' ')}", "", *lines]
     if question:
         text += ["", *labelled("question", question)]
         details["question"] = question
-    return Result(exercise.name, False, verdict, None, "\n".join(text), details)
+    return Result(name, kind == "passed", kind, misconception, "\n".join(text), details)
+
+
+def failed(exercise: Exercise, kind: str, lines: Sequence[str], question: str = "", **details: Any) -> Result:
+    """A verdict without numbers: the solution raised, ended, or could not be loaded."""
+    return verdict(exercise.name, kind, lines, question, **details)
 
 
 def passed(exercise: Exercise, cases: Sequence[Case]) -> Result:
     drawn = [case for case in cases if AGAIN not in case.features]
     tried = f"{len(drawn)} geometries, from {drawn[0].geometry} to {drawn[-1].geometry}, two of them twice;"
-    text = [
-        f"{exercise.name}: passed",
-        "",
+    lines = [
         *labelled("tried", f"{tried} every element of {', '.join(exercise.outputs)}, in float64"),
         *labelled("why it works", exercise.why),
         f"step through   {exercise.place}",
     ]
-    return Result(exercise.name, True, "passed", None, "\n".join(text), {"geometries": len(cases)})
+    return verdict(exercise.name, "passed", lines, geometries=len(cases))
 
 
 def wrong(
@@ -193,11 +198,9 @@ def _question(exercise: Exercise, name: str, came: Any, expected: Array) -> str:
 
 def between_calls(exercise: Exercise, cases: Sequence[Case], part: Misconception) -> Result:
     """The verdict on a mistake that no single call shows."""
-    text = [f"{exercise.name}: wrong", "", f"each of the {len(cases)} calls alone looks right", ""]
-    text += [*_lines(part, ", ".join(exercise.outputs)), "", *labelled("question", part.question)]
-    parts = [_fields(part, list(exercise.outputs))]
-    details = {"geometries": len(cases), "misconceptions": parts, "question": part.question}
-    return Result(exercise.name, False, "wrong", part.name, "\n".join(text), details)
+    lines = [f"each of the {len(cases)} calls alone looks right", "", *_lines(part, ", ".join(exercise.outputs))]
+    details = {"geometries": len(cases), "misconceptions": [_fields(part, list(exercise.outputs))]}
+    return verdict(exercise.name, "wrong", lines, part.question, part.name, **details)
 
 
 def _fields(part: Misconception, outputs: list[str]) -> dict[str, Any]:
