@@ -19,7 +19,8 @@ from minires.backends.kernels import gemm
 from minires.backends.kernels.catalogue import GEMMS
 from minires.backends.unavailable import BackendUnavailable
 from minires.kernels import machine_code
-from minires.kernels.profile import Profile, Recorder, profile_rung
+from minires.kernels.launches import launches_of
+from minires.kernels.profile import Profile, profile_rung
 
 M, N, DEPTHS = 128, 256, (32, 64)  # of the profiled products: multiples of every tile
 SIZE = 4096  # M, N and K of the modelled product
@@ -136,7 +137,5 @@ def _sum(profile: Profile, what: str, *kinds: str) -> int:
 
 def _blocks(rung: str, rows: int, columns: int) -> int:
     """Blocks of the rung's first launch."""
-    recorder = Recorder()
     a, b, out = (np.empty(shape, np.float32) for shape in ((rows, rows), (rows, columns), (rows, columns)))
-    gemm.gemm(recorder, rung, a, b, out)
-    return math.prod(recorder.launches[0].grid)
+    return math.prod(launches_of(rung, {}, a, b, out)[0].grid)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from minires._checks import choice
 from minires.arrays import Array
-from minires.backends.kernels import conv2d, gemm
 from minires.backends.kernels.catalogue import CONVOLUTIONS, GEMMS
 from minires.backends.kernels.own import ARRAYS, OwnKernel, read
 from minires.backends.kernels.provider import sources
 from minires.kernels.build import Program, kernels_of, ladder_program, own_program
 from minires.kernels.cases import PROFILED, shapes_of
+from minires.kernels.launches import launches_of
 from minires.kernels.watch import Finding, Launch, Pointer, Report, Site, Traffic, run
 
 # Nsight Compute's metrics: name -> (kinds of accesses, what is summed)
@@ -125,56 +124,28 @@ def profile_rung(rung: str, sizes: Mapping[str, int] | None = None, seed: int = 
     choice(rung, "rung", (*GEMMS, *CONVOLUTIONS))
     if sizes is None:
         sizes = PROFILED[kind] | ({"KH": 1, "KW": 1, "padding": 0} if rung == "conv_03_1x1" else {})
-    recorder, shapes = Recorder(), shapes_of(kind, sizes)
-    if kind == "conv2d":  # NHWC
-        shapes = tuple((N, H, W, C) for N, C, H, W in shapes)
+    shapes = shapes_of(kind, sizes)
+    if kind == "conv2d":
+        shapes = tuple((N, H, W, C) for N, C, H, W in shapes)  # NHWC
     arrays = dict(zip(ARRAYS[kind], (*map(_numbers, shapes[:2]), np.empty(shapes[2], np.float32)), strict=True))
-    for name, array in arrays.items():
-        recorder.names[id(array)] = name
-    if kind == "gemm":
-        gemm.gemm(recorder, rung, *arrays.values())
-    else:
-        pairs = [(sizes[name],) * 2 for name in ("stride", "padding")]
-        x, w = ((a.shape[0], a.shape[3], *a.shape[1:3]) for a in (arrays["x"], arrays["w"]))
-        geometry = conv2d.Geometry.of(x, w, pairs[0], pairs[1], (1, 1), 1)
-        conv2d.forward(recorder, rung, "gemm_07_warps", arrays["x"], arrays["w"], arrays["y"], geometry)
-    contents: dict[str, Array | tuple[int, ...]] = {name: array.shape for name, array in recorder.arrays.items()}
-    contents |= {name: arrays[name] for name in ARRAYS[kind][:2]}
-    return _profile(sizes, run(ladder_program(recorder.files), contents, recorder.launches, seed))
+    kept = launches_of(rung, sizes, *arrays.values())
+    names = {id(array): name for name, array in arrays.items()}
+    contents: dict[str, Array | tuple[int, ...]] = {}
 
-
-class Recorder:
-    """A Provider (provider.py) that keeps the launches and runs nothing."""
-
-    module: ModuleType = np
-
-    def __init__(self) -> None:
-        self.launches: list[Launch] = []
-        self.names: dict[int, str] = {}  # id of an array -> its name
-        self.arrays: dict[str, Array] = {}
-
-    def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        if all(grid):
-            self.launches.append(Launch(kernel, grid, block, [*map(self._argument, arguments)]))
-
-    def upload(self, host: Array) -> Array:
-        return host
-
-    def _argument(self, value: Any) -> Any:
+    def argument(value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
         whole = value
         while isinstance(whole.base, np.ndarray):
             whole = whole.base
-        name = self.names.setdefault(id(whole), f"workspace{len(self.names)}")
-        self.arrays[name] = whole
+        name = names.setdefault(id(whole), f"workspace{len(names)}")
+        contents[name] = whole if name in ARRAYS[kind][:2] else whole.shape
         return Pointer(name, value.ctypes.data - whole.ctypes.data)
 
-    @property
-    def files(self) -> list[Path]:
-        """The files that hold the kernels."""
-        kernels = {launch.kernel for launch in self.launches}
-        return [file for file in sorted(sources().glob("*.cu")) if kernels & set(kernels_of(file))]
+    launches = [Launch(one.kernel, one.grid, one.block, [*map(argument, one.arguments)]) for one in kept]
+    kernels = {one.kernel for one in kept}
+    files = [file for file in sorted(sources().glob("*.cu")) if kernels & set(kernels_of(file))]
+    return _profile(sizes, run(ladder_program(files), contents, launches, seed))
 
 
 def _numbers(shape: tuple[int, ...]) -> Array:

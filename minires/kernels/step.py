@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +14,12 @@ from minires._checks import choice, integer
 from minires._repr import shown
 from minires.arrays import Array, channels_first, channels_last
 from minires.backends import reference
-from minires.backends.kernels import conv2d, own_build
+from minires.backends.kernels import own_build
 from minires.backends.kernels.catalogue import CONVOLUTIONS, GEMMS
-from minires.backends.kernels.gemm import gemm
 from minires.backends.kernels.own import SIZES, OwnKernel, read
 from minires.backends.kernels.provider import emulation_sources, sources
 from minires.backends.unavailable import BackendUnavailable
+from minires.kernels.launches import launches_of
 
 DEFAULTS = {
     "gemm": {"M": 150, "N": 70, "K": 40},
@@ -115,14 +113,8 @@ def step(target: str, kind: str | None, sizes: dict[str, int]) -> Step:
 
 
 def _of_rung(rung: str, kind: str, sizes: dict[str, int], left: Array, right: Array, out: Array) -> Step:
-    launches, result = _Launches(), np.empty_like(out)
-    if kind == "gemm":
-        gemm(launches, rung, left, right, result)
-    else:
-        s, p = (sizes["stride"],) * 2, (sizes["padding"],) * 2
-        shapes = channels_first(left).shape, channels_first(right).shape
-        conv2d.forward(launches, rung, "auto", left, right, result, conv2d.Geometry.of(*shapes, s, p, (1, 1), 1))
-    name, grid, block, arguments = launches.found[0]
+    result = np.empty_like(out)
+    name, grid, block, arguments = launches_of(rung, sizes, left, right, result)[0]
     declared = re.compile(rf"^KERNEL\({name}\)", re.M)
     path, text = next((f, t) for f in sources().glob("*.cu") if declared.search(t := f.read_text(encoding="utf-8")))
     line = text.count("\n", 0, declared.search(text).start()) + 1  # type: ignore[union-attr]
@@ -130,21 +122,6 @@ def _of_rung(rung: str, kind: str, sizes: dict[str, int], left: Array, right: Ar
     numbers = tuple(a.size if isinstance(a, np.ndarray) else int(a) for a in arguments)
     kernel = OwnKernel(path, kind, name, line, text, True, {})
     return Step(kernel, grid, block, 0, numbers, out if np.shares_memory(last, result) else None)
-
-
-class _Launches:
-    """A provider that keeps launches and runs none."""
-
-    module: ModuleType = np
-
-    def __init__(self) -> None:
-        self.found: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[Any, ...]]] = []
-
-    def launch(self, kernel: str, dtype: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        self.found.append((kernel, grid, block, arguments))
-
-    def upload(self, host: Array) -> Array:
-        return host
 
 
 def _arrays(kind: str, sizes: dict[str, int], own: bool) -> tuple[Array, Array, Array]:
