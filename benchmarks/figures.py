@@ -69,6 +69,7 @@ ROOMS: tuple[tuple[tuple[str, str], ...], ...] = (
             ("training", "loop, resume"),
             ("verify", "proofs"),
             ("inspect", "debug, trace"),
+            ("kernels", "check, profile"),
             ("weights", "foreign files"),
         ),
     ),
